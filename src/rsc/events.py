@@ -29,7 +29,9 @@ class EventLog:
 
     def append(self, kind: str, **facts: Any) -> None:
         """Write one event. Facts must be JSON values and hold no personal text and no key."""
-        line = json.dumps({"time": timestamp(self._clock.now()), "kind": kind, **facts}, separators=(",", ":"))
+        line = json.dumps(
+            {"time": timestamp(self._clock.now()), "kind": kind, **facts}, separators=(",", ":")
+        )
         os.write(self._fd, line.encode() + b"\n")
 
     def close(self) -> None:
@@ -37,7 +39,7 @@ class EventLog:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a file in written order. Raises IntegrityError for a broken line before the last."""
+    """Yield the events of a file in written order. Raises IntegrityError for a broken line in mid-file."""
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:

@@ -1,0 +1,47 @@
+"""What a person or a program sees: data on stdout, everything else on stderr.
+
+`emit` prints the result of a read command (JSON, or a table made by the caller); `say` tells what
+happens; `next_commands` ends an action. Colour only where rich finds a terminal; NO_COLOR works.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+def emit(result: Mapping[str, Any] | Sequence[Any], *, as_json: bool, text: str) -> None:
+    """Print `result` as one JSON document, or `text` for people. Both go to stdout."""
+    if as_json:
+        json.dump(result, sys.stdout, indent=2, default=str)
+        sys.stdout.write("\n")
+    elif text:
+        print(text)
+
+
+def say(message: str) -> None:
+    """One line to the person, on stderr, so that stdout stays data."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def next_commands(*commands: str) -> None:
+    """The two or three commands that usually follow, on stderr."""
+    say("next:")
+    for command in commands:
+        say(f"  {command}")
+
+
+def table(rows: Iterable[Sequence[Any]], *, header: Sequence[str]) -> str:
+    """Plain aligned columns: reads without colour, in a log and at 80 characters."""
+    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,279 @@
+"""Where things lie (`Workspace`) and how settings are read (recipes, overrides, typed models).
+
+A recipe is layers of plain TOML, the later one wins:
+
+    base of the base -> base -> the recipe's own file -> section.key=value on the command line
+
+`resolve` merges them and remembers where each value came from; `parse_as` checks the result against
+the frozen pydantic model of the room that owns it and turns every complaint into one ConfigError
+that names the key, where it was written and the nearest known name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from rsc.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds data sets, keys, the audit log, identities and runs of one installation."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Workspace:
+        """`$RSC_HOME`, else `~/.rsc`. The folder is made on first use, readable by its owner only."""
+        root = Path(environment.get("RSC_HOME") or Path.home() / ".rsc").absolute()
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the workspace {root}: {error.strerror}",
+                hint="set RSC_HOME to a folder you can write",
+            ) from None
+        return cls(root)
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit"
+
+    @property
+    def identities(self) -> Path:
+        return self.root / "identities"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+
+class FrozenModel(BaseModel):
+    """Base of every config: cannot change after it is built, refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Merged settings and, for each dotted key, the layer that set it."""
+
+    name: str
+    values: dict[str, Any]
+    provenance: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of the values: what lineage calls the recipe hash."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()
+
+
+def recipe_names() -> list[str]:
+    """The recipes inside the package."""
+    folder = resources.files("rsc") / "recipes"
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def recipe_text(name: str) -> str:
+    """TOML text of a shipped recipe. Raises ConfigError with the nearest name."""
+    if name not in recipe_names():
+        raise ConfigError(
+            f"there is no recipe {name!r}", hint=nearest(name, recipe_names(), what="rsc recipes ls")
+        )
+    return (resources.files("rsc") / "recipes" / f"{name}.toml").read_text()
+
+
+def resolve(recipe: str, *, overrides: Iterable[str] = ()) -> Resolved:
+    """Merge a recipe (a shipped name, or the path of a `.toml` file), its bases and the overrides.
+
+    Raises ConfigError for a missing file, text that is not TOML, a base that leads back to itself,
+    or an override that is not `section.key=value`.
+    """
+    values: dict[str, Any] = {}
+    provenance: dict[str, str] = {}
+    for origin, layer in reversed(list(_layers(recipe, seen=()))):
+        _merge(values, layer, origin=origin, provenance=provenance, prefix="")
+    for override in overrides:
+        _merge(values, _parse_override(override), origin="command line", provenance=provenance, prefix="")
+    return Resolved(name=_recipe_name(recipe), values=values, provenance=provenance)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_as(model: type[Model], resolved: Resolved) -> Model:
+    """Check merged settings against a model. Raises ConfigError listing every complaint."""
+    try:
+        return model.model_validate(resolved.values)
+    except ValidationError as error:
+        lines = [_complaint(model, resolved, details) for details in error.errors()]
+    message, hint = lines[0]
+    more = "".join(f"\n  also: {text}" for text, _ in lines[1:])
+    raise ConfigError(message + more, hint=hint)
+
+
+def with_defaults(model: BaseModel, resolved: Resolved) -> Resolved:
+    """The same settings with every default written out; its provenance says `default`."""
+    values = model.model_dump(mode="json", exclude_none=True)
+    provenance = {key: resolved.provenance.get(key, "default") for key, _ in _leaves(values, prefix="")}
+    return Resolved(name=resolved.name, values=values, provenance=provenance)
+
+
+def to_toml(resolved: Resolved) -> str:
+    """TOML text with the origin of each value as a comment; `resolve` reads it back to the same values."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment(f"resolved from recipe {resolved.name}; recipe hash {resolved.digest}"))
+    _fill(document, resolved.values, provenance=resolved.provenance, prefix="")
+    return tomlkit.dumps(document)
+
+
+def nearest(word: str, known: Iterable[str], *, what: str) -> str:
+    """`did you mean "steps"?`, or the list when nothing is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return f"known names: {', '.join(names)}" if names and len(names) <= 24 else f"see `{what}`"
+
+
+def _layers(recipe: str, *, seen: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if recipe in seen:
+        raise ConfigError(
+            f"recipe {recipe} is its own base: {' -> '.join((*seen, recipe))}", hint="remove one `base`"
+        )
+    layer = _read_layer(recipe)
+    base = layer.pop("base", None)
+    yield recipe, layer
+    if base is not None:
+        if not isinstance(base, str):
+            raise ConfigError(f"{recipe}: base is {base!r}, not the name or path of a recipe")
+        beside = Path(recipe).parent / base
+        yield from _layers(str(beside) if base.endswith(".toml") else base, seen=(*seen, recipe))
+
+
+def _read_layer(recipe: str) -> dict[str, Any]:
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(
+                f"cannot read recipe {path}: {reason}", hint="list the shipped ones with `rsc recipes ls`"
+            ) from None
+    else:
+        text = recipe_text(recipe)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"recipe {recipe} is not TOML: {error}") from None
+
+
+def _recipe_name(recipe: str) -> str:
+    return Path(recipe).stem if recipe.endswith(".toml") else recipe
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {text!r} is not section.key=value", hint="for example train.steps=200")
+    nested: Any = _parse_value(value.strip())
+    for part in reversed(parts):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _parse_value(text: str) -> Any:
+    """A TOML value; a bare word is a string, so that `data.name=posts` needs no quotes in a shell."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _merge(
+    into: dict[str, Any], layer: Mapping[str, Any], *, origin: str, provenance: dict[str, str], prefix: str
+) -> None:
+    for key, value in layer.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            inner = into.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{dotted} is a value in {provenance[dotted]} and a section in {origin}")
+            _merge(inner, value, origin=origin, provenance=provenance, prefix=f"{dotted}.")
+        else:
+            into[key] = value
+            provenance[dotted] = origin
+
+
+def _leaves(values: Mapping[str, Any], *, prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, prefix=f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _fill(table: Any, values: Mapping[str, Any], *, provenance: Mapping[str, str], prefix: str) -> None:
+    for key, value in sorted(values.items(), key=lambda pair: isinstance(pair[1], Mapping)):
+        if isinstance(value, Mapping):
+            inner = tomlkit.table()
+            _fill(inner, value, provenance=provenance, prefix=f"{prefix}{key}.")
+            table.add(key, inner)
+        else:
+            item = tomlkit.item(value)
+            item.comment(provenance[f"{prefix}{key}"])
+            table.add(key, item)
+
+
+def _complaint(model: type[BaseModel], resolved: Resolved, details: ErrorDetails) -> tuple[str, str | None]:
+    path = [str(part) for part in details["loc"]]
+    dotted = ".".join(path)
+    origin = resolved.provenance.get(dotted) or next(
+        (where for key, where in resolved.provenance.items() if key.startswith(f"{dotted}.")), resolved.name
+    )
+    if details["type"] == "extra_forbidden":
+        known = _field_names(model, path[:-1])
+        return f"unknown key {dotted} (from {origin})", nearest(path[-1], known, what="rsc recipes cat")
+    if details["type"] == "missing":
+        return f"{dotted} is not set", f"add {dotted}=... to the command, or set it in the recipe"
+    return f"{dotted} = {details['input']!r} (from {origin}): {details['msg']}", None
+
+
+def _field_names(model: type[BaseModel], path: Iterable[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
