@@ -1,0 +1,5 @@
+"""`python -m rsc` is `rsc`."""
+
+from rsc.cli.main import main
+
+main()

@@ -1,0 +1,142 @@
+"""`rsc VERB ...`: find the verb's file, import only that, run it, turn errors into exit codes.
+
+The table below is the whole command line. A verb's module is imported when the verb is called, so
+`rsc --help` and the light commands never load torch (tests/cli/test_light.py holds that).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import typer
+
+from rsc import __version__
+from rsc.cli.output import say
+from rsc.config import nearest
+from rsc.errors import ConfigError, Interrupted, ResourceError, RscError
+
+
+@dataclass(frozen=True)
+class Verb:
+    module: str
+    """Module under `rsc.cli` that holds a typer app called `app`, or a function named like the verb."""
+    help: str
+
+
+VERBS = {
+    "quickstart": Verb("quickstart", "the main job, end to end, on this machine"),
+    "doctor": Verb("doctor", "what this machine has, worst first"),
+    "data": Verb("data", "import, review, approve, show, expire, erase data sets"),
+    "review": Verb("review", "score the scanner on a labelled corpus, explain a policy"),
+    "keys": Verb("keys", "list, rotate and destroy keys"),
+    "audit": Verb("audit", "show, verify and export the tamper-evident log"),
+    "verify": Verb("audit", "re-check every promise"),
+    "recipes": Verb("recipes", "list, print and copy training recipes"),
+    "train": Verb("train", "train a recipe on approved data"),
+    "runs": Verb("runs", "list, show, follow, stop, resume and export runs"),
+    "eval": Verb("eval", "measure a run on held-out data"),
+    "generate": Verb("eval", "continue a text with a trained language model"),
+    "predict": Verb("eval", "apply a trained model to a file"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `rsc` command. Always ends in SystemExit with a code of docs/exit-codes.md."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; errors are told on stderr."""
+    try:
+        return _dispatch(arguments)
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+    except RscError as error:
+        say(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left: not our failure
+        return 0
+    except OSError as error:
+        return _tell_os_error(error)
+    except Exception as error:
+        return _tell_defect(error)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(_help())
+        return 0 if arguments else ConfigError.exit_code
+    if arguments[0] in ("--version", "-V"):
+        print(__version__)
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in VERBS:
+        raise ConfigError(f"there is no command {name!r}", hint=nearest(name, VERBS, what="rsc --help"))
+    try:
+        _load(name)(args=rest, prog_name=f"rsc {name}")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _load(name: str) -> typer.Typer:
+    module = import_module(f"rsc.cli.{VERBS[name].module}")
+    function = getattr(module, name, None)
+    if function is None:
+        app: typer.Typer = module.app
+        return app
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command()(function)
+    return single
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name.ljust(width)}  {verb.help}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "RSC trains models on private data that stays encrypted until the moment of training.",
+            "",
+            "usage: rsc COMMAND ...      (rsc COMMAND --help for each)",
+            "",
+            *lines,
+            "",
+            "Data goes to stdout (--json where it is read), everything else to stderr. Exit codes:",
+            "0 done, 1 failed, 2 usage, 3 refused by the privacy gate, 4 resources, 5 waiting,",
+            "75 checkpointed on request, 130 interrupted.",
+        ]
+    )
+
+
+def _tell_os_error(error: OSError) -> int:
+    where = f" on {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        failure: RscError = ResourceError(
+            f"the disk is full{where}", hint="free space and run the command again"
+        )
+    else:
+        failure = ConfigError(f"{error.strerror or type(error).__name__}{where}")
+    say(str(failure))
+    return failure.exit_code
+
+
+def _tell_defect(error: Exception) -> int:
+    """Our mistake. The message may quote data, so only its kind and place are shown unless asked."""
+    if os.environ.get("RSC_DEBUG"):
+        traceback.print_exception(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    say(f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}: this is a defect of RSC")
+    say("hint: run it again with RSC_DEBUG=1 for the traceback (it may quote data)")
+    return RscError.exit_code
+
+
+if __name__ == "__main__":
+    main()

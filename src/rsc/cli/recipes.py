@@ -1,0 +1,49 @@
+"""`rsc recipes ls|cat|cp`: what can be trained, as text one can read and copy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rsc.cli.output import JsonFlag, emit, next_commands, say, table
+from rsc.config import recipe_names, recipe_text, resolve, to_toml
+from rsc.errors import ConfigError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Recipe = Annotated[str, typer.Argument(help="A name from `rsc recipes ls`, or the path of a .toml file.")]
+
+
+@app.command("ls")
+def ls(as_json: JsonFlag = False) -> None:
+    """List the recipes that come with RSC."""
+    rows = [{"name": name, "about": _first_comment(recipe_text(name))} for name in recipe_names()]
+    text = table([(row["name"], row["about"]) for row in rows], header=("recipe", "about"))
+    emit({"schema": 1, "recipes": rows}, as_json=as_json, text=text)
+
+
+@app.command("cat")
+def cat(recipe: Recipe, as_json: JsonFlag = False) -> None:
+    """Print a recipe with its bases merged, each value with where it came from."""
+    resolved = resolve(recipe)
+    result = {"schema": 1, "name": recipe, "values": resolved.values, "provenance": resolved.provenance}
+    emit(result, as_json=as_json, text=to_toml(resolved))
+
+
+@app.command("cp")
+def cp(recipe: Recipe, target: Annotated[Path, typer.Argument(help="The .toml file to write.")]) -> None:
+    """Write a recipe of your own that starts from a shipped one."""
+    if target.suffix != ".toml":
+        raise ConfigError(f"{target} does not end in .toml", hint=f"rsc recipes cp {recipe} {target}.toml")
+    if target.exists():
+        raise ConfigError(f"{target} exists", hint="choose another name; nothing was overwritten")
+    target.write_text(recipe_text(recipe))
+    say(f"wrote {target}")
+    next_commands(f"rsc recipes cat {target}", f"rsc train {target} data.name=NAME")
+
+
+def _first_comment(text: str) -> str:
+    first = text.splitlines()[0] if text else ""
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
