@@ -1,0 +1,41 @@
+"""The `[parallel]` section of a recipe: how many ranks each mesh axis has. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rsc.config import FrozenModel
+
+Degree = Annotated[int, Field(ge=1)]
+DegreeOrAuto = Annotated[int, Field(ge=0)]
+
+
+class ParallelConfig(FrozenModel):
+    """world = dp_replicate x dp_shard x cp x tp x pp. `ep` borrows its ranks from dp_shard x cp."""
+
+    workers: DegreeOrAuto = 0
+    """Worker processes on this machine; 0 is one per GPU, or on CPU one per core, at most 2."""
+    dp_replicate: Degree = 1
+    """HSDP: groups that hold a whole copy of the weights and average gradients between them."""
+    dp_shard: DegreeOrAuto = 0
+    """FSDP: ranks that share one copy of weights, gradients and optimiser state; 0 takes what is left."""
+    tp: Degree = 1
+    """Tensor parallel with sequence parallel: splits each matmul; keep it inside one node."""
+    cp: Degree = 1
+    """Context parallel: splits the sequence; for lengths whose activations do not fit."""
+    pp: Degree = 1
+    """Pipeline parallel: splits the layers into stages."""
+    ep: Degree = 1
+    """Expert parallel: splits the experts; divides dp_shard x cp and the number of experts."""
+    pp_schedule: Literal["1f1b", "interleaved", "zero_bubble"] = "1f1b"
+    """Order of microbatches. interleaved and zero_bubble give each rank two stages."""
+    microbatches: DegreeOrAuto = 0
+    """Microbatches a pipeline splits each backward pass into; 0 is two per stage."""
+    cp_method: Literal["all_gather", "ring"] = "all_gather"
+    """Keys and values gathered once, or passed round a ring (less memory, more messages)."""
+    reshard_after_forward: bool = True
+    """FSDP frees gathered weights after the forward pass and gathers them again: less memory, more messages."""
+    timeout_s: Annotated[float, Field(gt=0.0)] = 120.0
+    """A collective that waits longer fails its rank, so that one dead rank does not hold its peers."""

@@ -1,0 +1,100 @@
+"""The `[train]` and `[eval]` sections of a recipe. No torch here: `rsc train` checks them before any process starts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from rsc.config import FrozenModel
+from rsc.errors import ConfigError
+from rsc.train.faults import parse_fault
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class OptimizerConfig(FrozenModel):
+    name: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalises the update of 2-D weights inside the trunk; everything else still takes AdamW."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
+    """Peak learning rate."""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """After warm-up: cosine to `min_ratio`; stay, then linear over the last `decay_fraction`; or stay."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps of linear rise from 0 to the peak."""
+    min_ratio: Fraction = 0.1
+    """Learning rate at the last step over the peak; unused by `constant`."""
+    decay_fraction: Fraction = 0.2
+    """Share of the steps that decay, for `wsd` only."""
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+    """Decoupled; applies to weights of two or more dims, not to norms, biases and embeddings."""
+    muon_learning_rate: Annotated[float, Field(gt=0.0)] = 0.02
+    """Peak for the weights that Muon updates; scaled by max(1, rows / columns)**0.5."""
+    muon_momentum: Fraction = 0.95
+    clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    """Largest gradient norm over the whole mesh; 0 turns clipping off."""
+
+
+class TrainConfig(FrozenModel):
+    steps: Positive = 1000
+    """Optimiser steps of the whole run."""
+    batch_size: Positive = 16
+    """Samples an optimiser step takes over all ranks. Divides by data-parallel ranks x accumulate x microbatches."""
+    accumulate: Positive = 1
+    """Backward passes per optimiser step; each takes batch_size / accumulate samples."""
+    seed: int = 0
+    """Start of every random stream: weights, data order, dropout."""
+    precision: Literal["auto", "fp32", "bf16", "float8"] = "auto"
+    """`auto` is bf16 where the device multiplies it in hardware, else fp32. float8 needs the extra of that name."""
+    compile: Literal["auto", "off", "blocks"] = "auto"
+    """torch.compile per block. `auto` compiles on a GPU only: on CPU we measured no gain."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations recomputed in the backward pass: none, all but the matmuls' results, or whole blocks."""
+    label_smoothing: Fraction = 0.0
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads of a worker; 0 shares the cores out between the workers of the node."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    metrics_every: Positive = 1
+    """Steps between two lines of metrics/rank<r>.jsonl."""
+    heartbeat_s: Annotated[float, Field(gt=0.0)] = 0.5
+    """Seconds between two looks of the supervisor at its ranks."""
+    hang_medians: Annotated[float, Field(gt=1.0)] = 20.0
+    """A rank hangs when a step takes this many medians of the last steps ..."""
+    hang_floor_s: Annotated[float, Field(gt=0.0)] = 60.0
+    """... and at least this many seconds; the first step of a start has ten times as long."""
+    straggler_ratio: Annotated[float, Field(gt=1.0)] = 1.5
+    """A rank whose compute time is this many times the median of the ranks is reported as a straggler."""
+    bad_loss: Literal["stop", "skip"] = "skip"
+    """A loss or gradient norm that is not finite, or a spike: stop the run, or go back and skip that batch."""
+    spike_sigmas: Annotated[float, Field(ge=0.0)] = 0.0
+    """A loss this many standard deviations above the mean of the last 64 is a spike; 0 turns that off."""
+    max_failures_without_progress: Positive = 3
+    """Failures in a row with no new step between them that end the run as a crash loop."""
+    snapshot_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two copies of the state into a neighbour's memory; 0 turns them off."""
+    fail_at: str = ""
+    """Fault injection for drills and tests: `rank=1,step=30,kind=sigkill`, several with `;`. Each fires once a run."""
+
+    @field_validator("fail_at")
+    @classmethod
+    def _known_fault(cls, text: str) -> str:
+        try:
+            parse_fault(text)
+        except ConfigError as error:
+            raise ValueError(error.message) from None
+        return text
+
+
+class EvalConfig(FrozenModel):
+    every: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps between two evaluations during training; 0 evaluates only when asked."""
+    split: str = "validation"
+    """Split of the data set that no training step sees."""
+    batch_size: Positive = 16
+    """Samples a forward pass takes."""
+    max_batches: Annotated[int, Field(ge=0)] = 0
+    """Stop after this many batches; 0 reads the whole split."""

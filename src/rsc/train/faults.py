@@ -1,0 +1,116 @@
+"""Faults by vocabulary: `rank=1,step=30,kind=sigkill` makes that rank fail at that step, once a run.
+
+A drill is part of the product: `train.fail_at` is in the recipe's hash and in the run's events, so a
+run that was sabotaged says so for ever. Several faults are separated by `;`.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rsc.errors import ConfigError, DataError
+
+
+class FaultKind(enum.StrEnum):
+    SIGKILL = "sigkill"  # the process is gone between two instructions
+    EXCEPTION = "exception"  # a bug raises
+    HANG = "hang"  # the rank stops stepping and stays alive
+    SLOW = "slow"  # a straggler: every later step takes 0.2 s longer
+    NAN = "nan"  # this batch gives a loss that is not a number
+    OOM = "oom"  # an allocation fails
+    DISK_FULL = "disk_full"  # the next checkpoint meets ENOSPC
+    DATA = "data"  # the loader meets bytes that do not decode
+    SIGTERM = "sigterm"  # the scheduler asks the node to leave
+
+
+@dataclass(frozen=True)
+class Fault:
+    rank: int
+    step: int
+    kind: FaultKind
+
+
+def parse_fault(text: str) -> tuple[Fault, ...]:
+    """Read `rank=1,step=30,kind=sigkill;...`; an empty text has no faults. Raises ConfigError."""
+    return tuple(_parse_one(part) for part in text.split(";") if part.strip())
+
+
+def _parse_one(text: str) -> Fault:
+    pairs = dict(pair.partition("=")[::2] for pair in text.replace(" ", "").split(","))
+    kinds = ", ".join(FaultKind)
+    try:
+        if set(pairs) != {"rank", "step", "kind"}:
+            raise ValueError
+        return Fault(rank=int(pairs["rank"]), step=int(pairs["step"]), kind=FaultKind(pairs["kind"]))
+    except ValueError:
+        raise ConfigError(
+            f"fault {text!r} is not rank=R,step=S,kind=K with K one of: {kinds}",
+            hint="for example rank=1,step=30,kind=sigkill",
+        ) from None
+
+
+class FaultInjector:
+    """Fires the faults of one rank. A file per fault in `folder` remembers that it has fired, through restarts."""
+
+    def __init__(
+        self, text: str, *, rank: int, folder: Path, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._faults = [fault for fault in parse_fault(text) if fault.rank == rank]
+        self._folder = folder
+        self._sleep = sleep
+        self._slow_s = 0.0
+        self.poison_loss = False
+        self.fail_next_write = False
+
+    def at(self, step: int) -> None:
+        """Called by the rank at the start of each step; may not return."""
+        self.poison_loss = False
+        for fault in self._faults:
+            if fault.step == step and self._first_time(fault):
+                self._fire(fault.kind)
+        if self._slow_s:
+            self._sleep(self._slow_s)
+
+    def _first_time(self, fault: Fault) -> bool:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        mark = self._folder / f"fault-rank{fault.rank}-step{fault.step}-{fault.kind}"
+        if mark.exists():
+            return False
+        mark.touch()
+        return True
+
+    def _fire(self, kind: FaultKind) -> None:
+        match kind:
+            case FaultKind.SIGKILL:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case FaultKind.EXCEPTION:
+                raise RuntimeError("injected fault: exception")
+            case FaultKind.HANG:
+                while True:
+                    self._sleep(3600)
+            case FaultKind.SLOW:
+                self._slow_s = 0.2
+            case FaultKind.NAN:
+                self.poison_loss = True
+            case FaultKind.OOM:
+                raise MemoryError("injected fault: out of memory")
+            case FaultKind.DISK_FULL:
+                self.fail_next_write = True
+            case FaultKind.DATA:
+                raise DataError("injected fault: a sample that does not decode")
+            case FaultKind.SIGTERM:
+                os.kill(os.getppid(), signal.SIGTERM)
+
+    def write_error(self) -> OSError | None:
+        """The error that the next checkpoint write must meet, once."""
+        if not self.fail_next_write:
+            return None
+        self.fail_next_write = False
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
