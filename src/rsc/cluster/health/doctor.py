@@ -1,0 +1,254 @@
+"""What this machine has for RSC: facts first (`look`), verdicts after (`judge`), no torch import.
+
+Each check is one line: a state, what was found, and what to do when it matters. `bad` stops the main
+job; `warn` makes it slower or leaves a promise out, which the line says.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from rsc.units import format_bytes
+
+State = Literal["ok", "warn", "bad"]
+_ORDER: dict[State, int] = {"bad": 0, "warn": 1, "ok": 2}
+
+_MIN_DISK_BYTES = 4 * 1024**3
+"""Quickstart writes under 200 MiB; the rest is room for one data set and its checkpoints."""
+
+_MIN_AES_BYTES_PER_S = 2e9
+"""Without AES instructions OpenSSL does 0.1-0.3 GB/s, with them 4-15: below 2 the loader waits for it."""
+
+_NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.wekafs", "cifs", "smb3"}
+
+_OPTIONAL = {
+    "hyperscan": "the fastest scanner engine; pip install 'openrsc[scan]'",
+    "pyarrow": "Parquet sources; pip install 'openrsc[parquet]'",
+    "pkcs11": "keys in a PKCS#11 token; pip install 'openrsc[pkcs11]'",
+    "boto3": "keys in AWS KMS; pip install 'openrsc[aws]'",
+    "torchao": "float8 training; pip install 'openrsc[float8]'",
+}
+
+_TRY_NAMESPACES = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x10000000 | 0x40000000) != 0)"
+"""CLONE_NEWUSER | CLONE_NEWNET from linux/sched.h."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of `rsc doctor`."""
+
+    name: str
+    state: State
+    found: str
+    hint: str = ""
+
+
+def checks(workspace: Path) -> list[Check]:
+    """Look at everything; worst first, then in the order below."""
+    looks: list[Callable[[], Check]] = [
+        _python,
+        _torch,
+        _accelerators,
+        _cpu,
+        _aes,
+        _memory,
+        lambda: _disk(workspace),
+        lambda: _file_system(workspace),
+        _namespaces,
+        _swap,
+        _slurm,
+        _optional,
+    ]
+    return sorted((look() for look in looks), key=lambda check: _ORDER[check.state])
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Check("python", "ok" if sys.version_info >= (3, 11) else "bad", found, "RSC needs 3.11 or newer")
+
+
+def _torch() -> Check:
+    try:
+        found = version("torch")
+    except PackageNotFoundError:
+        return Check(
+            "torch",
+            "bad",
+            "not installed",
+            "training needs it: rm -r .venv and start again without RSC_TORCH=skip",
+        )
+    major, minor = (int(part) for part in found.split("+")[0].split(".")[:2])
+    old = (major, minor) < (2, 11)
+    return Check("torch", "bad" if old else "ok", found, "RSC needs 2.11 or newer" if old else "")
+
+
+def _accelerators() -> Check:
+    if shutil.which("nvidia-smi") is None:
+        return Check("accelerators", "ok", "none: training runs on the CPU")
+    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    names = [line.split("(")[0].strip() for line in answer.stdout.splitlines() if line.startswith("GPU")]
+    if not names:
+        return Check(
+            "accelerators", "warn", "nvidia-smi finds none", "training runs on the CPU; check the driver"
+        )
+    return Check("accelerators", "ok", "; ".join(names))
+
+
+def _cpu() -> Check:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    flags = _cpu_flags()
+    present = [name for flag, name in _CPU_FEATURES.items() if flag in flags]
+    fast = "amx_bf16" in flags or "avx512_bf16" in flags
+    found = f"{cores} cores; {', '.join(present) or 'no feature that matters here'}"
+    return Check("cpu", "ok", found + ("; bf16 training" if fast else "; fp32 training"))
+
+
+_CPU_FEATURES = {
+    "amx_bf16": "AMX bf16",
+    "avx512_bf16": "AVX-512 bf16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "vaes": "VAES",
+}
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+def _aes() -> Check:
+    """AES-256-GCM of 256 KiB frames for 20 ms, as the loader calls it (`decrypt_into` a reused buffer)."""
+    cipher, nonce = AESGCM(bytes(32)), bytes(12)
+    sealed = cipher.encrypt(nonce, bytes(256 * 1024), None)
+    plain = bytearray(256 * 1024)
+    calls, started = 0, time.perf_counter()
+    while (elapsed_s := time.perf_counter() - started) < 0.02:
+        cipher.decrypt_into(nonce, sealed, None, plain)
+        calls += 1
+    rate = calls * len(plain) / elapsed_s
+    slow = rate < _MIN_AES_BYTES_PER_S
+    hint = (
+        "no AES instructions in this CPU or in the linked OpenSSL: encrypted reading will be slow"
+        if slow
+        else ""
+    )
+    return Check("aes", "warn" if slow else "ok", f"AES-256-GCM {rate / 1e9:.1f} GB/s a core", hint)
+
+
+def _memory() -> Check:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Check(
+        "memory", "ok" if total > 3e9 else "warn", format_bytes(total), "two workers want about 3 GB"
+    )
+
+
+def _disk(workspace: Path) -> Check:
+    free = shutil.disk_usage(_existing(workspace)).free
+    low = free < _MIN_DISK_BYTES
+    return Check(
+        "disk",
+        "warn" if low else "ok",
+        f"{format_bytes(free)} free for {workspace}",
+        "set RSC_HOME to a larger disk",
+    )
+
+
+def _file_system(workspace: Path) -> Check:
+    kind = _mount_type(_existing(workspace))
+    if kind in _NETWORK_FILE_SYSTEMS:
+        return Check(
+            "file system",
+            "warn",
+            f"{kind} under {workspace}",
+            "keep RSC_HOME on a local disk: locks and logs live there",
+        )
+    return Check("file system", "ok", kind)
+
+
+def _mount_type(path: Path) -> str:
+    """Type of the mount that holds a path, from /proc/mounts (longest mount point that is a parent)."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return f"unknown on {platform.system()}"
+    holding = [(len(point), kind) for _, point, kind, *_ in mounts if path.is_relative_to(point)]
+    return max(holding, default=(0, "unknown"))[1]
+
+
+def _existing(path: Path) -> Path:
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+
+
+def _namespaces() -> Check:
+    if platform.system() != "Linux":
+        return Check(
+            "isolation",
+            "warn",
+            f"no network namespaces on {platform.system()}",
+            "workers will say `not isolated`",
+        )
+    allowed = subprocess.run([sys.executable, "-c", _TRY_NAMESPACES], capture_output=True).returncode == 0
+    if not allowed:
+        hint = "workers will say `not isolated`; sysctl kernel.unprivileged_userns_clone=1 allows it"
+        return Check("isolation", "warn", "the kernel refuses user namespaces", hint)
+    tool = (
+        "bubblewrap"
+        if shutil.which("bwrap")
+        else "own unshare (bubblewrap would hide more: apt install bubblewrap)"
+    )
+    return Check("isolation", "ok", f"user and network namespaces; {tool}")
+
+
+def _swap() -> Check:
+    swap = _swap_bytes()
+    if swap:
+        return Check(
+            "memory at rest",
+            "warn",
+            f"{format_bytes(swap)} of swap",
+            "key pages are locked, data pages are not: prefer no swap, or encrypted swap",
+        )
+    return Check("memory at rest", "ok", "no swap")
+
+
+def _swap_bytes() -> int:
+    try:
+        lines = Path("/proc/swaps").read_text().splitlines()[1:]
+    except OSError:
+        return 0
+    return sum(int(line.split()[2]) * 1024 for line in lines)
+
+
+def _slurm() -> Check:
+    if shutil.which("sinfo") is None:
+        return Check("slurm", "ok", "not here: runs start on this machine")
+    answer = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, timeout=30)
+    return Check(
+        "slurm", "ok" if answer.returncode == 0 else "warn", answer.stdout.strip() or answer.stderr.strip()
+    )
+
+
+def _optional() -> Check:
+    missing = [f"{name} ({use})" for name, use in _OPTIONAL.items() if find_spec(name) is None]
+    present = [name for name in _OPTIONAL if find_spec(name) is not None]
+    found = f"present: {', '.join(present) or 'none'}" + (
+        f"; absent: {'; '.join(missing)}" if missing else ""
+    )
+    return Check("optional parts", "ok", found)

@@ -1,0 +1,79 @@
+"""Who may import whom (docs/decisions/0001-rooms.md). The table below is the rule; this file keeps it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import rsc
+
+PACKAGE = Path(rsc.__file__).parent
+
+SHARED = {"errors", "units", "clock", "events", "config"}
+
+MAY_IMPORT = {
+    "audit": set(),
+    "review": {"audit"},
+    "store": {"audit"},
+    "ingest": {"review", "store", "audit"},
+    "release": {"review", "store", "audit"},
+    "loader": {"store"},
+    "models": set(),
+    "parallel": {"models"},
+    "checkpoint": {"store", "parallel"},
+    "train": {"loader", "models", "parallel", "checkpoint", "store", "release", "audit", "cluster"},
+    "export": {"checkpoint", "models", "store"},
+    "cluster": {"audit"},
+}
+"""`cli` may import any room and no room imports `cli`. train -> release: a worker asks for its key, the
+controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox."""
+
+NO_TORCH = {"audit", "review", "store", "ingest", "release", "cluster", *SHARED}
+
+
+def python_files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported_modules(path) if name.startswith("rsc.")}
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module or "")
+            if node.module == "rsc":
+                names |= {f"rsc.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
+    room = room_of(path)
+    if room in ("__init__", "__main__", "cli"):
+        return
+    allowed = SHARED if room in SHARED else MAY_IMPORT[room] | SHARED | {room}
+    foreign = imported_rooms(path) - allowed - {"__version__"}
+    assert not foreign, f"{room}/ may not import {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("room", sorted(NO_TORCH))
+def test_a_light_room_never_names_torch(room: str) -> None:
+    named = {path for path in python_files() if room_of(path) == room and "torch" in imported_modules(path)}
+    assert not named, f"{room}/ must work without torch"
+
+
+def test_the_table_has_a_line_for_each_room() -> None:
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert rooms == MAY_IMPORT.keys() | {"cli"}
