@@ -36,6 +36,6 @@ class ParallelConfig(FrozenModel):
     cp_method: Literal["all_gather", "ring"] = "all_gather"
     """Keys and values gathered once, or passed round a ring (less memory, more messages)."""
     reshard_after_forward: bool = True
-    """FSDP frees gathered weights after the forward pass and gathers them again: less memory, more messages."""
+    """FSDP frees gathered weights after the forward pass and gathers them again for the backward pass."""
     timeout_s: Annotated[float, Field(gt=0.0)] = 120.0
     """A collective that waits longer fails its rank, so that one dead rank does not hold its peers."""

@@ -1,4 +1,4 @@
-"""The `[train]` and `[eval]` sections of a recipe. No torch here: `rsc train` checks them before any process starts."""
+"""The `[train]` and `[eval]` sections of a recipe, checked before any process starts. No torch here."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class TrainConfig(FrozenModel):
     steps: Positive = 1000
     """Optimiser steps of the whole run."""
     batch_size: Positive = 16
-    """Samples an optimiser step takes over all ranks. Divides by data-parallel ranks x accumulate x microbatches."""
+    """Samples of an optimiser step over all ranks: a multiple of dp ranks x accumulate x microbatches."""
     accumulate: Positive = 1
     """Backward passes per optimiser step; each takes batch_size / accumulate samples."""
     seed: int = 0
     """Start of every random stream: weights, data order, dropout."""
     precision: Literal["auto", "fp32", "bf16", "float8"] = "auto"
-    """`auto` is bf16 where the device multiplies it in hardware, else fp32. float8 needs the extra of that name."""
+    """`auto` is bf16 where the device multiplies it in hardware, else fp32. float8 needs that extra."""
     compile: Literal["auto", "off", "blocks"] = "auto"
     """torch.compile per block. `auto` compiles on a GPU only: on CPU we measured no gain."""
     recompute: Literal["none", "selective", "full"] = "none"
@@ -67,9 +67,9 @@ class TrainConfig(FrozenModel):
     hang_floor_s: Annotated[float, Field(gt=0.0)] = 60.0
     """... and at least this many seconds; the first step of a start has ten times as long."""
     straggler_ratio: Annotated[float, Field(gt=1.0)] = 1.5
-    """A rank whose compute time is this many times the median of the ranks is reported as a straggler."""
+    """A rank whose compute time is this many times the ranks' median is reported as a straggler."""
     bad_loss: Literal["stop", "skip"] = "skip"
-    """A loss or gradient norm that is not finite, or a spike: stop the run, or go back and skip that batch."""
+    """A loss or gradient norm that is not finite, or a spike: stop the run, or skip that batch."""
     spike_sigmas: Annotated[float, Field(ge=0.0)] = 0.0
     """A loss this many standard deviations above the mean of the last 64 is a spike; 0 turns that off."""
     max_failures_without_progress: Positive = 3
@@ -77,7 +77,7 @@ class TrainConfig(FrozenModel):
     snapshot_every: Annotated[int, Field(ge=0)] = 0
     """Steps between two copies of the state into a neighbour's memory; 0 turns them off."""
     fail_at: str = ""
-    """Fault injection for drills and tests: `rank=1,step=30,kind=sigkill`, several with `;`. Each fires once a run."""
+    """Fault drill: `rank=1,step=30,kind=sigkill`, several with `;`. Each fires once a run."""
 
     @field_validator("fail_at")
     @classmethod

@@ -57,7 +57,7 @@ def _parse_one(text: str) -> Fault:
 
 
 class FaultInjector:
-    """Fires the faults of one rank. A file per fault in `folder` remembers that it has fired, through restarts."""
+    """Fires the faults of one rank. Files in `folder` remember, through restarts, which have fired."""
 
     def __init__(
         self, text: str, *, rank: int, folder: Path, sleep: Callable[[float], None] = time.sleep

@@ -1,0 +1,62 @@
+"""The ranks as device meshes. Three views of the same ranks, because axes group them differently.
+
+    dense    pp, dp_replicate, fsdp = dp_shard x cp, tp          weights of everything but experts
+    data     pp, dp, cp, tp                                      samples and sequence parts
+    experts  pp, dp_replicate, expert_fsdp, ep                   expert weights: (fsdp x tp) regrouped by ep
+
+A view is made only when an axis needs it; a process group costs milliseconds and sockets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from rsc.parallel.layout import Layout
+
+
+@dataclass(frozen=True)
+class Mesh:
+    layout: Layout
+    rank: int
+    device: torch.device
+    dense: DeviceMesh
+    data: DeviceMesh
+    experts: DeviceMesh | None
+
+    def axis(self, name: str) -> DeviceMesh:
+        """The ranks that differ from this one on one axis only."""
+        for view in (self.dense, self.data, self.experts):
+            if view is not None and name in (view.mesh_dim_names or ()):
+                return view[name]
+        raise AssertionError(f"no mesh axis {name}")
+
+    def group(self, name: str) -> dist.ProcessGroup:
+        return self.axis(name).get_group()
+
+    def place(self, name: str) -> int:
+        """This rank's coordinate on an axis of the layout."""
+        return self.layout.coordinates(self.rank)[name]
+
+
+def build_mesh(layout: Layout, *, rank: int, device: torch.device) -> Mesh:
+    """Make the process groups. Every rank calls it at the same time; needs an initialised process group."""
+
+    def view(**sizes: int) -> DeviceMesh:
+        return init_device_mesh(device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
+
+    dense = view(pp=layout.pp, dp_replicate=layout.dp_replicate, fsdp=layout.fsdp, tp=layout.tp)
+    data = view(data_pp=layout.pp, dp=layout.dp, cp=layout.cp, data_tp=layout.tp) if layout.cp > 1 else dense
+    experts = None
+    if layout.ep > 1:
+        holders = layout.fsdp * layout.tp
+        experts = view(
+            expert_pp=layout.pp,
+            expert_replicate=layout.dp_replicate,
+            expert_fsdp=holders // layout.ep,
+            ep=layout.ep,
+        )
+    return Mesh(layout=layout, rank=rank, device=device, dense=dense, data=data, experts=experts)

@@ -1,0 +1,176 @@
+"""One run as a folder: its name, its lock, its state, its lineage. No torch here.
+
+    runs/<id>/  resolved.toml  run.json  key.json  events.jsonl  metrics/  logs/  checkpoints/  export/
+
+`run.json` is small and replaced whole (write, fsync, rename), so that a reader never sees half of it.
+Only the controller that holds the lock writes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from rsc.clock import Clock, timestamp
+from rsc.errors import ConfigError
+from rsc.events import EventLog
+
+
+class RunState(StrEnum):
+    CREATED = "created"
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"  # Ctrl-C, or the controller died: resume continues at the last checkpoint
+    REQUEUE = "requeue"  # checkpointed on request
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run.json` holds."""
+
+    id: str
+    recipe: str
+    created: str
+    state: RunState
+    steps: int
+    step: int = 0
+    """Last step that every rank finished, as the supervisor saw it."""
+    loss: float | None = None
+    restarts: int = 0
+    reason: str = ""
+    """Why the run is in its state, in one sentence; empty while all is well."""
+    lineage: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @classmethod
+    def create(
+        cls, runs: Path, *, recipe: str, steps: int, lineage: dict[str, Any], clock: Clock
+    ) -> RunFolder:
+        """Make `<date>-<recipe>-<4 hex>` and its `run.json`. The random part makes two starts differ."""
+        for _ in range(16):
+            name = f"{clock.now():%Y-%m-%d}-{recipe}-{secrets.token_hex(2)}"
+            try:
+                (runs / name).mkdir(parents=True, mode=0o700)
+            except FileExistsError:
+                continue
+            break
+        else:
+            raise ConfigError(f"16 names of runs in {runs} were all taken", hint="remove old runs")
+        run = cls(runs / name)
+        for part in ("metrics", "logs", "checkpoints"):
+            (run.path / part).mkdir()
+        run.write(
+            RunRecord(
+                id=name,
+                recipe=recipe,
+                created=timestamp(clock.now()),
+                state=RunState.CREATED,
+                steps=steps,
+                lineage=lineage,
+            )
+        )
+        return run
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def record(self) -> RunRecord:
+        """Read `run.json`. Raises ConfigError if the folder is not a run."""
+        try:
+            values = json.loads((self.path / "run.json").read_bytes())
+        except (OSError, ValueError):
+            raise ConfigError(f"{self.path} is not a run", hint="list them with `rsc runs ls`") from None
+        return RunRecord(**{**values, "state": RunState(values["state"])})
+
+    def write(self, record: RunRecord) -> None:
+        staged = self.path / f".run.json.{os.getpid()}"
+        with staged.open("w") as file:
+            json.dump(asdict(record), file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(self.path / "run.json")
+
+    def update(self, **changes: Any) -> RunRecord:
+        """Replace some fields of the record; the caller holds the lock."""
+        record = replace(self.record(), **changes)
+        self.write(record)
+        return record
+
+    def events(self, *, clock: Clock) -> EventLog:
+        return EventLog(self.path / "events.jsonl", clock=clock)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run: two trainings never write into one folder. Raises ConfigError with the holder's pid.
+
+        The kernel drops the lock when its process ends, however it ends.
+        """
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise ConfigError(
+                    f"run {self.id} is being trained by process {holder}",
+                    hint=f"stop it with `rsc runs stop {self.id}`, or start another run",
+                    pid=holder,
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+            file.truncate(0)
+
+    def holder(self) -> int | None:
+        """Process that holds the lock now, if any."""
+        try:
+            with (self.path / "lock").open("r") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read().strip() or 0) or None
+        except FileNotFoundError:
+            pass
+        return None
+
+
+def list_runs(runs: Path) -> list[RunFolder]:
+    """Every run, oldest first."""
+    folders = [RunFolder(path.parent) for path in runs.glob("*/run.json")]
+    return sorted(folders, key=lambda run: (run.record().created, run.id))
+
+
+def find_run(runs: Path, name: str) -> RunFolder:
+    """The run with that id, a unique beginning or ending of one, or `last`. Raises ConfigError."""
+    every = list_runs(runs)
+    if name == "last" and every:
+        return every[-1]
+    exact = [run for run in every if run.id == name]
+    found = exact or [run for run in every if run.id.startswith(name) or run.id.endswith(name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(
+            f"{name!r} fits {len(found)} runs: {', '.join(run.id for run in found)}",
+            hint="write more of the id",
+        )
+    raise ConfigError(f"there is no run {name!r} in {runs}", hint="list them with `rsc runs ls`")
