@@ -1,0 +1,93 @@
+"""What a model is made of, as settings: stems (inputs), one trunk, one head. No torch here.
+
+A stem that is absent is an input the model does not read. Stems that are present feed one sequence,
+in the order image, audio, text, so that a post with a picture is one sample.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from rsc.config import FrozenModel
+
+NUM_BYTES = 256
+SEPARATOR = 256  # the id between two documents; the byte tokenizer has 257 ids in all
+
+
+class TrunkConfig(FrozenModel):
+    """A pre-norm transformer: RMSNorm, rotary positions, grouped-query attention, gated MLP."""
+
+    width: PositiveInt
+    """Features of the residual stream."""
+    num_layers: PositiveInt
+    """Transformer blocks."""
+    num_heads: PositiveInt
+    """Query heads."""
+    num_kv_heads: PositiveInt | None = None
+    """Key and value heads; divides num_heads; default num_heads. Tensor parallelism must divide it."""
+    head_width: PositiveInt | None = None
+    """Features of one head; even; default width / num_heads."""
+    mlp_width: PositiveInt
+    """Features inside the gated MLP, which has three matrices of width x mlp_width."""
+    causal: bool = True
+    """True: a position sees itself and earlier ones (next token). False: all of its document."""
+    documents: Literal["masked", "joined"] = "masked"
+    """Packed documents: `masked` never attends across a separator, `joined` does (one document, faster)."""
+    rope_base: PositiveFloat = 10_000.0
+    """Base of the rotary wavelengths (Su et al. 2021, arXiv:2104.09864); larger for longer context."""
+    norm_eps: PositiveFloat = 1e-5
+    """Added to the mean square inside RMSNorm."""
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def head_features(self) -> int:
+        return self.head_width or self.width // self.num_heads
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> TrunkConfig:
+        if self.num_heads % self.kv_heads:
+            raise ValueError(f"num_kv_heads {self.kv_heads} does not divide num_heads {self.num_heads}")
+        if self.head_width is None and self.width % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide width {self.width}")
+        if self.head_features % 2:
+            raise ValueError(f"head_width {self.head_features} is odd; rotary positions turn pairs")
+        return self
+
+
+class TextConfig(FrozenModel):
+    """Token ids in, vectors of the trunk's width out."""
+
+    vocabulary: PositiveInt = NUM_BYTES + 1
+    """Number of token ids; 257 is the byte tokenizer (256 bytes and the separator)."""
+    pad_to: PositiveInt = 64
+    """The embedding gets rows up to the next multiple of this, for fast and divisible matrices."""
+
+    @property
+    def rows(self) -> int:
+        return -(-self.vocabulary // self.pad_to) * self.pad_to
+
+
+class HeadConfig(FrozenModel):
+    """What the model answers."""
+
+    kind: Literal["next_token"] = "next_token"
+    """next_token: a distribution over the vocabulary at each position."""
+
+
+class ModelConfig(FrozenModel):
+    """One model: `[model.trunk]`, the stems that are present, `[model.head]`."""
+
+    trunk: TrunkConfig
+    text: TextConfig | None = None
+    head: HeadConfig = Field(default_factory=HeadConfig)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> ModelConfig:
+        if self.text is None:
+            raise ValueError("no stem: set [model.text]")
+        return self

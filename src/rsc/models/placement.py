@@ -1,0 +1,66 @@
+"""What a parallel layout needs to know about a model, as data: names of modules and their roles.
+
+The `parallel` room reads this and applies a mesh; nothing here knows ranks or process groups.
+Names are those of `model.named_modules()`; a stage of a pipeline keeps the names of what it holds.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from rsc.models.config import ModelConfig
+
+
+class Role(enum.Enum):
+    """How the tensor axis treats a module."""
+
+    VOCABULARY_IN = "vocabulary_in"  # nn.Embedding [V, D], rows split; output summed over the axis
+    GATHER_IN = "gather_in"  # its input must be whole in L; it contains COLUMNS and ROWS
+    COLUMNS = "columns"  # nn.Linear split by output features; its output stays split
+    ROWS = "rows"  # nn.Linear split by input features; its output is summed over the axis
+    NORM = "norm"  # weight whole; works on a part of L (sequence parallelism)
+    ATTENTION_CORE = "attention_core"  # no weights; context parallelism replaces it
+    VOCABULARY_OUT = "vocabulary_out"  # parameter `weight` [V, D], rows split; loss over split logits
+
+
+@dataclass(frozen=True)
+class PlacementPlan:
+    """Roles by module name, and the units in the order in which a record meets them."""
+
+    roles: dict[str, Role]
+    units: tuple[str, ...]
+    """FSDP wraps each of these (what is left belongs to the root); activation recomputation too."""
+    stages: tuple[tuple[str, ...], ...]
+    """Smallest pipeline stages in order: each is a group of module names that stay together."""
+    divisors: dict[str, int]
+    """`heads` (key/value heads), `mlp_width`, `vocabulary`: the tensor axis must divide each."""
+
+
+def placement_plan(config: ModelConfig) -> PlacementPlan:
+    blocks = [f"trunk.blocks.{layer}" for layer in range(config.trunk.num_layers)]
+    roles: dict[str, Role] = {"trunk.norm": Role.NORM}
+    for block in blocks:
+        roles |= _block_roles(block)
+    divisors = {"heads": config.trunk.kv_heads, "mlp_width": config.trunk.mlp_width}
+    if config.text is not None:
+        roles["stems.text.embedding"] = Role.VOCABULARY_IN
+        divisors["vocabulary"] = config.text.rows
+    roles["head"] = Role.VOCABULARY_OUT
+    stages = (("stems",), *((block,) for block in blocks), ("trunk.norm", "head"))
+    return PlacementPlan(roles=roles, units=tuple(blocks), stages=stages, divisors=divisors)
+
+
+def _block_roles(block: str) -> dict[str, Role]:
+    return {
+        f"{block}.attention_norm": Role.NORM,
+        f"{block}.attention": Role.GATHER_IN,
+        f"{block}.attention.qkv": Role.COLUMNS,
+        f"{block}.attention.core": Role.ATTENTION_CORE,
+        f"{block}.attention.out": Role.ROWS,
+        f"{block}.mlp_norm": Role.NORM,
+        f"{block}.mlp": Role.GATHER_IN,
+        f"{block}.mlp.gate": Role.COLUMNS,
+        f"{block}.mlp.up": Role.COLUMNS,
+        f"{block}.mlp.down": Role.ROWS,
+    }

@@ -1,0 +1,69 @@
+"""Optimisers over named parameters, and the learning rate of a step as a pure function."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from rsc.train.config import OptimizerConfig
+
+
+def learning_rate_ratio(step: int, *, steps: int, config: OptimizerConfig) -> float:
+    """Learning rate of `step` (0-based) over the peak.
+
+    Warm-up: (step + 1) / warmup_steps, so that no step has rate 0. Then by schedule:
+    cosine to `min_ratio` at the last step (Loshchilov and Hutter 2017, arXiv:1608.03983);
+    wsd: 1 until the last `decay_fraction` of the steps, then linear to `min_ratio`
+    (Hu et al. 2024, arXiv:2404.06395); constant: 1.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
+    start = config.warmup_steps
+    if config.schedule == "wsd":
+        start = max(start, round(steps * (1 - config.decay_fraction)) - 1)
+    progress = min(1.0, max(0.0, (step - start) / max(1, steps - 1 - start)))
+    fall = progress if config.schedule == "wsd" else 0.5 * (1 - math.cos(math.pi * progress))
+    return 1.0 - (1.0 - config.min_ratio) * fall
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, *, step: int, steps: int, config: OptimizerConfig
+) -> float:
+    """Give every parameter group its rate for `step`; returns the ratio to the peak."""
+    ratio = learning_rate_ratio(step, steps=steps, config=config)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * ratio
+    return ratio
+
+
+def build_optimizer(model: nn.Module, *, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW with decoupled weight decay on matrices only (Loshchilov and Hutter 2019, arXiv:1711.05101).
+
+    The fused kernel updates parameter and both moments in one pass over memory, on CPU and on CUDA.
+    """
+    decayed, plain = split_by_decay(model)
+    rate = config.learning_rate
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay, "peak_lr": rate},
+        {"params": plain, "weight_decay": 0.0, "peak_lr": rate},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        fused=True,
+    )
+
+
+def split_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters that decay (matrices) and those that do not (norms, biases, embeddings), in model order."""
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in tables]
+    plain = [p for p in parameters if p.ndim < 2 or id(p) in tables]
+    return decayed, plain
