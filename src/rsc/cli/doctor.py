@@ -23,7 +23,7 @@ def doctor(as_json: JsonFlag = False) -> None:
         )
         for check in found
     ]
-    result = {"schema": 1, "checks": [dataclasses.asdict(check) for check in found]}
+    result = {"checks": [dataclasses.asdict(check) for check in found]}
     emit(result, as_json=as_json, text=table(rows, header=("state", "what", "found")))
     if any(check.state == "bad" for check in found):
         raise typer.Exit(ResourceError.exit_code)

@@ -1,26 +1,37 @@
 """What a person or a program sees: data on stdout, everything else on stderr.
 
 `emit` prints the result of a read command (JSON, or a table made by the caller); `say` tells what
-happens; `next_commands` ends an action. Colour only where rich finds a terminal; NO_COLOR works.
+happens; `next_commands` ends an action. No colour, so output reads the same in a log.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
+JSON_FILE = "RSC_JSON_FILE"
+"""Environment variable: a file that takes the JSON of a command whose text goes to the terminal."""
 
-def emit(result: Mapping[str, Any] | Sequence[Any], *, as_json: bool, text: str) -> None:
-    """Print `result` as one JSON document, or `text` for people. Both go to stdout."""
+
+def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
+    """Print `result` as one JSON document, or `text` for people. Both go to stdout.
+
+    With RSC_JSON_FILE set the JSON goes to that file as well, so that a script can show a command to its
+    reader and still use the result.
+    """
+    document = json.dumps({"schema": 1, **result}, indent=2, default=str)
+    if os.environ.get(JSON_FILE):
+        Path(os.environ[JSON_FILE]).write_text(document)
     if as_json:
-        json.dump(result, sys.stdout, indent=2, default=str)
-        sys.stdout.write("\n")
+        print(document)
     elif text:
         print(text)
 

@@ -21,14 +21,14 @@ def ls(as_json: JsonFlag = False) -> None:
     """List the recipes that come with RSC."""
     rows = [{"name": name, "about": _first_comment(recipe_text(name))} for name in recipe_names()]
     text = table([(row["name"], row["about"]) for row in rows], header=("recipe", "about"))
-    emit({"schema": 1, "recipes": rows}, as_json=as_json, text=text)
+    emit({"recipes": rows}, as_json=as_json, text=text)
 
 
 @app.command("cat")
 def cat(recipe: Recipe, as_json: JsonFlag = False) -> None:
     """Print a recipe with its bases merged, each value with where it came from."""
     resolved = resolve(recipe)
-    result = {"schema": 1, "name": recipe, "values": resolved.values, "provenance": resolved.provenance}
+    result = {"name": recipe, "values": resolved.values, "provenance": resolved.provenance}
     emit(result, as_json=as_json, text=to_toml(resolved))
 
 
