@@ -1,0 +1,140 @@
+"""The few file operations that the log is built from, each durable when it returns.
+
+Everything the log writes goes through `Disk`, so that a test can stop the machine at any of them
+(tests/audit/crash_disk.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+
+class Disk(Protocol):
+    """Paths are relative, with slashes."""
+
+    def read(self, path: str, *, offset: int = 0) -> bytes:
+        """Raises FileNotFoundError."""
+        ...
+
+    def identity(self, path: str) -> tuple[int, int]:
+        """(which file, its size). Another first number means that the file was replaced; (0, 0) is none."""
+        ...
+
+    def append(self, path: str, data: bytes) -> None:
+        """Add to the end. A crash can leave any part of `data` there, with holes of zeros."""
+        ...
+
+    def truncate(self, path: str, size: int) -> None: ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Create or replace as a whole: after a crash the old or the new file is there."""
+        ...
+
+    def put_many(self, files: Mapping[str, bytes]) -> None:
+        """Write files that nobody reads yet. After a crash any of them may be missing or broken."""
+        ...
+
+    def delete_folder(self, path: str) -> None: ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held by one process at a time. Not for threads."""
+        ...
+
+
+class LocalDisk:
+    """A folder (mode 0700) on a local file system. Files are 0600 unless `public` names them.
+
+    Not covered: NFS and other file systems where `fdatasync` or `flock` do less than they say.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def read(self, path: str, *, offset: int = 0) -> bytes:
+        with open(self._folder / path, "rb") as file:
+            file.seek(offset)
+            return file.read()
+
+    def identity(self, path: str) -> tuple[int, int]:
+        try:
+            status = (self._folder / path).stat()
+        except FileNotFoundError:
+            return 0, 0
+        return status.st_ino, status.st_size
+
+    def append(self, path: str, data: bytes) -> None:
+        fd = os.open(self._folder / path, os.O_WRONLY | os.O_APPEND)
+        try:
+            _write_all(fd, data)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def truncate(self, path: str, size: int) -> None:
+        fd = os.open(self._folder / path, os.O_WRONLY)
+        try:
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self._folder / path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.new")
+        _write_file(temporary, data)
+        temporary.rename(target)
+        _sync_folder(target.parent)
+
+    def put_many(self, files: Mapping[str, bytes]) -> None:
+        folders: set[Path] = set()
+        for path, data in files.items():
+            target = self._folder / path
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_file(target, data)
+            folders.update(target.parents[: len(Path(path).parents)])
+        for folder in folders:
+            _sync_folder(folder)
+
+    def delete_folder(self, path: str) -> None:
+        shutil.rmtree(self._folder / path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        _write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
