@@ -1,0 +1,250 @@
+"""Which sample comes at which position of a run: a formula, nothing stored, numpy only.
+
+    epoch -> round -> lane -> section -> window -> sample
+
+A data set of N samples in written order is cut into *sections* of `section_samples` consecutive samples
+(one shard's worth, so that shards of equal size are exactly sections). A keyed bijection permutes the
+sections of an epoch; a *round* deals one section to each of `lanes` lanes. What is left when fewer than
+`lanes` full sections remain is laid end to end and cut into `lanes` equal parts, so lanes differ by one
+sample at most and no sample is lost or repeated. Global positions go round the lanes: position p of a round
+is sample p // lanes of lane p % lanes. Inside a section the frames are permuted (the reader knows the
+frames, see frames.py), and the samples of each *window* of `window_samples` are permuted among themselves.
+
+Rank r of R takes the positions that are r modulo R. So the global order never depends on the number of
+ranks, any position is found in O(1), a reader's state is one integer, and when R divides `lanes` each rank
+reads only its own lanes: every frame is read by one rank.
+
+Positions count on through the epochs: epoch e holds [e * N, (e + 1) * N).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsc.errors import ConfigError
+
+Indices = NDArray[np.uint64]
+
+# Rounds of the Feistel network; each mixes both halves once. Luby and Rackoff 1988 need 3-4 half rounds
+# of a random function; six of a cheap hash pass the uniformity tests in tests/loader/test_order.py.
+_FEISTEL_ROUNDS = 3
+# Constants of splitmix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_MASK_64 = (1 << 64) - 1
+
+# What a derived key is for, so that no two permutations share one.
+_FOR_SECTIONS, _FOR_FRAMES, _FOR_WINDOW, _FOR_SLICES = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Samples [start, stop) in written order."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Positions [start, stop) of the run whose samples are shuffled together, lane by lane.
+
+    `first` is where the window begins within each lane's section; lane l holds `lane_sizes[l]` samples of it.
+    """
+
+    epoch: int
+    round: int
+    start: int
+    stop: int
+    first: int
+    lane_sizes: NDArray[np.int64] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of a data set under one seed. Raises ConfigError for an empty set or sizes below one."""
+
+    num_samples: int
+    seed: int
+    lanes: int
+    section_samples: int
+    window_samples: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "lanes", "section_samples", "window_samples"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"order: {name} is {getattr(self, name)}, it must be at least 1", name=name)
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds that deal whole sections; a last shorter round follows unless they cover everything."""
+        return self.num_samples // self.section_samples // self.lanes
+
+    @property
+    def round_samples(self) -> int:
+        return self.section_samples * self.lanes
+
+    def window_at(self, position: int) -> Window:
+        """The window that holds `position`. The next one is `window_at(window.stop)`."""
+        epoch, offset = divmod(position, self.num_samples)
+        round_ = min(offset // self.round_samples, self.num_rounds)
+        round_start = round_ * self.round_samples
+        round_size = min(self.round_samples, self.num_samples - round_start)
+        first = (offset - round_start) // self.lanes // self.window_samples * self.window_samples
+        start = round_start + first * self.lanes
+        stop = min(start + self.window_samples * self.lanes, round_start + round_size)
+        return Window(
+            epoch=epoch,
+            round=round_,
+            start=epoch * self.num_samples + start,
+            stop=epoch * self.num_samples + stop,
+            first=first,
+            lane_sizes=_share_equally(stop - start, parts=self.lanes),
+        )
+
+    def section(self, epoch: int, *, round_: int, lane: int) -> list[Run]:
+        """What a lane reads in a round, as runs of the written order: one run, or a few in the last round."""
+        if round_ < self.num_rounds:
+            return [self._run(self._section_numbers(epoch, first=round_ * self.lanes + lane, count=1)[0])]
+        return self._slice_of_rest(epoch, lane=lane)
+
+    def frame_order(self, num_frames: int, *, epoch: int, round_: int, lane: int) -> Indices:
+        """In which order a lane reads the `num_frames` frames of its section."""
+        key = _derive(self.seed, _FOR_FRAMES, epoch, round_, lane)
+        return permute(np.arange(num_frames, dtype=np.uint64), size=num_frames, key=key)
+
+    def places(self, window: Window, *, lanes: NDArray[np.int64]) -> list[Indices]:
+        """For each of `lanes`, where in the lane's part of the window its samples go.
+
+        Element j of a lane's array is the new place of the lane's j-th sample as read, both counted from the
+        window's beginning. Lanes of the same size are computed in one go, a few nanoseconds a sample.
+        """
+        sizes = window.lane_sizes[lanes]
+        keys = _derive_each(
+            _derive(self.seed, _FOR_WINDOW, window.epoch, window.round, window.first), lanes.astype(np.uint64)
+        )
+        found: list[Indices] = [np.empty(0, np.uint64)] * len(lanes)
+        for size in np.unique(sizes[sizes > 0]):
+            members = np.flatnonzero(sizes == size)
+            index = np.broadcast_to(np.arange(size, dtype=np.uint64), (len(members), int(size)))
+            moved = permute(index, size=int(size), key=keys[members, None])
+            for member, row in zip(members, moved, strict=True):
+                found[member] = row
+        return found
+
+    def _section_numbers(self, epoch: int, *, first: int, count: int) -> list[int]:
+        sections = self.num_samples // self.section_samples
+        index = np.arange(first, first + count, dtype=np.uint64)
+        return [int(n) for n in permute(index, size=sections, key=_derive(self.seed, _FOR_SECTIONS, epoch))]
+
+    def _run(self, section: int) -> Run:
+        return Run(section * self.section_samples, (section + 1) * self.section_samples)
+
+    def _slice_of_rest(self, epoch: int, *, lane: int) -> list[Run]:
+        """A lane's equal part of the samples that whole rounds do not cover, lanes taken in a keyed order."""
+        sections = self.num_samples // self.section_samples
+        dealt = self.num_rounds * self.lanes
+        rest = [self._run(n) for n in self._section_numbers(epoch, first=dealt, count=sections - dealt)]
+        rest.append(Run(sections * self.section_samples, self.num_samples))
+        key = _derive(self.seed, _FOR_SLICES, epoch)
+        lane_order = permute(np.arange(self.lanes, dtype=np.uint64), size=self.lanes, key=key).astype(
+            np.int64
+        )
+        sizes = _share_equally(self.num_samples - dealt * self.section_samples, parts=self.lanes)
+        ends = np.cumsum(sizes[lane_order])
+        place = int(np.flatnonzero(lane_order == lane)[0])
+        return _cut(rest, start=int(ends[place] - sizes[lane]), stop=int(ends[place]))
+
+
+def lanes_of_rank(order: Order, window: Window, *, rank: int, world_size: int) -> NDArray[np.int64]:
+    """The lanes that hold at least one position of this window for the rank."""
+    every = np.arange(order.lanes, dtype=np.int64)
+    is_ours = (window.start + every - rank) % math.gcd(order.lanes, world_size) == 0
+    return np.flatnonzero(is_ours)
+
+
+def permute(index: Indices, *, size: int, key: int | Indices) -> Indices:
+    """Send each index below `size` to another one, a bijection chosen by `key`.
+
+    An unbalanced Feistel network on the smallest power of two that holds `size`, walked again while the
+    result lies outside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): under two steps on
+    average. `key` may be an array that broadcasts against `index`, one bijection for each key. Not a cipher:
+    the order of samples is no secret.
+    """
+    bits = (size - 1).bit_length()
+    keys = np.atleast_1d(np.asarray(key, dtype=np.uint64))
+    moved = _feistel(index, bits=bits, key=keys)
+    outside = moved >= size
+    while outside.any():
+        moved[outside] = _feistel(moved[outside], bits=bits, key=np.broadcast_to(keys, moved.shape)[outside])
+        outside = moved >= size
+    return moved
+
+
+def _feistel(index: Indices, *, bits: int, key: Indices) -> Indices:
+    low_bits = np.uint64(bits // 2)
+    low_mask = np.uint64((1 << (bits // 2)) - 1)
+    high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
+    high = index >> low_bits
+    low = index & low_mask
+    for number in range(_FEISTEL_ROUNDS):
+        high = (high + _hash(low, key=key, number=2 * number)) & high_mask
+        low = (low + _hash(high, key=key, number=2 * number + 1)) & low_mask
+    return (high << low_bits) | low
+
+
+def _hash(half: Indices, *, key: Indices, number: int) -> Indices:
+    """32 well-mixed bits of a half and the key of one Feistel half round."""
+    round_key = _derive_each(number, key)
+    value = (half ^ round_key) * np.uint64(_MIX_1)
+    value ^= value >> np.uint64(32)
+    value *= np.uint64(_MIX_2)
+    return value >> np.uint64(32)
+
+
+def _derive(seed: int, *parts: int) -> int:
+    """A 64-bit key for one use, from the seed and what the use is."""
+    state = _splitmix(seed & _MASK_64)
+    for part in parts:
+        state = _splitmix(state ^ _splitmix(part & _MASK_64))
+    return state
+
+
+def _derive_each(seed: int, parts: Indices) -> Indices:
+    """`_derive` over an array: one key for each part."""
+    value = parts + np.uint64(_splitmix(seed & _MASK_64))
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(_MIX_1)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(_MIX_2)
+    result: Indices = value ^ (value >> np.uint64(31))
+    return result
+
+
+def _splitmix(value: int) -> int:
+    value = (value + _GOLDEN) & _MASK_64
+    value = ((value ^ (value >> 30)) * _MIX_1) & _MASK_64
+    value = ((value ^ (value >> 27)) * _MIX_2) & _MASK_64
+    return value ^ (value >> 31)
+
+
+def _share_equally(total: int, *, parts: int) -> NDArray[np.int64]:
+    """How many of `total` each part gets when dealt one by one: the first parts hold one more."""
+    each, over = divmod(total, parts)
+    return np.full(parts, each, np.int64) + (np.arange(parts) < over)
+
+
+def _cut(runs: list[Run], *, start: int, stop: int) -> list[Run]:
+    """The samples [start, stop) of the runs laid end to end."""
+    cut: list[Run] = []
+    before = 0
+    for run in runs:
+        size = run.stop - run.start
+        low, high = max(start - before, 0), min(stop - before, size)
+        if low < high:
+            cut.append(Run(run.start + low, run.start + high))
+        before += size
+    return cut
