@@ -1,0 +1,161 @@
+"""Write checkpoints beside training: copy the state (held), then encrypt, write, fsync, commit (not held).
+
+    training thread   pieces -> staging buffer                      one memcpy of the local state
+    writer thread     frames -> rank file -> fsync -> announce      every rank
+    writer of rank 0  all announced -> root -> retention            the checkpoint exists when its root does
+
+A checkpoint that fails (disk full, a rank's error) is dropped, told in the events, and the run goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from rsc.checkpoint.format import (
+    FRAME_BYTES,
+    ROOT_FILE,
+    Entry,
+    FileRecord,
+    Root,
+    context_of,
+    encode_index,
+    encode_root,
+    folder_name,
+    merkle_root,
+    plan_entries,
+    rank_file,
+    stream_bytes,
+)
+from rsc.checkpoint.meeting import Meeting
+from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.retention import prune
+from rsc.checkpoint.staging import Staging
+from rsc.errors import ResourceError, RscError
+from rsc.store.container import ContainerWriter
+from rsc.store.files import BulkStore
+from rsc.store.secret import SecretKey
+
+
+class Events(Protocol):
+    def append(self, kind: str, **facts: Any) -> None: ...
+
+
+class CheckpointWriter:
+    """Saves the state of one rank; every rank of the job has one and calls it at the same steps."""
+
+    def __init__(
+        self,
+        store: BulkStore,
+        *,
+        run: str,
+        key: SecretKey,
+        rank: int,
+        attempt: str,
+        meeting: Meeting,
+        events: Events,
+        keep: int,
+        keep_every: int = 0,
+        pinned: bool = False,
+        stopwatch_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._run = run
+        self._key = key
+        self._rank = rank
+        self._attempt = attempt
+        self._meeting = meeting
+        self._events = events
+        self._retention = {"keep": keep, "keep_every": keep_every}
+        self._stopwatch_s = stopwatch_s
+        self._staging = Staging(pinned=pinned)
+        self._thread: threading.Thread | None = None
+        self.durable_step: int | None = None
+        """Newest step that rank 0 committed; other ranks do not learn it."""
+
+    def prepare(self, pieces: Sequence[Piece]) -> None:
+        """Make and touch the staging buffer in the background: the first save is as fast as the others."""
+        size_bytes = stream_bytes(plan_entries(pieces))
+        self._start(lambda: self._staging.reserve(size_bytes))
+
+    def save(self, *, step: int, pieces: Sequence[Piece], state: Mapping[str, Any]) -> float:
+        """Copy the state and write it in the background. Returns the seconds that training was held.
+
+        `state` holds JSON values, the same on every rank. Waits for the checkpoint before, if it is
+        still being written.
+        """
+        started = self._stopwatch_s()
+        self.wait()
+        entries = plan_entries(pieces)
+        self._staging.fill(pieces, entries)
+        held_s = self._stopwatch_s() - started
+        self._start(lambda: self._write(step=step, entries=entries, state=dict(state), held_s=held_s))
+        return held_s
+
+    def wait(self) -> None:
+        """Return when nothing is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self.wait()
+        self._thread = threading.Thread(target=work, name="checkpoint-writer", daemon=True)
+        self._thread.start()
+
+    def _write(self, *, step: int, entries: list[Entry], state: dict[str, Any], held_s: float) -> None:
+        topic = f"checkpoint/{self._attempt}/{step}"
+        started = self._stopwatch_s()
+        try:
+            facts = asdict(self._write_file(step=step, entries=entries))
+        except (OSError, RscError) as error:
+            facts = {"error": _reason(error)}
+        self._meeting.announce(topic, rank=self._rank, facts=facts)
+        if self._rank != 0:
+            return
+        try:
+            root = self._commit(self._meeting.collect(topic), step=step, state=state)
+        except (OSError, RscError) as error:
+            self._events.append("checkpoint_failed", step=step, reason=_reason(error))
+            return
+        timing = {"held_s": round(held_s, 6), "durable_s": round(self._stopwatch_s() - started, 6)}
+        self.durable_step = step
+        self._events.append(
+            "checkpoint", step=step, size_bytes=root.size_bytes, root=root.merkle_root, **timing
+        )
+        prune(self._store, **self._retention)
+
+    def _write_file(self, *, step: int, entries: list[Entry]) -> FileRecord:
+        stream = self._staging.stream(stream_bytes(entries))
+        frames = [stream[start : start + FRAME_BYTES] for start in range(0, len(stream), FRAME_BYTES)]
+        name = rank_file(self._rank, attempt=self._attempt)
+        return self._put_container(name, step=step, frames=[*frames, encode_index(entries)])
+
+    def _commit(self, answers: Sequence[dict[str, Any]], *, step: int, state: dict[str, Any]) -> Root:
+        failed = {rank: facts["error"] for rank, facts in enumerate(answers) if "error" in facts}
+        for rank, reason in failed.items():
+            raise ResourceError(f"rank {rank}: {reason}", rank=rank)
+        files = tuple(FileRecord(**facts) for facts in answers)
+        root = Root(self._run, step, len(files), state, files, merkle_root(files))
+        self._put_container(ROOT_FILE, step=step, frames=[encode_root(root)])
+        return root
+
+    def _put_container(self, name: str, *, step: int, frames: Sequence[bytes | memoryview]) -> FileRecord:
+        file = self._store.create(f"{folder_name(step)}/{name}")
+        try:
+            context = context_of(run=self._run, step=step, file=name)
+            writer = ContainerWriter(file, key=self._key, context=context)
+            for frame in frames:
+                writer.write_frame(frame, num_samples=1)
+            record = writer.finish()
+            file.commit()
+        finally:
+            file.discard()
+        return FileRecord(name, record.digest.hex(), record.size_bytes)
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, RscError) else f"{type(error).__name__}: {error}"

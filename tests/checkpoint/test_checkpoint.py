@@ -1,0 +1,236 @@
+"""Save, damage, load: one process. Meshes are in test_reshard.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rsc.checkpoint.format import folder_name
+from rsc.checkpoint.load import Checkpoint, Damaged, checkpoints, materialise, newest_good
+from rsc.checkpoint.meeting import lonely_meeting
+from rsc.checkpoint.pieces import Box, Piece, state_pieces
+from rsc.checkpoint.retention import finished, remove_leftovers, to_delete
+from rsc.checkpoint.save import CheckpointWriter
+from rsc.errors import IntegrityError
+from rsc.store.local import LocalStore, RealDisk
+from rsc.store.secret import SecretKey
+
+RUN = "2026-11-21-language-0001"
+
+
+class Events:
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def append(self, kind: str, **facts: Any) -> None:
+        self.lines.append({"kind": kind, **facts})
+
+    def kinds(self) -> list[str]:
+        return [line["kind"] for line in self.lines]
+
+
+def trained(*, steps: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A small model after some steps, so that the optimiser remembers something."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 33), nn.Tanh(), nn.Linear(33, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    advance(model, optimizer, steps=steps)
+    return model, optimizer
+
+
+def advance(model: nn.Module, optimizer: torch.optim.Optimizer, *, steps: int) -> list[float]:
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(100 + step)
+        loss = model(torch.randn(5, 7)).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def pieces_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]:
+    return state_pieces([model], [optimizer], is_writer=lambda _: True)
+
+
+def writer_for(
+    folder: Path, key: SecretKey, *, disk: RealDisk | None = None, keep: int = 9
+) -> tuple[CheckpointWriter, Events]:
+    events = Events()
+    writer = CheckpointWriter(
+        LocalStore(folder, disk=disk),
+        run=RUN,
+        key=key,
+        rank=0,
+        attempt="a0",
+        meeting=lonely_meeting(),
+        events=events,
+        keep=keep,
+    )
+    return writer, events
+
+
+def save(writer: CheckpointWriter, *, step: int, steps: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model, optimizer = trained(steps=steps)
+    writer.save(step=step, pieces=pieces_of(model, optimizer), state={"tokens": 10 * step})
+    writer.wait()
+    return model, optimizer
+
+
+def load(checkpoint: Checkpoint) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model, optimizer = trained(steps=0)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    materialise([optimizer], names=names, shapes=checkpoint.shapes())
+    checkpoint.read_into(pieces_of(model, optimizer))
+    return model, optimizer
+
+
+@pytest.fixture
+def key() -> SecretKey:
+    return SecretKey.generate()
+
+
+def test_training_goes_on_bit_equal_after_a_load(tmp_path: Path, key: SecretKey) -> None:
+    writer, events = writer_for(tmp_path, key)
+    model, optimizer = save(writer, step=2)
+    checkpoint = newest_good(LocalStore(tmp_path), run=RUN, key=key)
+    assert checkpoint is not None
+    assert checkpoint.root.state == {"tokens": 20}
+    restored = load(checkpoint)
+    assert advance(*restored, steps=3) == advance(model, optimizer, steps=3)
+    assert events.kinds() == ["checkpoint"]
+
+
+def test_state_is_what_it_was_when_save_returned(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    model, optimizer = trained()
+    before = [parameter.clone() for parameter in model.parameters()]
+    writer.save(step=2, pieces=pieces_of(model, optimizer), state={})
+    advance(model, optimizer, steps=5)
+    writer.wait()
+    checkpoint = newest_good(LocalStore(tmp_path), run=RUN, key=key)
+    assert checkpoint is not None
+    restored, _ = load(checkpoint)
+    assert all(map(torch.equal, restored.parameters(), before))
+
+
+def test_no_weight_is_found_in_the_files(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    model, _ = save(writer, step=1)
+    needles = [parameter.detach().numpy().tobytes()[:32] for parameter in model.parameters()]
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert len(written) > 1000
+    assert not any(needle in written for needle in needles)
+    assert b"tokens" not in written
+
+
+def test_every_flipped_byte_is_noticed_and_the_checkpoint_before_is_used(
+    tmp_path: Path, key: SecretKey
+) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    save(writer, step=1)
+    save(writer, step=2)
+    files = sorted((tmp_path / folder_name(2)).iterdir())
+    for path in files:
+        good = path.read_bytes()
+        for place in range(0, len(good), max(1, len(good) // 37)):
+            path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+            steps = list(loadable_steps(tmp_path, key))
+            assert steps == [1], f"byte {place} of {path.name}"
+        path.write_bytes(good)
+    assert list(loadable_steps(tmp_path, key)) == [2, 1]
+
+
+def loadable_steps(folder: Path, key: SecretKey) -> list[int]:
+    steps = []
+    for item in checkpoints(LocalStore(folder), run=RUN, key=key):
+        try:
+            if isinstance(item, Checkpoint):
+                load(item)
+                steps.append(item.step)
+        except IntegrityError:
+            continue
+    return steps
+
+
+@pytest.mark.parametrize("cut", [1, 100, 5000])
+def test_truncated_file_is_damaged(tmp_path: Path, key: SecretKey, cut: int) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    save(writer, step=2)
+    path = next((tmp_path / folder_name(2)).glob("rank-*"))
+    path.write_bytes(path.read_bytes()[:-cut])
+    found = list(checkpoints(LocalStore(tmp_path), run=RUN, key=key))
+    assert [type(item) for item in found] == [Damaged]
+
+
+def test_files_of_another_step_do_not_fit(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    save(writer, step=1)
+    (tmp_path / folder_name(1)).rename(tmp_path / folder_name(7))
+    assert newest_good(LocalStore(tmp_path), run=RUN, key=key) is None
+
+
+def test_another_key_and_another_run_read_nothing(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    save(writer, step=1)
+    assert newest_good(LocalStore(tmp_path), run=RUN, key=SecretKey.generate()) is None
+    assert newest_good(LocalStore(tmp_path), run="another", key=key) is None
+
+
+class FullDisk(RealDisk):
+    def write(self, fd: int, data: memoryview) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_full_disk_drops_the_checkpoint_and_nothing_else(tmp_path: Path, key: SecretKey) -> None:
+    save(writer_for(tmp_path, key)[0], step=1)
+    writer, events = writer_for(tmp_path, key, disk=FullDisk())
+    save(writer, step=2)
+    assert events.kinds() == ["checkpoint_failed"]
+    assert "No space left" in events.lines[0]["reason"]
+    assert finished(LocalStore(tmp_path)) == [1]
+
+
+def test_unfinished_checkpoint_does_not_count_and_is_cleared(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    save(writer, step=1)
+    save(writer, step=2)
+    (tmp_path / folder_name(2) / "root.rsc").unlink()
+    assert finished(LocalStore(tmp_path)) == [1]
+    remove_leftovers(LocalStore(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [folder_name(1)]
+
+
+def test_retention_keeps_the_newest_and_the_round_steps() -> None:
+    assert to_delete(range(10, 100, 10), keep=2, keep_every=40) == [10, 20, 30, 50, 60, 70]
+    assert to_delete([5], keep=1, keep_every=0) == []
+
+
+def test_writer_prunes_after_each_commit(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key, keep=2)
+    for step in (1, 2, 3, 4):
+        save(writer, step=step)
+    assert finished(LocalStore(tmp_path)) == [3, 4]
+
+
+def test_missing_tensor_is_an_error_not_a_zero(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    save(writer, step=1)
+    checkpoint = newest_good(LocalStore(tmp_path), run=RUN, key=key)
+    assert checkpoint is not None
+    stranger = Piece("model/9.weight", (2,), Box((0,), (2,)), torch.zeros(2), is_ours=True)
+    with pytest.raises(IntegrityError, match=r"lacks 1 tensors, first model/9\.weight"):
+        checkpoint.read_into([stranger])
+
+
+def test_same_step_saved_again_replaces_the_first(tmp_path: Path, key: SecretKey) -> None:
+    save(writer_for(tmp_path, key)[0], step=2, steps=2)
+    model, _ = save(writer_for(tmp_path, key)[0], step=2, steps=5)
+    checkpoint = newest_good(LocalStore(tmp_path), run=RUN, key=key)
+    assert checkpoint is not None
+    assert all(map(torch.equal, load(checkpoint)[0].parameters(), model.parameters()))
