@@ -1,0 +1,63 @@
+"""What can be said about an import. The command line and the Python API fill the same model."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from rsc.config import FrozenModel
+
+Format = Literal[
+    "auto", "jsonl", "csv", "parquet", "text", "images", "audio", "webdataset", "mds", "hf", "python-docs"
+]
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        info = codecs.lookup(name)
+        if "\n".encode(name) != b"\n":
+            raise LookupError
+    except (LookupError, UnicodeError):
+        raise ValueError(f"{name!r} is not an encoding whose line ends are one byte") from None
+    return info.name
+
+
+class ImportOptions(FrozenModel):
+    """Everything that decides what an import writes, but for the source, its name and the policy."""
+
+    format: Format = "auto"
+    """How the source is written; `auto` looks at names and first bytes."""
+
+    text_field: str | None = None
+    """Which field is the text to train on; stored as `text`. Default: `text`, or the only text field."""
+
+    fields: tuple[str, ...] | None = None
+    """Take only these fields; the rest never leaves the source. Default: all of them."""
+
+    encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
+    """Encoding of text sources: any that keeps a line end as one byte, so not UTF-16."""
+
+    bad_encoding: Literal["stop", "quarantine"] = "stop"
+    """What a line in another encoding does: stops the import, or goes to quarantine."""
+
+    records: Literal["auto", "blocks", "lines", "files"] = "auto"
+    """What a record of plain text is: paragraphs of together `block_chars`, a line, or a whole file.
+    `auto` takes blocks for one file and files for a folder."""
+
+    block_chars: Annotated[int, Field(ge=64, le=1 << 20)] = 4096
+    """Characters after which a block of plain text ends at the next blank line, else at the next line end."""
+
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of records kept out of training as split `validation`, by a keyed hash of what they say."""
+
+    part_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 30)] | None = None
+    """Source bytes one process takes at a time: what a kill can lose. Default: by the source's size."""
+
+    @field_validator("fields")
+    @classmethod
+    def _not_empty(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is not None and not names:
+            raise ValueError("an import needs at least one field")
+        return names

@@ -1,0 +1,79 @@
+"""Which reader a source needs, from its name and its first bytes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rsc.errors import ConfigError, DataError
+from rsc.ingest.config import ImportOptions
+from rsc.ingest.jsonl import JsonLines
+from rsc.ingest.lines import bare_suffix, head
+from rsc.ingest.pydocs import PythonDocs
+from rsc.ingest.source import Source, require_readable
+from rsc.ingest.table import DelimitedTable
+from rsc.ingest.text import TextFile, TextTree
+from rsc.ingest.tree import Tree
+
+PYTHON_DOCS = "python-docs"
+
+_BY_SUFFIX = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv",
+    ".txt": "text", ".text": "text", ".md": "text", ".rst": "text", ".log": "text",
+}  # fmt: skip
+
+
+def open_source(source: Path | str, *, options: ImportOptions) -> Source:
+    """The reader of a source. The word `python-docs` is a source of its own.
+
+    Raises DataError for what is missing, empty or not recognised.
+    """
+    if str(source) == PYTHON_DOCS or options.format == PYTHON_DOCS:
+        return PythonDocs() if str(source) == PYTHON_DOCS else PythonDocs(root=Path(source))
+    path = Path(source)
+    require_readable(path)
+    kind = options.format if options.format != "auto" else detect(path)
+    return _reader(kind, path, options=options)
+
+
+def detect(path: Path) -> str:
+    """The format of a file or folder that exists. Raises DataError when nothing fits."""
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        return _detect_tree(path)
+    return _BY_SUFFIX.get(bare_suffix(path)) or _detect_content(path)
+
+
+def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
+    is_tree = path.is_dir() or path.suffix.lower() == ".zip"
+    if kind == "text" and (is_tree or options.records == "files"):
+        return TextTree(path, options=options)
+    if is_tree:
+        raise ConfigError(f"{path} is a folder or archive; {kind} is read from single files")
+    if kind == "text":
+        return TextFile(path, options=options)
+    if kind == "csv":
+        return DelimitedTable(path, options=options)
+    return JsonLines(path, options=options)
+
+
+def _detect_tree(path: Path) -> str:
+    suffixes = Counter(entry.suffix for entry in Tree(path).entries())
+    if not suffixes:
+        raise DataError(f"{path} holds no files")
+    return _BY_SUFFIX.get(suffixes.most_common(1)[0][0], "text")
+
+
+def _detect_content(path: Path) -> str:
+    """Files without a telling name: JSON lines or plain text."""
+    start = head(path, size_bytes=4096).lstrip()
+    if start.startswith(b"{"):
+        return "jsonl"
+    if start.startswith(b"["):
+        raise DataError(
+            f"{path.name} is one JSON list, which cannot be read piece by piece",
+            hint=f"write one object a line: jq -c '.[]' {path} > {path.stem}.jsonl",
+        )
+    if b"\0" in start:
+        raise DataError(f"{path.name}: not a format that can be told from its name or first bytes",
+                        hint="say which with --format")  # fmt: skip
+    return "text"

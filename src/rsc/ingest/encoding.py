@@ -1,0 +1,68 @@
+"""Bytes to text, with the line of the first byte that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rsc.errors import DataError
+from rsc.ingest.config import ImportOptions
+from rsc.ingest.source import BadRecord
+
+BYTE_ORDER_MARK = "\ufeff"  # written by spreadsheets in front of UTF-8; not part of the data
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Texts of the lines with their numbers from 0; lines in another encoding when those are quarantined."""
+
+    texts: Sequence[str]
+    numbers: Sequence[int]
+    bad: Sequence[BadRecord]
+
+
+def decode_lines(block: bytes, *, first_line: int, options: ImportOptions) -> Lines:
+    """Split a block of whole lines and decode it. Raises DataError as `decode_text` does."""
+    try:
+        texts = block.decode(options.encoding).split("\n")
+    except UnicodeDecodeError:
+        return _decode_each(block, first_line=first_line, options=options)
+    if not texts[-1]:
+        texts.pop()
+    if first_line == 0 and texts:
+        texts[0] = texts[0].removeprefix(BYTE_ORDER_MARK)
+    return Lines(texts=texts, numbers=range(first_line, first_line + len(texts)), bad=())
+
+
+def decode_text(data: bytes, *, first_line: int, name: str, options: ImportOptions) -> str:
+    """Raises DataError with the line number when the bytes are not in the declared encoding."""
+    try:
+        text = data.decode(options.encoding)
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start) + 1
+        raise not_encoded(f"{name} line {line}", options=options) from None
+    return text.removeprefix(BYTE_ORDER_MARK) if first_line == 0 else text
+
+
+def not_encoded(place: str, *, options: ImportOptions) -> DataError:
+    return DataError(
+        f"{place} is not {options.encoding.upper()}",
+        hint="give the file's encoding, for example --encoding latin-1 or --encoding cp1252, "
+        "or set such records aside with --bad-encoding quarantine",
+    )
+
+
+def _decode_each(block: bytes, *, first_line: int, options: ImportOptions) -> Lines:
+    texts: list[str] = []
+    numbers: list[int] = []
+    bad: list[BadRecord] = []
+    for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start=first_line):
+        try:
+            texts.append(line.decode(options.encoding))
+            numbers.append(number)
+        except UnicodeDecodeError:
+            place = f"line {number + 1}"
+            if options.bad_encoding == "stop":
+                raise not_encoded(place, options=options) from None
+            bad.append(BadRecord(number, place, f"not {options.encoding.upper()}", raw=line))
+    return Lines(texts=texts, numbers=numbers, bad=bad)

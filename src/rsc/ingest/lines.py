@@ -1,0 +1,139 @@
+"""Files as bytes read forwards: plain, gzip or Zstandard, cut into parts at line ends."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from rsc.errors import DataError
+from rsc.ingest.source import Part
+
+MAX_RECORD_BYTES = 64 << 20  # a longer line is one bad record, so that memory stays bounded
+_COMPRESSED = {".gz": "gzip", ".zst": "Zstandard"}
+
+
+@dataclass(frozen=True)
+class LineSpan:
+    """Bytes [start, stop) of the decompressed file: whole lines, the first one is number `first_line`.
+
+    `too_long` marks a span that is a single line over MAX_RECORD_BYTES; its bytes are not kept.
+    """
+
+    start: int
+    stop: int
+    first_line: int
+    too_long: bool = False
+
+
+def is_compressed(path: Path) -> bool:
+    return path.suffix.lower() in _COMPRESSED
+
+
+def bare_suffix(path: Path) -> str:
+    """The suffix that tells the format: `.jsonl` of `posts.jsonl.gz`."""
+    return Path(path.stem).suffix.lower() if is_compressed(path) else path.suffix.lower()
+
+
+def open_forwards(path: Path) -> BinaryIO:
+    """A reader of the decompressed bytes."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if path.suffix.lower() == ".zst":
+        raw = zstandard.ZstdDecompressor().stream_reader(
+            path.open("rb"), read_across_frames=True, closefd=True
+        )
+        return io.BufferedReader(raw, buffer_size=1 << 20)
+    return path.open("rb")
+
+
+def cut_at_lines(
+    path: Path,
+    *,
+    part_bytes: int,
+    count: Callable[[bytes, int], int] | None = None,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+) -> Iterator[Part]:
+    """Parts of whole lines of about `part_bytes` each.
+
+    `count` gives the number of records in (bytes of a part, its first line); without it a record is
+    a line. Only compressed files carry their bytes along; plain ones are read again when parsed.
+    Raises DataError when the compressed stream is damaged.
+    """
+    keep = is_compressed(path)
+    first_line = first_record = start = 0
+    pieces = _pieces(path, part_bytes=part_bytes, max_record_bytes=max_record_bytes)
+    for number, (piece, skipped_bytes) in enumerate(pieces):
+        size = len(piece) + skipped_bytes
+        span = LineSpan(start=start, stop=start + size, first_line=first_line, too_long=skipped_bytes > 0)
+        payload = piece if keep and not span.too_long else None
+        yield Part(number=number, first_record=first_record, size_bytes=size, span=span, payload=payload)
+        num_lines = 1 if span.too_long else piece.count(b"\n") + (not piece.endswith(b"\n"))
+        first_record += count(piece, first_line) if count and not span.too_long else num_lines
+        start, first_line = span.stop, first_line + num_lines
+
+
+def read_span(path: Path, part: Part) -> bytes:
+    """The bytes of one part."""
+    if part.payload is not None:
+        return part.payload
+    with path.open("rb") as file:
+        file.seek(part.span.start)
+        return file.read(part.span.stop - part.span.start)
+
+
+def head(path: Path, *, size_bytes: int) -> bytes:
+    """The first bytes, cut after a whole line when there is more."""
+    with _told(path), open_forwards(path) as file:
+        data = file.read(size_bytes)
+        more = file.read(1)
+    cut = data.rfind(b"\n")
+    return data[: cut + 1] if more and cut >= 0 else data
+
+
+def _pieces(path: Path, *, part_bytes: int, max_record_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """(whole lines, 0), or (b"", size) for a line of more than `max_record_bytes` that was passed over."""
+    with _told(path), open_forwards(path) as file:
+        rest = b""
+        while block := file.read(part_bytes):
+            data = rest + block
+            cut = data.rfind(b"\n") + 1
+            if cut:
+                yield data[:cut], 0
+            elif len(data) > max_record_bytes:
+                tail, rest = _skip_line(file, block_bytes=part_bytes)
+                yield b"", len(data) + tail
+                continue
+            rest = data[cut:]
+        if rest:
+            yield rest, 0
+
+
+def _skip_line(file: BinaryIO, *, block_bytes: int) -> tuple[int, bytes]:
+    """Read on to the end of the line: (bytes passed over, what was read after it)."""
+    passed = 0
+    while block := file.read(block_bytes):
+        end = block.find(b"\n") + 1
+        if end:
+            return passed + end, block[end:]
+        passed += len(block)
+    return passed, b""
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        what = _COMPRESSED[path.suffix.lower()]
+        raise DataError(
+            f"{path.name} is not a whole {what} file: {error}",
+            hint="the file was cut short or is not what its name says; fetch it again",
+        ) from None

@@ -1,0 +1,157 @@
+"""What every reader gives the importer: parts of a source, and columns of records read from one part.
+
+A source is cut into parts before anything is parsed. The cut depends on the source and on
+`part_bytes` alone, never on the number of processes or on what was done before a kill, so that the
+same source gives the same shards however it was imported.
+
+    Source.parts()      cheap, in order, in the parent process
+    Source.read(part)   in any process; yields chunks of about a mebibyte
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rsc.errors import DataError
+from rsc.store.schema import Field
+
+Values = Sequence[Any] | np.ndarray
+"""One column of a chunk: str, bytes, int, float or arrays, one entry a record."""
+
+CHUNK_BYTES = 1 << 20  # a parse step: large enough to amortise calls, small enough to stay in L2
+
+
+@dataclass(frozen=True)
+class Part:
+    """A span of a source that one process reads on its own.
+
+    `span` is the reader's own business (offsets, names). `payload` carries the bytes themselves when
+    the source can only be read forwards (compressed files). `first_record` is the number of the
+    part's first record in the whole source, bad ones included.
+    """
+
+    number: int
+    first_record: int
+    size_bytes: int
+    span: Any
+    payload: bytes | None = None
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """A record that could not be taken. `reason` never quotes the record; `raw` is stored encrypted."""
+
+    record: int
+    place: str
+    reason: str
+    raw: bytes = b""
+
+
+@dataclass
+class Chunk:
+    """Records in source order as columns, their numbers, and what could not be read among them.
+
+    `split` is set when the source itself says where its records belong (`train/`, `test/`).
+    `notes` counts, by sentence, what was changed or left out without losing a record.
+    """
+
+    columns: dict[str, Values]
+    numbers: np.ndarray
+    size_bytes: int
+    bad: list[BadRecord] = field(default_factory=list)
+    split: str | None = None
+    notes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def num_records(self) -> int:
+        return len(self.numbers)
+
+
+class Source(Protocol):
+    kind: str
+    """Name of the format, as in `--format`."""
+
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of a record, found by looking at the start of the source."""
+        ...
+
+    def media(self) -> dict[str, str]:
+        """Byte fields that hold a file of their own: field -> `image` or `audio`."""
+        ...
+
+    def files(self) -> list[Path]:
+        """Every file that will be read; one that changes meanwhile stops the import."""
+        ...
+
+    def parts(self, *, part_bytes: int) -> Iterator[Part]: ...
+
+    def read(self, part: Part) -> Iterator[Chunk]: ...
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Size, time of change and inode of every file of a source: equal before and after, or no import."""
+
+    digest: str
+    num_files: int
+    size_bytes: int
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> Fingerprint:
+        """Raises DataError for a file that is missing, unreadable or not a regular file."""
+        digest = hashlib.sha256()
+        total = 0
+        for path in files:
+            facts = _stat(path)
+            total += facts.st_size
+            stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev)
+            digest.update(f"{path}\0{stamp}\n".encode(errors="surrogateescape"))
+        return cls(digest=digest.hexdigest(), num_files=len(files), size_bytes=total)
+
+    def check(self, files: Sequence[Path]) -> None:
+        """Raises DataError when any file differs from when this was taken."""
+        if Fingerprint.of(files) != self:
+            name = files[0].name if len(files) == 1 else f"one of the {len(files)} source files"
+            raise DataError(
+                f"{name} changed while it was being imported; nothing was committed",
+                hint="import again when nothing writes to it, or import a copy",
+            )
+
+
+def require_readable(path: Path) -> os.stat_result:
+    """Stat of a source path. Raises DataError in words for what people type wrong."""
+    facts = _stat(path)
+    if path.is_file() and facts.st_size == 0:
+        raise DataError(f"{path} is empty", hint="an import needs at least one record")
+    return facts
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist", hint=_nearby(path)) from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+    if not os.access(path, os.R_OK):
+        raise DataError(f"cannot read {path}: permission denied")
+    if not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} is neither a file nor a folder", hint="pipes and devices cannot be resumed")
+    return facts
+
+
+def _nearby(path: Path) -> str:
+    """The closest name in the same folder, or the folder that was looked in."""
+    folder = path.parent if str(path.parent) else Path()
+    if not folder.is_dir():
+        return f"the folder {folder.absolute()} does not exist either"
+    close = difflib.get_close_matches(path.name, [entry.name for entry in folder.iterdir()], n=1)
+    return f"did you mean {folder / close[0]}?" if close else f"looked in {folder.absolute()}"

@@ -1,0 +1,105 @@
+"""A folder or a zip archive as one sorted list of files, read one at a time."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from rsc.errors import DataError
+from rsc.ingest.source import Part
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file: its path inside the tree with `/`, and its size once unpacked."""
+
+    name: str
+    size_bytes: int
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.name).suffix.lower()
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        return PurePosixPath(self.name).parts[:-1]
+
+
+@dataclass
+class Tree:
+    """Hidden files and folders, and what archive programs leave behind, are not part of it.
+
+    The list is in order of names, so that it does not depend on the file system. The archive is
+    opened once per process and never extracted to disk.
+    """
+
+    root: Path
+    _entries: list[Entry] | None = field(default=None, init=False, repr=False)
+    _archive: zipfile.ZipFile | None = field(default=None, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"root": self.root, "_entries": self._entries, "_archive": None}
+
+    def entries(self) -> list[Entry]:
+        """Raises DataError for a damaged archive, or one with encrypted members."""
+        if self._entries is None:
+            found = self._in_folder() if self.root.is_dir() else self._in_archive()
+            self._entries = sorted(
+                (entry for entry in found if _is_wanted(entry)), key=lambda entry: entry.name
+            )
+        return self._entries
+
+    def files(self) -> list[Path]:
+        """What has to stay unchanged: the archive, or every file of the folder."""
+        if not self.root.is_dir():
+            return [self.root]
+        return [self.root / entry.name for entry in self.entries()]
+
+    def read(self, entry: Entry) -> bytes:
+        """All bytes of one file. Raises DataError when the archive's checksum does not fit."""
+        if self.root.is_dir():
+            return (self.root / entry.name).read_bytes()
+        try:
+            return self._open().read(entry.name)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            raise DataError(f"{self.root.name}: {entry.name} cannot be unpacked: {error}") from None
+
+    def _in_folder(self) -> Iterator[Entry]:
+        for folder, _, names in os.walk(self.root):
+            for path in (Path(folder, name) for name in names):
+                if path.is_file():
+                    yield Entry(path.relative_to(self.root).as_posix(), path.stat().st_size)
+
+    def _in_archive(self) -> Iterator[Entry]:
+        for member in self._open().infolist():
+            if member.flag_bits & 0x1:  # bit 0: encrypted (APPNOTE 4.4.4)
+                raise DataError(
+                    f"{self.root.name} has encrypted members", hint="unpack it, then import the folder"
+                )
+            if not member.is_dir():
+                yield Entry(member.filename, member.file_size)
+
+    def _open(self) -> zipfile.ZipFile:
+        if self._archive is None:
+            try:
+                self._archive = zipfile.ZipFile(self.root)
+            except zipfile.BadZipFile as error:
+                raise DataError(f"{self.root.name} is not a whole zip archive: {error}") from None
+        return self._archive
+
+
+def group_by_size(entries: Sequence[Entry], *, part_bytes: int) -> Iterator[Part]:
+    """Parts of neighbouring entries of about `part_bytes`, a record each; the span is [first, last + 1)."""
+    start = size = number = 0
+    for index, entry in enumerate(entries):
+        size += entry.size_bytes
+        if size >= part_bytes or index == len(entries) - 1:
+            yield Part(number, first_record=start, size_bytes=size, span=(start, index + 1))
+            number, start, size = number + 1, index + 1, 0
+
+
+def _is_wanted(entry: Entry) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(entry.name).parts)
