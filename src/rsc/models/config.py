@@ -64,6 +64,8 @@ class TextConfig(FrozenModel):
 
     vocabulary: PositiveInt = NUM_BYTES + 1
     """Number of token ids; 257 is the byte tokenizer (256 bytes and the separator)."""
+    tokenizer: str = "bytes"
+    """`bytes`, or the path of a tokenizer.json."""
     pad_to: PositiveInt = 64
     """The embedding gets rows up to the next multiple of this, for fast and divisible matrices."""
 
