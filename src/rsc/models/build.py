@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 
-from rsc.models.config import ModelConfig
+from rsc.models.config import ModelConfig, TrunkConfig
 from rsc.models.heads import NextTokenHead, Want
+from rsc.models.moe import MoE
 from rsc.models.placement import PlacementPlan, placement_plan
 from rsc.models.stems import TextStem
-from rsc.models.trunk import Trunk
+from rsc.models.trunk import Block, GatedMLP, Trunk
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -39,7 +40,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.stems = nn.ModuleDict(_stems(config))
-        self.trunk = Trunk(config.trunk)
+        self.trunk = Trunk(config.trunk, blocks=_blocks(config.trunk))
         self.head = _head(config)
 
     def forward(self, batch: Batch, want: Want = Want.LOSS) -> dict[str, torch.Tensor]:
@@ -69,7 +70,7 @@ class Model(nn.Module):
         if name.endswith("norm.weight"):
             return torch.ones(shape)
         std = INIT_STD
-        if name.endswith(("attention.out.weight", "mlp.down.weight")):
+        if name.endswith(("attention.out.weight", "mlp.down.weight", "shared.down.weight", "experts.down")):
             std /= math.sqrt(2 * self.config.trunk.num_layers)
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
@@ -87,9 +88,20 @@ def build_model(config: ModelConfig, *, seed: int = 0, device: str | torch.devic
 
 @torch.no_grad()
 def initialise(model: Model, *, seed: int) -> None:
-    """Fill every (unsharded) parameter with its first value; at most one whole parameter extra in memory."""
+    """Fill every (unsharded) parameter with its first value, at most one whole parameter extra in memory;
+    buffers (the routers' biases and counts) start at zero."""
     for name, parameter in model.named_parameters():
         parameter.copy_(model.initial_value(name, shape=parameter.shape, seed=seed))
+    for buffer in model.buffers():
+        buffer.zero_()
+
+
+def _blocks(config: TrunkConfig) -> Iterator[Block]:
+    for layer in range(config.num_layers):
+        if config.moe is not None and config.has_experts(layer):
+            yield Block(config, mlp=MoE(config.moe, width=config.width))
+        else:
+            yield Block(config, mlp=GatedMLP(width=config.width, mlp_width=config.mlp_width))
 
 
 def _stems(config: ModelConfig) -> dict[str, nn.Module]:

@@ -8,12 +8,46 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from rsc.config import FrozenModel
 
 NUM_BYTES = 256
 SEPARATOR = 256  # the id between two documents; the byte tokenizer has 257 ids in all
+
+
+class MoeConfig(FrozenModel):
+    """Experts in place of a block's MLP; a token takes `top_k` of them and all the shared ones."""
+
+    num_experts: PositiveInt
+    """Routed experts of a block. Expert parallelism must divide it."""
+    top_k: PositiveInt
+    """Routed experts a token takes."""
+    expert_width: PositiveInt
+    """Features inside one expert's gated MLP."""
+    num_shared: NonNegativeInt = 0
+    """Shared experts, as one MLP of num_shared x expert_width that every token takes."""
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    """How router logits become scores: softmax as Mixtral, sigmoid as DeepSeek-V3."""
+    normalise: bool = True
+    """Divide the scores of the chosen experts by their sum."""
+    balance_rate: NonNegativeFloat = 1e-3
+    """Step of the choice bias towards even load after each optimiser step; 0 turns balancing off."""
+    first_layer: NonNegativeInt = 0
+    """Blocks before this one keep a plain MLP of mlp_width."""
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> MoeConfig:
+        if self.top_k > self.num_experts:
+            raise ValueError(f"top_k {self.top_k} is more than num_experts {self.num_experts}")
+        return self
 
 
 class TrunkConfig(FrozenModel):
@@ -39,6 +73,11 @@ class TrunkConfig(FrozenModel):
     """Base of the rotary wavelengths (Su et al. 2021, arXiv:2104.09864); larger for longer context."""
     norm_eps: PositiveFloat = 1e-5
     """Added to the mean square inside RMSNorm."""
+    moe: MoeConfig | None = None
+    """Set: blocks from moe.first_layer on have experts."""
+
+    def has_experts(self, layer: int) -> bool:
+        return self.moe is not None and layer >= self.moe.first_layer
 
     @property
     def kv_heads(self) -> int:

@@ -21,6 +21,8 @@ class Role(enum.Enum):
     ROWS = "rows"  # nn.Linear split by input features; its output is summed over the axis
     NORM = "norm"  # weight whole; works on a part of L (sequence parallelism)
     ATTENTION_CORE = "attention_core"  # no weights; context parallelism replaces it
+    ROUTER = "router"  # parameter `weight` and buffers whole on every rank; works on a part of L
+    EXPERTS = "experts"  # stacked parameters [X, ...], split over the expert axis by dim 0
     VOCABULARY_OUT = "vocabulary_out"  # parameter `weight` [V, D], rows split; loss over split logits
 
 
@@ -34,15 +36,19 @@ class PlacementPlan:
     stages: tuple[tuple[str, ...], ...]
     """Smallest pipeline stages in order: each is a group of module names that stay together."""
     divisors: dict[str, int]
-    """`heads` (key/value heads), `mlp_width`, `vocabulary`: the tensor axis must divide each."""
+    """`heads` (key/value heads), `mlp_width`, `vocabulary`: the tensor axis must divide each;
+    `experts`: the expert axis must."""
 
 
 def placement_plan(config: ModelConfig) -> PlacementPlan:
     blocks = [f"trunk.blocks.{layer}" for layer in range(config.trunk.num_layers)]
     roles: dict[str, Role] = {"trunk.norm": Role.NORM}
-    for block in blocks:
-        roles |= _block_roles(block)
+    for layer, block in enumerate(blocks):
+        mlp = _expert_roles if config.trunk.has_experts(layer) else _mlp_roles
+        roles |= _block_roles(block) | mlp(f"{block}.mlp", config=config)
     divisors = {"heads": config.trunk.kv_heads, "mlp_width": config.trunk.mlp_width}
+    if config.trunk.moe is not None:
+        divisors["experts"] = config.trunk.moe.num_experts
     if config.text is not None:
         roles["stems.text.embedding"] = Role.VOCABULARY_IN
         divisors["vocabulary"] = config.text.rows
@@ -59,8 +65,20 @@ def _block_roles(block: str) -> dict[str, Role]:
         f"{block}.attention.core": Role.ATTENTION_CORE,
         f"{block}.attention.out": Role.ROWS,
         f"{block}.mlp_norm": Role.NORM,
-        f"{block}.mlp": Role.GATHER_IN,
-        f"{block}.mlp.gate": Role.COLUMNS,
-        f"{block}.mlp.up": Role.COLUMNS,
-        f"{block}.mlp.down": Role.ROWS,
     }
+
+
+def _mlp_roles(mlp: str, *, config: ModelConfig) -> dict[str, Role]:
+    return {
+        mlp: Role.GATHER_IN,
+        f"{mlp}.gate": Role.COLUMNS,
+        f"{mlp}.up": Role.COLUMNS,
+        f"{mlp}.down": Role.ROWS,
+    }
+
+
+def _expert_roles(mlp: str, *, config: ModelConfig) -> dict[str, Role]:
+    roles = {f"{mlp}.router": Role.ROUTER, f"{mlp}.experts": Role.EXPERTS}
+    if config.trunk.moe is not None and config.trunk.moe.num_shared:
+        roles |= _mlp_roles(f"{mlp}.shared", config=config)
+    return roles

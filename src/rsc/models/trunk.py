@@ -7,6 +7,8 @@ tensor-parallel rank runs the same code on its part of the heads.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -115,14 +117,14 @@ class GatedMLP(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); `mlp` is the gated MLP or a mixture of experts."""
 
-    def __init__(self, config: TrunkConfig) -> None:
+    def __init__(self, config: TrunkConfig, *, mlp: nn.Module) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.width, eps=config.norm_eps)
         self.attention = Attention(config)
         self.mlp_norm = RMSNorm(config.width, eps=config.norm_eps)
-        self.mlp = GatedMLP(width=config.width, mlp_width=config.mlp_width)
+        self.mlp = mlp
 
     def forward(
         self, x_BLD: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask_BLM: torch.Tensor | None
@@ -137,10 +139,10 @@ class Trunk(nn.Module):
 
     norm: RMSNorm | None
 
-    def __init__(self, config: TrunkConfig) -> None:
+    def __init__(self, config: TrunkConfig, *, blocks: Iterable[Block]) -> None:
         super().__init__()
         self.config = config
-        self.blocks = nn.ModuleDict({str(layer): Block(config) for layer in range(config.num_layers)})
+        self.blocks = nn.ModuleDict({str(layer): block for layer, block in enumerate(blocks)})
         self.norm = RMSNorm(config.width, eps=config.norm_eps)
 
     def forward(
