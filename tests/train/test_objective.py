@@ -5,19 +5,13 @@ import torch
 from rsc.models.build import build_model
 from rsc.models.config import ModelConfig, TextConfig, TrunkConfig
 from rsc.models.cross_entropy import IGNORED
-from rsc.train.objective import loss_of, within_documents
-
-
-def test_no_target_crosses_a_document() -> None:
-    targets = torch.tensor([[10, 256, 20, 21, 256, 30]])
-    ids = torch.tensor([[0, 0, 0, 1, 1, 1]])
-    kept = within_documents(targets, document_ids_BL=ids)
-    assert kept.tolist() == [[10, 256, IGNORED, 21, 256, 30]]
+from rsc.train.objective import loss_of, prepare
 
 
 def test_padding_is_not_counted() -> None:
-    targets, ids = torch.tensor([[5, 6, 7]]), torch.tensor([[0, -1, -1]])
-    assert within_documents(targets, document_ids_BL=ids).tolist() == [[IGNORED] * 3]
+    batch = {"targets_BL": torch.tensor([[5, 6, 7]]), "document_ids_BL": torch.tensor([[0, -1, -1]])}
+    assert prepare(batch)["targets_BL"].tolist() == [[5, IGNORED, IGNORED]]
+    assert batch["targets_BL"].tolist() == [[5, 6, 7]], "the loader's tensor stays as it was"
 
 
 def test_microbatches_add_up_to_the_batch() -> None:
@@ -28,6 +22,6 @@ def test_microbatches_add_up_to_the_batch() -> None:
     batch = {"tokens_BL": tokens[:, :-1], "targets_BL": tokens[:, 1:], "document_ids_BL": ids}
     whole = loss_of(model, batch)
     halves = [loss_of(model, {k: v[rows] for k, v in batch.items()}) for rows in (slice(0, 2), slice(2, 4))]
-    assert int(whole.count) == sum(int(half.count) for half in halves) == 8 + 7 + 8 + 3
+    assert int(whole.count) == sum(int(half.count) for half in halves) == 8 + 8 + 8 + 4
     torch.testing.assert_close(whole.total, halves[0].total + halves[1].total)
     assert int(whole.sums["correct"]) == sum(int(half.sums["correct"]) for half in halves)
