@@ -1,0 +1,107 @@
+"""The gate every record passes on its way in: scan, decide by policy, replace, count.
+
+    record -> scan each text field -> policy action per finding -> clean record, or none
+
+A record with a finding whose action is `drop` is left out; with `reject` it must not pass, and the
+importer stops or sets the record aside. Both are counted.
+
+Not covered: what the scanner does not look for (findings.NOT_LOOKED_FOR, printed in each report);
+fields the caller does not name; the text of dropped records is not kept anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rsc.review.findings import Finding
+from rsc.review.policy import Policy
+from rsc.review.redact import Replacement, redact
+from rsc.review.report import ReportCounter, ReviewReport
+from rsc.review.scan import Scanner, rules_digest
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """`text` is None when the record must not be kept."""
+
+    text: str | None
+    findings: list[Replacement]
+    dropped: bool = False
+    rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GatedRecord:
+    """`record` is None when it was dropped or rejected; findings are kept per field name."""
+
+    record: dict[str, Any] | None
+    findings: dict[str, list[Replacement]]
+    dropped: bool = False
+    rejected: bool = False
+
+
+class Gate:
+    """One policy, one scanner, running totals. `pseudonym_key`: 32 bytes, needed by `pseudonymise`."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        pseudonym_key: bytes | memoryview | None = None,
+        scanner: Scanner | None = None,
+    ) -> None:
+        self.policy = policy
+        self._key = pseudonym_key
+        self._scanner = scanner or Scanner()
+        self._totals = ReportCounter()
+
+    def pass_text(self, text: str, *, field: str = "text") -> GateResult:
+        """One text as a record of its own."""
+        gated = self.pass_record({field: text}, fields=(field,))
+        clean = None if gated.record is None else gated.record[field]
+        return GateResult(clean, gated.findings.get(field, []), gated.dropped, gated.rejected)
+
+    def pass_record(self, record: Mapping[str, Any], *, fields: Sequence[str]) -> GatedRecord:
+        """Scan the named text fields; other fields are copied. A field that is absent or None is skipped."""
+        texts = {name: record[name] for name in fields if record.get(name) is not None}
+        found = {name: self._scanner.scan(text) for name, text in texts.items()}
+        return self._decide(record, texts=texts, found=found)
+
+    def _decide(
+        self, record: Mapping[str, Any], *, texts: Mapping[str, str], found: Mapping[str, list[Finding]]
+    ) -> GatedRecord:
+        clean, findings = dict(record), {}
+        actions = set()
+        for name, text in texts.items():
+            if not found[name]:
+                continue
+            clean[name], findings[name] = redact(
+                text, findings=found[name], policy=self.policy, pseudonym_key=self._key
+            )
+            for replacement in findings[name]:
+                actions.add(replacement.action)
+                self._totals.add(field_name=name, type_name=replacement.type, action=replacement.action)
+        rejected, dropped = "reject" in actions, "drop" in actions
+        self._totals.records += 1
+        self._totals.characters += sum(map(len, texts.values()))
+        self._totals.rejected += rejected
+        self._totals.dropped += dropped and not rejected
+        kept = not (rejected or dropped)
+        return GatedRecord(clean if kept else None, findings, dropped and not rejected, rejected)
+
+    def report(self, *, notes: Sequence[str] = ()) -> ReviewReport:
+        """What passed so far."""
+        totals = self._totals
+        return ReviewReport(
+            records=totals.records,
+            records_dropped=totals.dropped,
+            records_rejected=totals.rejected,
+            characters=totals.characters,
+            counts={f: {t: dict(a) for t, a in types.items()} for f, types in totals.counts.items()},
+            single_person=self.policy.single_person,
+            rules=rules_digest(self._scanner.rules),
+            media=dict(totals.media),
+            notes=tuple(notes),
+        )

@@ -1,0 +1,141 @@
+"""Bring text into the form the rules are written for, keeping the way back to the original offsets.
+
+The folded text has one Latin-1 character per position: ASCII as it is; letters without their accents;
+compatibility forms (full-width, mathematical, ligatures) by NFKC; decimal digits of every script as
+0-9; dashes, quotes and spaces as their ASCII relatives; HTML entities decoded; zero-width and
+combining characters removed. Other letters become U+00FF, everything else U+00FE, so that every
+engine sees one byte per character and a rule can still say "a letter".
+
+Cost: pure ASCII without `&` is returned as it is. Text whose characters all fold one to one costs
+one `str.translate`. Only text with entities, zero-width or expanding characters needs the map.
+
+Not covered: look-alike letters of other scripts (Cyrillic a for Latin a), words cut by line ends,
+percent-encoding except `%40`, text in pictures.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+LETTER = "\xff"
+OTHER = "\xfe"
+DEGREE = "\xb0"
+_IRREGULAR = (
+    "\x1a"  # marks a character that folds to nothing or to several; ASCII SUB, never meaningful in text
+)
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_UNIT = re.compile(_ENTITY.pattern + r"|[^\x00-\x7f]")
+_PLAIN = {
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d\u30fc", "-"),
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u0060", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'),
+    **dict.fromkeys("\u00b0\u00ba\u02da", DEGREE),
+    "\u3002": ".", "\u2024": ".", "\u00df": "s", "\u00f8": "o", "\u00d8": "O", "\u0142": "l", "\u0141": "L",
+    "\u0131": "i", "\u0130": "I", "\u0111": "d", "\u0110": "D",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """`text` is what the rules see. Unit i covers folded [folded_starts[i], folded_starts[i + 1]) and
+    original [original_starts[i], original_starts[i + 1]); no units mean equal offsets."""
+
+    text: str
+    folded_starts: tuple[int, ...] = ()
+    original_starts: tuple[int, ...] = ()
+
+    def original(self, *, start: int, end: int) -> tuple[int, int]:
+        """Original span of a folded span with start < end. A character that folded to several counts whole."""
+        if not self.folded_starts:
+            return start, end
+        return self._map(start, is_end=False), self._map(end - 1, is_end=True)
+
+    def _map(self, position: int, *, is_end: bool) -> int:
+        unit = bisect_right(self.folded_starts, position) - 1
+        folded_length = self.folded_starts[unit + 1] - self.folded_starts[unit]
+        original_length = self.original_starts[unit + 1] - self.original_starts[unit]
+        if folded_length == original_length:
+            return self.original_starts[unit] + position - self.folded_starts[unit] + is_end
+        return self.original_starts[unit + is_end]
+
+
+class Normaliser:
+    """Remembers how each character folds; one per process is enough, it grows by the characters met."""
+
+    def __init__(self) -> None:
+        self._table = _FoldTable()
+
+    def fold(self, text: str) -> Folded:
+        """See the module docstring. Never fails, whatever the text holds."""
+        has_entity = "&" in text and _ENTITY.search(text) is not None
+        if not has_entity and text.isascii():
+            return Folded(text)
+        if not has_entity:
+            folded = text.translate(self._table)
+            if _IRREGULAR not in folded:
+                return Folded(folded)
+        return _fold_by_units(text)
+
+
+class _FoldTable(dict[int, str]):
+    """For `str.translate`: code point -> one folded character, or the mark of an irregular one."""
+
+    def __missing__(self, code_point: int) -> str:
+        folded = fold_character(chr(code_point))
+        self[code_point] = folded if len(folded) == 1 else _IRREGULAR
+        return self[code_point]
+
+
+def fold_character(character: str) -> str:
+    """The folded form of one character: usually one Latin-1 character, none if it is invisible."""
+    if character.isascii():
+        return character
+    if character in _PLAIN:
+        return _PLAIN[character]
+    category = unicodedata.category(character)
+    if category in ("Mn", "Me", "Cf"):
+        return ""
+    if category in ("Zl", "Zp"):
+        return "\n"
+    if category == "Nd":
+        return str(unicodedata.decimal(character))
+    parts = unicodedata.normalize("NFKD", character)
+    base = "".join(part for part in parts if unicodedata.category(part) != "Mn")
+    if base and base.isascii():
+        return base
+    return LETTER if category[0] == "L" else "-" if category == "Pd" else OTHER
+
+
+def _fold_by_units(text: str) -> Folded:
+    pieces: list[str] = []
+    folded_starts, original_starts = [0], [0]
+    done = 0
+    for start, end, folded in _irregular_units(text):
+        for piece, piece_end in ((_fold_regular(text[done:start]), start), (folded, end)):
+            pieces.append(piece)
+            folded_starts.append(folded_starts[-1] + len(piece))
+            original_starts.append(piece_end)
+        done = end
+    pieces.append(_fold_regular(text[done:]))
+    folded_starts.append(folded_starts[-1] + len(pieces[-1]))
+    original_starts.append(len(text))
+    return Folded("".join(pieces), tuple(folded_starts), tuple(original_starts))
+
+
+def _irregular_units(text: str) -> Iterator[tuple[int, int, str]]:
+    """Entities and characters that do not fold to exactly one: (start, end, folded)."""
+    for match in _UNIT.finditer(text):
+        unit = match[0]
+        decoded = html.unescape(unit) if len(unit) > 1 else unit
+        folded = "".join(map(fold_character, decoded))
+        if decoded != unit or len(folded) != len(unit):
+            yield match.start(), match.end(), folded
+
+
+def _fold_regular(piece: str) -> str:
+    return piece if piece.isascii() else "".join(map(fold_character, piece))

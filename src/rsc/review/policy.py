@@ -1,0 +1,187 @@
+"""The privacy policy of a data set: a TOML file that a person reads and signs.
+
+`explain` turns it into sentences, `lint` names what is weak or contradictory. The bytes of the file are
+what an approval binds, so a policy is never re-written after it was approved.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from typing import Annotated, Literal
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from rsc.errors import ConfigError
+from rsc.review.findings import TYPES
+from rsc.units import parse_seconds
+
+Action = Literal["redact", "mask", "pseudonymise", "drop", "reject", "allow"]
+Purpose = Literal["train", "evaluate", "export"]
+Isolation = Literal["required", "best-effort", "none"]
+
+ACTIONS: dict[str, str] = {
+    "redact": "is replaced by its type, e.g. [EMAIL]",
+    "mask": "keeps its shape, every letter and digit becomes x or 0",
+    "pseudonymise": "becomes a keyed code, the same person the same code in every document",
+    "drop": "makes the whole record be left out",
+    "reject": "stops the import",
+    "allow": "stays as it is",
+}
+
+
+class Tables(BaseModel):
+    """Declared quasi-identifiers of tabular data and what is asked of them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    quasi_identifiers: tuple[str, ...] = ()
+    """Columns that together may single out a person, e.g. postcode, birth year, sex."""
+    sensitive: tuple[str, ...] = ()
+    """Columns whose value must stay unknown about a person, e.g. diagnosis."""
+    k: Annotated[int, Field(ge=1)] = 5
+    """Every combination of quasi-identifiers must occur at least k times (k-anonymity)."""
+    l: Annotated[int, Field(ge=1)] = 1  # noqa: E741
+    """Every such group must hold at least l different values of each sensitive column (l-diversity)."""
+
+
+class Policy(BaseModel):
+    """See docs/review.md for the reference. Every field has a safe default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    purpose: tuple[Purpose, ...] = ("train", "evaluate", "export")
+    """What the data may be used for; keys are released for these purposes only."""
+    retention: str = "90d"
+    """How long the data may be kept; its keys are destroyed afterwards. Units s m h d w."""
+    approval_valid: str = "30d"
+    """How long an approval counts; afterwards somebody has to look again."""
+    required_approvers: Annotated[int, Field(ge=1, le=9)] = 2
+    """Different people that must sign. The author counts only in single-person mode."""
+    single_person: bool = False
+    """One person imports and approves. Said so in every report, run and model card."""
+    isolation: Isolation = "best-effort"
+    """Whether workers must prove that they have no route out before they get a key."""
+    who_may_train: tuple[str, ...] = ("*",)
+    """User names, or `*` for everybody who can reach the key agent."""
+    safeguard: str = ""
+    """What protects people in media that is not scanned (pictures, speech); needed to import such media."""
+    default_action: Action = "redact"
+    """What happens to a type that [actions] does not name."""
+    actions: dict[str, Action] = Field(default_factory=dict)
+    """Action per type of personal data."""
+    reasons: dict[str, str] = Field(default_factory=dict)
+    """Why a type is allowed to stay; needed for each `allow`."""
+    tables: Tables = Tables()
+
+    @field_validator("retention", "approval_valid")
+    @classmethod
+    def _is_duration(cls, value: str) -> str:
+        if parse_seconds(value) <= 0:
+            raise ValueError("must be longer than nothing")
+        return value
+
+    @field_validator("actions", "reasons")
+    @classmethod
+    def _are_types(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if name not in TYPES:
+                near = difflib.get_close_matches(name, TYPES, n=1)
+                raise ValueError(f"unknown type {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        return value
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Policy:
+        unexplained = [
+            name for name in TYPES if self.action(name) == "allow" and not self.reasons.get(name, "").strip()
+        ]
+        if unexplained:
+            raise ValueError(f"`allow` needs a reason under [reasons] for: {', '.join(unexplained)}")
+        if self.single_person and self.required_approvers != 1:
+            raise ValueError("single_person = true needs required_approvers = 1")
+        return self
+
+    def action(self, type_name: str) -> Action:
+        return self.actions.get(type_name, self.default_action)
+
+    @property
+    def retention_s(self) -> float:
+        return parse_seconds(self.retention)
+
+    @property
+    def approval_valid_s(self) -> float:
+        return parse_seconds(self.approval_valid)
+
+
+def default_policy(*, single_person: bool = False) -> Policy:
+    """Everything found is redacted; secrets too. Two approvers, or one where the policy says so."""
+    return Policy(single_person=single_person, required_approvers=1 if single_person else 2)
+
+
+def parse_policy(content: bytes, *, name: str = "policy.toml") -> Policy:
+    """Raises ConfigError with the field and the rule it breaks."""
+    try:
+        return Policy.model_validate(tomllib.loads(content.decode()))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"{name} is not TOML: {error}", hint="write one with `rsc review policy new`"
+        ) from None
+    except ValidationError as error:
+        raise ConfigError(
+            f"{name}: {_first_problem(error)}", hint=f"see `rsc review policy lint {name}`"
+        ) from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field, Policy.model_fields, n=1)
+        return f"unknown key {field!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    return f"{field}: {problem['msg']}" if field else problem["msg"]
+
+
+def policy_to_toml(policy: Policy) -> bytes:
+    """The policy as a commented file; parsing it gives the same policy back."""
+    document = tomlkit.document()
+    document.add(tomlkit.comment("Privacy policy of one data set. Signed approvals bind these bytes."))
+    for name in Policy.model_fields:
+        if name in ("actions", "reasons", "tables"):
+            continue
+        value = getattr(policy, name)
+        document.add(tomlkit.comment(_FIELD_NOTES[name]))
+        document.add(name, list(value) if isinstance(value, tuple) else value)
+    document.add("actions", _table({name: policy.action(name) for name in TYPES}, notes=TYPES))
+    document.add("reasons", _table(dict(policy.reasons), notes={}))
+    tables = {key: list(v) if isinstance(v, tuple) else v for key, v in policy.tables.model_dump().items()}
+    document.add("tables", _table(tables, notes={}))
+    return tomlkit.dumps(document).encode()
+
+
+def _table(values: dict[str, object], *, notes: dict[str, str]) -> tomlkit.items.Table:
+    table = tomlkit.table()
+    for key, value in values.items():
+        item = tomlkit.item(value)
+        if key in notes:
+            item.comment(notes[key])
+        table.add(key, item)
+    return table
+
+
+def policy_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+_FIELD_NOTES = {
+    "purpose": "keys are released for these purposes only: train, evaluate, export",
+    "retention": "keys are destroyed when the data is older than this",
+    "approval_valid": "an approval counts for this long",
+    "required_approvers": "different people who must sign",
+    "single_person": "true: the author may approve alone, and every report says so",
+    "isolation": "required, best-effort or none: must workers prove that they have no route out",
+    "who_may_train": 'user names, or "*"',
+    "safeguard": "what protects people in pictures and speech, which are not scanned",
+    "default_action": "for types that [actions] does not name",
+}

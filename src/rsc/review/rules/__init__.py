@@ -1,0 +1,17 @@
+"""The rules, as a set of independent patterns (one big alternation would lose matches)."""
+
+from __future__ import annotations
+
+from rsc.review.rules import contact, context, national, network, payment, phone, secret, wallet
+from rsc.review.rules.rule import Rule
+
+ALL_RULES: tuple[Rule, ...] = (
+    *contact.RULES,
+    *phone.RULES,
+    *payment.RULES,
+    *national.RULES,
+    *network.RULES,
+    *wallet.RULES,
+    *context.RULES,
+    *secret.RULES,
+)

@@ -1,0 +1,67 @@
+"""IP and hardware addresses, URLs that carry a password.
+
+RFC 791/4291/5952 for the forms of addresses, RFC 3986 section 3.2.1 for user information in a URL.
+An address is personal data when it is somebody's: loopback, unspecified, broadcast, multicast,
+documentation ranges of masks and version strings are refused, private ranges are kept.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from rsc.review.rules.rule import Rule
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_IPV4 = re.compile(
+    rf"(?<![A-Za-z0-9_\xff-])(?<![0-9]\.)(?<!\.){_OCTET}(?:\.{_OCTET}){{3}}(?![A-Za-z0-9_\xff]|\.[0-9]|-[0-9A-Za-z])"
+)
+_VERSION = re.compile(
+    r"(?i)(?:\bv(?:er(?:sion)?)?s?\.?|version|release|build|firmware|driver|chapter|section|clause|paragraph|update|patch|oid|asn|sdk|chrome/|safari/|edge?/|agent/)[ :=#(]*$"
+)
+_IPV6 = re.compile(
+    r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|(?<=::))(?:%[0-9A-Za-z]{1,15})?(?![0-9A-Za-z:\xff])"
+)
+_MAC = re.compile(
+    r"(?<![0-9A-Za-z:.\xff-])(?:[0-9A-Fa-f]{2}(?P<s>[:-])[0-9A-Fa-f]{2}(?:(?P=s)[0-9A-Fa-f]{2}){4}(?:(?:(?P=s)[0-9A-Fa-f]{2}){2})?"
+    r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Za-z\xff]|[:.-][0-9A-Fa-f])"
+)
+_URL = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{1,20}://(?P<v>[^\s/?#@:\"'<>]{0,128}:[^\s/?#@\"'<>]{1,128})@[A-Za-z0-9\xff\[]"
+)
+
+
+def _is_ipv4(text: str, match: re.Match[str]) -> bool:
+    address = ipaddress.IPv4Address(match[0])
+    if (
+        address.is_loopback
+        or address.is_unspecified
+        or address.is_multicast
+        or match[0].startswith(("0.", "255."))
+    ):
+        return False
+    return _VERSION.search(text, max(0, match.start() - 16), match.start()) is None
+
+
+def _is_ipv6(text: str, match: re.Match[str]) -> bool:
+    try:
+        address = ipaddress.IPv6Address(match[0])
+    except ValueError:
+        return False
+    groups = [group for group in match[0].partition("%")[0].split(":") if group]
+    if address.is_loopback or address.is_unspecified or len(groups) < 2:
+        return False
+    return len(groups) >= 3 or any(len(group) >= 3 for group in groups)
+
+
+def _is_mac(text: str, match: re.Match[str]) -> bool:
+    digits = re.sub(r"[:.-]", "", match[0]).lower()
+    return len(set(digits)) > 1
+
+
+RULES = (
+    Rule("ipv4", "ip_address", r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", 16, _IPV4, _is_ipv4, strength=1),
+    Rule("ipv6", "ip_address", r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:", 40, _IPV6, _is_ipv6, strength=1),
+    Rule("mac", "mac_address", r"[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]", 20, _MAC, _is_mac, strength=0),
+    Rule("url_credentials", "url_credentials", r"://[^\s/?#@]{1,257}@", 290, _URL, strength=0, reach=300),
+)  # fmt: skip

@@ -1,0 +1,207 @@
+"""Recall and precision of a scanner on a labelled corpus, per type, with 95 % intervals.
+
+A corpus is JSON lines: {"text": ..., "spans": [{"start", "end", "type"}, ...]}; docs/review.md lists the
+variants that are understood. A planted span is *covered* when at least 80 % of its characters lie in
+findings of any type, and *typed* when in findings of its own type. A finding is *right* when at least
+half of it lies in a planted span of any type. Spans of types nobody looks for (names, places) are not
+counted for recall; findings inside them are not counted as wrong.
+
+Intervals: Wilson 1927, as restated by Brown, Cai and DasGupta 2001, equation 4.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rsc.errors import DataError
+from rsc.review.findings import TYPES, Finding
+
+ALIASES: dict[str, str] = {
+    "email_address": "email", "mail": "email", "e_mail": "email",
+    "phone_number": "phone", "telephone": "phone", "telephonenum": "phone", "phonenumber": "phone", "fax_number": "phone",
+    "creditcard": "credit_card", "credit_card_number": "credit_card", "creditcardnumber": "credit_card", "credit_debit_card": "credit_card",
+    "iban_code": "iban", "us_ssn": "ssn", "social_security_number": "ssn", "socialnum": "ssn", "socialnumber": "ssn", "us_itin": "ssn",
+    "es_nif": "national_id", "es_nie": "national_id", "it_fiscal_code": "national_id", "in_aadhaar": "national_id", "in_pan": "national_id",
+    "pl_pesel": "national_id", "uk_nhs": "national_id", "uk_nino": "national_id", "nhs_number": "national_id", "au_tfn": "national_id",
+    "au_medicare": "national_id", "fi_personal_identity_code": "national_id", "sg_nric_fin": "national_id", "kr_rrn": "national_id",
+    "th_tnin": "national_id", "br_cpf": "national_id", "national_id_number": "national_id", "tax_id": "national_id", "aadhaar": "national_id",
+    "taxnum": "national_id", "pesel": "national_id", "nif": "national_id", "cpf": "national_id", "idcardnum": "national_id",
+    "us_passport": "id_document", "passport": "id_document", "us_driver_license": "id_document", "driver_license": "id_document",
+    "us_bank_number": "id_document", "bank_account": "id_document", "accountnum": "id_document", "driverlicensenum": "id_document",
+    "ip": "ip_address", "ipv4": "ip_address", "ipv6": "ip_address", "ipaddress": "ip_address",
+    "mac": "mac_address", "macaddress": "mac_address", "crypto": "crypto_wallet", "bitcoin_address": "crypto_wallet", "bitcoinaddress": "crypto_wallet",
+    "dob": "date_of_birth", "dateofbirth": "date_of_birth", "birth_date": "date_of_birth", "gps": "coordinates", "coordinate": "coordinates", "nearbygpscoordinate": "coordinates",
+    "username": "handle", "user_name": "handle", "twitter_handle": "handle", "address": "street_address", "street": "street_address",
+    "password": "secret", "api_key": "secret", "key": "secret", "token": "secret", "private_key": "secret",
+}  # fmt: skip
+
+Scan = Callable[[str], Sequence[Finding]]
+
+
+class Labelled(NamedTuple):
+    text: str
+    spans: tuple[tuple[int, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """hits of total, with the Wilson interval."""
+
+    hits: int
+    total: int
+
+    @property
+    def value(self) -> float | None:
+        return self.hits / self.total if self.total else None
+
+    def interval(self, *, z: float = 1.959964) -> tuple[float, float]:
+        if not self.total:
+            return 0.0, 1.0
+        n, p = self.total, self.hits / self.total
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def to_dict(self) -> dict[str, Any]:
+        low, high = self.interval()
+        return {
+            "value": self.value,
+            "low": round(low, 4),
+            "high": round(high, 4),
+            "hits": self.hits,
+            "total": self.total,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TypeScore:
+    covered: Rate
+    typed: Rate
+    precision: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`types` per type of the scanner; `overall` over all of them; `not_scored`: labels nobody looks for."""
+
+    records: int
+    characters: int
+    overall: TypeScore
+    types: dict[str, TypeScore]
+    not_scored: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "records": self.records,
+            "characters": self.characters,
+            "overall": _score_dict(self.overall),
+            "types": {name: _score_dict(score) for name, score in self.types.items()},
+            "not_scored": self.not_scored,
+        }
+
+
+def _score_dict(score: TypeScore) -> dict[str, Any]:
+    return {
+        "recall": score.covered.to_dict(),
+        "typed": score.typed.to_dict(),
+        "precision": score.precision.to_dict(),
+    }
+
+
+def canonical_type(label: str) -> str:
+    """Our name for a label of another tool; an unknown label comes back in lower case."""
+    plain = label.strip().lower().replace("-", "_").replace(" ", "_")
+    return ALIASES.get(plain, plain)
+
+
+def read_corpus(path: Path) -> Iterator[Labelled]:
+    """Records of a labelled corpus, one JSON object a line. Raises DataError with the line number."""
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                try:
+                    yield parse_labelled(json.loads(line))
+                except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+                    raise DataError(
+                        f"{path.name} line {number} is not a labelled record: {type(error).__name__}",
+                        hint='each line is {"text": ..., "spans": [{"start": 0, "end": 5, "type": "email"}]}',
+                    ) from None
+
+
+def parse_labelled(record: dict[str, Any]) -> Labelled:
+    """Understands `text`/`full_text`/`source_text`, `spans`/`entities`/`labels`/`privacy_mask`, and spans as
+    objects (`start`|`start_position`|`begin`, `end`|`end_position`, `type`|`entity_type`|`label`) or triples."""
+    text = next(
+        record[name] for name in ("text", "full_text", "source_text", "unmasked_text") if name in record
+    )
+    spans = next(
+        (
+            record[name]
+            for name in ("spans", "entities", "labels", "label", "privacy_mask", "truth")
+            if name in record
+        ),
+        None,
+    )
+    if not isinstance(text, str) or spans is None:
+        raise ValueError("no text or no spans")
+    parsed = tuple(_parse_span(span) for span in (json.loads(spans) if isinstance(spans, str) else spans))
+    if any(not 0 <= start < end <= len(text) for start, end, _ in parsed):
+        raise ValueError("a span lies outside its text")
+    return Labelled(text, parsed)
+
+
+def _parse_span(span: Any) -> tuple[int, int, str]:
+    if not isinstance(span, dict):
+        return int(span[0]), int(span[1]), canonical_type(str(span[2]))
+    start = next(span[name] for name in ("start", "start_position", "start_offset", "begin") if name in span)
+    end = next(span[name] for name in ("end", "end_position", "end_offset") if name in span)
+    label = next(span[name] for name in ("type", "entity_type", "label", "entity") if name in span)
+    return int(start), int(end), canonical_type(str(label))
+
+
+def score(corpus: Iterable[Labelled], *, scan: Scan, only: frozenset[str] = frozenset(TYPES)) -> Score:
+    """Run `scan` over the corpus. `only`: the types it claims to look for."""
+    planted, covered, typed, found, right = (Counter[str]() for _ in range(5))
+    not_scored: Counter[str] = Counter()
+    records = characters = 0
+    for text, spans in corpus:
+        records, characters = records + 1, characters + len(text)
+        findings = scan(text)
+        for start, end, name in spans:
+            if name not in only:
+                not_scored[name] += 1
+                continue
+            planted[name] += 1
+            covered[name] += _overlap(start, end, findings) >= 0.8
+            typed[name] += _overlap(start, end, [f for f in findings if f.type == name]) >= 0.8
+        for finding in findings:
+            inside = _overlap(finding.start, finding.end, [Finding(n, s, e, "") for s, e, n in spans]) >= 0.5
+            found[finding.type] += 1
+            right[finding.type] += inside
+    names = sorted(set(planted) | set(found))
+    types = {
+        name: TypeScore(
+            Rate(covered[name], planted[name]),
+            Rate(typed[name], planted[name]),
+            Rate(right[name], found[name]),
+        )
+        for name in names
+    }
+    overall = TypeScore(
+        Rate(covered.total(), planted.total()),
+        Rate(typed.total(), planted.total()),
+        Rate(right.total(), found.total()),
+    )
+    return Score(records, characters, overall, types, dict(not_scored))
+
+
+def _overlap(start: int, end: int, findings: Iterable[Finding]) -> float:
+    """Share of [start, end) that lies in findings, which do not overlap each other."""
+    hit = sum(max(0, min(end, f.end) - max(start, f.start)) for f in findings)
+    return min(1.0, hit / (end - start))
