@@ -1,0 +1,71 @@
+"""Take privileges away from this process and all it will start, and be a good first process.
+
+None of this needs root, and none of it can be undone.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+
+from rsc.cluster.launch import kernel, seccomp
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def harden() -> None:
+    """No core dumps; on Linux also no capabilities, no new privileges and only the usual sockets."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "linux":
+        return
+    kernel.drop_capabilities()
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    seccomp.install()
+
+
+def hide_memory() -> None:
+    """Keep other processes of the same user out of this one's memory, and keep it out of core dumps.
+
+    A worker calls this before it asks for a key: exec resets the setting. Root outside still can.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def run_as_init(command: Sequence[str]) -> int:
+    """Start `command`, pass signals on to it, reap whatever else ends, return its exit code.
+
+    For process 1 of a PID namespace: when this returns and exits, the kernel ends everything left.
+    """
+    child = os.fork()
+    if child == 0:
+        _execute(command)
+    for number in FORWARDED:
+        signal.signal(number, lambda received, _frame: os.kill(child, received))
+    while True:
+        try:
+            ended, status = os.waitpid(-1, 0)
+        except InterruptedError:
+            continue
+        if ended == child:
+            return exit_code(status)
+
+
+def exit_code(status: int) -> int:
+    """As a shell says it: 128 + signal for a process that a signal ended."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _execute(command: Sequence[str]) -> None:
+    for number in FORWARDED:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], list(command))
+    except OSError as error:
+        os.write(2, f"cannot start {command[0]}: {error.strerror}\n".encode())
+        os._exit(127)

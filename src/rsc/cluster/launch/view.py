@@ -1,0 +1,106 @@
+"""What a sandboxed process can see of the file system: an empty root with only the listed paths in it.
+
+A list of what to show, not of what to hide: a socket or a secret at a place nobody thought of stays
+outside. Both ways into the sandbox (bwrap, and our own launcher) build the same view from this list.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rsc.errors import ConfigError
+
+SYSTEM = ("/usr", "/etc", "/opt", "/nix", "/gnu", "/sys")  # programs, libraries and their settings
+MERGED = (
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+)  # links into /usr, or folders on older systems
+EMPTY = ("/tmp", "/var/tmp", "/run", "/dev", "/dev/shm")
+DEVICES = (
+    "null",
+    "zero",
+    "full",
+    "random",
+    "urandom",
+    "tty",
+    "kfd",
+    "dri",
+    "nvidia-caps",
+)  # no vsock, no RDMA
+
+Kind = Literal["tmpfs", "read", "write", "device", "link", "proc"]
+
+
+@dataclass(frozen=True)
+class Mount:
+    kind: Kind
+    target: str
+    source: str = ""
+    """Path outside, or the text of a link."""
+
+
+def plan_view(*, readable: Iterable[Path], writable: Iterable[Path]) -> list[Mount]:
+    """Mounts in the order in which they must be made: parents before what lies in them.
+
+    Python itself (its prefixes and import path) is always readable. Raises ConfigError for a path to
+    show that does not exist.
+    """
+    mounts = [Mount("tmpfs", path) for path in EMPTY] + [Mount("proc", "/proc")]
+    mounts += [Mount("read", path, path) for path in SYSTEM if Path(path).is_dir()]
+    mounts += [_merged(path) for path in MERGED if os.path.lexists(path)]
+    mounts += [Mount("device", str(node), str(node)) for node in _device_nodes()]
+    shown = _existing([*python_paths(), *readable])
+    mounts += [Mount("read", path, path) for path in _outermost(shown)]
+    mounts += [Mount("write", path, path) for path in sorted(_existing(writable))]
+    return sorted(mounts, key=lambda mount: Path(mount.target).parts)
+
+
+def python_paths() -> list[Path]:
+    """Where this interpreter loads code from."""
+    prefixes = [sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.realpath(sys.executable)]
+    found = [Path(text).absolute() for text in (*prefixes, *sys.path) if text and _is_there(text)]
+    return [path.parent if path.is_file() and path.name.startswith("python") else path for path in found]
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except PermissionError:
+        return False  # the interpreter lies in a folder this user may not enter; it runs all the same
+
+
+def _merged(path: str) -> Mount:
+    link = Path(path)
+    return Mount("link", path, str(link.readlink())) if link.is_symlink() else Mount("read", path, path)
+
+
+def _device_nodes() -> list[Path]:
+    names = [Path("/dev") / name for name in DEVICES]
+    return [path for path in (*names, *sorted(Path("/dev").glob("nvidia[0-9a-z]*"))) if path.exists()]
+
+
+def _existing(paths: Iterable[Path]) -> set[str]:
+    found = set()
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"cannot show {path} inside the sandbox: it does not exist")
+        found.add(str(path.resolve()))
+    return found
+
+
+def _outermost(paths: set[str]) -> Sequence[str]:
+    """Leave out what lies inside another shown folder or inside the system's."""
+    kept: list[str] = []
+    for path in sorted(paths):
+        if not any(Path(path).is_relative_to(parent) for parent in (*SYSTEM, *kept)):
+            kept.append(path)
+    return kept

@@ -1,0 +1,176 @@
+"""The sandbox and the probe that measures it, for each way in, and for each way in which it can be broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from rsc.cluster.launch import sandbox
+from rsc.cluster.launch.sandbox import wrap
+from rsc.errors import IsolationRefused
+
+PROBE = """
+import json, sys
+from pathlib import Path
+from rsc.cluster.launch.harden import hide_memory
+from rsc.cluster.launch.probe import hygiene, probe
+hide_memory()
+inside = probe(allowed_sockets=list(map(Path, sys.argv[1:])))
+print(json.dumps({"isolation": inside.to_json(), "hygiene": hygiene().to_json()}))
+"""
+
+
+def run(command, **options) -> subprocess.CompletedProcess[str]:
+    wrapped = wrap(command, **options)
+    return subprocess.run(wrapped.argv, env=wrapped.environment, capture_output=True, text=True, timeout=60)
+
+
+def findings(done: subprocess.CompletedProcess[str], part: str = "isolation") -> dict[str, bool]:
+    assert done.returncode == 0, done.stderr
+    return {f["name"]: f["is_ok"] for f in json.loads(done.stdout)[part]["findings"]}
+
+
+@pytest.fixture(params=["bwrap", "unshare"])
+def method(request, tmp_path):
+    if request.param == "bwrap" and shutil.which("bwrap") is None:
+        pytest.skip("bubblewrap is not installed (apt install bubblewrap)")
+    other = subprocess.run(["unshare", "-Urnpf", "--mount-proc", "true"], capture_output=True, text=True)
+    if other.returncode:
+        pytest.skip(f"this kernel gives this user no namespaces: {other.stderr.strip()}")
+    return request.param
+
+
+def test_inside_everything_is_closed(method, tmp_path):
+    done = run([sys.executable, "-c", PROBE], level="required", writable=[tmp_path], methods=(method,))
+    assert all(findings(done).values()), done.stdout
+    assert findings(done, "hygiene")["core dumps"]
+    assert findings(done, "hygiene")["memory is private"]
+
+
+def test_inside_loopback_works(method, tmp_path):
+    code = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0));"
+        "socket.create_connection(s.getsockname()); print('met')"
+    )
+    assert (
+        run([sys.executable, "-c", code], level="required", writable=[tmp_path], methods=(method,)).stdout
+        == "met\n"
+    )
+
+
+def test_only_writable_folders_can_be_written(method, tmp_path):
+    shown, hidden, written = tmp_path / "shown", tmp_path / "hidden", tmp_path / "run"
+    for folder in (shown, hidden, written):
+        folder.mkdir()
+        (folder / "file").write_text("here")
+    script = f"cat {shown}/file {hidden}/file; for f in {written} {shown} /usr; do echo new > $f/new; done"
+    done = run(
+        ["sh", "-c", script], level="required", writable=[written], readable=[shown], methods=(method,)
+    )
+    assert done.stdout == "here"
+    assert "hidden/file" in done.stderr
+    assert (written / "new").read_text() == "new\n"
+    assert not (shown / "new").exists()
+    assert "/usr/new" in done.stderr
+
+
+def test_a_socket_outside_cannot_be_reached_and_a_shown_one_is_reported(method, tmp_path):
+    written = tmp_path / "run"
+    written.mkdir()
+    outside, shown = tmp_path / "outside.sock", written / "shown.sock"
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as other:
+        one.bind(str(outside))
+        one.listen()
+        other.bind(str(shown))
+        other.listen()
+        code = f"import socket; socket.socket(socket.AF_UNIX).connect({str(outside)!r})"
+        tried = run([sys.executable, "-c", code], level="required", writable=[written], methods=(method,))
+        assert "FileNotFoundError" in tried.stderr
+        strict = [sys.executable, "-c", PROBE]
+        options = {"level": "required", "writable": [written], "methods": (method,)}
+        assert not findings(run(strict, **options))["unix sockets"]
+        assert findings(run([*strict, str(shown)], **options))["unix sockets"]
+
+
+def test_exit_code_and_signals_pass_through(method, tmp_path):
+    options = {"level": "required", "writable": [tmp_path], "methods": (method,)}
+    assert run(["sh", "-c", "exit 75"], **options).returncode == 75
+    wrapped = wrap(
+        ["sh", "-c", "trap 'exit 33' TERM; echo up > ready; while :; do sleep 0.05; done"], **options
+    )
+    process = subprocess.Popen(wrapped.argv, env=wrapped.environment)
+    while not (tmp_path / "ready").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 33
+
+
+def test_when_the_launcher_is_killed_nothing_inside_survives(method, tmp_path):
+    script = "echo up > ready; while :; do date +%s%N > beat; sleep 0.02; done"
+    wrapped = wrap(["sh", "-c", script], level="required", writable=[tmp_path], methods=(method,))
+    process = subprocess.Popen(wrapped.argv, env=wrapped.environment)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    beats = set()
+    for _ in range(100):  # until two looks in a row see the same beat
+        time.sleep(0.1)
+        beat = (tmp_path / "beat").read_text()
+        if beat and beat in beats:
+            return
+        beats.add(beat)
+    pytest.fail("something inside still writes")
+
+
+def test_credentials_stay_outside(method, tmp_path):
+    environment = {
+        **os.environ,
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "VAULT_TOKEN": "t",
+        "HF_TOKEN": "h",
+        "LANG": "C",
+    }
+    done = run(["env"], level="required", writable=[tmp_path], methods=(method,), environment=environment)
+    names = {line.partition("=")[0] for line in done.stdout.splitlines()}
+    assert "LANG" in names
+    assert not names & {"AWS_SECRET_ACCESS_KEY", "VAULT_TOKEN", "HF_TOKEN"}
+
+
+def test_privileges_cannot_come_back(method, tmp_path):
+    code = "import ctypes as c; l = c.CDLL(None, use_errno=True); print(l.unshare(0x10000000), c.get_errno())"
+    done = run([sys.executable, "-c", code], level="required", writable=[tmp_path], methods=(method,))
+    assert done.stdout.split() == ["-1", "1"]
+
+
+def test_required_is_refused_where_nothing_works(tmp_path):
+    with pytest.raises(IsolationRefused, match="requires isolation") as refusal:
+        wrap(["true"], level="required", writable=[tmp_path], methods=())
+    assert refusal.value.exit_code == 3
+
+
+def test_best_effort_says_why_and_still_hardens(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox, "_try", lambda argv, environment: "unshare: Operation not permitted")
+    wrapped = wrap([sys.executable, "-c", PROBE], level="best-effort", writable=[tmp_path])
+    assert not wrapped.is_isolated
+    assert "unshare: Operation not permitted" in wrapped.reason
+    done = subprocess.run(wrapped.argv, env=wrapped.environment, capture_output=True, text=True)
+    found = findings(done)
+    assert found["privileges"]
+    assert not found["interfaces"] or not found["routes"] or found["tcp 192.0.2.1"]
+    assert findings(done, "hygiene")["core dumps"]
+
+
+def test_a_program_that_does_not_exist_is_said(method, tmp_path):
+    done = run(["no-such-program"], level="required", writable=[tmp_path], methods=(method,))
+    assert done.returncode == 127
+    assert "cannot start no-such-program" in done.stderr
