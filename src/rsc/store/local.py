@@ -1,0 +1,239 @@
+"""Bulk storage in a folder of a local or shared POSIX file system.
+
+A file is written under a temporary name in its own folder, synced, and linked or renamed into place, and
+then the folder is synced: after a crash a name holds the whole file or does not exist. `Disk` is the thin
+layer under it where tests cut the power.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from rsc.errors import IntegrityError, ResourceError
+
+_TEMPORARY = ".part-"
+_TAKEN = {errno.EEXIST, errno.ENOTEMPTY}
+
+
+class Disk(Protocol):
+    """The calls that change a file system, one by one."""
+
+    def create(self, path: Path) -> int: ...
+    def write(self, fd: int, data: memoryview) -> int: ...
+    def sync(self, fd: int) -> None: ...
+    def close(self, fd: int) -> None: ...
+    def mkdir(self, path: Path) -> None: ...
+    def link(self, source: Path, target: Path) -> None: ...
+    def rename(self, source: Path, target: Path) -> None: ...
+    def unlink(self, path: Path) -> None: ...
+    def remove_tree(self, folder: Path) -> None: ...
+    def sync_folder(self, folder: Path) -> None: ...
+
+
+class RealDisk:
+    """The operating system's calls."""
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        return os.write(fd, data)
+
+    def sync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def mkdir(self, path: Path) -> None:
+        path.mkdir(mode=0o700)
+
+    def link(self, source: Path, target: Path) -> None:
+        os.link(source, target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.rename(target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def remove_tree(self, folder: Path) -> None:
+        shutil.rmtree(folder)
+
+    def sync_folder(self, folder: Path) -> None:
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+class LocalStore:
+    """A `BulkStore` below `root`, which is made at the first write."""
+
+    renames_folders = True
+
+    def __init__(self, root: Path, *, disk: Disk | None = None) -> None:
+        self.root = root
+        self._disk = disk or RealDisk()
+
+    def create(self, path: str) -> LocalFile:
+        target = self.root / path
+        with _resource_errors(target):
+            self._make_folders(target.parent)
+            return LocalFile(target, disk=self._disk)
+
+    def put(self, path: str, data: bytes) -> None:
+        self._put(path, data, replace=True)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        return self._put(path, data, replace=False)
+
+    def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
+        return LocalReader(self.root / path)
+
+    def walk(self, folder: str) -> Iterator[str]:
+        for path in sorted((self.root / folder).rglob("*")):
+            if path.is_file() and not path.name.startswith(_TEMPORARY):
+                yield path.relative_to(self.root).as_posix()
+
+    def children(self, folder: str) -> list[str]:
+        try:
+            names = [path.name for path in (self.root / folder).iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in names if not name.startswith(_TEMPORARY))
+
+    def delete(self, path: str) -> None:
+        with _resource_errors(self.root / path), suppress(FileNotFoundError):
+            self._disk.unlink(self.root / path)
+            self._disk.sync_folder((self.root / path).parent)
+
+    def delete_folder(self, folder: str) -> None:
+        with _resource_errors(self.root / folder), suppress(FileNotFoundError):
+            self._disk.remove_tree(self.root / folder)
+            self._disk.sync_folder((self.root / folder).parent)
+
+    def publish(self, staging: str, target: str) -> bool:
+        source, goal = self.root / staging, self.root / target
+        with _resource_errors(goal):
+            self._disk.sync_folder(source)
+            try:
+                self._disk.rename(source, goal)
+            except OSError as error:
+                if error.errno in _TAKEN:
+                    return False
+                raise
+            self._disk.sync_folder(goal.parent)
+        return True
+
+    def _put(self, path: str, data: bytes, *, replace: bool) -> bool:
+        file = self.create(path)
+        try:
+            file.write(memoryview(data))
+            return file.commit_as(replace=replace)
+        finally:
+            file.discard()
+
+    def _make_folders(self, folder: Path) -> None:
+        """Make what is missing, outermost first, each made durable in its parent."""
+        missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        for path in reversed(missing):
+            with suppress(FileExistsError):
+                self._disk.mkdir(path)
+            self._disk.sync_folder(path.parent)
+
+
+class LocalFile:
+    """A file under a temporary name until `commit`."""
+
+    def __init__(self, target: Path, *, disk: Disk) -> None:
+        self._target = target
+        self._disk = disk
+        self._temporary = target.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+        self._fd: int | None = disk.create(self._temporary)
+
+    def write(self, data: memoryview, /) -> None:
+        assert self._fd is not None, "write after commit or discard"
+        view = data.cast("B")
+        with _resource_errors(self._target):
+            while view:
+                view = view[self._disk.write(self._fd, view) :]
+
+    def commit(self) -> None:
+        self.commit_as(replace=True)
+
+    def commit_as(self, *, replace: bool) -> bool:
+        """Sync, name, sync the folder. Without `replace`: False and no change when the name is taken."""
+        assert self._fd is not None, "commit twice"
+        with _resource_errors(self._target):
+            self._disk.sync(self._fd)
+            if replace:
+                self._disk.rename(self._temporary, self._target)
+            else:
+                try:
+                    self._disk.link(self._temporary, self._target)
+                except FileExistsError:
+                    return False
+                self._disk.unlink(self._temporary)
+            self._close()
+            self._disk.sync_folder(self._target.parent)
+        return True
+
+    def discard(self) -> None:
+        if self._fd is None:
+            return
+        self._close()
+        with suppress(OSError):
+            self._disk.unlink(self._temporary)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, None
+        assert fd is not None
+        self._disk.close(fd)
+
+
+class LocalReader:
+    """`RandomAccess` by pread on one descriptor; an unlinked file stays readable until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size_bytes = os.fstat(self._fd).st_size
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        view = memoryview(buffer)
+        while view:
+            done = os.preadv(self._fd, [view], offset)
+            if done == 0:
+                raise IntegrityError(f"{self._name} ends at {offset}, {len(view)} bytes are missing",
+                                     outcome="truncated")  # fmt: skip
+            view, offset = view[done:], offset + done
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+@contextmanager
+def _resource_errors(path: Path) -> Iterator[None]:
+    """Say what a full or failing disk means; a missing file stays FileNotFoundError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        hint = None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = f"free space on the file system of {path.parent} and start again; nothing was published"
+        raise ResourceError(
+            f"cannot write {path.name}: {error.strerror}", hint=hint, errno=error.errno
+        ) from error

@@ -1,0 +1,255 @@
+"""Key-encryption keys in a folder: the provider for a laptop, a test, or one trusted node.
+
+    <folder>/<kek id>.kek         0600; JSON with the KEK, sealed under a passphrase where one is set
+    <folder>/<kek id>.destroyed   what is left of a destroyed one: its id, period and dates
+    <folder>/kdf.json             salt and cost of the passphrase's scrypt (RFC 7914)
+
+A data key is wrapped with AES-256-GCM under HKDF(KEK, random salt): every wrap has its own AES key, so
+the fixed nonce never repeats under one key (the uniqueness rule of NIST SP 800-38D section 8).
+
+Not covered: without a passphrase, whoever reads the folder has the keys, backups of the folder included;
+on flash and copy-on-write file systems the overwrite in `destroy` may leave old blocks behind (a
+passphrase or a hardware token protects those).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from rsc.clock import Clock, SystemClock, parse_timestamp, timestamp
+from rsc.errors import KeyUnavailable
+from rsc.store.keys import KekInfo, check_kek_id
+from rsc.store.secret import KEY_BYTES, SecretKey
+
+_SALT_BYTES = 32
+_TAG_BYTES = 16
+_ZERO_NONCE = bytes(12)  # one AES key per wrap, see above
+_SCRYPT_LOG_N = 17  # 128 MiB and about 0.3 s; OWASP Password Storage Cheat Sheet, scrypt
+_SCRYPT_R, _SCRYPT_P = 8, 1
+
+
+class LocalKeyProvider:
+    """See the module. `passphrase` is read at first use and stays the caller's to wipe."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        passphrase: bytearray | None = None,
+        clock: Clock | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        scrypt_log_n: int = _SCRYPT_LOG_N,
+    ) -> None:
+        self._folder = folder
+        self._passphrase = passphrase
+        self._clock = clock or SystemClock()
+        self._random_bytes = random_bytes
+        self._scrypt_log_n = scrypt_log_n
+
+    def create(self, kek_id: str, *, period: str, expires: datetime | None = None) -> KekInfo:
+        """Make the KEK durable before returning, or return the existing one unchanged."""
+        if self._record_path(kek_id).exists() or self._tombstone_path(kek_id).exists():
+            return self._require_active(kek_id)
+        with SecretKey.generate() as kek:
+            record: dict[str, Any] = {
+                "format": "rsc-kek-1",
+                "kek_id": kek_id,
+                "period": period,
+                "created": timestamp(self._clock.now()),
+                "expires": None if expires is None else timestamp(expires),
+                "protection": "none" if self._passphrase is None else "scrypt",
+                "secret": base64.b64encode(self._seal(kek, kek_id=kek_id)).decode(),
+            }
+        _write_new(self._record_path(kek_id), record)
+        return _info(record)
+
+    def wrap(self, kek_id: str, key: SecretKey, *, context: bytes) -> bytes:
+        """salt (32) | AES-256-GCM ciphertext (32) | tag (16)."""
+        with self._open_kek(kek_id) as kek:
+            return _encrypt(
+                kek, bytes(key.view), context=_bind(kek_id, context), salt=self._random_bytes(_SALT_BYTES)
+            )
+
+    def unwrap(self, kek_id: str, wrapped: bytes, *, context: bytes) -> SecretKey:
+        with self._open_kek(kek_id) as kek:
+            return _decrypt(kek, wrapped, context=_bind(kek_id, context), what=f"data key under {kek_id}")
+
+    def destroy(self, kek_id: str) -> KekInfo:
+        """Tombstone first (from then on the key is refused), overwrite, unlink; each step is synced."""
+        record_path, tombstone_path = self._record_path(kek_id), self._tombstone_path(kek_id)
+        if not tombstone_path.exists():
+            record = _read(record_path, kek_id=kek_id)
+            kept = {name: record[name] for name in ("format", "kek_id", "period", "created", "expires")}
+            _write_new(tombstone_path, {**kept, "destroyed": timestamp(self._clock.now())})
+        if record_path.exists():
+            _overwrite(record_path, random_bytes=self._random_bytes)
+            record_path.unlink()
+            _sync_folder(record_path.parent)
+        return _info(_read(tombstone_path, kek_id=kek_id))
+
+    def list(self) -> list[KekInfo]:
+        """Every KEK ever made here, by id; destroyed ones with their date."""
+        paths = {path.with_suffix(""): path for path in sorted(self._folder.rglob("*.kek"))}
+        paths |= {path.with_suffix(""): path for path in sorted(self._folder.rglob("*.destroyed"))}
+        return [_info(_read(path, kek_id=path.name)) for _, path in sorted(paths.items())]
+
+    def _record_path(self, kek_id: str) -> Path:
+        return self._folder / f"{check_kek_id(kek_id)}.kek"
+
+    def _tombstone_path(self, kek_id: str) -> Path:
+        return self._folder / f"{check_kek_id(kek_id)}.destroyed"
+
+    def _require_active(self, kek_id: str) -> KekInfo:
+        if self._tombstone_path(kek_id).exists():
+            info = _info(_read(self._tombstone_path(kek_id), kek_id=kek_id))
+            raise KeyUnavailable(
+                f"key {kek_id} was destroyed on {info.destroyed:%Y-%m-%d}", kek_id=kek_id, state="destroyed"
+            )
+        info = _info(_read(self._record_path(kek_id), kek_id=kek_id))
+        if info.expires is not None and self._clock.now() >= info.expires:
+            raise KeyUnavailable(
+                f"key {kek_id} expired at {timestamp(info.expires)}", kek_id=kek_id, state="expired"
+            )
+        return info
+
+    @contextmanager
+    def _open_kek(self, kek_id: str) -> Iterator[SecretKey]:
+        self._require_active(kek_id)
+        record = _read(self._record_path(kek_id), kek_id=kek_id)
+        sealed = bytearray(base64.b64decode(record["secret"]))
+        kek = self._unseal(sealed, kek_id=kek_id, protection=record["protection"])
+        try:
+            yield kek
+        finally:
+            kek.close()
+
+    def _seal(self, kek: SecretKey, *, kek_id: str) -> bytes:
+        if self._passphrase is None:
+            return bytes(kek.view)
+        with self._master() as master:
+            salt = self._random_bytes(_SALT_BYTES)
+            return _encrypt(master, bytes(kek.view), context=_bind(kek_id, b"kek"), salt=salt)
+
+    def _unseal(self, sealed: bytearray, *, kek_id: str, protection: str) -> SecretKey:
+        if protection == "none":
+            return SecretKey.from_buffer(sealed)
+        if self._passphrase is None:
+            raise KeyUnavailable(
+                f"key {kek_id} is sealed by a passphrase and none was given",
+                hint="give the passphrase that was set when the key was made",
+                kek_id=kek_id,
+            )
+        with self._master() as master:
+            return _decrypt(
+                master, bytes(sealed), context=_bind(kek_id, b"kek"), what=f"key {kek_id} (passphrase)"
+            )
+
+    def _master(self) -> SecretKey:
+        """scrypt of the passphrase with the folder's salt; made at first use, about 0.3 s each time."""
+        assert self._passphrase is not None, "only called in passphrase mode"
+        path = self._folder / "kdf.json"
+        if not path.exists():
+            salt = base64.b64encode(self._random_bytes(_SALT_BYTES)).decode()
+            _write_new(path, {"format": "rsc-kdf-1", "salt": salt, "log_n": self._scrypt_log_n})
+        record = _read(path, kek_id="kdf")
+        salt_bytes = base64.b64decode(record["salt"])
+        kdf = Scrypt(salt=salt_bytes, length=KEY_BYTES, n=1 << record["log_n"], r=_SCRYPT_R, p=_SCRYPT_P)
+        master = SecretKey()
+        kdf.derive_into(bytes(self._passphrase), master.view)
+        return master
+
+
+def _bind(kek_id: str, context: bytes) -> bytes:
+    return b"rsc-wrap-1\n" + kek_id.encode() + b"\n" + context
+
+
+def _encrypt(key: SecretKey, plain: bytes, *, context: bytes, salt: bytes) -> bytes:
+    with key.derive(salt=salt, info=b"rsc-wrap-1") as once:
+        return salt + once.aead().encrypt(_ZERO_NONCE, plain, context)
+
+
+def _decrypt(key: SecretKey, sealed: bytes, *, context: bytes, what: str) -> SecretKey:
+    opened = SecretKey()
+    try:
+        if len(sealed) != _SALT_BYTES + KEY_BYTES + _TAG_BYTES:
+            raise InvalidTag
+        with key.derive(salt=sealed[:_SALT_BYTES], info=b"rsc-wrap-1") as once:
+            once.aead().decrypt_into(_ZERO_NONCE, sealed[_SALT_BYTES:], context, opened.view)
+    except InvalidTag:
+        opened.close()
+        raise KeyUnavailable(
+            f"{what} does not open: another key, another place, or changed bytes",
+            hint="check that the envelope lies where it was written and that the key folder is the same",
+        ) from None
+    return opened
+
+
+def _info(record: dict[str, Any]) -> KekInfo:
+    destroyed = record.get("destroyed")
+    return KekInfo(
+        kek_id=record["kek_id"],
+        period=record["period"],
+        created=parse_timestamp(record["created"]),
+        expires=None if record["expires"] is None else parse_timestamp(record["expires"]),
+        state="active" if destroyed is None else "destroyed",
+        destroyed=None if destroyed is None else parse_timestamp(destroyed),
+    )
+
+
+def _read(path: Path, *, kek_id: str) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise KeyUnavailable(
+            f"there is no key {kek_id} in this key folder",
+            hint="check which key folder is configured",
+            kek_id=kek_id,
+        ) from None
+    except ValueError:
+        raise KeyUnavailable(f"the file of key {kek_id} is damaged", kek_id=kek_id) from None
+    return record
+
+
+def _write_new(path: Path, record: dict[str, Any]) -> None:
+    """Write a 0600 file that appears whole or not at all, and never over an existing one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, json.dumps(record, indent=1).encode() + b"\n")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass  # another process made it first; its key is the key
+    finally:
+        temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def _overwrite(path: Path, *, random_bytes: Callable[[int], bytes]) -> None:
+    with path.open("r+b", buffering=0) as file:
+        file.write(random_bytes(path.stat().st_size))
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,225 @@
+"""One split of a data set version: columns in, encrypted shards and a manifest out, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rsc.errors import IntegrityError
+from rsc.store.container import ContainerReader, ContainerWriter
+from rsc.store.files import BulkFile, BulkStore
+from rsc.store.manifest import ManifestReader, ManifestTotals, ManifestWriter, ShardRecord
+from rsc.store.root import manifest_path, shard_context, shard_path
+from rsc.store.schema import (
+    Columns,
+    Ragged,
+    Schema,
+    concatenate_columns,
+    decode_frame,
+    encode_frame_into,
+    frame_size,
+    sample_bytes,
+    slice_columns,
+)
+from rsc.store.secret import SecretKey
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPlace:
+    """Where a split lies and what its shards are bound to."""
+
+    store: BulkStore
+    folder: str
+    name: str
+    version_id: str
+    split: str
+
+    def shard_path(self, shard: int) -> str:
+        return shard_path(self.folder, split=self.split, shard=shard)
+
+    def shard_context(self, shard: int) -> bytes:
+        return shard_context(name=self.name, version_id=self.version_id, split=self.split, shard=shard)
+
+    @property
+    def manifest_path(self) -> str:
+        return manifest_path(self.folder, split=self.split)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleLocation:
+    shard: int
+    sample_in_shard: int
+
+
+class SplitWriter:
+    """Cuts columns into frames of about `frame_bytes` and frames into shards of at most `shard_bytes`.
+
+    Holds less than one frame of samples. A sample larger than `frame_bytes` gets a frame of its own, a
+    frame larger than `shard_bytes` a shard of its own.
+    """
+
+    def __init__(
+        self,
+        place: SplitPlace,
+        *,
+        schema: Schema,
+        key: SecretKey,
+        frame_bytes: int,
+        shard_bytes: int,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.schema = schema
+        self._place = place
+        self._key = key
+        self._frame_bytes = frame_bytes
+        self._shard_bytes = shard_bytes
+        self._random_bytes = random_bytes
+        self._pending: list[Columns] = []
+        self._pending_bytes = 0
+        self._buffer = bytearray(frame_bytes)
+        self._manifest_file = place.store.create(place.manifest_path)
+        self._manifest = ManifestWriter(self._manifest_file)
+        self._num_shards = 0
+        self._shard_file: BulkFile | None = None
+        self._shard: ContainerWriter | None = None
+
+    def append(self, columns: Columns) -> None:
+        """Add samples; columns may be reused by the caller afterwards. Raises DataError, ResourceError."""
+        ends = np.cumsum(sample_bytes(self.schema, columns))
+        start, written = 0, 0
+        while start < len(ends):
+            room = self._frame_bytes - self._pending_bytes
+            stop = int(np.searchsorted(ends, written + room, side="right"))
+            if stop == len(ends) and int(ends[-1]) - written < room:
+                self._keep(slice_columns(columns, start, stop), size=int(ends[-1]) - written)
+                return
+            if stop == start and not self._pending:
+                stop = start + 1
+            self._write_frame(slice_columns(columns, start, stop))
+            start, written = stop, int(ends[stop - 1]) if stop else 0
+
+    def finish(self) -> ManifestTotals:
+        """Write what is left and the manifest; everything is durable on return."""
+        if self._pending:
+            self._write_frame(None)
+        self._end_shard()
+        totals = self._manifest.finish()
+        self._manifest_file.commit()
+        return totals
+
+    def discard(self) -> None:
+        """Give up the files that are still open."""
+        for file in (self._shard_file, self._manifest_file):
+            if file is not None:
+                file.discard()
+
+    def _keep(self, columns: Columns, *, size: int) -> None:
+        self._pending.append({name: _copy(column) for name, column in columns.items()})
+        self._pending_bytes += size
+
+    def _write_frame(self, more: Columns | None) -> None:
+        """Encode what is pending and `more` as one frame."""
+        parts = self._pending if more is None else [*self._pending, more]
+        columns = parts[0] if len(parts) == 1 else concatenate_columns(parts)
+        self._pending, self._pending_bytes = [], 0
+        size = frame_size(self.schema, columns)
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        encode_frame_into(self.schema, columns, self._buffer)
+        num_samples = len(next(iter(columns.values())))
+        self._shard_with_room(size).write_frame(memoryview(self._buffer)[:size], num_samples=num_samples)
+
+    def _shard_with_room(self, size: int) -> ContainerWriter:
+        if self._shard is not None and self._shard.body_bytes + size > self._shard_bytes:
+            self._end_shard()
+        if self._shard is None:
+            self._shard_file = self._place.store.create(self._place.shard_path(self._num_shards))
+            self._shard = ContainerWriter(
+                self._shard_file,
+                key=self._key,
+                context=self._place.shard_context(self._num_shards),
+                random_bytes=self._random_bytes,
+            )
+        return self._shard
+
+    def _end_shard(self) -> None:
+        if self._shard is None or self._shard_file is None:
+            return
+        record = self._shard.finish()
+        self._shard_file.commit()
+        self._manifest.add(record)
+        self._shard, self._shard_file = None, None
+        self._num_shards += 1
+
+
+class SplitReader:
+    """Reads one split. Holds nothing per shard; the key stays the caller's to close."""
+
+    def __init__(self, place: SplitPlace, *, schema: Schema, totals: ManifestTotals, key: SecretKey) -> None:
+        self.schema = schema
+        self.place = place
+        self.num_samples = totals.num_samples
+        self.num_shards = totals.num_shards
+        self.num_frames = totals.num_frames
+        self.size_bytes = totals.size_bytes
+        self.manifest = open_manifest(place, totals=totals)
+        self._key = key
+
+    def shard_record(self, shard: int) -> ShardRecord:
+        return self.manifest.record(shard)
+
+    def locate(self, sample: int) -> SampleLocation:
+        """Where a sample number of the split lies. Raises IndexError outside [0, num_samples)."""
+        record = self.manifest.find_sample(sample)
+        return SampleLocation(shard=record.shard, sample_in_shard=sample - record.first_sample)
+
+    def open_shard(self, shard: int) -> ContainerReader:
+        """Raises IntegrityError when the file is not the recorded one, or missing (`truncated`)."""
+        record = self.manifest.record(shard)
+        path = self.place.shard_path(shard)
+        try:
+            source = self.place.store.open(path, size_bytes=record.size_bytes)
+        except FileNotFoundError:
+            raise IntegrityError(f"{path} is missing", outcome="truncated", shard=shard) from None
+        try:
+            return ContainerReader(
+                source, key=self._key, context=self.place.shard_context(shard), expected_digest=record.digest
+            )
+        except IntegrityError as error:
+            source.close()
+            raise IntegrityError(
+                f"{path}: {error.message}", hint=error.hint, **error.facts, shard=shard
+            ) from None
+
+    def iterate(self) -> Iterator[Columns]:
+        """Columns of each frame in written order, each in a new buffer, none before its tag verified."""
+        for shard in range(self.num_shards):
+            reader = self.open_shard(shard)
+            try:
+                for frame in range(reader.num_frames):
+                    num_samples = int(reader.frames["num_samples"][frame])
+                    yield decode_frame(self.schema, reader.read_frame(frame), num_samples)
+            finally:
+                reader.close()
+
+    def close(self) -> None:
+        self.manifest.close()
+
+
+def open_manifest(place: SplitPlace, *, totals: ManifestTotals) -> ManifestReader:
+    """Raises IntegrityError when the manifest is missing (`truncated`) or not the recorded one."""
+    try:
+        source = place.store.open(place.manifest_path)
+    except FileNotFoundError:
+        raise IntegrityError(f"{place.manifest_path} is missing", outcome="truncated") from None
+    return ManifestReader(source, totals=totals)
+
+
+def _copy(column: np.ndarray[Any, Any] | Ragged) -> np.ndarray[Any, Any] | Ragged:
+    if isinstance(column, Ragged):
+        return Ragged(values=column.values.copy(), offsets=column.offsets)
+    return column.copy()

@@ -1,0 +1,117 @@
+"""Check a data set version byte by byte: against the hashes in its root without a key, every tag with it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rsc.errors import IntegrityError
+from rsc.store.container import ContainerReader
+from rsc.store.files import BulkStore, RandomAccess, read_all
+from rsc.store.manifest import ManifestTotals, ShardRecord
+from rsc.store.secret import SecretKey
+from rsc.store.splits import SplitPlace, open_manifest
+from rsc.store.tail import bad_blocks, read_tail
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file that is not what the root says; `outcome` is one of docs/format.md's words."""
+
+    path: str
+    outcome: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What was read and what is wrong with it."""
+
+    num_shards: int
+    size_bytes: int
+    frames_authenticated: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def is_good(self) -> bool:
+        return not self.problems
+
+
+def verify_dataset(
+    splits: Sequence[tuple[SplitPlace, ManifestTotals]],
+    *,
+    store: BulkStore,
+    recorded: Mapping[str, str],
+    key: SecretKey | None,
+) -> VerifyReport:
+    """Every shard of every split, and the files in `recorded` (path -> sha256); finds all problems."""
+    num_shards, size_bytes, num_frames = 0, 0, 0
+    problems = _check_recorded(store, recorded)
+    for place, totals in splits:
+        for record in _records(place, totals, problems=problems):
+            num_shards += 1
+            size_bytes += record.size_bytes
+            try:
+                num_frames += _check_shard(place, record, key=key)
+            except IntegrityError as error:
+                path = place.shard_path(record.shard)
+                problems.append(Problem(path, outcome=error.facts["outcome"], message=error.message))
+    return VerifyReport(
+        num_shards, size_bytes=size_bytes, frames_authenticated=num_frames, problems=tuple(problems)
+    )
+
+
+def _records(place: SplitPlace, totals: ManifestTotals, *, problems: list[Problem]) -> Iterator[ShardRecord]:
+    """The records of a manifest until one cannot be trusted."""
+    try:
+        manifest = open_manifest(place, totals=totals)
+        yield from manifest.records()
+    except IntegrityError as error:
+        problems.append(Problem(place.manifest_path, outcome=error.facts["outcome"], message=error.message))
+
+
+def _check_shard(place: SplitPlace, record: ShardRecord, *, key: SecretKey | None) -> int:
+    """Raises IntegrityError at the first thing wrong; returns the number of frames authenticated."""
+    try:
+        source = place.store.open(place.shard_path(record.shard))
+    except FileNotFoundError:
+        raise IntegrityError("the file is missing", outcome="truncated") from None
+    try:
+        _check_bytes(source, record)
+        return 0 if key is None else _check_frames(source, place, record, key=key)
+    finally:
+        source.close()
+
+
+def _check_bytes(source: RandomAccess, record: ShardRecord) -> None:
+    tail = read_tail(source)
+    if tail.digest != record.digest or tail.size_bytes != record.size_bytes:
+        raise IntegrityError("this is not the file that the manifest records here", outcome="header")
+    for block in bad_blocks(source, tail):
+        raise IntegrityError(f"MiB {block} of the file does not have its recorded hash", outcome="frame")
+
+
+def _check_frames(source: RandomAccess, place: SplitPlace, record: ShardRecord, *, key: SecretKey) -> int:
+    context = place.shard_context(record.shard)
+    reader = ContainerReader(source, key=key, context=context, expected_digest=record.digest)
+    buffer = bytearray(int(reader.frames["plain_bytes"].max(initial=0)))
+    scratch = bytearray(len(buffer) + 16)
+    for frame in range(reader.num_frames):
+        reader.read_frame_into(frame, buffer, scratch=scratch)
+    if (reader.num_frames, reader.num_samples) != (record.num_frames, record.num_samples):
+        raise IntegrityError("frame and sample counts differ from the manifest's", outcome="frame")
+    return reader.num_frames
+
+
+def _check_recorded(store: BulkStore, recorded: Mapping[str, str]) -> list[Problem]:
+    problems = []
+    for path, sha256 in recorded.items():
+        try:
+            found = hashlib.sha256(read_all(store.open(path))).hexdigest()
+        except FileNotFoundError:
+            problems.append(Problem(path, outcome="truncated", message="the file is missing"))
+            continue
+        if found != sha256:
+            problems.append(Problem(path, outcome="header", message="not the bytes that the root records"))
+    return problems

@@ -1,0 +1,55 @@
+"""Keys and small data sets for the store's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rsc.store.keys import Envelope, data_kek_id, data_key_context, new_envelope
+from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.schema import Columns, Field, Schema, columns_from_records
+from rsc.store.secret import SecretKey
+
+SCHEMA = Schema(
+    (
+        Field("image", kind="tensor", dtype="uint8", shape=(3, 2)),
+        Field("label", kind="tensor", dtype="int64"),
+        Field("caption", kind="string"),
+        Field("tokens", kind="tokens", dtype="uint16"),
+    )
+)
+
+
+def make_columns(num_samples: int, *, seed: int = 0) -> Columns:
+    """Samples of SCHEMA; captions and tokens of length 0 included."""
+    rng = np.random.default_rng(seed)
+    records = [
+        {
+            "image": rng.integers(0, 256, (3, 2), np.uint8),
+            "label": number,
+            "caption": "caption " * int(rng.integers(0, 4)),
+            "tokens": rng.integers(0, 65536, int(rng.integers(0, 9)), np.uint16),
+        }
+        for number in range(num_samples)
+    ]
+    return columns_from_records(SCHEMA, records)
+
+
+@pytest.fixture
+def key() -> Iterator[SecretKey]:
+    with SecretKey.from_buffer(bytearray(range(32))) as secret:
+        yield secret
+
+
+@pytest.fixture
+def enveloped(tmp_path: Path) -> Iterator[tuple[Envelope, SecretKey]]:
+    """A data key of set `posts` and its envelope."""
+    provider = LocalKeyProvider(tmp_path / "keys")
+    kek_id = data_kek_id("posts", period="2026-11")
+    provider.create(kek_id, period="2026-11")
+    envelope, secret = new_envelope(provider, kek_id=kek_id, context=data_key_context("posts"))
+    with secret:
+        yield envelope, secret
