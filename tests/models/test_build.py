@@ -10,6 +10,7 @@ from rsc.models.build import Model, build_model, initialise
 from rsc.models.config import ModelConfig
 from rsc.models.heads import Want
 from rsc.models.placement import Role
+from rsc.models.trunk import rotary_tables
 
 
 def test_same_seed_same_weights_other_seed_other_weights(config: ModelConfig) -> None:
@@ -74,9 +75,7 @@ def test_column_split_keeps_whole_groups(model: Model, batch: dict[str, torch.Te
     """Half of the rows of qkv and half of the columns of out are half of the heads, exactly."""
     attention = model.trunk.blocks["0"].attention
     x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(2))
-    from rsc.models.trunk import rotary_tables
-
-    rotary = rotary_tables(torch.arange(5), head_width=8, base=10_000.0)
+    rotary = rotary_tables(torch.arange(5), config=model.config.trunk)
     whole = attention(x, rotary, None)
     qkv, out = attention.qkv.weight.detach(), attention.out.weight.detach()
     parts = torch.zeros_like(whole)

@@ -51,9 +51,10 @@ def test_document_mask_of_padding() -> None:
 
 
 def test_rotation_keeps_length_and_depends_on_distance_only() -> None:
+    turning = TrunkConfig(width=8, num_layers=1, num_heads=1, mlp_width=1, rope_base=100.0)
     x, y = torch.randn(2, 1, 7, 1, 8, generator=torch.Generator().manual_seed(3))
-    near = [rotate(v, *rotary_tables(torch.arange(7), head_width=8, base=100.0)) for v in (x, y)]
-    far = [rotate(v, *rotary_tables(torch.arange(50, 57), head_width=8, base=100.0)) for v in (x, y)]
+    near = [rotate(v, *rotary_tables(torch.arange(7), config=turning)) for v in (x, y)]
+    far = [rotate(v, *rotary_tables(torch.arange(50, 57), config=turning)) for v in (x, y)]
     torch.testing.assert_close(near[0].norm(dim=-1), x.norm(dim=-1))
     scores = [torch.einsum("blhe,bmhe->blm", *pair) for pair in (near, far)]
     torch.testing.assert_close(*scores, rtol=1e-4, atol=1e-4)

@@ -50,6 +50,19 @@ class MoeConfig(FrozenModel):
         return self
 
 
+class RopeScaling(FrozenModel):
+    """Llama 3.1's stretch of the long rotary wavelengths to a longer context (Llama 3 paper, section 3.4)."""
+
+    factor: PositiveFloat
+    """How many times longer than the original context."""
+    low_freq_factor: PositiveFloat = 1.0
+    """Wavelengths above original_context / this are stretched in full."""
+    high_freq_factor: PositiveFloat = 4.0
+    """Wavelengths below original_context / this are left alone; between the two it blends."""
+    original_context: PositiveInt
+    """Positions the model was first trained on."""
+
+
 class TrunkConfig(FrozenModel):
     """A pre-norm transformer: RMSNorm, rotary positions, grouped-query attention, gated MLP."""
 
@@ -71,6 +84,8 @@ class TrunkConfig(FrozenModel):
     """Packed documents: `masked` never attends across a separator, `joined` does (one document, faster)."""
     rope_base: PositiveFloat = 10_000.0
     """Base of the rotary wavelengths (Su et al. 2021, arXiv:2104.09864); larger for longer context."""
+    rope_scaling: RopeScaling | None = None
+    """Set for weights that were stretched to a longer context."""
     norm_eps: PositiveFloat = 1e-5
     """Added to the mean square inside RMSNorm."""
     moe: MoeConfig | None = None

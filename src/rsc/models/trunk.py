@@ -7,13 +7,14 @@ tensor-parallel rank runs the same code on its part of the heads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rsc.models.config import TrunkConfig
+from rsc.models.config import RopeScaling, TrunkConfig
 
 
 class RMSNorm(nn.Module):
@@ -28,13 +29,26 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x_BLD, self.weight.shape, self.weight, self.eps)
 
 
-def rotary_tables(
-    positions_L: torch.Tensor, *, head_width: int, base: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines [.., L, 1, E / 2] in float32 for positions [.., L]. Made per forward: it is small."""
-    exponents = torch.arange(0, head_width, 2, device=positions_L.device, dtype=torch.float32) / head_width
-    angles = positions_L.float()[..., None, None] * base**-exponents
+Rotary = tuple[torch.Tensor, torch.Tensor]
+
+
+def rotary_tables(positions_L: torch.Tensor, *, config: TrunkConfig) -> Rotary:
+    """Cosines and sines [.., L, 1, E / 2] in float32 for positions [.., L]. Small: made per forward."""
+    E = config.head_features
+    exponents = torch.arange(0, E, 2, device=positions_L.device, dtype=torch.float32) / E
+    frequencies = config.rope_base**-exponents
+    if config.rope_scaling is not None:
+        frequencies = stretch(frequencies, scaling=config.rope_scaling)
+    angles = positions_L.float()[..., None, None] * frequencies
     return angles.cos(), angles.sin()
+
+
+def stretch(frequencies: torch.Tensor, *, scaling: RopeScaling) -> torch.Tensor:
+    """Divide the slow frequencies by `factor`, keep the fast ones, blend linearly in between."""
+    turns = scaling.original_context * frequencies / (2 * math.pi)
+    keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    keep = keep.clamp(0.0, 1.0)
+    return frequencies * (keep + (1 - keep) / scaling.factor)
 
 
 def rotate(x_BLHE: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -88,7 +102,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BLD: torch.Tensor,
-        rotary: tuple[torch.Tensor, torch.Tensor],
+        rotary: Rotary,
         mask_BLM: torch.Tensor | None,
     ) -> torch.Tensor:
         B, L, _ = x_BLD.shape
@@ -126,9 +140,7 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(config.width, eps=config.norm_eps)
         self.mlp = mlp
 
-    def forward(
-        self, x_BLD: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], mask_BLM: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, rotary: Rotary, mask_BLM: torch.Tensor | None) -> torch.Tensor:
         x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), rotary, mask_BLM)
         return x_BLD + self.mlp(self.mlp_norm(x_BLD))  # type: ignore[no-any-return]
 
@@ -157,7 +169,7 @@ class Trunk(nn.Module):
         config = self.config
         if positions_L is None:
             positions_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
-        rotary = rotary_tables(positions_L, head_width=config.head_features, base=config.rope_base)
+        rotary = rotary_tables(positions_L, config=config)
         mask_BLM = None
         if document_ids_BL is not None and config.documents == "masked":
             mask_BLM = document_mask(document_ids_BL, causal=config.causal)

@@ -1,0 +1,227 @@
+"""Names and shapes of open Llama and Mixtral weights <-> ours, as pure functions on tensors and dicts.
+
+Differences: our `qkv` holds query, key and value rows by key/value group where theirs has three
+matrices; our experts are stacked where theirs are one tensor each; our embedding has padding rows.
+Shapes: H query heads, G key/value heads, R = H / G, E head features, D width, X experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from rsc.errors import ConfigError
+from rsc.models.config import HeadConfig, ModelConfig, MoeConfig, RopeScaling, TextConfig, TrunkConfig
+
+Tensors = Mapping[str, torch.Tensor]
+
+# Ours under `trunk.blocks.N.` -> theirs under `model.layers.N.`; what is not a plain rename is below.
+_BLOCK_NAMES = {
+    "attention_norm.weight": "input_layernorm.weight",
+    "attention.out.weight": "self_attn.o_proj.weight",
+    "mlp_norm.weight": "post_attention_layernorm.weight",
+    "mlp.gate.weight": "mlp.gate_proj.weight",
+    "mlp.up.weight": "mlp.up_proj.weight",
+    "mlp.down.weight": "mlp.down_proj.weight",
+    "mlp.router.weight": "block_sparse_moe.gate.weight",
+}
+_EXPERT_NAMES = {"mlp.experts.gate": "w1", "mlp.experts.down": "w2", "mlp.experts.up": "w3"}
+_OUTER_NAMES = {
+    "stems.text.embedding.weight": "model.embed_tokens.weight",
+    "trunk.norm.weight": "model.norm.weight",
+    "head.weight": "lm_head.weight",
+}
+
+
+def why_not_open(config: ModelConfig, *, state: Tensors | None = None) -> str | None:
+    """Why neither layout can express this model (and this state), or None when one can."""
+    trunk, moe = config.trunk, config.trunk.moe
+    if config.head.kind != "next_token":
+        return f"a {config.head.kind} head"
+    if not trunk.causal:
+        return "attention in both directions"
+    if moe is not None and (
+        moe.num_shared or moe.first_layer or moe.scoring != "softmax" or not moe.normalise
+    ):
+        return "experts that differ from Mixtral's: shared ones, plain first layers or other scoring"
+    if state is not None and any(name.endswith("router.bias") and bool(t.any()) for name, t in state.items()):
+        return "a choice bias of the experts (trained with balance_rate > 0)"
+    return None
+
+
+def to_open(state: Tensors, *, config: ModelConfig) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors under their open names, one by one, so that a lazy `state` is never whole in memory."""
+    assert config.text is not None
+    for name in state:
+        if name.endswith("router.bias"):
+            continue
+        tensor = state[name]
+        if name in _OUTER_NAMES:
+            rows = slice(None) if name == "trunk.norm.weight" else slice(config.text.vocabulary)
+            yield _OUTER_NAMES[name], tensor[rows]
+            continue
+        _, _, layer, inner = name.split(".", 3)
+        prefix = f"model.layers.{layer}"
+        if inner == "attention.qkv.weight":
+            yield from _split_qkv(tensor, prefix=f"{prefix}.self_attn", config=config.trunk)
+        elif inner in _EXPERT_NAMES:
+            for number, expert in enumerate(tensor):
+                yield f"{prefix}.block_sparse_moe.experts.{number}.{_EXPERT_NAMES[inner]}.weight", expert
+        else:
+            yield f"{prefix}.{_BLOCK_NAMES[inner]}", tensor
+
+
+def from_open(tensors: Tensors, *, config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Our state dict. Raises ConfigError that names a tensor which is missing."""
+    assert config.text is not None
+    held = _Held(tensors)
+    state = {"trunk.norm.weight": held["model.norm.weight"]}
+    embedding = held["model.embed_tokens.weight"]
+    state["stems.text.embedding.weight"] = _pad_rows(embedding, rows=config.text.rows)
+    head = tensors.get("lm_head.weight", embedding)  # absent where input and output share a matrix
+    state["head.weight"] = _pad_rows(head, rows=config.text.rows)
+    for layer in range(config.trunk.num_layers):
+        state |= _block_from_open(held, layer=layer, config=config.trunk)
+    return state
+
+
+def open_config(config: ModelConfig, *, context: int, separator: int | None) -> dict[str, Any]:
+    """`config.json` of the open layout, in the form that releases 4 and 5 of transformers read."""
+    trunk, moe = config.trunk, config.trunk.moe
+    assert config.text is not None
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": trunk.rope_base}
+    if trunk.rope_scaling is not None:
+        scaling = trunk.rope_scaling
+        rope |= {"rope_type": "llama3", "original_max_position_embeddings": scaling.original_context}
+        rope |= scaling.model_dump(exclude={"original_context"})
+    values: dict[str, Any] = {
+        "architectures": ["MixtralForCausalLM" if moe else "LlamaForCausalLM"],
+        "model_type": "mixtral" if moe else "llama",
+        "vocab_size": config.text.vocabulary,
+        "hidden_size": trunk.width,
+        "num_hidden_layers": trunk.num_layers,
+        "num_attention_heads": trunk.num_heads,
+        "num_key_value_heads": trunk.kv_heads,
+        "head_dim": trunk.head_features,
+        "intermediate_size": moe.expert_width if moe else trunk.mlp_width,
+        "hidden_act": "silu",
+        "rms_norm_eps": trunk.norm_eps,
+        "rope_theta": trunk.rope_base,
+        "rope_parameters": rope,
+        "max_position_embeddings": context,
+        "tie_word_embeddings": False,
+        "bos_token_id": separator,
+        "eos_token_id": separator,
+    }
+    if trunk.rope_scaling is not None:
+        values["rope_scaling"] = rope
+    if moe is not None:
+        values |= {
+            "num_local_experts": moe.num_experts,
+            "num_experts_per_tok": moe.top_k,
+            "sliding_window": None,
+        }
+    return values
+
+
+def read_open_config(values: Mapping[str, Any]) -> ModelConfig:
+    """Our config of an open `config.json`. Raises ConfigError for what this trunk does not have."""
+    kind = values.get("model_type")
+    if kind not in ("llama", "mixtral"):
+        raise ConfigError(
+            f"model_type {kind!r} is not one that can be imported", hint="llama and mixtral can"
+        )
+    for key, wanted in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        if values.get(key, wanted) != wanted:
+            raise ConfigError(f"{key} = {values[key]!r} is not supported: this trunk has {wanted!r}")
+    if values.get("sliding_window"):
+        raise ConfigError(f"sliding_window = {values['sliding_window']} is not supported: attention is whole")
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    moe = None
+    if kind == "mixtral":
+        moe = MoeConfig(
+            num_experts=values["num_local_experts"],
+            top_k=values["num_experts_per_tok"],
+            expert_width=values["intermediate_size"],
+        )
+    trunk = TrunkConfig(
+        width=values["hidden_size"],
+        num_layers=values["num_hidden_layers"],
+        num_heads=values["num_attention_heads"],
+        num_kv_heads=values.get("num_key_value_heads") or values["num_attention_heads"],
+        head_width=values.get("head_dim"),
+        mlp_width=values["intermediate_size"],
+        rope_base=rope.get("rope_theta") or values.get("rope_theta", 10_000.0),
+        rope_scaling=_scaling(rope),
+        norm_eps=values["rms_norm_eps"],
+        moe=moe,
+    )
+    return ModelConfig(trunk=trunk, text=TextConfig(vocabulary=values["vocab_size"]), head=HeadConfig())
+
+
+def _scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise ConfigError(f"rope_type {kind!r} is not supported", hint="default and llama3 are")
+    return RopeScaling(
+        factor=rope["factor"],
+        low_freq_factor=rope["low_freq_factor"],
+        high_freq_factor=rope["high_freq_factor"],
+        original_context=rope["original_max_position_embeddings"],
+    )
+
+
+class _Held:
+    """Tensors whose absence is told by name."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            raise ConfigError(f"the weights have no tensor {name}", hint="download all shards") from None
+
+
+def _block_from_open(held: _Held, *, layer: int, config: TrunkConfig) -> dict[str, torch.Tensor]:
+    ours, theirs = f"trunk.blocks.{layer}", f"model.layers.{layer}"
+    left_out = ("mlp.gate", "mlp.up", "mlp.down") if config.moe else ("mlp.router",)
+    state = {
+        f"{ours}.{inner}": held[f"{theirs}.{name}"]
+        for inner, name in _BLOCK_NAMES.items()
+        if not inner.startswith(left_out)
+    }
+    state[f"{ours}.attention.qkv.weight"] = _join_qkv(held, prefix=f"{theirs}.self_attn", config=config)
+    if config.moe is not None:
+        experts = f"{theirs}.block_sparse_moe.experts"
+        for inner, name in _EXPERT_NAMES.items():
+            each = [held[f"{experts}.{x}.{name}.weight"] for x in range(config.moe.num_experts)]
+            state[f"{ours}.{inner}"] = torch.stack(each)
+        state[f"{ours}.mlp.router.bias"] = torch.zeros(config.moe.num_experts)
+    return state
+
+
+def _split_qkv(qkv: torch.Tensor, *, prefix: str, config: TrunkConfig) -> Iterator[tuple[str, torch.Tensor]]:
+    R, E = config.num_heads // config.kv_heads, config.head_features
+    grouped_GSED = qkv.view(config.kv_heads, R + 2, E, -1)
+    yield f"{prefix}.q_proj.weight", grouped_GSED[:, :R].flatten(0, 2)
+    yield f"{prefix}.k_proj.weight", grouped_GSED[:, R].flatten(0, 1)
+    yield f"{prefix}.v_proj.weight", grouped_GSED[:, R + 1].flatten(0, 1)
+
+
+def _join_qkv(held: _Held, *, prefix: str, config: TrunkConfig) -> torch.Tensor:
+    G, E = config.kv_heads, config.head_features
+    q, k, v = (held[f"{prefix}.{part}_proj.weight"] for part in "qkv")
+    parts = (q.view(G, -1, E, config.width), k.view(G, 1, E, config.width), v.view(G, 1, E, config.width))
+    return torch.cat(parts, dim=1).flatten(0, 2)
+
+
+def _pad_rows(table: torch.Tensor, *, rows: int) -> torch.Tensor:
+    padded = table.new_zeros(rows, table.shape[1])
+    padded[: len(table)] = table
+    return padded

@@ -1,0 +1,196 @@
+"""A trained model as a folder that others can open, and such folders as models of ours.
+
+    model.safetensors (or shards and an index)   config.json   tokenizer.json   tokenizer_config.json
+    rsc.json: our own settings, so that `rsc eval FOLDER` needs nothing else
+
+Next-token models take the Llama or Mixtral layout where it can express them; all others keep our tensor
+names, and `rsc.json` says why. The folder appears whole, by one rename.
+
+Not covered: exported weights are plain files. They hold no training record, but a model can remember
+some of what it saw; who may read them is the reader's decision.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import safe_open
+
+from rsc.errors import ConfigError
+from rsc.export.layout import from_open, open_config, read_open_config, to_open, why_not_open
+from rsc.models.config import ModelConfig
+from rsc.models.tokenizer import SEPARATOR_TEXT, open_tokenizer
+
+SHARD_BYTES = 5 * 10**9  # the size that model hubs cut at
+SETTINGS = "rsc.json"
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    path: Path
+    layout: str
+    """`llama`, `mixtral` or `rsc`."""
+    reason: str
+    """Why the layout is `rsc`; empty otherwise."""
+    num_parameters: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OpenedExport:
+    config: ModelConfig
+    state: dict[str, torch.Tensor]
+    context: int
+    settings: dict[str, Any]
+    """What `rsc.json` holds; empty for a folder that somebody else wrote."""
+
+
+def write_export(
+    folder: Path,
+    *,
+    config: ModelConfig,
+    state: Mapping[str, torch.Tensor],
+    context: int,
+    dtype: torch.dtype = torch.float32,
+    settings: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, str] | None = None,
+) -> ExportResult:
+    """Write the folder; `extra_files` (the model card) go in with it. Raises ConfigError if it exists."""
+    if folder.exists():
+        raise ConfigError(f"{folder} exists already", hint="remove it, or export to another folder")
+    reason = why_not_open(config, state=state) or ""
+    layout = "rsc" if reason else ("mixtral" if config.trunk.moe else "llama")
+    staged = folder.with_name(f".{folder.name}.{os.getpid()}")
+    staged.mkdir(parents=True)
+    try:
+        tensors = state.items() if reason else to_open(state, config=config)
+        num_parameters = _write_tensors(staged, tensors, dtype=dtype)
+        texts = _settings_files(
+            config, layout=layout, reason=reason, context=context, settings=settings or {}
+        )
+        for name, text in (texts | dict(extra_files or {})).items():
+            (staged / name).write_text(text)
+        staged.rename(folder)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    files = tuple(sorted(path.name for path in folder.iterdir()))
+    return ExportResult(folder, layout=layout, reason=reason, num_parameters=num_parameters, files=files)
+
+
+def read_export(folder: Path) -> OpenedExport:
+    """Open a folder of ours, or an open Llama or Mixtral one. Raises ConfigError for anything else."""
+    settings = _read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
+    tensors = _LazyTensors(folder)
+    if settings:
+        config, context = ModelConfig.model_validate(settings["model"]), int(settings["context"])
+    else:
+        values = _read_json(folder / "config.json")
+        config, context = read_open_config(values), int(values["max_position_embeddings"])
+    if settings.get("layout") == "rsc":
+        return OpenedExport(config, dict(tensors.items()), context, settings)
+    return OpenedExport(config, from_open(tensors, config=config), context, settings)
+
+
+def _settings_files(
+    config: ModelConfig, *, layout: str, reason: str, context: int, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    own = {"format": 1, "layout": layout, "layout_reason": reason, "context": context}
+    own |= {"model": config.model_dump(mode="json", exclude_none=True), **settings}
+    files = {SETTINGS: json.dumps(own, indent=2)}
+    if config.text is not None:
+        tokenizer = open_tokenizer(config.text)
+        files["tokenizer.json"] = tokenizer.to_json()
+        marks = {"bos_token": SEPARATOR_TEXT, "eos_token": SEPARATOR_TEXT} if tokenizer.separator else {}
+        fast = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **marks}
+        files["tokenizer_config.json"] = json.dumps(fast, indent=2)
+        if layout != "rsc":
+            values = open_config(config, context=context, separator=tokenizer.separator)
+            files["config.json"] = json.dumps(values, indent=2)
+    return files
+
+
+def _write_tensors(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], *, dtype: torch.dtype) -> int:
+    """Write one file, or shards with an index; at most one shard is in memory. Returns the parameters."""
+    shards: list[list[str]] = []
+    total = size = 0
+    for number, shard in enumerate(_shards(tensors, dtype=dtype), start=1):
+        safetensors.torch.save_file(shard, folder / f"part-{number}", metadata={"format": "pt"})
+        shards.append(list(shard))
+        total += sum(tensor.numel() for tensor in shard.values())
+        size += sum(tensor.nbytes for tensor in shard.values())
+    if len(shards) == 1:
+        (folder / "part-1").rename(folder / "model.safetensors")
+        return total
+    weight_map: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        (folder / f"part-{number}").rename(folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+    return total
+
+
+def _shards(
+    tensors: Iterable[tuple[str, torch.Tensor]], *, dtype: torch.dtype
+) -> Iterator[dict[str, torch.Tensor]]:
+    shard: dict[str, torch.Tensor] = {}
+    size = 0
+    for name, tensor in tensors:
+        ready = tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous().clone()
+        if shard and size + ready.nbytes > SHARD_BYTES:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = ready
+        size += ready.nbytes
+    yield shard
+
+
+class _LazyTensors(Mapping[str, torch.Tensor]):
+    """Tensors of a folder's safetensors files, read when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise ConfigError(f"{folder} has no .safetensors file", hint="give a folder made by an export")
+        self._file_of: dict[str, Path] = {}
+        for file in files:
+            with _open(file) as held:
+                self._file_of |= dict.fromkeys(held.keys(), file)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        with _open(self._file_of[name]) as held:
+            tensor: torch.Tensor = held.get_tensor(name)
+            return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except Exception as error:  # the library's own error class is not importable everywhere
+        raise ConfigError(f"{file.name} is not a safetensors file: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}", hint="give a folder made by an export") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} does not hold settings")
+    return values

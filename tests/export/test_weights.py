@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rsc.errors import ConfigError
+from rsc.export import weights
+from rsc.export.weights import read_export, write_export
+from rsc.models.build import Model, build_model
+from rsc.models.config import ModelConfig, MoeConfig, RopeScaling, TextConfig, TrunkConfig
+from rsc.models.heads import Want
+
+transformers = pytest.importorskip(
+    "transformers", reason="the oracle for open layouts: pip install transformers"
+)
+
+TOLERANCE = 1e-4  # the rule for open layouts: logits equal to those of transformers within this
+
+
+def config(*, moe: MoeConfig | None = None, scaling: RopeScaling | None = None) -> ModelConfig:
+    trunk = TrunkConfig(
+        width=32, num_layers=2, num_heads=4, num_kv_heads=2, mlp_width=48, moe=moe, rope_scaling=scaling
+    )
+    return ModelConfig(trunk=trunk, text=TextConfig())
+
+
+MIXTRAL = MoeConfig(num_experts=4, top_k=2, expert_width=24)
+LLAMA3 = RopeScaling(factor=8.0, original_context=16)
+
+
+def tokens() -> torch.Tensor:
+    return torch.randint(0, 257, (2, 40), generator=torch.Generator().manual_seed(0))
+
+
+def our_logits(model: Model) -> torch.Tensor:
+    with torch.no_grad():
+        return model({"tokens_BL": tokens()}, Want.LOGITS)["logits"][..., :257]
+
+
+def widen(model: Model) -> Model:
+    """Larger weights than a fresh model has, so that logits are far from zero and errors show."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(8)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "case", [config(), config(moe=MIXTRAL), config(scaling=LLAMA3)], ids=["llama", "mixtral", "llama3"]
+)
+def test_exported_model_gives_equal_logits_in_transformers(case: ModelConfig, tmp_path: Path) -> None:
+    model = widen(build_model(case, seed=3))
+    result = write_export(tmp_path / "out", config=case, state=model.state_dict(), context=64)
+    assert result.layout == ("mixtral" if case.trunk.moe else "llama")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(result.path).eval()
+    with torch.no_grad():
+        logits = theirs(tokens()).logits
+    ours = our_logits(model)
+    assert ours.abs().max() > 1
+    torch.testing.assert_close(ours, logits, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def their_model(kind: str, **changes: Any) -> Any:
+    common = {
+        "vocab_size": 257,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,
+    } | changes
+    torch.manual_seed(0)
+    if kind == "llama":
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**common)).eval()
+    return transformers.MixtralForCausalLM(transformers.MixtralConfig(num_local_experts=4, **common)).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"tie_word_embeddings": True, "head_dim": 16}),
+        ("mixtral", {}),
+    ],
+)
+def test_their_weights_give_equal_logits_here(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    theirs = their_model(kind, **changes)
+    theirs.save_pretrained(tmp_path)
+    opened = read_export(tmp_path)
+    model = build_model(opened.config)
+    model.load_state_dict(opened.state)
+    with torch.no_grad():
+        logits = theirs(tokens()).logits
+    torch.testing.assert_close(our_logits(model.eval()), logits, atol=TOLERANCE, rtol=TOLERANCE)
+    assert opened.context == 64
+
+
+@pytest.mark.parametrize("case", [config(), config(moe=MIXTRAL), config(scaling=LLAMA3)])
+def test_write_then_read_gives_the_same_weights(case: ModelConfig, tmp_path: Path) -> None:
+    model = build_model(case, seed=3)
+    write_export(tmp_path / "out", config=case, state=model.state_dict(), context=64)
+    opened = read_export(tmp_path / "out")
+    assert opened.config == case
+    again = build_model(opened.config)
+    again.load_state_dict(opened.state)
+    assert torch.equal(our_logits(again), our_logits(model))
+
+
+def test_tokenizer_of_the_export_is_ours(tmp_path: Path) -> None:
+    case = config()
+    write_export(tmp_path / "out", config=case, state=build_model(case).state_dict(), context=64)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.encode("na\u00efve") == list("na\u00efve".encode())
+    assert tokenizer.eos_token_id == 256
+
+
+def test_a_biased_router_keeps_our_layout_and_says_why(tmp_path: Path) -> None:
+    case = config(moe=MIXTRAL)
+    state = build_model(case).state_dict()
+    state["trunk.blocks.0.mlp.router.bias"][1] = 0.5
+    result = write_export(tmp_path / "out", config=case, state=state, context=64)
+    assert result.layout == "rsc"
+    assert "choice bias" in result.reason
+    opened = read_export(tmp_path / "out")
+    assert all(torch.equal(opened.state[name], state[name]) for name in state)
+
+
+def test_shards_and_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "SHARD_BYTES", 20_000)
+    case = config()
+    model = build_model(case, seed=3)
+    result = write_export(tmp_path / "out", config=case, state=model.state_dict(), context=64)
+    index = json.loads((result.path / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"].values()) == {f for f in result.files if f.endswith(".safetensors")}
+    assert len(set(index["weight_map"].values())) > 3
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(result.path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(our_logits(model), theirs(tokens()).logits, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
+    case = config()
+    state = build_model(case).state_dict()
+    state["trunk.blocks.0.unknown"] = torch.zeros(1)
+    with pytest.raises(KeyError):
+        write_export(tmp_path / "out", config=case, state=state, context=64)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_existing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="exists already"):
+        write_export(tmp_path, config=config(), state={}, context=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "bert"}, "model_type 'bert'"),
+        ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ({"attention_bias": True}, "attention_bias = True"),
+        ({"sliding_window": 4096}, "sliding_window = 4096"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn'"),
+    ],
+)
+def test_what_the_trunk_cannot_do_is_refused_by_name(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    their_model("llama").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ConfigError, match=words):
+        read_export(tmp_path)
+
+
+def test_missing_tensor_and_foreign_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no \.safetensors file"):
+        read_export(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not a tensor file")
+    with pytest.raises(ConfigError, match="not a safetensors file"):
+        read_export(tmp_path)
+    their_model("llama").save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 3}))
+    with pytest.raises(ConfigError, match=r"no tensor model.layers.2"):
+        read_export(tmp_path)
