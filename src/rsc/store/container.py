@@ -31,7 +31,7 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from rsc.errors import DataError, IntegrityError
-from rsc.store.files import RandomAccess
+from rsc.store.files import MappedAccess, RandomAccess
 from rsc.store.schema import MAX_FRAME_BYTES
 from rsc.store.secret import SecretKey
 from rsc.store.tail import HEADER_BYTES, TAG_BYTES, BlockHasher, Tail, pack_trailer, read_tail, tail_bytes
@@ -143,6 +143,7 @@ class ContainerReader:
         expected_digest: bytes | None = None,
     ) -> None:
         self._source = source
+        self._mapped = source if isinstance(source, MappedAccess) else None
         self._header = _read_header(source)
         with _FileKeys(key, salt=self._header[32:64]) as keys:
             _check_header(keys, self._header, context=context)
@@ -173,8 +174,11 @@ class ContainerReader:
         IntegrityError `frame`; then `buffer` holds zeros where the frame would be, never plaintext.
         """
         size = int(self.frames["plain_bytes"][index]) + TAG_BYTES
+        offset = int(self.frames["offset"][index])
+        if self._mapped is not None:
+            return self.open_frame_into(index, self._mapped.view(offset, size), buffer)
         sealed = memoryview(scratch if scratch is not None else bytearray(size))[:size]
-        self._source.read_into(int(self.frames["offset"][index]), sealed)
+        self._source.read_into(offset, sealed)
         return self.open_frame_into(index, sealed, buffer)
 
     def open_frame_into(self, index: int, sealed: Buffer, buffer: Buffer) -> int:

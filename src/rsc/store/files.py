@@ -7,7 +7,7 @@ their own. Paths are relative, with `/`. Bytes that pass here are ciphertext or 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class RandomAccess(Protocol):
@@ -22,6 +22,15 @@ class RandomAccess(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class MappedAccess(Protocol):
+    """What a `RandomAccess` has besides when its bytes are in memory already."""
+
+    def view(self, offset: int, size_bytes: int) -> memoryview:
+        """The bytes without a copy. Raises IntegrityError `truncated`."""
+        ...
 
 
 class BulkFile(Protocol):

