@@ -49,8 +49,12 @@ class ImportOptions(FrozenModel):
     block_chars: Annotated[int, Field(ge=64, le=1 << 20)] = 4096
     """Characters after which a block of plain text ends at the next blank line, else at the next line end."""
 
-    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of records kept out of training as split `validation`, by a keyed hash of what they say."""
+    scan: bool = True
+    """Look for personal data in text. Off only with a policy that names another safeguard, and said so."""
+
+    holdout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of records kept out of training as split `validation`, by a keyed hash of what they say.
+    Default: a tenth, or nothing where the source has splits of its own."""
 
     part_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 30)] | None = None
     """Source bytes one process takes at a time: what a kill can lose. Default: by the source's size."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 TRAIN, VALIDATION = "train", "validation"
+DEFAULT_SHARE = 0.1
 
 _SCALE = 1 << 64
 

@@ -36,6 +36,12 @@ class JsonLines:
     def media(self) -> dict[str, str]:
         return {}
 
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def label_names(self) -> dict[str, list[str]]:
+        return {}
+
     def files(self) -> list[Path]:
         return [self.path]
 

@@ -87,6 +87,14 @@ class Source(Protocol):
         """Byte fields that hold a file of their own: field -> `image` or `audio`."""
         ...
 
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the source itself has; none for most."""
+        ...
+
+    def label_names(self) -> dict[str, list[str]]:
+        """Fields that hold the number of a name: field -> names in order of their numbers."""
+        ...
+
     def files(self) -> list[Path]:
         """Every file that will be read; one that changes meanwhile stops the import."""
         ...

@@ -51,6 +51,12 @@ class DelimitedTable:
     def media(self) -> dict[str, str]:
         return {}
 
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def label_names(self) -> dict[str, list[str]]:
+        return {}
+
     def files(self) -> list[Path]:
         return [self.path]
 

@@ -40,6 +40,12 @@ class TextFile:
     def media(self) -> dict[str, str]:
         return {}
 
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def label_names(self) -> dict[str, list[str]]:
+        return {}
+
     def files(self) -> list[Path]:
         return [self.path]
 
@@ -93,6 +99,12 @@ class TextTree:
         return (_TEXT, Field("path", "string"))
 
     def media(self) -> dict[str, str]:
+        return {}
+
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def label_names(self) -> dict[str, list[str]]:
         return {}
 
     def files(self) -> list[Path]:

@@ -1,0 +1,89 @@
+"""What a version says about its own import: public facts in root.json, and sentences for the reviewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rsc import __version__
+from rsc.errors import DataError, GateRefused
+from rsc.ingest.parts import Plan
+from rsc.ingest.source import Fingerprint
+from rsc.ingest.writing import Totals
+from rsc.review.policy import Policy
+
+FORMAT = "rsc-import-1"
+
+
+def import_facts(
+    plan: Plan, *, source: Path | str, author: str, totals: Totals, fingerprint: Fingerprint
+) -> dict[str, Any]:
+    """JSON values without personal text; the root hash binds them."""
+    return {
+        "format": FORMAT,
+        "author": author,
+        "rsc_version": __version__,
+        "source": {
+            "kind": plan.source.kind,
+            "name": Path(source).name,
+            "num_files": fingerprint.num_files,
+            "size_bytes": fingerprint.size_bytes,
+        },
+        "options": plan.options.model_dump(mode="json", exclude_defaults=True),
+        "holdout": plan.holdout,
+        "records": {
+            "read": totals.num_read,
+            "stored": sum(totals.samples.values()),
+            "dropped": sum(report.records_dropped for report in totals.reports),
+            "quarantined": sum(totals.bad.values()),
+        },
+        "quarantine": {"reasons": dict(totals.bad), "places": totals.bad_places},
+        "notes": dict(totals.notes),
+        "text_field": "text" if any(item.name == "text" for item in plan.schema.fields) else None,
+        "label_names": plan.source.label_names(),
+    }
+
+
+def report_notes(plan: Plan, *, totals: Totals) -> list[str]:
+    """What a reviewer must read beside the counts."""
+    notes = [f"{count} x {note}" for note, count in sorted(totals.notes.items())]
+    if not plan.options.scan:
+        notes.append(f"NOTHING was scanned (import without scan); the safeguard is: {plan.policy.safeguard}")
+    unread = [item.name for item in plan.schema.fields if item.kind != "string"]
+    if unread and plan.options.scan:
+        notes.append(f"not scanned, because they are not text: {', '.join(unread)}")
+    for name, medium in plan.source.media().items():
+        notes.append(
+            f"what {medium} field {name} shows or says was not looked at; see the policy's safeguard"
+        )
+    if totals.bad:
+        notes.append(
+            f"{sum(totals.bad.values())} records could not be read and lie in split quarantine, encrypted"
+        )
+    return notes
+
+
+def require_safeguard(policy: Policy, *, media: dict[str, str], scan: bool) -> None:
+    """Raises GateRefused when people in the data would be protected by nothing."""
+    if policy.safeguard.strip() or (scan and not media):
+        return
+    what = "text that is not scanned" if not scan else f"{', '.join(sorted(set(media.values())))} content"
+    raise GateRefused(
+        f"the policy names no safeguard for {what}, which the gate does not look at",
+        hint='say what protects people in it: --safeguard "..." or `safeguard` in the policy file',
+    )
+
+
+def require_records(totals: Totals, *, source: Path | str) -> None:
+    """Raises DataError when nothing came through."""
+    if totals.samples.total():
+        return
+    if totals.bad:
+        reason, count = totals.bad.most_common(1)[0]
+        raise DataError(
+            f"none of the {totals.num_read} records of {Path(source).name} could be read; "
+            f"{count} x {reason}, first at {totals.bad_places[0]}",
+            hint="is it the right --format?",
+        )
+    raise DataError(f"{Path(source).name} left no record to store: {totals.num_read} were read",
+                    hint="the policy may drop them all, or the source is blank")  # fmt: skip

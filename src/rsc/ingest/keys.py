@@ -1,0 +1,42 @@
+"""The data key of a new version, wrapped by the key of its data set and month."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import count
+
+from rsc.clock import Clock
+from rsc.errors import KeyUnavailable
+from rsc.review.policy import Policy
+from rsc.store.keys import (
+    Envelope,
+    KeyProvider,
+    data_kek_id,
+    data_key_context,
+    new_envelope,
+    period_end,
+    period_of,
+)
+from rsc.store.secret import SecretKey
+
+
+def new_data_key(
+    provider: KeyProvider, *, name: str, policy: Policy, clock: Clock
+) -> tuple[Envelope, SecretKey]:
+    """A key for one version. Its KEK lasts to the end of the month plus the policy's retention.
+
+    A KEK that was destroyed never comes back, so data imported after an `expire` in the same month gets
+    the next one: `data/posts/2026-11`, then `data/posts/2026-11.2`.
+    """
+    period = period_of(clock.now())
+    expires = period_end(period) + timedelta(seconds=policy.retention_s)
+    for attempt in count(1):
+        kek_id = data_kek_id(name, period=period if attempt == 1 else f"{period}.{attempt}")
+        try:
+            provider.create(kek_id, period=period, expires=expires)
+        except KeyUnavailable as error:
+            if error.facts.get("state") == "destroyed":
+                continue
+            raise
+        return new_envelope(provider, kek_id=kek_id, context=data_key_context(name), clock=clock)
+    raise AssertionError("count() does not end")

@@ -1,0 +1,155 @@
+"""One part of a source, all the way to columns that only need encrypting. Runs in any process.
+
+    read -> gate -> choose a split -> the store's columns, and rows of `findings` and `quarantine`
+
+The outcome of a part depends on the part and the plan alone, so the order in which processes finish
+parts changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rsc.ingest.columns import take, to_store
+from rsc.ingest.config import ImportOptions
+from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
+from rsc.ingest.screen import FoundIn, Screened, Screener
+from rsc.ingest.source import BadRecord, Chunk, Part, Source, Values
+from rsc.review.policy import Policy
+from rsc.review.report import ReviewReport
+from rsc.review.scan import Scanner
+from rsc.store.schema import Columns, Field, Schema, concatenate_columns
+
+QUARANTINE = Schema(
+    (
+        Field("record", "tensor", "uint64"),
+        Field("place", "string"),
+        Field("reason", "string"),
+        Field("raw", "bytes"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every part is done by. `name` is the data set's; `scan` is off only where the policy allows it."""
+
+    name: str
+    source: Source
+    schema: Schema
+    options: ImportOptions
+    policy: Policy
+
+    @property
+    def holdout(self) -> float:
+        if self.options.holdout is not None:
+            return self.options.holdout
+        return 0.0 if self.source.splits() else DEFAULT_SHARE
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every split that may get samples, `train` first."""
+        names = [*(self.source.splits() or (TRAIN,)), *([VALIDATION] if self.holdout else [])]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        if not self.options.scan:
+            return ()
+        return tuple(item.name for item in self.schema.fields if item.kind == "string")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding and the row of its split's columns in this part; no split when the record was dropped."""
+
+    split: str | None
+    row: int
+    finding: FoundIn
+
+
+@dataclass
+class PartResult:
+    """Columns by split in source order, and what a report needs."""
+
+    number: int
+    size_bytes: int
+    columns: dict[str, Columns]
+    found: list[Found]
+    bad: list[BadRecord]
+    report: ReviewReport
+    num_read: int
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memoryview) -> PartResult:
+    """Raises DataError and ReviewRejected as readers and gate do; then nothing of the part is used."""
+    screener = Screener(
+        policy=plan.policy,
+        scanner=scanner,
+        text_fields=plan.text_fields,
+        subject_key=subject_key,
+    )
+    pieces: dict[str, list[Columns]] = {}
+    counts: Counter[str] = Counter()
+    result = PartResult(part.number, part.size_bytes, {}, [], [], screener.report(), 0)
+    for chunk in plan.source.read(part):
+        result.bad += chunk.bad
+        result.notes.update(chunk.notes)
+        result.num_read += chunk.num_records + len(chunk.bad)
+        screened = screener.screen(chunk)
+        splits = _splits(screened, chunk, plan=plan)
+        result.found += _place(screened.found, splits=splits, counts=counts)
+        for split, rows in splits.items():
+            counts[split] += len(rows)
+            columns = take(screened.columns, rows) if len(splits) > 1 else screened.columns
+            pieces.setdefault(split, []).append(to_store(plan.schema, columns))
+    result.columns = {split: concatenate_columns(columns) for split, columns in pieces.items()}
+    result.report = screener.report()
+    return result
+
+
+def quarantine_columns(bad: Sequence[BadRecord]) -> Columns:
+    values: dict[str, Values] = {
+        "record": [record.record for record in bad],
+        "place": [record.place for record in bad],
+        "reason": [record.reason for record in bad],
+        "raw": [record.raw for record in bad],
+    }
+    return to_store(QUARANTINE, values)
+
+
+def _splits(screened: Screened, chunk: Chunk, *, plan: Plan) -> dict[str, np.ndarray]:
+    """Row numbers of the kept records by split; splits without rows are left out."""
+    num_rows = len(screened.numbers)
+    if not num_rows:
+        return {}
+    if not plan.holdout or chunk.split not in (None, TRAIN):
+        return {chunk.split or TRAIN: np.arange(num_rows)}
+    out = held_out(_contents(screened, plan), name=plan.name, share=plan.holdout)
+    halves = {TRAIN: np.flatnonzero(~out), VALIDATION: np.flatnonzero(out)}
+    return {split: rows for split, rows in halves.items() if len(rows)}
+
+
+def _contents(screened: Screened, plan: Plan) -> Sequence[str | bytes]:
+    """What duplicates have in common: the text, else the first field of any length, else the whole row."""
+    if "text" in screened.columns:
+        return list(screened.columns["text"])
+    ragged = [item.name for item in plan.schema.fields if item.is_ragged]
+    if ragged:
+        return [value if isinstance(value, str) else bytes(value) for value in screened.columns[ragged[0]]]
+    rows = zip(*(screened.columns[item.name] for item in plan.schema.fields), strict=True)
+    return [repr([np.asarray(value).tolist() for value in row]) for row in rows]
+
+
+def _place(found: Sequence[FoundIn], *, splits: dict[str, np.ndarray], counts: Counter[str]) -> list[Found]:
+    """Turn positions among the kept records of a chunk into rows of the part's split."""
+    where: dict[int, tuple[str, int]] = {}
+    for split, rows in splits.items():
+        where |= {row: (split, counts[split] + index) for index, row in enumerate(rows.tolist())}
+    placed = [(None, 0) if item.position is None else where[item.position] for item in found]
+    return [Found(split, row, item) for (split, row), item in zip(placed, found, strict=True)]

@@ -1,0 +1,70 @@
+"""Results of parts, in order, into the version being written; and what is counted on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rsc.ingest.columns import to_store
+from rsc.ingest.parts import QUARANTINE, Found, PartResult, Plan, quarantine_columns
+from rsc.ingest.screen import FINDINGS
+from rsc.review.report import ReviewReport
+from rsc.store.dataset import DatasetWriter
+from rsc.store.schema import Columns, Schema
+
+FINDINGS_SPLIT, QUARANTINE_SPLIT = "findings", "quarantine"
+_BAD_SHOWN = 20  # places of bad records shown; all of them are in the split `quarantine`
+
+
+@dataclass
+class Totals:
+    """Sums over the parts written so far."""
+
+    samples: Counter[str] = field(default_factory=Counter)
+    num_read: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    bad_places: list[str] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    reports: list[ReviewReport] = field(default_factory=list)
+
+
+def schemas(plan: Plan) -> dict[str, Schema]:
+    """The splits of a version: the data's, and two that tell what happened to it."""
+    return {
+        **dict.fromkeys(plan.splits, plan.schema),
+        FINDINGS_SPLIT: FINDINGS,
+        QUARANTINE_SPLIT: QUARANTINE,
+    }
+
+
+def write_part(writer: DatasetWriter, result: PartResult, *, totals: Totals) -> None:
+    """Append everything of one part. Raises ResourceError when the storage fails."""
+    if result.found:
+        writer.append(FINDINGS_SPLIT, _finding_columns(result.found, first_sample=totals.samples))
+    if result.bad:
+        writer.append(QUARANTINE_SPLIT, quarantine_columns(result.bad))
+    for split, columns in result.columns.items():
+        writer.append(split, columns)
+        totals.samples[split] += len(next(iter(columns.values())))
+    totals.num_read += result.num_read
+    totals.bad.update(record.reason for record in result.bad)
+    totals.bad_places += [record.place for record in result.bad][: _BAD_SHOWN - len(totals.bad_places)]
+    totals.notes.update(result.notes)
+    totals.reports.append(result.report)
+
+
+def _finding_columns(found: Sequence[Found], *, first_sample: Counter[str]) -> Columns:
+    """Rows of `findings`; `first_sample` is where this part's samples begin in each split."""
+    whats = [item.finding.what for item in found]
+    return to_store(
+        FINDINGS,
+        {
+            "record": [item.finding.record for item in found],
+            "split": [item.split or "" for item in found],
+            "sample": [first_sample[item.split] + item.row if item.split else 0 for item in found],
+            "field": [item.finding.field for item in found],
+            "subject": [item.finding.subject for item in found],
+            **{name: [getattr(what, name) for what in whats] for name in whats[0]._fields},
+        },
+    )
