@@ -31,11 +31,11 @@ from rsc.ingest.workers import run_parts
 from rsc.ingest.writing import Totals, schemas, write_part
 from rsc.review.policy import parse_policy
 from rsc.review.report import ReviewReport
-from rsc.store.dataset import DatasetRef, DatasetWriter
 from rsc.store.keys import KeyProvider
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.root import check_name
 from rsc.store.schema import Schema
+from rsc.store.writer import DatasetRef, DatasetWriter
 
 _SUBJECT_KEY = b"rsc-subject-1"  # HKDF info: the key of pseudonyms and of the subject codes in `findings`
 

@@ -10,8 +10,8 @@ from rsc.ingest.columns import to_store
 from rsc.ingest.parts import QUARANTINE, Found, PartResult, Plan, quarantine_columns
 from rsc.ingest.screen import FINDINGS
 from rsc.review.report import ReviewReport
-from rsc.store.dataset import DatasetWriter
 from rsc.store.schema import Columns, Schema
+from rsc.store.writer import DatasetWriter
 
 FINDINGS_SPLIT, QUARANTINE_SPLIT = "findings", "quarantine"
 _BAD_SHOWN = 20  # places of bad records shown; all of them are in the split `quarantine`
