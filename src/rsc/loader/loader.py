@@ -1,0 +1,233 @@
+"""Batches of a split, shuffled, decrypted just before they are used; resumed exactly at any world size.
+
+    with Loader(split, batch_size=256, rank=rank, world_size=world_size, seed=0) as loader:
+        for batch in loader:             # {"image": uint8 [256, 32, 32, 3], "label": int64 [256]}
+            ...
+            state = loader.state_dict()  # what comes after this batch
+
+Step k delivers the global positions [k * batch_size * world_size, ...) of the order (order.py); this rank
+takes those that are `rank` modulo `world_size`. Tensors are views of a window that is reused when they are
+gone: copy what must outlive its step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent import futures
+from typing import Any, Self, TypeAlias
+
+import torch
+from numpy.typing import NDArray
+
+from rsc.errors import ConfigError
+from rsc.loader.order import Order
+from rsc.loader.ragged import RaggedTensor, join
+from rsc.loader.stream import RankWindow, WindowStream
+from rsc.loader.window import RaggedColumn, Window
+from rsc.store.schema import Field, Schema
+from rsc.store.splits import SplitReader
+
+Batch: TypeAlias = "dict[str, torch.Tensor | RaggedTensor]"
+
+DEFAULT_WINDOW_BYTES = 64 << 20
+_MAX_LANES = 64
+_MIN_FRAMES_PER_LANE = 4  # a lane's first and last frame are shared with its neighbours
+_STATE_FORMAT = 1
+
+
+class Loader:
+    """An iterator of batches with named state. Endless, or `epochs` long with a shorter last batch.
+
+    `batch_size` is per rank. With `epochs` every rank takes the same number of steps; the last batch holds
+    what is left, so ranks may differ by one sample there. Raises ConfigError for an unknown field, a rank
+    outside the world, or state of another data set or order.
+    """
+
+    def __init__(
+        self,
+        split: SplitReader,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
+        epochs: int | None = None,
+        fields: tuple[str, ...] | None = None,
+        window_bytes: int = DEFAULT_WINDOW_BYTES,
+        lanes: int | None = None,
+        threads: int = 1,
+    ) -> None:
+        if not 0 <= rank < world_size or batch_size < 1:
+            raise ConfigError(
+                f"rank {rank} of {world_size} with batch size {batch_size}: not a place in a job"
+            )
+        self.order = plan_order(split, seed=seed, window_bytes=window_bytes, lanes=lanes)
+        self._fields = _choose(split.schema, fields)
+        self._step_samples = batch_size * world_size
+        self._end = None if epochs is None else epochs * split.num_samples
+        self._data = split.manifest.totals.merkle_root.hex()
+        self._stream = WindowStream(
+            split, order=self.order, fields=self._fields, rank=rank, world_size=world_size, threads=threads
+        )
+        self._position = 0
+        self._windows: deque[RankWindow] = deque()
+
+    @property
+    def position(self) -> int:
+        """Samples delivered to all ranks since the start of the run; the next step begins here."""
+        return self._position
+
+    @property
+    def epoch(self) -> float:
+        return self._position / self.order.num_samples
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        stop = self._position + self._step_samples
+        if self._end is not None:
+            stop = min(stop, self._end)
+            if self._position >= self._end:
+                raise StopIteration
+        batch = self._rows(self._stream.first_row_at(self._position), self._stream.first_row_at(stop))
+        self._position = stop
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values, a few hundred bytes, the same on every rank and for any world size."""
+        order = {
+            name: getattr(self.order, name) for name in ("seed", "lanes", "section_samples", "window_samples")
+        }
+        return {"format": _STATE_FORMAT, "data": self._data, "position": self._position, "order": order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batch that `state` was taken at, at this loader's own batch and world size."""
+        expected = self.state_dict()
+        for name in ("format", "data", "order"):
+            if state.get(name) != expected[name]:
+                raise ConfigError(
+                    f"loader state has {name} {state.get(name)}, this loader {expected[name]}",
+                    hint="resume with the data set version, seed, window_bytes and lanes of the run's start",
+                )
+        self._forget_windows()
+        self._position = int(state["position"])
+
+    def close(self) -> None:
+        """Stop the threads. Batches already delivered stay valid."""
+        self._forget_windows()
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, start: int, stop: int) -> Batch:
+        """The rank's rows [start, stop): views into one window, or a copy where they cross windows."""
+        while self._windows and self._windows[0].stop <= start:
+            self._windows.popleft().wait()
+        parts: list[Batch] = []
+        number = 0
+        while start < stop or not parts:
+            rows = self._window(number)
+            high = min(stop, rows.stop)
+            if high > start or stop == rows.first:
+                parts.append(_columns(rows.wait(), self._fields, start - rows.first, high - rows.first))
+                start = high
+            number += 1
+        self._open_ahead()
+        return parts[0] if len(parts) == 1 else _join(parts)
+
+    def _window(self, number: int) -> RankWindow:
+        """The window `number` places after the current one; opens it when it is not there."""
+        while len(self._windows) <= number:
+            self._open_next()
+        return self._windows[number]
+
+    def _open_ahead(self) -> None:
+        """Let the threads fill the next window while this one is used.
+
+        At once where memory is free; else when half of this window is gone, in new memory.
+        """
+        if len(self._windows) != 1:
+            return
+        span = self._windows[0].span
+        is_half_used = self._position > (span.start + span.stop) // 2
+        is_needed = self._end is None or span.stop < self._end
+        if is_needed and (is_half_used or self._stream.memory_is_free()):
+            self._open_next()
+
+    def _open_next(self) -> None:
+        if self._windows:
+            self._windows[-1].wait()
+        position = self._windows[-1].span.stop if self._windows else self._position
+        self._windows.append(self._stream.open(position))
+
+    def _forget_windows(self) -> None:
+        """Drop what was read ahead; the threads must have let go of it before shards may close."""
+        futures.wait([part for rows in self._windows for part in rows.filling])
+        self._windows.clear()
+
+
+def plan_order(split: SplitReader, *, seed: int, window_bytes: int, lanes: int | None = None) -> Order:
+    """The order of a split: sections of one shard, and up to 64 lanes that share `window_bytes`.
+
+    Depends on the data, the seed and these numbers only, never on ranks. Raises ConfigError when empty.
+    """
+    if not split.num_samples:
+        raise ConfigError("the split has no samples", hint="import records into it, or choose another split")
+    frame_bytes = split.size_bytes / split.num_frames
+    if lanes is None:
+        most = min(window_bytes / (2 * frame_bytes), split.num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
+        lanes = 1 << max(int(most).bit_length() - 1, 0)
+    first = split.open_shard(0)
+    samples_per_frame = max(int(first.frames["num_samples"][0]), 1)
+    first.close()
+    frames_per_window = max(int(window_bytes / lanes / frame_bytes), 1)
+    return Order(
+        num_samples=split.num_samples,
+        seed=seed,
+        lanes=lanes,
+        section_samples=first.num_samples,
+        window_samples=frames_per_window * samples_per_frame,
+    )
+
+
+def _choose(schema: Schema, names: tuple[str, ...] | None) -> tuple[Field, ...]:
+    known = {field.name: field for field in schema.fields}
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ConfigError(f"the split has no field {unknown[0]!r}", hint=f"its fields are {', '.join(known)}")
+    return tuple(known[name] for name in names or known)
+
+
+def _columns(window: Window, fields: tuple[Field, ...], start: int, stop: int) -> Batch:
+    return {field.name: _tensor(window.columns[field.name], field, start, stop) for field in fields}
+
+
+def _tensor(
+    column: NDArray[Any] | RaggedColumn, field: Field, start: int, stop: int
+) -> torch.Tensor | RaggedTensor:
+    if isinstance(column, RaggedColumn):
+        return RaggedTensor(
+            values=_from_numpy(column.values, field),
+            starts=torch.from_numpy(column.starts[start:stop]),
+            stops=torch.from_numpy(column.stops[start:stop]),
+        )
+    return _from_numpy(column[start:stop], field)
+
+
+def _from_numpy(array: NDArray[Any], field: Field) -> torch.Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if field.dtype == "bfloat16" else tensor
+
+
+def _join(parts: list[Batch]) -> Batch:
+    return {name: _join_column([part[name] for part in parts]) for name in parts[0]}
+
+
+def _join_column(parts: list[torch.Tensor | RaggedTensor]) -> torch.Tensor | RaggedTensor:
+    ragged = [part for part in parts if isinstance(part, RaggedTensor)]
+    return join(ragged) if ragged else torch.cat([part for part in parts if isinstance(part, torch.Tensor)])

@@ -1,0 +1,162 @@
+"""The windows of one rank, in order, filled by threads ahead of their use.
+
+While a window is consumed the next one is decrypted. Threads, not processes: decryption and row copies
+release the interpreter lock, and nothing has to be sent between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsc.loader.frames import Int64s, OpenShards, Piece, SectionReader
+from rsc.loader.order import Order, lanes_of_rank
+from rsc.loader.order import Window as Span
+from rsc.loader.window import FrameJob, Scratch, Window, WindowMemory, arena_bytes_of
+from rsc.store.schema import Field
+from rsc.store.splits import SplitReader
+
+_MAX_MEMORIES = 4  # window in use, next one, and two that a slow consumer may still hold views of
+
+
+class _SharedJobs:
+    """An iterator that threads share: `next` on a list iterator is atomic under the interpreter lock."""
+
+    def __init__(self, jobs: list[FrameJob]) -> None:
+        self._jobs = iter(jobs)
+
+    def __iter__(self) -> Iterator[FrameJob]:
+        return self
+
+    def __next__(self) -> FrameJob:
+        return next(self._jobs)
+
+
+@dataclass
+class RankWindow:
+    """The rank's rows [first, first + num_rows) of the run, in memory once `wait` returns."""
+
+    span: Span
+    first: int
+    window: Window
+    filling: list[Future[None]]
+
+    @property
+    def stop(self) -> int:
+        return self.first + self.window.num_rows
+
+    def wait(self) -> Window:
+        """The window, filled. Raises IntegrityError where a frame does not authenticate."""
+        for part in self.filling:
+            part.result()
+        self.filling.clear()
+        return self.window
+
+
+class WindowStream:
+    """Opens windows of a rank one after the other. `threads` = 0 fills a window when it is opened."""
+
+    def __init__(
+        self,
+        split: SplitReader,
+        *,
+        order: Order,
+        fields: tuple[Field, ...],
+        rank: int,
+        world_size: int,
+        threads: int,
+    ) -> None:
+        self._schema = split.schema
+        self._order = order
+        self._fields = fields
+        self._has_ragged = any(field.is_ragged for field in fields)
+        self._rank = rank
+        self._world_size = world_size
+        self._shards = OpenShards(split)
+        self._sections = SectionReader(split, order=order, shards=self._shards)
+        self._memories: list[WindowMemory] = []
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rsc-loader") if threads else None
+        self._scratches = [Scratch() for _ in range(max(threads, 1))]
+
+    def first_row_at(self, position: int) -> int:
+        """The rank's rows before a position: it takes the positions that are `rank` modulo `world_size`."""
+        return -((self._rank - position) // self._world_size)
+
+    def memory_is_free(self) -> bool:
+        """Whether the next window can be opened in memory that is already there."""
+        return len(self._memories) < 2 or any(memory.is_free for memory in self._memories)
+
+    def open(self, position: int) -> RankWindow:
+        """Start filling the window that holds `position`. The window before it must be filled."""
+        span = self._order.window_at(position)
+        first = self.first_row_at(span.start)
+        jobs, arena_bytes = self._jobs(span, first=first)
+        num_rows = self.first_row_at(span.stop) - first
+        window = Window(
+            self._schema,
+            fields=self._fields,
+            num_rows=num_rows,
+            memory=self._free_memory(),
+            arena_bytes=arena_bytes,
+        )
+        shared = _SharedJobs(jobs)
+        if self._pool is None:
+            window.fill(shared, scratch=self._scratches[0])
+            return RankWindow(span, first, window, [])
+        filling = [self._pool.submit(window.fill, shared, scratch=scratch) for scratch in self._scratches]
+        return RankWindow(span, first, window, filling)
+
+    def close(self) -> None:
+        """Stop the threads and close the shards."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._shards.keep_newest(0)
+        self._memories.clear()
+
+    def _free_memory(self) -> WindowMemory:
+        free = next((memory for memory in self._memories if memory.is_free), None)
+        if free is None:
+            free = WindowMemory()
+            self._memories = [*self._memories, free][-_MAX_MEMORIES:]
+        return free
+
+    def _jobs(self, span: Span, *, first: int) -> tuple[list[FrameJob], int]:
+        """What to read for a window, and the bytes of its arena."""
+        self._shards.keep_newest(2 * self._order.lanes + 2)
+        lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
+        jobs: list[FrameJob] = []
+        arena_bytes = 0
+        for lane, places in zip(lanes.tolist(), self._order.places(span, lanes=lanes), strict=True):
+            positions = span.start + lane + places.astype(np.int64) * self._order.lanes
+            section = self._sections.section(span.epoch, round_=span.round, lane=lane)
+            stop = span.first + int(span.lane_sizes[lane])
+            for piece in section.pieces(start=span.first, stop=stop):
+                part = positions[piece.start - span.first :][: piece.count]
+                job = self._job(piece, positions=part, first=first, arena_start=arena_bytes)
+                if job is None:
+                    continue
+                jobs.append(job)
+                if self._has_ragged:
+                    arena_bytes += arena_bytes_of(int(job.reader.frames["plain_bytes"][job.frame]))
+        return jobs, arena_bytes
+
+    def _job(self, piece: Piece, *, positions: Int64s, first: int, arena_start: int) -> FrameJob | None:
+        """Which rows of a piece are this rank's, and where they go; None when there are none."""
+        rows: slice | Int64s = slice(piece.skip, piece.skip + piece.count)
+        if self._order.lanes % self._world_size:
+            is_ours: NDArray[np.bool_] = positions % self._world_size == self._rank
+            if not is_ours.any():
+                return None
+            rows = piece.skip + np.flatnonzero(is_ours)
+            positions = positions[is_ours]
+        return FrameJob(
+            reader=self._shards.get(piece.shard),
+            frame=piece.frame,
+            rows=rows,
+            places=positions // self._world_size - first,
+            arena_start=arena_start,
+        )

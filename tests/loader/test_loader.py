@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rsc.errors import ConfigError, IntegrityError
+from rsc.loader.loader import Batch, Loader
+from rsc.loader.ragged import RaggedTensor
+from rsc.store.splits import SplitReader
+from tests.loader.conftest import mixed_record
+
+SMALL = {"window_bytes": 4096, "lanes": 4}
+LEGS = st.tuples(st.integers(1, 8), st.integers(1, 30), st.integers(0, 3))  # world size, batch size, steps
+
+
+def numbers_of(batch: Batch) -> list[int]:
+    column = batch["number"]
+    assert isinstance(column, torch.Tensor)
+    return [int(number) for number in column]
+
+
+def in_global_order(ranks: list[list[list[int]]], *, position: int) -> list[int]:
+    """Samples of all steps of all ranks in the order of their positions: position p is rank p % R's next."""
+    parts = [iter([number for batch in batches for number in batch]) for batches in ranks]
+    total = sum(len(batch) for batches in ranks for batch in batches)
+    return [next(parts[(position + n) % len(parts)]) for n in range(total)]
+
+
+def run_epoch(split: SplitReader, *, world_size: int, batch_size: int, **options: Any) -> list[int]:
+    """Every rank in turn, one epoch; the samples in global order."""
+    ranks = []
+    for rank in range(world_size):
+        with Loader(
+            split, batch_size=batch_size, rank=rank, world_size=world_size, epochs=1, **options
+        ) as loader:
+            ranks.append([numbers_of(batch) for batch in loader])
+    return in_global_order(ranks, position=0)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_an_epoch_is_every_sample_once_in_another_order(numbers: SplitReader, threads: int) -> None:
+    seen = run_epoch(numbers, world_size=1, batch_size=37, threads=threads, **SMALL)
+    assert sorted(seen) == list(range(1000))
+    assert seen != sorted(seen)
+
+
+@pytest.mark.parametrize(("world_size", "batch_size"), [(2, 9), (3, 7), (4, 5), (7, 30), (8, 1)])
+def test_the_global_order_does_not_depend_on_the_world_size(
+    numbers: SplitReader, world_size: int, batch_size: int
+) -> None:
+    alone = run_epoch(numbers, world_size=1, batch_size=20, threads=0, **SMALL)
+    assert run_epoch(numbers, world_size=world_size, batch_size=batch_size, threads=0, **SMALL) == alone
+
+
+def test_every_field_of_a_sample_travels_together(mixed: SplitReader) -> None:
+    seen = 0
+    with Loader(mixed, batch_size=23, epochs=1, **SMALL) as loader:
+        for batch in loader:
+            images, texts, tokens = batch["image"], batch["text"], batch["tokens"]
+            assert isinstance(images, torch.Tensor)
+            assert isinstance(texts, RaggedTensor)
+            assert isinstance(tokens, RaggedTensor)
+            text_bytes = texts.to_bytes()
+            for i, number in enumerate(numbers_of(batch)):
+                expected = mixed_record(number)
+                assert np.array_equal(images[i].numpy(), expected["image"])
+                assert text_bytes[i] == expected["text"]
+                assert np.array_equal(tokens[i].numpy(), expected["tokens"])
+                seen += 1
+    assert seen == 700
+
+
+def test_packed_ragged_lies_end_to_end(mixed: SplitReader) -> None:
+    with Loader(mixed, batch_size=50, **SMALL) as loader:
+        texts = next(loader)["text"]
+    assert isinstance(texts, RaggedTensor)
+    values, offsets = texts.packed()
+    assert values.numpy().tobytes() == b"".join(texts.to_bytes())
+    assert offsets.diff().tolist() == texts.lengths().tolist()
+
+
+def test_resume_at_every_step_gives_the_same_batches(mixed: SplitReader) -> None:
+    """Three epochs' worth of steps, restored at each one, across windows and epoch ends."""
+    options: dict[str, Any] = {"batch_size": 64, "rank": 1, "world_size": 2, **SMALL}
+    with Loader(mixed, **options) as loader:
+        states, batches = [], []
+        for _ in range(16):
+            states.append(json.loads(json.dumps(loader.state_dict())))
+            batches.append(copy_of(next(loader)))
+    for start, state in enumerate(states):
+        with Loader(mixed, **options) as resumed:
+            resumed.load_state_dict(state)
+            for expected in batches[start : start + 3]:
+                assert_same(next(resumed), expected)
+
+
+def test_going_back_in_the_same_loader_gives_the_same_batches(numbers: SplitReader) -> None:
+    with Loader(numbers, batch_size=100, **SMALL) as loader:
+        next(loader)
+        state = loader.state_dict()
+        ahead = [numbers_of(next(loader)) for _ in range(12)]
+        loader.load_state_dict(state)
+        assert [numbers_of(next(loader)) for _ in range(12)] == ahead
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(legs=st.lists(LEGS, min_size=1, max_size=5))
+def test_world_sizes_may_change_at_any_step(numbers: SplitReader, legs: list[tuple[int, int, int]]) -> None:
+    """4 -> 3 -> 8 -> 1 ranks and the like, killed in between: the order of one process, nothing else."""
+    alone = run_epoch(numbers, world_size=1, batch_size=100, threads=0, **SMALL)
+    seen: list[int] = []
+    state: dict[str, Any] | None = None
+    for world_size, batch_size, steps in [*legs, (1, 100, 10**6)]:
+        ranks = []
+        for rank in range(world_size):
+            with Loader(
+                numbers, batch_size=batch_size, rank=rank, world_size=world_size, epochs=1, threads=0, **SMALL
+            ) as loader:
+                if state is not None:
+                    loader.load_state_dict(state)
+                ranks.append([numbers_of(batch) for _, batch in zip(range(steps), loader, strict=False)])
+                after = loader.state_dict()
+        seen += in_global_order(ranks, position=len(seen))
+        state = after
+    assert seen == alone
+
+
+def test_state_is_small_and_the_same_on_every_rank(numbers: SplitReader) -> None:
+    states = []
+    for rank in range(3):
+        with Loader(numbers, batch_size=5, rank=rank, world_size=3, **SMALL) as loader:
+            next(loader)
+            states.append(json.dumps(loader.state_dict()))
+    assert len(set(states)) == 1
+    assert len(states[0]) < 1024
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"lanes": 2}, {"window_bytes": 1024}])
+def test_state_of_another_order_is_refused(numbers: SplitReader, change: dict[str, int]) -> None:
+    with (
+        Loader(numbers, batch_size=5, **SMALL) as loader,
+        Loader(numbers, batch_size=5, **(SMALL | change)) as other,
+        pytest.raises(ConfigError, match="order"),
+    ):
+        other.load_state_dict(loader.state_dict())
+
+
+def test_state_of_other_data_is_refused(numbers: SplitReader, mixed: SplitReader) -> None:
+    with (
+        Loader(numbers, batch_size=5, **SMALL) as loader,
+        Loader(mixed, batch_size=5, **SMALL) as other,
+        pytest.raises(ConfigError, match="data"),
+    ):
+        other.load_state_dict(loader.state_dict())
+
+
+def test_each_frame_is_read_by_one_rank_when_ranks_divide_the_lanes(
+    numbers: SplitReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read amplification: frames read by all ranks over frames there are. Lanes cut frames at their ends."""
+    read: list[tuple[int, int]] = []
+    for rank in range(2):
+        with Loader(numbers, batch_size=10, rank=rank, world_size=2, epochs=1, threads=0, **SMALL) as loader:
+            count_frames(loader, read)
+            for _ in loader:
+                pass
+    assert set(read) == {(shard, frame) for shard in range(5) for frame in range(5)}
+    assert len(read) <= 25 + 2 * loader.order.lanes
+
+
+def count_frames(loader: Loader, read: list[tuple[int, int]]) -> None:
+    shards = loader._stream._shards
+    get = shards.get
+
+    class Counting:
+        def __init__(self, shard: int) -> None:
+            self._reader = get(shard)
+            self._shard = shard
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._reader, name)
+
+        def read_frame_into(self, frame: int, buffer: Any, *, scratch: Any) -> int:
+            read.append((self._shard, frame))
+            return self._reader.read_frame_into(frame, buffer, scratch=scratch)
+
+    shards.get = Counting  # type: ignore[method-assign, assignment]
+
+
+def test_batches_that_are_kept_are_not_overwritten(numbers: SplitReader) -> None:
+    with Loader(numbers, batch_size=10, epochs=3, **SMALL) as loader:
+        kept = [batch["number"] for batch in loader]
+        copies = [column.clone() for column in kept if isinstance(column, torch.Tensor)]
+    assert sorted(int(n) for column in copies for n in column) == sorted(list(range(1000)) * 3)
+
+
+def test_window_memory_is_reused_when_batches_are_dropped(numbers: SplitReader) -> None:
+    with Loader(numbers, batch_size=10, epochs=20, **SMALL) as loader:
+        for batch in loader:
+            del batch
+        assert len(loader._stream._memories) <= 3
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_changed_frame_stops_the_loader(numbers: SplitReader, threads: int) -> None:
+    path = next((numbers.place.store.root / "v1").rglob("*2.rsc"))  # type: ignore[attr-defined]
+    damaged = bytearray(path.read_bytes())
+    damaged[300] ^= 1
+    path.write_bytes(damaged)
+    with (
+        Loader(numbers, batch_size=10, epochs=1, threads=threads, **SMALL) as loader,
+        pytest.raises(IntegrityError) as error,
+    ):
+        list(loader)
+    assert error.value.facts["outcome"] == "frame"
+
+
+def test_fields_can_be_chosen(mixed: SplitReader) -> None:
+    with Loader(mixed, batch_size=8, fields=("image", "number"), **SMALL) as loader:
+        assert set(next(loader)) == {"image", "number"}
+    with pytest.raises(ConfigError, match="caption"):
+        Loader(mixed, batch_size=8, fields=("caption",))
+
+
+def test_ranks_beyond_the_samples_get_empty_last_batches(numbers: SplitReader) -> None:
+    """1000 samples in steps of 3 x 7 = 21: the last step has 13 left, ranks 0..5 get 2, rank 6 gets 1."""
+    last = []
+    for rank in range(7):
+        with Loader(numbers, batch_size=3, rank=rank, world_size=7, epochs=1, **SMALL) as loader:
+            *_, batch = loader
+            last.append(len(numbers_of(batch)))
+    assert sum(last) == 13
+    assert max(last) - min(last) <= 1
+
+
+@pytest.mark.parametrize(("rank", "world_size", "batch_size"), [(2, 2, 1), (-1, 2, 1), (0, 1, 0)])
+def test_impossible_places_are_refused(
+    numbers: SplitReader, rank: int, world_size: int, batch_size: int
+) -> None:
+    with pytest.raises(ConfigError):
+        Loader(numbers, batch_size=batch_size, rank=rank, world_size=world_size)
+
+
+def copy_of(batch: Batch) -> dict[str, Any]:
+    return {
+        name: column.clone() if isinstance(column, torch.Tensor) else [row.clone() for row in column]
+        for name, column in batch.items()
+    }
+
+
+def assert_same(batch: Batch, expected: dict[str, Any]) -> None:
+    for name, column in copy_of(batch).items():
+        if isinstance(column, torch.Tensor):
+            assert torch.equal(column, expected[name])
+        else:
+            assert len(column) == len(expected[name])
+            assert all(torch.equal(a, b) for a, b in zip(column, expected[name], strict=True))
