@@ -103,7 +103,6 @@ class PackedLoader:
         return {
             "documents": documents,
             "skipped": self._pending.skipped,
-            "rows": self._rows,
             "packing": packing,
         }
 
