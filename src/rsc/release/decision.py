@@ -1,0 +1,191 @@
+"""May this key be released? A pure function: facts in, verdict out.
+
+The rules, the first that says no decides:
+
+1. the data is not past its retention
+2. purpose `review`: not rejected. Every other purpose: the review is approved, now, for these bytes
+3. the policy names the purpose, and the user where the purpose is to train or evaluate
+4. training and evaluation: isolation as the policy asks; `required` means proven from inside and not
+   contradicted from outside, with core dumps off and memory private
+
+Run keys (checkpoints) follow rule 4 of the data set that the run trains on, where the run names one.
+
+Not covered: whether the purpose that is named is the true one; a process that was allowed a key can use
+it for anything until its lease ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from rsc.clock import parse_timestamp
+from rsc.errors import (
+    GateRefused,
+    IsolationRefused,
+    KeyUnavailable,
+    ReviewMissing,
+    ReviewRejected,
+    ReviewVoid,
+)
+from rsc.release.request import KeyRequest
+from rsc.review.approval import ReviewState
+from rsc.review.policy import Policy
+
+LEASE_S = 180.0  # workers prove their isolation again every 60 s; a lease outlives two missed renewals
+_ISOLATED_PURPOSES = ("train", "evaluate")
+_REFUSALS: dict[str, type[GateRefused]] = {
+    kind.__name__: kind
+    for kind in (GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing, ReviewRejected, ReviewVoid)
+}
+_NEEDED_HYGIENE = ("core dumps", "memory is private")
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """A data set version as the agent finds it at the moment of the request."""
+
+    name: str
+    version: int
+    root_hash: str
+    created: datetime
+    policy: Policy
+    review: ReviewState
+
+    @property
+    def retained_until(self) -> datetime:
+        return self.created + timedelta(seconds=self.policy.retention_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    is_allowed: bool
+    reason: str
+    """One sentence."""
+    lease_s: float = 0.0
+    refusal: str = "GateRefused"
+    """Name of the error that fits a denial."""
+    hint: str | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader of the log or of the run's report has to know about an allowed release."""
+
+    def to_error(self) -> GateRefused:
+        return _REFUSALS[self.refusal](self.reason, hint=self.hint)
+
+
+def decide(
+    request: KeyRequest, *, facts: DataFacts | None, outside: tuple[str, ...] | None, now: datetime
+) -> Decision:
+    """The verdict on a request.
+
+    `facts` is None only for a run that trains on no data set. `outside` lists what the agent itself found
+    wrong with the asking process's isolation (observe.py); None when it could not look.
+    """
+    if facts is None:
+        return Decision(True, f"the key of {request.subject}, which names no data set", lease_s=LEASE_S)
+    if request.purpose != "checkpoint":
+        denial = _about_data(request, facts, now=now)
+        if denial is not None:
+            return denial
+    problems = list(_isolation_problems(request, outside=outside))
+    if (
+        facts.policy.isolation == "required"
+        and problems
+        and request.purpose in (*_ISOLATED_PURPOSES, "checkpoint")
+    ):
+        return _denied(
+            "IsolationRefused",
+            f"{facts.name} requires isolated workers and this one is not: {problems[0]}",
+            hint="`rsc train` builds the sandbox; `rsc doctor` says what this machine lacks for it",
+        )
+    return Decision(
+        True,
+        _reason(request, facts),
+        lease_s=_lease_s(request, facts, now=now),
+        notes=tuple(_notes(request, facts, problems)),
+    )
+
+
+def _about_data(request: KeyRequest, facts: DataFacts, *, now: datetime) -> Decision | None:
+    """Rules 1 to 3; None when they hold."""
+    data, policy, state = facts.name, facts.policy, facts.review
+    if now >= facts.retained_until:
+        told = f"{data} was kept until {facts.retained_until:%Y-%m-%d}, as its policy says"
+        return _denied("KeyUnavailable", told, hint=f"remove it with `rsc data expire {data}`")
+    if request.purpose == "review":
+        is_rejected = state.state == "rejected"
+        return _denied("ReviewRejected", f"{data} is rejected: {state.reason}") if is_rejected else None
+    if state.state != "approved":
+        return _unapproved(data, state)
+    if request.purpose not in policy.purpose:
+        return _denied(
+            "GateRefused",
+            f"the policy of {data} allows {', '.join(policy.purpose)}, not {request.purpose}",
+            hint="import it again with a policy that names the purpose, and have that reviewed",
+        )
+    is_named = "*" in policy.who_may_train or request.user in policy.who_may_train
+    if request.purpose in _ISOLATED_PURPOSES and not is_named:
+        return _denied(
+            "GateRefused", f"the policy of {data} does not let {request.user} {request.purpose} on it"
+        )
+    return None
+
+
+def _unapproved(data: str, state: ReviewState) -> Decision:
+    kind = {"rejected": "ReviewRejected", "void": "ReviewVoid", "expired": "ReviewVoid"}.get(
+        state.state, "ReviewMissing"
+    )
+    told = f"{data} is {state.state.replace('_', ' ')}: {state.reason}"
+    return _denied(kind, told, hint=f"look at it with `rsc data review {data}`")
+
+
+def _isolation_problems(request: KeyRequest, *, outside: tuple[str, ...] | None) -> Iterator[str]:
+    """Why this process does not count as isolated; nothing when it does."""
+    if request.isolation is None:
+        yield "it sent no isolation report"
+    else:
+        yield from _broken(request.isolation)
+    if outside is None:
+        yield "the agent could not look at it from outside"
+    else:
+        yield from outside
+    hygiene = {finding["name"]: finding for finding in (request.hygiene or {}).get("findings", [])}
+    for name in _NEEDED_HYGIENE:
+        if not hygiene.get(name, {}).get("is_ok", False):
+            yield f"{name}: {hygiene.get(name, {}).get('detail', 'not measured')}"
+
+
+def _broken(report: dict[str, Any]) -> Iterator[str]:
+    findings = report.get("findings", [])
+    yield from (f"{finding['name']}: {finding['detail']}" for finding in findings if not finding["is_ok"])
+    if not findings or report.get("is_ok") is not True:
+        yield "its isolation report is not all right"
+
+
+def _lease_s(request: KeyRequest, facts: DataFacts, *, now: datetime) -> float:
+    """Never beyond retention, nor beyond the approval that allows it."""
+    ends = [facts.retained_until]
+    if facts.review.expires is not None and request.purpose not in ("review", "checkpoint"):
+        ends.append(parse_timestamp(facts.review.expires))
+    if request.purpose == "checkpoint":
+        return LEASE_S
+    return min(LEASE_S, *((end - now).total_seconds() for end in ends))
+
+
+def _reason(request: KeyRequest, facts: DataFacts) -> str:
+    if request.purpose == "checkpoint":
+        return f"{request.subject} trains on {facts.name}"
+    return f"{request.purpose} on {facts.name} version {facts.version}: {facts.review.reason}"
+
+
+def _notes(request: KeyRequest, facts: DataFacts, problems: list[str]) -> Iterator[str]:
+    if facts.review.single_person:
+        yield "single-person review"
+    if request.purpose in _ISOLATED_PURPOSES and problems:
+        yield f"not isolated ({facts.policy.isolation}): {problems[0]}"
+
+
+def _denied(refusal: str, reason: str, *, hint: str | None = None) -> Decision:
+    return Decision(False, reason, refusal=refusal, hint=hint)

@@ -1,0 +1,100 @@
+"""The words between worker and agent: one JSON object a line, over a unix stream socket.
+
+    -> {"op": "release", "request": {..}}           <- {"ok": true, "lease": 7, "lease_s": 180, "carrier": ..}
+    -> {"op": "take"}   (carrier `socket` only)     <- 32 raw bytes
+    -> {"op": "renew", "lease": 7, "request": {..}} <- {"ok": true, "lease_s": 180}
+    -> {"op": "end", "lease": 7}                    <- {"ok": true}
+    refused:                                        <- {"ok": false, "error": .., "message": .., "hint": ..}
+
+With a released key comes its descriptor (handover.py), attached to the first byte of the line. Raw bytes
+are sent only when asked for, so that they never mix into the buffer of a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rsc import errors
+from rsc.errors import GateRefused, RscError
+
+MAX_LINE_BYTES = 64 << 10
+_LOCAL_PEERCRED, _LOCAL_PEERPID = 1, 2  # sys/un.h of macOS and BSD
+_PATH_BYTES = 100  # sun_path holds 108 on Linux, 104 on macOS
+
+
+class Line:
+    """Reads and writes lines on one connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self._read = b""
+
+    def send(self, message: dict[str, Any], *, fd: int | None = None) -> None:
+        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        sent = 0
+        if fd is not None:
+            sent = socket.send_fds(self.connection, [data], [fd])
+        self.connection.sendall(data[sent:])
+
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message with the descriptors that came along; None when the other side hung up.
+
+        Raises ConnectionError or ValueError for anything but JSON objects of a modest size.
+        """
+        descriptors: list[int] = []
+        while b"\n" not in self._read:
+            if len(self._read) > MAX_LINE_BYTES:
+                raise ConnectionError(f"a line above {MAX_LINE_BYTES} bytes")
+            data, fds, _, _ = socket.recv_fds(self.connection, 1 if not self._read else 4096, 4)
+            descriptors += fds
+            if not data:
+                return None
+            self._read += data
+        line, _, self._read = self._read.partition(b"\n")
+        message = json.loads(line)
+        if not isinstance(message, dict):
+            raise ConnectionError("a line that is not a JSON object")
+        return message, descriptors
+
+
+def error_message(error: RscError) -> dict[str, Any]:
+    return {"ok": False, "error": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def to_error(message: dict[str, Any]) -> RscError:
+    """The error that the agent met, as the class it had there."""
+    kind = getattr(errors, str(message["error"]), GateRefused)
+    is_ours = isinstance(kind, type) and issubclass(kind, RscError)
+    return (kind if is_ours else GateRefused)(str(message["message"]), hint=message.get("hint"))
+
+
+@contextlib.contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A path to the same socket that fits an address: long ones go through a descriptor of their folder."""
+    if len(os.fsencode(path)) <= _PATH_BYTES or sys.platform != "linux":
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """(pid, uid) of the other side, from the kernel."""
+    if sys.platform == "linux":
+        data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid, uid, _ = struct.unpack("iII", data)
+        return pid, uid
+    (pid,) = struct.unpack("i", connection.getsockopt(0, _LOCAL_PEERPID, 4))
+    _, uid = struct.unpack("II", connection.getsockopt(0, _LOCAL_PEERCRED, 8))
+    return pid, uid

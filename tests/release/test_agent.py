@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from rsc.errors import ConfigError, GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing, ReviewVoid
+from rsc.release.client import KeyClient, hold_keys, request_key
+from rsc.release.handover import carriers
+from rsc.release.request import KeyRequest
+from rsc.release.server import AgentServer
+from rsc.store.dataset import Dataset
+from rsc.store.keys import data_key_context, new_envelope, open_envelope, run_key_context
+
+TRAIN = KeyRequest("train", "ada", data="posts")
+
+
+def true_key(house, name: str = "posts") -> bytes:
+    envelope = Dataset.open(house.workspace.data, name=name).envelope()
+    with open_envelope(house.provider, envelope, context=data_key_context(name)) as key:
+        return bytes(key.view)
+
+
+def test_a_release_gives_the_key_and_is_in_the_log(house):
+    house.add()
+    house.approve()
+    with house.agent.release(TRAIN) as key:
+        assert bytes(key.view) == true_key(house)
+    (entry,) = house.logged("key_released")
+    assert (entry["data"], entry["version"], entry["purpose"], entry["user"]) == ("posts", 1, "train", "ada")
+    assert entry["notes"] == [
+        "single-person review",
+        "not isolated (best-effort): it sent no isolation report",
+    ]
+    assert house.audit.verify().is_intact
+
+
+def test_a_denial_is_one_sentence_with_code_3_and_in_the_log(house):
+    house.add()
+    with pytest.raises(ReviewMissing, match="posts is in review") as refusal:
+        house.agent.release(TRAIN)
+    assert refusal.value.exit_code == 3
+    assert "\n" not in refusal.value.message
+    (entry,) = house.logged("key_denied")
+    assert entry["reason"] == refusal.value.message
+
+
+def test_a_key_whose_release_cannot_be_logged_is_not_handed_over(house, monkeypatch):
+    house.add()
+    house.approve()
+    opened = []
+
+    def fail(kind, **facts):
+        raise OSError(28, "No space left on device")
+
+    original = house.agent._open
+    monkeypatch.setattr(house.agent, "_open", lambda asked: opened.append(original(asked)) or opened[-1])
+    monkeypatch.setattr(house.audit, "append", fail)
+    with pytest.raises(OSError, match="No space"):
+        house.agent.release(TRAIN)
+    with pytest.raises(KeyUnavailable, match="wiped"):
+        _ = opened[0].view
+
+
+@pytest.mark.parametrize("file", ["policy.toml", "report.json", "decisions.json"])
+def test_one_changed_byte_of_the_review_voids_it_at_the_next_release(house, file):
+    house.add()
+    house.approve()
+    house.agent.release(TRAIN).close()
+    dataset = Dataset.open(house.workspace.data, name="posts")
+    dataset.write_review(file, (dataset.read_review(file) or b"") + b"\n")
+    with pytest.raises(ReviewVoid):
+        house.agent.release(TRAIN)
+
+
+def test_an_approval_by_an_unknown_key_counts_for_nothing(house):
+    house.add()
+    house.approve()
+    (house.workspace.identities / "ada.pub").unlink()
+    with pytest.raises(ReviewMissing):
+        house.agent.release(TRAIN)
+
+
+def test_a_destroyed_key_is_refused(house):
+    house.add()
+    house.approve()
+    house.provider.destroy("data/posts/2026-11")
+    with pytest.raises(KeyUnavailable, match="was destroyed on 2026-11-21"):
+        house.agent.release(TRAIN)
+    assert house.logged("key_denied")
+
+
+def test_the_key_of_a_run(house):
+    run = house.workspace.runs / "r1"
+    run.mkdir(parents=True)
+    house.provider.create("runs/2026-11", period="2026-11")
+    envelope, key = new_envelope(house.provider, kek_id="runs/2026-11", context=run_key_context("r1"))
+    (run / "run.json").write_text(json.dumps({"id": "r1"}))
+    (run / "key.json").write_text(envelope.to_json())
+    with house.agent.release(KeyRequest("checkpoint", "ada", run="r1")) as released:
+        assert released.matches(key)
+    with pytest.raises(ConfigError, match="there is no run r2"):
+        house.agent.release(KeyRequest("checkpoint", "ada", run="r2"))
+    with pytest.raises(ConfigError, match="not the name of a run"):
+        house.agent.release(KeyRequest("checkpoint", "ada", run="../keys"))
+
+
+@pytest.fixture
+def server(house, tmp_path):
+    house.add()
+    house.approve()
+    with AgentServer(house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock) as running:
+        running.path = tmp_path / "agent.sock"
+        yield running
+
+
+@pytest.mark.parametrize("carrier", ["memfd_secret", "memfd", "socket"])
+def test_each_carrier_brings_the_key_over_the_socket(house, tmp_path, carrier):
+    if carrier not in carriers():
+        pytest.skip(f"this kernel has no {carrier}")
+    house.add()
+    house.approve()
+    path = tmp_path / "agent.sock"
+    with AgentServer(house.agent, socket_path=path, clock=house.clock, carrier=carrier):
+        with request_key(path, TRAIN) as key:
+            assert bytes(key.view) == true_key(house)
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_agent_takes_the_user_from_the_kernel(house, server):
+    with request_key(server.path, KeyRequest("train", "somebody else", data="posts")):
+        pass
+    (entry,) = house.logged("key_released")
+    assert entry["user"] != "somebody else"
+
+
+def test_a_refusal_crosses_the_socket_with_its_class_and_hint(house, server):
+    house.add("unread")
+    with pytest.raises(ReviewMissing, match="unread is in review") as refusal:
+        request_key(server.path, KeyRequest("train", "ada", data="unread"))
+    assert refusal.value.hint == "look at it with `rsc data review unread`"
+
+
+def test_a_process_outside_the_sandbox_is_refused_whatever_its_report_says(house, server):
+    house.add("secret", isolation="required")
+    house.approve("secret")
+    report = {"is_ok": True, "findings": [{"name": "tcp", "is_ok": True, "detail": "ENETUNREACH"}]}
+    clean = {
+        "findings": [{"name": n, "is_ok": True, "detail": ""} for n in ("core dumps", "memory is private")]
+    }
+    with pytest.raises(IsolationRefused, match="shares the agent's network"):
+        request_key(server.path, KeyRequest("train", "ada", data="secret", isolation=report, hygiene=clean))
+
+
+def test_a_socket_path_longer_than_an_address(house, tmp_path):
+    house.add()
+    house.approve()
+    folder = tmp_path / ("a-long-name-" * 8) / "run"
+    folder.mkdir(parents=True)
+    with AgentServer(house.agent, socket_path=folder / "agent.sock", clock=house.clock):
+        request_key(folder / "agent.sock", TRAIN).close()
+
+
+def test_garbage_on_the_socket_ends_only_that_connection(house, server):
+    noises = [b"\n", b"{}\n", b"[1]\n", b'{"op": "end"}\n', b"\xff" * 70000]
+    requests = [{"x": 1}, [], {"purpose": [], "user": "a"}, {"purpose": "train", "user": "a", "data": {}}]
+    noises += [json.dumps({"op": "release", "request": request}).encode() + b"\n" for request in requests]
+    for noise in noises:
+        with KeyClient(server.path) as client, contextlib.suppress(ConnectionError):
+            client._connection.sendall(noise)
+            client._connection.shutdown(1)
+            assert b'"ok":true' not in client._connection.recv(1000)
+    request_key(server.path, TRAIN).close()
+
+
+def test_nobody_at_the_socket_is_said(tmp_path):
+    with pytest.raises(GateRefused, match="does not answer"):
+        request_key(tmp_path / "agent.sock", TRAIN)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from rsc.release.client import hold_keys, KeyClient
+from rsc.release.request import KeyRequest
+with KeyClient(Path(sys.argv[1])) as client:
+    held = client.release(KeyRequest("train", "ada", data="posts"))
+    print(held.lease, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def start_holder(path: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().strip().isdigit()
+    return process
+
+
+def test_the_holder_of_an_expired_lease_is_killed(house, server):
+    holder = start_holder(server.path)
+    server.end_overdue()
+    assert holder.poll() is None
+    house.clock.advance(181)
+    server.end_overdue()
+    assert holder.wait(timeout=10) == -9
+    (entry,) = house.logged("lease_ended")
+    assert entry["how"] == "expired"
+    assert entry["release"] == house.logged("key_released")[0]["index"]
+
+
+def test_a_holder_that_dies_ends_its_lease(house, server):
+    holder = start_holder(server.path)
+    holder.kill()
+    holder.wait()
+    server.end_overdue()
+    assert house.logged("lease_ended")[0]["how"] == "gone"
+
+
+def _measured():
+    return {"is_ok": False, "findings": []}, {"findings": []}
+
+
+def test_leases_are_renewed_and_given_back(house, server):
+    rounds = []
+    done = threading.Event()
+
+    def measure():
+        rounds.append(1)
+        house.clock.advance(100)
+        if len(rounds) == 5:
+            done.set()
+        return _measured()
+
+    with hold_keys(server.path, {"data": TRAIN}, measure=measure, renew_s=0.01) as keys:
+        assert done.wait(20)
+        server.end_overdue()
+        assert bytes(keys["data"].view) == true_key(house)
+    assert [entry["how"] for entry in house.logged("lease_ended")] == ["returned"]
+
+
+def test_a_renewal_that_is_denied_wipes_the_keys(house, server):
+    lost = []
+    told = threading.Event()
+
+    def on_lost(error):
+        lost.append(error)
+        told.set()
+
+    with hold_keys(server.path, {"data": TRAIN}, measure=_measured, on_lost=on_lost, renew_s=0.01) as keys:
+        assert keys["data"].view
+        house.provider.destroy("data/posts/2026-11")
+        assert told.wait(20)
+        with pytest.raises(KeyUnavailable, match="wiped"):
+            _ = keys["data"].view
+    assert isinstance(lost[0], KeyUnavailable)
+    assert house.logged("lease_denied")
+
+
+def test_a_lease_belongs_to_the_process_that_asked(house, server):
+    holder = start_holder(server.path)
+    number = house.logged("key_released")[0]["index"]
+    with KeyClient(server.path) as client:
+        with pytest.raises(GateRefused, match="no lease"):
+            client._ask({"op": "renew", "lease": number, "request": TRAIN.to_json()})
+        client._ask({"op": "end", "lease": number})
+    assert not house.logged("lease_ended")
+    holder.kill()
+    holder.wait()
