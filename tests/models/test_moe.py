@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig, MoeConfig, TextConfig, TrunkConfig
+from rsc.models.heads import Want
 from rsc.models.moe import MoE, Router, balance_experts
 
 
@@ -100,7 +101,7 @@ def test_plain_models_have_nothing_to_balance(model: Model) -> None:
 
 def test_evaluation_counts_nothing(moe_model: Model) -> None:
     moe_model.eval()
-    moe_model({"tokens_BL": torch.zeros(1, 4, dtype=torch.int64)})
+    moe_model({"tokens_BL": torch.zeros(1, 4, dtype=torch.int64)}, Want.LOGITS)
     assert not moe_model.trunk.blocks["1"].mlp.router.load.any()
 
 

@@ -1,36 +1,34 @@
-"""Put stems, trunk and head together, and give every parameter its first value.
-
-A first value depends on (seed, parameter name) alone, so a model split over any mesh or any pipeline
-starts from the same numbers as one process.
-"""
+"""Put stems, trunk and head together: `build_model(config)`."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 
 from rsc.models.config import ModelConfig, TrunkConfig
-from rsc.models.heads import NextTokenHead, Want
+from rsc.models.heads import ClassHead, ContrastiveHead, CtcHead, TokenHead, Want
+from rsc.models.initial import first_value
 from rsc.models.moe import MoE
 from rsc.models.placement import PlacementPlan, placement_plan
-from rsc.models.stems import TextStem
+from rsc.models.stems import AudioStem, ImageStem, TextStem, first
 from rsc.models.trunk import Block, GatedMLP, Trunk
 
 Batch = Mapping[str, torch.Tensor]
-
-INIT_STD = 0.02  # GPT-2 (Radford et al. 2019): normal(0, 0.02), and 1 / sqrt(2 layers) of it where
-# a block writes to the residual stream, so that its variance does not grow with depth.
+Answer = dict[str, torch.Tensor]
 
 
 class Model(nn.Module):
     """stems -> trunk -> head. A pipeline stage sets `stems` or `head` to None and pops foreign blocks.
 
-    Batch keys (B batch, L positions): `tokens_BL`; `targets_BL` (-100: not counted);
-    `document_ids_BL` and `positions_L` optional.
+    Batch keys, B samples, L positions (rsc/train/binding.py makes them from a loader's batch):
+      packed language   tokens_BL; targets_BL (-100: not counted); document_ids_BL, positions_L optional
+      other text        tokens_BL, text_length_B
+      images            image_BHWC; image_present_B optional
+      sound             audio_BS, audio_length_B in samples
+      answers           label_B | labels_BK | symbols_BU, symbol_count_B
+    Stems that are present feed one sequence: image, audio, text. Positions without input are masked.
     """
 
     stems: nn.ModuleDict | None
@@ -39,42 +37,100 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.stems = nn.ModuleDict(_stems(config))
+        self.stems = nn.ModuleDict(dict(_stems(config)))
         self.trunk = Trunk(config.trunk, blocks=_blocks(config.trunk))
         self.head = _head(config)
 
-    def forward(self, batch: Batch, want: Want = Want.LOSS) -> dict[str, torch.Tensor]:
+    def forward(self, batch: Batch, want: Want = Want.LOSS) -> Answer:
         """What `want` names, as a dict of tensors. Three hops: embed, run, answer."""
+        if self.config.head.kind == "contrastive":
+            return self._compare(batch, want)
         return self.answer(self.run(self.embed(batch), batch), batch, want)
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """Inputs of the batch as one sequence of vectors [B, L, D]."""
         assert self.stems is not None, "this pipeline stage has no stems"
-        return self.stems["text"](batch["tokens_BL"])  # type: ignore[no-any-return]
+        parts = [self._embed_one(name, batch) for name in self.stems]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def run(self, hidden_BLD: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The blocks this process holds, and the last norm if it holds that. [B, L, D] -> [B, L, D]."""
-        return self.trunk(  # type: ignore[no-any-return]
-            hidden_BLD, positions_L=batch.get("positions_L"), document_ids_BL=batch.get("document_ids_BL")
+        document_ids_BL = batch.get("document_ids_BL")
+        real_BL = real_positions(batch, config=self.config)
+        if real_BL is not None:
+            document_ids_BL = real_BL.long() - 1
+        hidden_BLD = self.trunk(
+            hidden_BLD, positions_L=batch.get("positions_L"), document_ids_BL=document_ids_BL
         )
+        return hidden_BLD
 
-    def answer(self, hidden_BLD: torch.Tensor, batch: Batch, want: Want) -> dict[str, torch.Tensor]:
+    def answer(self, hidden_BLD: torch.Tensor, batch: Batch, want: Want) -> Answer:
         assert self.head is not None, "this pipeline stage has no head"
-        return self.head(hidden_BLD, batch.get("targets_BL"), want)  # type: ignore[no-any-return]
+        real_BL = real_positions(batch, config=self.config)
+        return self.head(hidden_BLD, real_BL, batch, want)  # type: ignore[no-any-return]
 
     def placement_plan(self) -> PlacementPlan:
         return placement_plan(self.config)
 
     def initial_value(self, name: str, *, shape: torch.Size, seed: int) -> torch.Tensor:
-        """The whole first value of one parameter, float32 on the CPU, the same wherever it is asked for."""
-        if name.endswith("norm.weight"):
-            return torch.ones(shape)
-        std = INIT_STD
-        if name.endswith(("attention.out.weight", "mlp.down.weight", "shared.down.weight", "experts.down")):
-            std /= math.sqrt(2 * self.config.trunk.num_layers)
-        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        return torch.empty(shape).normal_(0.0, std, generator=generator)
+        """The whole first value of one parameter, the same wherever it is asked for."""
+        return first_value(name, shape=shape, num_layers=self.config.trunk.num_layers, seed=seed)
+
+    def _embed_one(self, stem: str, batch: Batch) -> torch.Tensor:
+        assert self.stems is not None
+        if stem == "text":
+            return self.stems[stem](batch["tokens_BL"])  # type: ignore[no-any-return]
+        if stem == "image":
+            return self.stems[stem](batch["image_BHWC"])  # type: ignore[no-any-return]
+        return self.stems[stem](batch["audio_BS"], batch["audio_length_B"])  # type: ignore[no-any-return]
+
+    def _compare(self, batch: Batch, want: Want) -> Answer:
+        """Each side alone through the same trunk, then every pair of them."""
+        assert self.stems is not None
+        assert self.head is not None
+        hidden, reals = [], []
+        for stem in sorted(self.stems, key=lambda name: name != "text"):
+            real_BL = _real_of(stem, batch, config=self.config)
+            ids_BL = None if real_BL is None else real_BL.long() - 1
+            hidden.append(self.trunk(self._embed_one(stem, batch), document_ids_BL=ids_BL))
+            reals.append(real_BL)
+        return self.head(tuple(hidden), tuple(reals), batch, want)  # type: ignore[no-any-return]
+
+
+def real_positions(batch: Batch, *, config: ModelConfig) -> torch.Tensor | None:
+    """Which positions of the sequence hold input, bool [B, L]; None when all do. Needs no weights, so any
+    pipeline stage can ask."""
+    names = [name for name in ("image", "audio", "text") if getattr(config, name) is not None]
+    parts = [_real_of(name, batch, config=config) for name in names]
+    if all(part is None for part in parts):
+        return None
+    filled = [
+        _all_real(name, batch, config=config) if part is None else part
+        for name, part in zip(names, parts, strict=True)
+    ]
+    return torch.cat(filled, dim=1)
+
+
+def _real_of(stem: str, batch: Batch, *, config: ModelConfig) -> torch.Tensor | None:
+    if stem == "text":
+        length_B = batch.get("text_length_B")
+        return None if length_B is None else first(length_B, of=batch["tokens_BL"].shape[1])
+    if stem == "image":
+        present_B, image = batch.get("image_present_B"), config.image
+        assert image is not None
+        return None if present_B is None else present_B[:, None].expand(-1, image.num_positions)
+    assert config.audio is not None
+    most = AudioStem.positions(torch.tensor(batch["audio_BS"].shape[1]), config=config.audio)
+    return first(AudioStem.positions(batch["audio_length_B"], config=config.audio), of=int(most))
+
+
+def _all_real(stem: str, batch: Batch, *, config: ModelConfig) -> torch.Tensor:
+    if stem == "text":
+        return torch.ones_like(batch["tokens_BL"], dtype=torch.bool)
+    image, image_BHWC = config.image, batch["image_BHWC"]
+    assert image is not None, "sound always says which positions are real"
+    shape = (len(image_BHWC), image.num_positions)
+    return torch.ones(shape, dtype=torch.bool, device=image_BHWC.device)
 
 
 def build_model(config: ModelConfig, *, seed: int = 0, device: str | torch.device = "cpu") -> Model:
@@ -96,6 +152,17 @@ def initialise(model: Model, *, seed: int) -> None:
         buffer.zero_()
 
 
+def _stems(config: ModelConfig) -> Iterator[tuple[str, nn.Module]]:
+    """In the order in which they stand in the sequence."""
+    width = config.trunk.width
+    if config.image is not None:
+        yield "image", ImageStem(config.image, width=width)
+    if config.audio is not None:
+        yield "audio", AudioStem(config.audio, width=width)
+    if config.text is not None:
+        yield "text", TextStem(config.text, width=width)
+
+
 def _blocks(config: TrunkConfig) -> Iterator[Block]:
     for layer in range(config.num_layers):
         if config.moe is not None and config.has_experts(layer):
@@ -104,13 +171,13 @@ def _blocks(config: TrunkConfig) -> Iterator[Block]:
             yield Block(config, mlp=GatedMLP(width=config.width, mlp_width=config.mlp_width))
 
 
-def _stems(config: ModelConfig) -> dict[str, nn.Module]:
-    stems: dict[str, nn.Module] = {}
-    if config.text is not None:
-        stems["text"] = TextStem(config.text, width=config.trunk.width)
-    return stems
-
-
 def _head(config: ModelConfig) -> nn.Module:
-    assert config.text is not None, "config.py refuses a next_token head without text"
-    return NextTokenHead(width=config.trunk.width, rows=config.text.rows, vocabulary=config.text.vocabulary)
+    width, kind = config.trunk.width, config.head.kind
+    if kind in ("classes", "multi_label"):
+        return ClassHead(config.head, width=width)
+    if kind == "ctc":
+        return CtcHead(config.head, width=width)
+    if kind == "contrastive":
+        return ContrastiveHead(config.head, width=width)
+    assert config.text is not None, "config.py refuses a token head without text"
+    return TokenHead(width=width, rows=config.text.rows, vocabulary=config.text.vocabulary)

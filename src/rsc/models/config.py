@@ -6,7 +6,7 @@ in the order image, audio, text, so that a post with a picture is one sample.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
@@ -116,10 +116,14 @@ class TrunkConfig(FrozenModel):
 class TextConfig(FrozenModel):
     """Token ids in, vectors of the trunk's width out."""
 
+    field: str = "text"
+    """Field of a sample: text, bytes or token ids. Packed language data has no fields; it ignores this."""
     vocabulary: PositiveInt = NUM_BYTES + 1
     """Number of token ids; 257 is the byte tokenizer (256 bytes and the separator)."""
     tokenizer: str = "bytes"
     """`bytes`, or the path of a tokenizer.json."""
+    max_length: PositiveInt = 512
+    """Tokens of one sample; longer text is cut there, and counted. Packed language data ignores this."""
     pad_to: PositiveInt = 64
     """The embedding gets rows up to the next multiple of this, for fast and divisible matrices."""
 
@@ -128,11 +132,102 @@ class TextConfig(FrozenModel):
         return -(-self.vocabulary // self.pad_to) * self.pad_to
 
 
+class ImageConfig(FrozenModel):
+    """Images in, one vector per patch out."""
+
+    field: str = "image"
+    """Field of a sample: a tensor [height, width, channels] uint8, or an encoded file (JPEG, PNG)."""
+    height: PositiveInt = 32
+    """Pixels; encoded files of other sizes are resized."""
+    width: PositiveInt = 32
+    """Pixels."""
+    channels: Literal[1, 3] = 3
+    """1 grey, 3 red green blue."""
+    patch: Literal[1, 2, 4, 8, 16, 32] = 4
+    """Pixels of a side that become one position; must divide height and width."""
+    style: Literal["patch", "conv"] = "patch"
+    """patch: one linear map. conv: 3x3 convolutions that halve the sides log2(patch) times, which learns
+    from far fewer images (Xiao et al. 2021, arXiv:2106.14881)."""
+    conv_width: PositiveInt = 64
+    """conv only: channels before the first halving; each halving doubles them."""
+    augment: Literal["none", "flip_crop"] = "none"
+    """flip_crop: in training mirror half of the images and shift all by up to an eighth of a side."""
+
+    @property
+    def num_positions(self) -> int:
+        return (self.height // self.patch) * (self.width // self.patch)
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> ImageConfig:
+        if self.height % self.patch or self.width % self.patch:
+            raise ValueError(f"patch {self.patch} does not divide {self.height} x {self.width}")
+        return self
+
+
+class AudioConfig(FrozenModel):
+    """Sound in, one vector per `stack` frames of log-mel energies out."""
+
+    field: str = "audio"
+    """Field of a sample: mono samples at sample_rate (int16 or float), or an encoded file (WAV, FLAC)."""
+    sample_rate: PositiveInt = 8000
+    """Samples a second; encoded files at other rates are resampled."""
+    window_ms: PositiveFloat = 25.0
+    """Length of the Hann window."""
+    hop_ms: PositiveFloat = 10.0
+    """Time between two frames."""
+    num_mels: PositiveInt = 40
+    """Triangular filters, even on the mel scale."""
+    stack: PositiveInt = 4
+    """Frames per position."""
+    max_seconds: PositiveFloat = 4.0
+    """Longer sound is cut there, and counted."""
+    augment: Literal["none", "mask"] = "none"
+    """mask: in training blank random stretches of time and pitch (SpecAugment, arXiv:1904.08779)."""
+
+    @property
+    def hop(self) -> int:
+        return round(self.sample_rate * self.hop_ms / 1000)
+
+    @property
+    def max_samples(self) -> int:
+        return round(self.sample_rate * self.max_seconds)
+
+
 class HeadConfig(FrozenModel):
     """What the model answers."""
 
-    kind: Literal["next_token"] = "next_token"
-    """next_token: a distribution over the vocabulary at each position."""
+    kind: Literal["next_token", "masked_token", "classes", "multi_label", "ctc", "contrastive"] = "next_token"
+    """next_token: each position says what follows. masked_token: hidden tokens are guessed. classes: one
+    of `labels`. multi_label: any of `labels`. ctc: a sequence of `labels` shorter than the positions
+    (Graves et al. 2006). contrastive: which text goes with which image or sound (CLIP, arXiv:2103.00020)."""
+    field: str = "label"
+    """Field of a sample that holds the answer. classes: a number, or one of `labels` as text. multi_label:
+    a tensor of 0 and 1. ctc: text."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes, in order of their numbers; the symbols of ctc."""
+    unit: Literal["words", "characters"] = "words"
+    """ctc: what of the text one symbol stands for."""
+    balanced: bool = False
+    """classes: an item weighs 1 / share of its class in `class_shares`."""
+    class_shares: tuple[PositiveFloat, ...] = ()
+    """Share of each class in the training split; only read by `balanced`."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """classes: this much of the target is spread over all classes."""
+    mask_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """masked_token: share of the tokens that are hidden (BERT, arXiv:1810.04805)."""
+    projection: PositiveInt = 128
+    """contrastive: features of the space in which the two sides meet."""
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> HeadConfig:
+        if self.kind in ("classes", "multi_label", "ctc"):
+            if len(self.labels) < (1 if self.kind == "multi_label" else 2):
+                raise ValueError(f'a {self.kind} head needs `labels`, for example ["cat", "dog"]')
+            if len(set(self.labels)) < len(self.labels):
+                raise ValueError("labels has a name twice")
+        if self.balanced and len(self.class_shares) != len(self.labels):
+            raise ValueError(f"balanced needs {len(self.labels)} class_shares, got {len(self.class_shares)}")
+        return self
 
 
 class ModelConfig(FrozenModel):
@@ -140,10 +235,30 @@ class ModelConfig(FrozenModel):
 
     trunk: TrunkConfig
     text: TextConfig | None = None
+    image: ImageConfig | None = None
+    audio: AudioConfig | None = None
     head: HeadConfig = Field(default_factory=HeadConfig)
+    init_from: str = ""
+    """A finished run or an export to start from: weights with the same name and shape are taken over."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelConfig:
-        if self.text is None:
-            raise ValueError("no stem: set [model.text]")
+        stems = [name for name in ("image", "audio", "text") if getattr(self, name) is not None]
+        if not stems:
+            raise ValueError("no stem: set [model.text], [model.image] or [model.audio]")
+        kind = self.head.kind
+        if kind in ("next_token", "masked_token") and stems != ["text"]:
+            raise ValueError(f"a {kind} head reads text alone, the stems are {', '.join(stems)}")
+        if kind == "next_token" and not self.trunk.causal:
+            raise ValueError("a next_token head needs trunk.causal = true, or it sees what it shall say")
+        if kind == "masked_token" and self.trunk.causal:
+            raise ValueError("a masked_token head needs trunk.causal = false, to look at both sides")
+        if kind == "masked_token" and self.text is not None and self.text.rows == self.text.vocabulary:
+            raise ValueError(
+                "a masked_token head needs a padding row to stand for hidden tokens: raise text.pad_to"
+            )
+        if kind == "contrastive" and (len(stems) != 2 or "text" not in stems):
+            raise ValueError(f"a contrastive head needs text and one other stem, got {', '.join(stems)}")
+        if kind == "ctc" and stems != ["audio"]:
+            raise ValueError(f"a ctc head reads audio alone, the stems are {', '.join(stems)}")
         return self

@@ -1,35 +1,40 @@
 """Heads: what the model answers from the trunk's output.
 
-Shapes: B batch, L positions, D width, V padded vocabulary. A head makes its own loss, because only in
-its forward are its sharded weights whole; which batch goes in and what is done with the sums is
-decided in train/objective.py. Outputs are plain dicts of tensors, which FSDP's hooks can see into.
+Shapes: B batch, L positions, D width, V padded vocabulary, K classes, U symbols of an answer. A head
+makes its own loss, because only in its forward are its sharded weights whole; which batch goes in and
+what is done with the sums is decided in train/objective.py. Outputs are plain dicts of tensors, which
+FSDP's hooks can see into. An item whose target is IGNORED counts in nothing.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from rsc.models.config import HeadConfig
 from rsc.models.cross_entropy import IGNORED, linear_cross_entropy, position_losses, real_logits
+
+Answers = Mapping[str, torch.Tensor]
 
 
 class Want(enum.Enum):
     """What a forward pass shall give."""
 
     LOGITS = "logits"
-    """`logits`: scores, float32, padding columns -inf."""
+    """`logits`: scores, float32, padding columns -inf; ctc gives `lengths` too."""
     LOSS = "loss"
     """`total`: summed loss, differentiable; `count`: items counted; `correct`: right best guesses."""
     ITEM_LOSSES = "item_losses"
-    """`losses`: loss of each item, no gradient; `count`."""
+    """`losses`: loss of each item, no gradient; `count`. Token heads only."""
 
 
-class NextTokenHead(nn.Module):
-    """[B, L, D] -> a distribution over the vocabulary at each position."""
+class TokenHead(nn.Module):
+    """[B, L, D] -> a distribution over the vocabulary at each position; answers in `targets_BL`."""
 
     def __init__(self, *, width: int, rows: int, vocabulary: int) -> None:
         super().__init__()
@@ -37,25 +42,156 @@ class NextTokenHead(nn.Module):
         self.vocabulary = vocabulary
 
     def forward(
-        self, hidden_BLD: torch.Tensor, targets_BL: torch.Tensor | None, want: Want
+        self, hidden_BLD: torch.Tensor, real_BL: torch.Tensor | None, answers: Answers, want: Want
     ) -> dict[str, torch.Tensor]:
-        if want is Want.LOGITS or targets_BL is None:
+        if want is Want.LOGITS:
             return {"logits": real_logits(F.linear(hidden_BLD, self.weight), vocabulary=self.vocabulary)}
+        targets_BL = answers["targets_BL"]
         count = (targets_BL != IGNORED).sum()
         if isinstance(self.weight, DTensor):
             return self._loss_of_parts(hidden_BLD, targets_BL) | {"count": count}
         hidden_ND, targets_N = hidden_BLD.flatten(0, 1), targets_BL.flatten()
-        facts = {"weight_VD": self.weight, "targets_N": targets_N}
         if want is Want.ITEM_LOSSES:
-            losses_N = position_losses(hidden_ND, **facts, vocabulary=self.vocabulary)
+            losses_N = position_losses(
+                hidden_ND, weight_VD=self.weight, targets_N=targets_N, vocabulary=self.vocabulary
+            )
             return {"losses": losses_N.view(targets_BL.shape), "count": count}
-        total, correct = linear_cross_entropy(hidden_ND, **facts, vocabulary=self.vocabulary)
+        total, correct = linear_cross_entropy(
+            hidden_ND, weight_VD=self.weight, targets_N=targets_N, vocabulary=self.vocabulary
+        )
         return {"total": total, "count": count, "correct": correct}
 
     def _loss_of_parts(self, hidden_BLD: torch.Tensor, targets_BL: torch.Tensor) -> dict[str, torch.Tensor]:
         """The tensor-parallel way: logits stay split over the vocabulary, under torch's `loss_parallel`."""
-        logits_BLV = F.linear(hidden_BLD, self.weight).float()
-        total = F.cross_entropy(
-            logits_BLV.flatten(0, 1), targets_BL.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        logits_NV = F.linear(hidden_BLD, self.weight).float().flatten(0, 1)
+        total = F.cross_entropy(logits_NV, targets_BL.flatten(), ignore_index=IGNORED, reduction="sum")
         return {"total": total}
+
+
+class ClassHead(nn.Module):
+    """Mean over the real positions -> scores of K classes; the answer is `label_B`, or `labels_BK` of 0 and 1
+    where several hold at once (-1 in its first column: not counted)."""
+
+    def __init__(self, config: HeadConfig, *, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.linear = nn.Linear(width, len(config.labels))
+
+    def forward(
+        self, hidden_BLD: torch.Tensor, real_BL: torch.Tensor | None, answers: Answers, want: Want
+    ) -> dict[str, torch.Tensor]:
+        logits_BK = self.linear(mean_of_real(hidden_BLD, real_BL)).float()
+        if want is Want.LOGITS:
+            return {"logits": logits_BK}
+        return (
+            self._any_of(logits_BK, answers)
+            if self.config.kind == "multi_label"
+            else self._one_of(logits_BK, answers)
+        )
+
+    def _one_of(self, logits_BK: torch.Tensor, answers: Answers) -> dict[str, torch.Tensor]:
+        label_B = answers["label_B"]
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        facts = {"ignore_index": IGNORED, "label_smoothing": smoothing}
+        losses_B = F.cross_entropy(logits_BK, label_B, reduction="none", **facts)  # type: ignore[arg-type]
+        counted_B = label_B != IGNORED
+        if self.config.balanced:
+            shares_K = torch.tensor(self.config.class_shares, device=label_B.device)
+            losses_B = losses_B * (1 / (len(shares_K) * shares_K))[label_B.clamp_min(0)]
+        correct = ((logits_BK.argmax(-1) == label_B) & counted_B).sum()
+        return {"total": losses_B.sum(), "count": counted_B.sum(), "correct": correct}
+
+    def _any_of(self, logits_BK: torch.Tensor, answers: Answers) -> dict[str, torch.Tensor]:
+        labels_BK = answers["labels_BK"]
+        counted_B = labels_BK[:, 0] >= 0
+        losses_BK = F.binary_cross_entropy_with_logits(
+            logits_BK, labels_BK.clamp_min(0).float(), reduction="none"
+        )
+        right_B = ((logits_BK > 0) == (labels_BK > 0)).all(1) & counted_B
+        return {
+            "total": (losses_BK.mean(1) * counted_B).sum(),
+            "count": counted_B.sum(),
+            "correct": right_B.sum(),
+        }
+
+
+class CtcHead(nn.Module):
+    """[B, L, D] -> a symbol or nothing at each position; symbol 0 is the blank, label i is symbol i + 1.
+
+    The answer is `symbols_BU` with `symbol_count_B`. An utterance too short for its answer has no
+    alignment, so it is not counted (and `unaligned` says how many). Loss is nats per utterance.
+    """
+
+    def __init__(self, config: HeadConfig, *, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, len(config.labels) + 1)
+
+    def forward(
+        self, hidden_BLD: torch.Tensor, real_BL: torch.Tensor | None, answers: Answers, want: Want
+    ) -> dict[str, torch.Tensor]:
+        assert real_BL is not None, "the audio stem says which positions are real"
+        logits_BLK, lengths_B = self.linear(hidden_BLD).float(), real_BL.sum(1)
+        if want is Want.LOGITS:
+            return {"logits": logits_BLK, "lengths": lengths_B}
+        symbols_BU, num_symbols_B = answers["symbols_BU"], answers["symbol_count_B"]
+        wanted_B = num_symbols_B >= 0
+        counted_B = wanted_B & (positions_needed(symbols_BU, num_symbols_B) <= lengths_B) & (lengths_B > 0)
+        losses_B = F.ctc_loss(
+            logits_BLK.log_softmax(-1).transpose(0, 1),
+            symbols_BU.clamp_min(0),
+            lengths_B,
+            num_symbols_B.clamp_min(0),
+            reduction="none",
+            zero_infinity=True,
+        )
+        total = torch.where(counted_B, losses_B, 0.0).sum()
+        return {"total": total, "count": counted_B.sum(), "unaligned": (wanted_B & ~counted_B).sum()}
+
+
+def positions_needed(symbols_BU: torch.Tensor, num_symbols_B: torch.Tensor) -> torch.Tensor:
+    """Positions an alignment of each answer takes: one per symbol, and a blank between two equal ones."""
+    place_U = torch.arange(1, symbols_BU.shape[1], device=symbols_BU.device)
+    repeats_BU = (symbols_BU[:, 1:] == symbols_BU[:, :-1]) & (place_U < num_symbols_B[:, None])
+    return num_symbols_B + repeats_BU.sum(1)
+
+
+class ContrastiveHead(nn.Module):
+    """Two sides, each the mean of its positions projected to a unit vector -> similarity of every pair.
+
+    The right partner of row i is column i. Negatives are those of the same rank's batch.
+    """
+
+    def __init__(self, config: HeadConfig, *, width: int) -> None:
+        super().__init__()
+        self.text = nn.Linear(width, config.projection, bias=False)
+        self.other = nn.Linear(width, config.projection, bias=False)
+        self.temperature = nn.Parameter(torch.empty(1))
+
+    def forward(
+        self,
+        sides: tuple[torch.Tensor, torch.Tensor],
+        reals: tuple[torch.Tensor | None, torch.Tensor | None],
+        answers: Answers,
+        want: Want,
+    ) -> dict[str, torch.Tensor]:
+        text_BP = F.normalize(self.text(mean_of_real(sides[0], reals[0])).float(), dim=-1)
+        other_BP = F.normalize(self.other(mean_of_real(sides[1], reals[1])).float(), dim=-1)
+        logits_BB = self.temperature.float().exp().clamp_max(100.0) * text_BP @ other_BP.T
+        if want is Want.LOGITS:
+            return {"logits": logits_BB}
+        partner_B = torch.arange(len(logits_BB), device=logits_BB.device)
+        both = F.cross_entropy(logits_BB, partner_B, reduction="sum")
+        both = both + F.cross_entropy(logits_BB.T, partner_B, reduction="sum")
+        return {
+            "total": both / 2,
+            "count": torch.tensor(len(logits_BB), device=logits_BB.device),
+            "correct": (logits_BB.argmax(-1) == partner_B).sum(),
+        }
+
+
+def mean_of_real(hidden_BLD: torch.Tensor, real_BL: torch.Tensor | None) -> torch.Tensor:
+    """Mean over positions that hold input [B, D]; over all where none is marked."""
+    if real_BL is None:
+        return hidden_BLD.mean(1)
+    weight_BL1 = real_BL[..., None].to(hidden_BLD.dtype)
+    return (hidden_BLD * weight_BL1).sum(1) / weight_BL1.sum(1).clamp_min(1)

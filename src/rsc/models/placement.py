@@ -23,6 +23,7 @@ class Role(enum.Enum):
     ATTENTION_CORE = "attention_core"  # no weights; context parallelism replaces it
     ROUTER = "router"  # parameter `weight` and buffers whole on every rank; works on a part of L
     EXPERTS = "experts"  # stacked parameters [X, ...], split over the expert axis by dim 0
+    WHOLE = "whole"  # weights and work the same on every tensor rank
     VOCABULARY_OUT = "vocabulary_out"  # parameter `weight` [V, D], rows split; loss over split logits
 
 
@@ -49,11 +50,21 @@ def placement_plan(config: ModelConfig) -> PlacementPlan:
     divisors = {"heads": config.trunk.kv_heads, "mlp_width": config.trunk.mlp_width}
     if config.trunk.moe is not None:
         divisors["experts"] = config.trunk.moe.num_experts
+    for stem in ("image", "audio"):
+        if getattr(config, stem) is not None:
+            roles[f"stems.{stem}"] = Role.WHOLE
     if config.text is not None:
         roles["stems.text.embedding"] = Role.VOCABULARY_IN
         divisors["vocabulary"] = config.text.rows
-    roles["head"] = Role.VOCABULARY_OUT
-    stages = (("stems",), *((block,) for block in blocks), ("trunk.norm", "head"))
+    has_vocabulary = config.head.kind in ("next_token", "masked_token")
+    roles["head"] = Role.VOCABULARY_OUT if has_vocabulary else Role.WHOLE
+    stages: tuple[tuple[str, ...], ...] = (
+        ("stems",),
+        *((block,) for block in blocks),
+        ("trunk.norm", "head"),
+    )
+    if config.head.kind == "contrastive":  # the trunk runs twice, once for each side
+        stages = (tuple(name for stage in stages for name in stage),)
     return PlacementPlan(roles=roles, units=tuple(blocks), stages=stages, divisors=divisors)
 
 

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rsc.models.build import Model, build_model, real_positions
+from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
+from rsc.models.cross_entropy import IGNORED
+from rsc.models.heads import Want, positions_needed
+from rsc.models.stems import AudioStem, blank, flip_and_shift, log_mel, mel_filters, normalise
+
+TRUNK = TrunkConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, causal=False)
+VOICE = AudioConfig(sample_rate=8000, num_mels=20, stack=2)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def model_of(head: HeadConfig, **stems: Any) -> Model:
+    return build_model(ModelConfig(trunk=TRUNK, head=head, **stems), seed=2).eval()
+
+
+CLASSES = HeadConfig(kind="classes", labels=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("style", ["patch", "conv"])
+def test_image_positions_follow_the_picture(style: Any) -> None:
+    """Changing one corner changes that corner's position most; shapes are as the config says."""
+    image = ImageConfig(height=16, width=8, patch=4, style=style, conv_width=4)
+    model = model_of(CLASSES, image=image)
+    picture = torch.randint(
+        0, 256, (1, 16, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    changed = picture.clone()
+    changed[0, :4, :4] = 255 - changed[0, :4, :4]
+    before, after = model.embed({"image_BHWC": picture}), model.embed({"image_BHWC": changed})
+    assert before.shape == (1, image.num_positions, 16)
+    moved = (before - after).norm(dim=-1)[0]
+    if style == "patch":
+        assert moved[0] > 0
+        assert not moved[1:].any()
+    assert moved[:4].sum() > moved[4:].sum()
+
+
+def test_float_and_byte_images_are_the_same_picture() -> None:
+    model = model_of(CLASSES, image=ImageConfig(height=8, width=8))
+    picture = torch.randint(0, 256, (1, 8, 8, 3), dtype=torch.uint8)
+    floats = picture.float() / 255
+    torch.testing.assert_close(
+        model.embed({"image_BHWC": picture}), model.embed({"image_BHWC": floats}), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_augmentation_moves_pixels_but_invents_none() -> None:
+    torch.manual_seed(0)
+    picture = torch.arange(64.0).view(1, 1, 8, 8).expand(64, 1, 8, 8)
+    moved = flip_and_shift(picture, reach=2)
+    assert set(moved.unique().tolist()) <= set(range(64))
+    assert len({tuple(image.flatten().tolist()) for image in moved}) > 20
+    torch.manual_seed(0)
+    assert torch.equal(flip_and_shift(picture, reach=2), moved), "the seed decides"
+
+
+def test_log_mel_finds_the_tone() -> None:
+    filters = mel_filters(129, config=VOICE)
+    tone = torch.sin(2 * math.pi * 1000 * torch.arange(8000) / 8000)[None]
+    loudest = log_mel(tone, config=VOICE).mean(1).argmax()
+    assert loudest == filters[round(1000 / 4000 * 128)].argmax()
+
+
+def test_int16_and_float_sound_are_the_same_sound() -> None:
+    sound = (noise(1, 4000) * 3000).to(torch.int16)
+    torch.testing.assert_close(log_mel(sound, config=VOICE), log_mel(sound.float() / 32768, config=VOICE))
+
+
+def test_normalised_frames_ignore_loudness_and_padding() -> None:
+    sound = noise(1, 4000)
+    quiet = F.pad(sound * 0.1, (0, 3000))
+    count = torch.tensor([1 + 3900 // VOICE.hop])
+    loud_frames = normalise(log_mel(sound, config=VOICE), count_B=count)
+    quiet_frames = normalise(log_mel(quiet, config=VOICE), count_B=count)
+    torch.testing.assert_close(
+        loud_frames[:, : int(count) - 2], quiet_frames[:, : int(count) - 2], rtol=0.02, atol=0.02
+    )
+    assert not quiet_frames[:, int(count) :].any()
+
+
+@pytest.mark.parametrize("samples", [1, 79, 80, 81, 160, 4000])
+def test_positions_of_sound_equal_what_the_stem_gives(samples: int) -> None:
+    stem = AudioStem(VOICE, width=8)
+    given = stem(noise(1, samples), torch.tensor([samples])).shape[1]
+    assert given == int(AudioStem.positions(torch.tensor(samples), config=VOICE))
+
+
+def test_masking_hides_some_time_and_some_pitch_and_no_more() -> None:
+    torch.manual_seed(1)
+    frames = torch.ones(32, 100, 20)
+    hidden = blank(frames, count_B=torch.full((32,), 100)) == 0
+    assert 0 < hidden.float().mean() < 0.64
+    whole_frames, whole_filters = hidden.all(2).float().mean(), hidden.all(1).float().mean()
+    assert 0 < whole_frames <= 0.4
+    assert 0 < whole_filters <= 0.4
+
+
+def test_padding_changes_no_answer() -> None:
+    model = model_of(CLASSES, audio=VOICE, text=TextConfig())
+    sound, words = noise(2, 1600), torch.randint(0, 257, (2, 7), generator=torch.Generator().manual_seed(1))
+    batch = {"audio_BS": sound, "audio_length_B": torch.tensor([1600, 900]), "tokens_BL": words}
+    batch["text_length_B"] = torch.tensor([7, 4])
+    padded = batch | {"audio_BS": F.pad(sound, (0, 2000)), "tokens_BL": F.pad(words, (0, 5), value=9)}
+    short, long = model(batch, Want.LOGITS)["logits"], model(padded, Want.LOGITS)["logits"]
+    torch.testing.assert_close(short[0], long[0], rtol=1e-4, atol=1e-5)
+    alone = {k: v[1:] for k, v in batch.items()} | {"tokens_BL": words[1:, :4]}
+    torch.testing.assert_close(model(alone, Want.LOGITS)["logits"][0], short[1], rtol=1e-4, atol=1e-5)
+
+
+def test_three_stems_make_one_sequence_in_order() -> None:
+    image = ImageConfig(height=8, width=8, patch=4)
+    model = model_of(CLASSES, image=image, audio=VOICE, text=TextConfig())
+    batch = {
+        "image_BHWC": torch.zeros(2, 8, 8, 3, dtype=torch.uint8),
+        "image_present_B": torch.tensor([True, False]),
+        "audio_BS": noise(2, 800),
+        "audio_length_B": torch.tensor([800, 0]),
+        "tokens_BL": torch.ones(2, 3, dtype=torch.int64),
+        "text_length_B": torch.tensor([3, 1]),
+    }
+    real = real_positions(batch, config=model.config)
+    assert real is not None
+    num_sound = int(AudioStem.positions(torch.tensor(800), config=VOICE))
+    assert real.sum(1).tolist() == [4 + num_sound + 3, 1]
+    assert real[1].nonzero().flatten().tolist() == [4 + num_sound], "only its one token"
+    assert model.embed(batch).shape == (2, 4 + num_sound + 3, 16)
+    assert model(batch, Want.LOGITS)["logits"].isfinite().all()
+
+
+def images_and(**answers: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"image_BHWC": torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8), **answers}
+
+
+def test_class_loss_is_cross_entropy_of_what_counts() -> None:
+    model = model_of(CLASSES, image=ImageConfig(height=8, width=8))
+    batch = images_and(label_B=torch.tensor([0, 2, IGNORED, 1]))
+    logits, out = model(batch, Want.LOGITS)["logits"], model(batch)
+    expected = F.cross_entropy(logits[[0, 1, 3]], torch.tensor([0, 2, 1]), reduction="sum")
+    torch.testing.assert_close(out["total"], expected)
+    assert out["count"] == 3
+    assert out["correct"] == (logits.argmax(-1) == batch["label_B"]).sum()
+
+
+def test_balanced_classes_weigh_one_over_their_share() -> None:
+    head = CLASSES.model_copy(update={"balanced": True, "class_shares": (0.5, 0.25, 0.25)})
+    model = model_of(head, image=ImageConfig(height=8, width=8))
+    batch = images_and(label_B=torch.tensor([0, 0, 1, 2]))
+    losses = F.cross_entropy(model(batch, Want.LOGITS)["logits"], batch["label_B"], reduction="none")
+    weights = torch.tensor([2 / 3, 2 / 3, 4 / 3, 4 / 3])
+    torch.testing.assert_close(model(batch)["total"], (losses * weights).sum())
+
+
+def test_multi_label_loss_by_hand() -> None:
+    model = model_of(HeadConfig(kind="multi_label", labels=("a", "b")), image=ImageConfig(height=8, width=8))
+    batch = images_and(labels_BK=torch.tensor([[1, 0], [1, 1], [-1, -1], [0, 0]]))
+    logits, out = model(batch, Want.LOGITS)["logits"], model(batch)
+    wanted = batch["labels_BK"][[0, 1, 3]].float()
+    expected = F.binary_cross_entropy_with_logits(logits[[0, 1, 3]], wanted, reduction="none").mean(1).sum()
+    torch.testing.assert_close(out["total"], expected)
+    assert out["count"] == 3
+
+
+def test_ctc_loss_and_what_cannot_be_aligned() -> None:
+    model = model_of(HeadConfig(kind="ctc", labels=("one", "two")), audio=VOICE)
+    lengths = torch.tensor([1600, 1600, 240, 1600])
+    batch = {
+        "audio_BS": noise(4, 1600),
+        "audio_length_B": lengths,
+        "symbols_BU": torch.tensor([[1, 2, 2], [1, 0, 0], [1, 1, 0], [0, 0, 0]]),
+        "symbol_count_B": torch.tensor([3, 1, 2, -1]),
+    }
+    answer, out = model(batch, Want.LOGITS), model(batch)
+    assert (
+        answer["lengths"].tolist() == AudioStem.positions(lengths, config=VOICE).tolist() == [11, 11, 2, 11]
+    )
+    assert (out["count"], out["unaligned"]) == (2, 1)
+    alone = F.ctc_loss(
+        answer["logits"][:2].log_softmax(-1).transpose(0, 1),
+        batch["symbols_BU"][:2],
+        answer["lengths"][:2],
+        torch.tensor([3, 1]),
+        reduction="none",
+    )
+    torch.testing.assert_close(out["total"], alone.sum())
+    out["total"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_positions_an_alignment_needs() -> None:
+    symbols = torch.tensor([[1, 2, 3], [1, 1, 1], [1, 1, 9], [0, 0, 0]])
+    assert positions_needed(symbols, torch.tensor([3, 3, 2, 0])).tolist() == [3, 5, 3, 0]
+
+
+def test_contrastive_learns_pairs_not_features() -> None:
+    """Loss starts at log(batch); a swap of two texts swaps two rows of similarities."""
+    model = model_of(HeadConfig(kind="contrastive"), image=ImageConfig(height=8, width=8), text=TextConfig())
+    words = torch.randint(0, 257, (4, 5), generator=torch.Generator().manual_seed(1))
+    batch = images_and(tokens_BL=words, text_length_B=torch.full((4,), 5))
+    similarities = model(batch, Want.LOGITS)["logits"]
+    swapped = model(batch | {"tokens_BL": words[[1, 0, 2, 3]]}, Want.LOGITS)["logits"]
+    torch.testing.assert_close(swapped, similarities[[1, 0, 2, 3]], rtol=1e-4, atol=1e-4)
+    assert similarities.abs().max() <= 1 / 0.07 + 1e-3
+    assert model(batch)["count"] == 4
+
+
+@pytest.mark.parametrize(
+    ("head", "stems", "words"),
+    [
+        ({"kind": "classes"}, {"text": {}}, "needs `labels`"),
+        ({"kind": "classes", "labels": ("a", "a")}, {"text": {}}, "a name twice"),
+        ({"kind": "ctc", "labels": ("a", "b")}, {"text": {}}, "reads audio alone"),
+        ({"kind": "contrastive"}, {"text": {}}, "needs text and one other stem"),
+        ({"kind": "next_token"}, {"text": {}}, "needs trunk.causal = true"),
+        ({"kind": "next_token"}, {"image": {}}, "reads text alone"),
+        ({"kind": "masked_token"}, {"text": {"pad_to": 1}}, "needs a padding row"),
+        ({"kind": "classes", "labels": ("a", "b"), "balanced": True}, {"text": {}}, "needs 2 class_shares"),
+        ({"kind": "classes", "labels": ("a", "b")}, {}, "no stem"),
+        ({"kind": "classes", "labels": ("a", "b")}, {"image": {"height": 30}}, "patch 4 does not divide 30"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_in_words(head: Any, stems: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ModelConfig.model_validate({"trunk": TRUNK.model_dump(), "head": head, **stems})
+
+
+def test_every_parameter_gets_a_first_value_and_a_gradient() -> None:
+    model = model_of(
+        CLASSES,
+        image=ImageConfig(height=8, width=8, style="conv", conv_width=4),
+        audio=VOICE,
+        text=TextConfig(),
+    )
+    batch = {
+        "image_BHWC": torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8),
+        "audio_BS": noise(2, 1600),
+        "audio_length_B": torch.tensor([1600, 800]),
+        "tokens_BL": torch.ones(2, 3, dtype=torch.int64),
+        "text_length_B": torch.tensor([3, 2]),
+        "label_B": torch.tensor([0, 1]),
+    }
+    model(batch)["total"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
