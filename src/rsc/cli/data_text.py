@@ -1,0 +1,303 @@
+"""What `rsc data` verbs print: a record for programs, and the same as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rsc.cli.output import table
+from rsc.clock import timestamp
+from rsc.ingest.importer import ImportResult
+from rsc.ingest.look import Excerpt
+from rsc.release.decision import DataFacts
+from rsc.review.approval import Approval, ReviewState
+from rsc.review.policy import Policy
+from rsc.review.report import ReviewReport
+from rsc.store.dataset import Dataset
+from rsc.store.verify import VerifyReport
+from rsc.units import format_bytes, format_seconds
+
+SINGLE_PERSON = "single-person mode: whoever imported this data may approve it alone"
+
+
+def import_record(result: ImportResult) -> dict[str, Any]:
+    return {
+        "data": result.ref.name,
+        "version": result.ref.version,
+        "root_hash": result.ref.root_hash,
+        "records": result.num_read,
+        "splits": result.splits,
+        "fields": result.fields,
+        "findings": result.report.findings,
+        "by_type": result.report.by_type(),
+        "dropped": result.report.records_dropped,
+        "quarantined": {"reasons": result.bad, "places": list(result.bad_places)},
+        "notes": result.notes,
+        "source_bytes": result.source_bytes,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def import_text(result: ImportResult, *, policy: Policy) -> str:
+    """What became of the source, in a few lines."""
+    ref, rate = result.ref, result.source_bytes / max(result.seconds, 1e-9)
+    splits = ", ".join(f"{count:,} {split}" for split, count in result.splits.items())
+    lines = [
+        f"{ref.name} version {ref.version}: {result.num_read:,} records read, stored as {splits}",
+        f"fields: {', '.join(f'{name} ({kind})' for name, kind in result.fields.items())}",
+        f"found: {_counts(result.report.by_type()) or 'nothing of what is looked for'}",
+        *(f"note: {count:,} x {note}" for note, count in result.notes.items()),
+        *_bad_lines(result),
+        f"{format_bytes(result.source_bytes)} in {format_seconds(result.seconds)} ({format_bytes(rate)}/s)",
+    ]
+    if "text" not in result.fields and any(kind == "string" for kind in result.fields.values()):
+        lines.append("no field is called text: --text-field NAME says which one a language model reads")
+    if policy.single_person:
+        lines.append(SINGLE_PERSON)
+    return "\n".join(lines)
+
+
+def version_record(dataset: Dataset) -> dict[str, Any]:
+    return {"data": dataset.name, "version": dataset.version, "root_hash": dataset.root_hash}
+
+
+def state_record(dataset: Dataset, facts: DataFacts) -> dict[str, Any]:
+    """A version and where its review stands."""
+    samples = {name: split.num_samples for name, split in dataset.splits.items()}
+    return {
+        **version_record(dataset),
+        "state": facts.review.state,
+        "reason": facts.review.reason,
+        "approvers": list(facts.review.approvers),
+        "approved_until": facts.review.expires,
+        "single_person": facts.review.single_person,
+        "author": dataset.facts.get("author"),
+        "created": timestamp(dataset.created),
+        "kept_until": timestamp(facts.retained_until),
+        "samples": samples,
+        "size_bytes": sum(split.size_bytes for split in dataset.splits.values()),
+    }
+
+
+def report_record(report: ReviewReport) -> dict[str, Any]:
+    return {
+        "records": report.records,
+        "characters": report.characters,
+        "dropped": report.records_dropped,
+        "findings": report.findings,
+        "by_type": report.by_type(),
+        "by_field": report.counts,
+        "media": report.media,
+        "looked_for": list(report.looked_for),
+        "not_looked_for": list(report.not_looked_for),
+        "notes": list(report.notes),
+        "rules": report.rules,
+    }
+
+
+def excerpt_record(item: Excerpt) -> dict[str, Any]:
+    finding = item.finding
+    return {
+        "type": finding.type,
+        "rule": finding.rule,
+        "action": finding.action,
+        "field": finding.field,
+        "record": finding.record,
+        "context": item.context,
+    }
+
+
+def review_text(record: Mapping[str, Any]) -> str:
+    """The whole review for a person, most important first."""
+    report = record["report"]
+    lines = [
+        _state_line(record),
+        _report_line(report),
+        *_section(
+            "found, by field and type",
+            [table(_found_rows(report["by_field"]), header=("field", "type", "action", "count"))],
+        ),
+    ]
+    if "score" in record:
+        lines += _section("against the truth", [_score_table(record["score"])])
+    lines += _section(
+        "in context (what matched is replaced or masked)", list(map(_sample_line, record["samples"]))
+    )
+    lines += _section("the policy", [f"  {line}" for line in policy_lines(record)])
+    lines += _section("notes", [f"  {note}" for note in report["notes"]])
+    lines += ["", f"NOT looked for: {'; '.join(report['not_looked_for'])}"]
+    return "\n".join(lines)
+
+
+def policy_lines(record: Mapping[str, Any]) -> list[str]:
+    remarks = [f"{remark['level']}: {remark['field']}: {remark['sentence']}" for remark in record["remarks"]]
+    return [*record["policy"], *remarks]
+
+
+def ls_text(records: Sequence[Mapping[str, Any]]) -> str:
+    if not records:
+        return "no data sets yet"
+    rows = [
+        (
+            record["data"],
+            f"v{record['version']}",
+            record["state"].replace("_", " ") + (" (single person)" if record["single_person"] else ""),
+            f"{_data_samples(record['samples']):,}",
+            format_bytes(record["size_bytes"]),
+            record["kept_until"][:10],
+        )
+        for record in records
+    ]
+    return table(rows, header=("data set", "version", "review", "samples", "stored", "kept until"))
+
+
+def show_record(dataset: Dataset, facts: DataFacts) -> dict[str, Any]:
+    """Everything public about a version."""
+    envelope = dataset.envelope()
+    return {
+        **state_record(dataset, facts),
+        "splits": {
+            name: {
+                "samples": split.num_samples,
+                "shards": split.num_shards,
+                "frames": split.num_frames,
+                "size_bytes": split.size_bytes,
+                "fields": split.schema.to_dict(),
+            }
+            for name, split in dataset.splits.items()
+        },
+        "key": {
+            "provider": envelope.provider,
+            "kek_id": envelope.kek_id,
+            "created": timestamp(envelope.created),
+        },
+        "facts": dataset.facts,
+    }
+
+
+def show_text(record: Mapping[str, Any]) -> str:
+    splits = [
+        (
+            name,
+            f"{split['samples']:,}",
+            split["shards"],
+            format_bytes(split["size_bytes"]),
+            _fields(split["fields"]),
+        )
+        for name, split in record["splits"].items()
+    ]
+    facts, key = record["facts"], record["key"]
+    source = facts.get("source", {})
+    lines = [
+        _state_line(record),
+        f"imported {record['created']} by {record['author']}, kept until {record['kept_until']}",
+        f"source: {source.get('name')} ({source.get('kind')}, {format_bytes(source.get('size_bytes', 0))})",
+        f"key: {key['kek_id']} ({key['provider']})",
+        f"root: {record['root_hash']}",
+        *_section("splits", [table(splits, header=("split", "samples", "shards", "stored", "fields"))]),
+        *_section("notes", [f"  {count:,} x {note}" for note, count in facts.get("notes", {}).items()]),
+    ]
+    return "\n".join(lines)
+
+
+def verify_record(dataset: Dataset, report: VerifyReport) -> dict[str, Any]:
+    return {
+        **version_record(dataset),
+        "is_good": report.is_good,
+        "shards": report.num_shards,
+        "size_bytes": report.size_bytes,
+        "frames_authenticated": report.frames_authenticated,
+        "problems": [
+            {"path": problem.path, "outcome": problem.outcome, "message": problem.message}
+            for problem in report.problems
+        ],
+    }
+
+
+def verify_text(record: Mapping[str, Any]) -> str:
+    verdict = "is what its root says" if record["is_good"] else "is NOT what its root says"
+    frames = f"{record['frames_authenticated']} frames authenticated"
+    what = f"{record['shards']} shards, {format_bytes(record['size_bytes'])}, {frames}"
+    head = f"{record['data']} version {record['version']} {verdict}: {what}"
+    return "\n".join([head, *(f"  {p['path']}: {p['outcome']}: {p['message']}" for p in record["problems"])])
+
+
+def verdict_text(signed: Approval, *, dataset: Dataset, state: ReviewState) -> str:
+    done = {"approve": "approved", "reject": "rejected"}[signed.verdict]
+    lines = [
+        f"{signed.approver} {done} {dataset.name} version {dataset.version} (root {dataset.root_hash[:16]})",
+        f"state: {state.state.replace('_', ' ')}, {state.reason}",
+    ]
+    if state.expires:
+        lines.append(f"the approval counts until {state.expires}")
+    if state.single_person:
+        lines.append(SINGLE_PERSON)
+    return "\n".join(lines)
+
+
+def _state_line(record: Mapping[str, Any]) -> str:
+    single = f" [{SINGLE_PERSON}]" if record["single_person"] else ""
+    state = record["state"].replace("_", " ")
+    return f"{record['data']} version {record['version']}: {state}, {record['reason']}{single}"
+
+
+def _report_line(report: Mapping[str, Any]) -> str:
+    read = f"{report['records']:,} records, {report['characters']:,} characters scanned"
+    return f"{read}, {report['findings']:,} findings, {report['dropped']:,} records dropped"
+
+
+def _sample_line(item: Mapping[str, Any]) -> str:
+    return f"  {item['type']:<15} record {item['record']}, {item['field']}: {item['context']}"
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return ["", f"{title}:", *lines] if any(lines) else []
+
+
+def _found_rows(by_field: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[tuple[str, str, str, str]]:
+    rows = [
+        (field, kind, action, count)
+        for field, kinds in by_field.items()
+        for kind, actions in kinds.items()
+        for action, count in actions.items()
+    ]
+    return [(*row[:3], f"{row[3]:,}") for row in sorted(rows, key=lambda row: -row[3])]
+
+
+def _score_table(score: Mapping[str, Any]) -> str:
+    rows = [
+        (name, _rate(rates["recall"]), _rate(rates["typed"]), _rate(rates["precision"]))
+        for name, rates in {**score["types"], "all": score["overall"]}.items()
+    ]
+    return table(rows, header=("type", "recall", "as the right type", "precision"))
+
+
+def _rate(rate: Mapping[str, Any]) -> str:
+    if rate["value"] is None:
+        return "-"
+    return f"{rate['value']:.3f} ({rate['low']:.3f}-{rate['high']:.3f}, n={rate['total']})"
+
+
+def _bad_lines(result: ImportResult) -> Iterator[str]:
+    if result.bad:
+        places = ", ".join(result.bad_places[:5]) + (", ..." if sum(result.bad.values()) > 5 else "")
+        yield f"quarantined (encrypted, split quarantine): {_counts(result.bad)}; {places}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} x {name}" for name, count in counts.items())
+
+
+def _fields(fields: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(f"{field['name']}:{_kind(field)}" for field in fields)
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    if field["kind"] in ("string", "bytes"):
+        return str(field["kind"])
+    shape = "x".join(map(str, field["shape"]))
+    return f"{field['dtype']}[{shape}]" if shape else str(field["dtype"])
+
+
+def _data_samples(samples: Mapping[str, int]) -> int:
+    return sum(count for split, count in samples.items() if split not in ("findings", "quarantine"))

@@ -1,0 +1,164 @@
+"""What a reviewer sees of a version: findings in context, with whatever matched masked.
+
+Not covered: what the gate did not find stands in the context as it is; that is what a reviewer is for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rsc.ingest.writing import FINDINGS_SPLIT, QUARANTINE_SPLIT
+from rsc.review.findings import Finding
+from rsc.review.redact import mask
+from rsc.store.dataset import Dataset
+from rsc.store.schema import Columns, Ragged, decode_frame
+from rsc.store.secret import SecretKey
+from rsc.store.splits import SplitReader
+
+_CONTEXT_CHARS = 48  # on each side: a line of a terminal holds both
+
+
+@dataclass(frozen=True)
+class StoredFinding:
+    """A row of the split `findings`."""
+
+    record: int
+    split: str
+    sample: int
+    field: str
+    type: str
+    rule: str
+    action: str
+    start: int
+    end: int
+    redacted_start: int
+    redacted_end: int
+    subject: str
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """One finding in its redacted surroundings."""
+
+    finding: StoredFinding
+    context: str
+
+
+@dataclass(frozen=True)
+class QuarantinedRecord:
+    record: int
+    place: str
+    reason: str
+    raw: bytes
+
+
+def read_findings(dataset: Dataset, *, key: SecretKey) -> Iterator[StoredFinding]:
+    """All findings in source order, one frame in memory."""
+    yield from (StoredFinding(**row) for row in _rows(dataset, FINDINGS_SPLIT, key=key))
+
+
+def read_quarantine(dataset: Dataset, *, key: SecretKey) -> Iterator[QuarantinedRecord]:
+    """Records that could not be read, with their bytes."""
+    yield from (QuarantinedRecord(**row) for row in _rows(dataset, QUARANTINE_SPLIT, key=key))
+
+
+def excerpts(dataset: Dataset, *, key: SecretKey, per_type: int) -> list[Excerpt]:
+    """Up to `per_type` findings of each type whose record was kept, with context."""
+    chosen: dict[str, list[StoredFinding]] = defaultdict(list)
+    of_sample: dict[tuple[str, int, str], list[StoredFinding]] = defaultdict(list)
+    for finding in read_findings(dataset, key=key):
+        place = (finding.split, finding.sample, finding.field)
+        if finding.split and len(chosen[finding.type]) < per_type:
+            chosen[finding.type].append(finding)
+            of_sample[place].append(finding)
+        elif place in of_sample:
+            of_sample[place].append(finding)
+    wanted = [finding for findings in chosen.values() for finding in findings]
+    texts = _texts(dataset, wanted, key=key)
+    return [
+        Excerpt(finding, _context(texts[_place(finding)], finding, others=of_sample[_place(finding)]))
+        for finding in wanted
+    ]
+
+
+def findings_by_record(findings: Iterator[StoredFinding], *, field: str) -> Mapping[int, list[Finding]]:
+    """Findings of one field by source record, in the scanner's own terms."""
+    found: dict[int, list[Finding]] = defaultdict(list)
+    for item in findings:
+        if item.field == field:
+            found[item.record].append(Finding(item.type, item.start, item.end, item.rule))
+    return found
+
+
+def read_sample(reader: SplitReader, sample: int) -> dict[str, Any]:
+    """Fields of one sample of a split: str for strings, bytes for bytes, arrays for the rest."""
+    place = reader.locate(sample)
+    shard = reader.open_shard(place.shard)
+    try:
+        firsts = shard.frames["first_sample"]
+        frame = int(np.searchsorted(firsts, place.sample_in_shard, side="right")) - 1
+        count = int(shard.frames["num_samples"][frame])
+        columns = decode_frame(reader.schema, shard.read_frame(frame), count)
+    finally:
+        shard.close()
+    kinds = {item.name: item.kind for item in reader.schema.fields}
+    row = place.sample_in_shard - int(firsts[frame])
+    return {name: _value(column, row, kind=kinds[name]) for name, column in columns.items()}
+
+
+def _place(finding: StoredFinding) -> tuple[str, int, str]:
+    return finding.split, finding.sample, finding.field
+
+
+def _texts(
+    dataset: Dataset, findings: Sequence[StoredFinding], *, key: SecretKey
+) -> dict[tuple[str, int, str], str]:
+    texts: dict[tuple[str, int, str], str] = {}
+    for split in sorted({finding.split for finding in findings}):
+        reader = dataset.split(split, key=key)
+        for finding in findings:
+            if finding.split == split and _place(finding) not in texts:
+                texts[_place(finding)] = read_sample(reader, finding.sample)[finding.field]
+        reader.close()
+    return texts
+
+
+def _context(text: str, finding: StoredFinding, *, others: Sequence[StoredFinding]) -> str:
+    """The surroundings on one line. What the policy lets stay is masked here all the same."""
+    for other in others:
+        if other.action == "allow":
+            start, end = other.redacted_start, other.redacted_end
+            text = text[:start] + mask(text[start:end]) + text[end:]
+    start = max(0, finding.redacted_start - _CONTEXT_CHARS)
+    end = finding.redacted_end + _CONTEXT_CHARS
+    excerpt = " ".join(text[start:end].split())
+    return f"{'...' if start else ''}{excerpt}{'...' if end < len(text) else ''}"
+
+
+def _rows(dataset: Dataset, split: str, *, key: SecretKey) -> Iterator[dict[str, Any]]:
+    reader = dataset.split(split, key=key)
+    kinds = {item.name: item.kind for item in reader.schema.fields}
+    try:
+        for columns in reader.iterate():
+            yield from _frame_rows(columns, kinds=kinds)
+    finally:
+        reader.close()
+
+
+def _frame_rows(columns: Columns, *, kinds: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    for row in range(len(next(iter(columns.values())))):
+        yield {name: _value(column, row, kind=kinds[name]) for name, column in columns.items()}
+
+
+def _value(column: np.ndarray | Ragged, row: int, *, kind: str) -> Any:
+    item = column[row]
+    if kind == "string":
+        return bytes(item).decode(errors="replace")
+    if kind == "bytes":
+        return bytes(item)
+    return item.item() if item.ndim == 0 else item.copy()

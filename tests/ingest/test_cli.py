@@ -1,0 +1,131 @@
+"""`rsc data` as a user types it: exit codes, JSON on stdout, words on stderr."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsc.cli.main import run
+
+Rsc = Callable[..., Any]
+
+
+@pytest.fixture
+def rsc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rsc:
+    """Runs a command line in this process; returns (JSON of stdout or its text, text of stderr)."""
+    monkeypatch.setenv("RSC_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOGNAME", "ada")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, expect: int = 0) -> tuple[Any, str]:
+        code = run(list(arguments))
+        told = capsys.readouterr()
+        assert code == expect, told.err
+        return (json.loads(told.out) if "--json" in arguments and told.out else told.out), told.err
+
+    return call
+
+
+@pytest.fixture
+def posts(rsc: Rsc, tmp_path: Path) -> Path:
+    rsc("data", "plant", "posts.jsonl", "--records", "200", "--seed", "1", "--truth", "truth.jsonl")
+    return tmp_path / "posts.jsonl"
+
+
+def test_from_a_file_to_an_approved_data_set(rsc: Rsc, posts: Path) -> None:
+    imported, told = rsc("data", "import", "posts.jsonl", "--json")
+    assert (imported["data"], imported["version"], imported["records"]) == ("posts", 1, 200)
+    assert "single-person mode" in told
+    assert "rsc data approve posts" in told
+    review, _ = rsc("data", "review", "posts", "--truth", "truth.jsonl", "--json")
+    assert review["state"] == "in_review"
+    assert review["single_person"] is True
+    assert 0.8 < review["score"]["recall"] <= 1
+    assert 0.8 < review["score"]["precision"] <= 1
+    assert review["report"]["by_type"] == imported["by_type"]
+    assert all("[" in sample["context"] for sample in review["samples"])
+    assert "names of persons" in review["report"]["not_looked_for"]
+    _, told = rsc("data", "approve", "posts", "--note", "looked at it")
+    assert "state: approved, signed by ada" in told
+    listed, _ = rsc("data", "ls", "--json")
+    assert [(item["data"], item["state"]) for item in listed["data"]] == [("posts", "approved")]
+    _, told = rsc("data", "reject", "posts", "--note", "looked again")
+    assert "state: rejected" in told
+    rsc("data", "review", "posts", expect=3)
+
+
+def test_texts_for_people_name_what_matters(rsc: Rsc, posts: Path) -> None:
+    rsc("data", "import", "posts.jsonl")
+    out, _ = rsc("data", "review", "posts", "--truth", "truth.jsonl")
+    for words in (
+        "in review",
+        "found, by field and type",
+        "against the truth",
+        "in context",
+        "NOT looked for",
+    ):
+        assert words in out
+    out, _ = rsc("data", "show", "posts")
+    assert "train" in out
+    assert "data/posts/" in out
+    out, _ = rsc("data", "policy", "posts")
+    assert "is kept for" in out
+    out, _ = rsc("data", "ls")
+    assert "in review (single person)" in out
+
+
+def test_verify_finds_a_changed_byte(rsc: Rsc, posts: Path, tmp_path: Path) -> None:
+    rsc("data", "import", "posts.jsonl")
+    good, _ = rsc("data", "verify", "posts", "--with-key", "--json")
+    assert good["is_good"]
+    assert good["frames_authenticated"] >= 3
+    shard = next((tmp_path / "home/data/posts/v0001/train").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.chmod(0o600)
+    shard.write_bytes(data)
+    bad, _ = rsc("data", "verify", "posts", "--json", expect=1)
+    assert bad["problems"][0]["outcome"] == "frame"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("missing.jsonl",), 2, "does not exist"),
+        (("posts.jsonl", "--name", "a/b"), 2, "a/b"),
+        (("posts.jsonl", "--holdout", "2"), 2, "holdout"),
+        (("posts.jsonl", "recods=lines"), 2, 'did you mean "records"?'),
+        (("posts.jsonl", "lines"), 2, "not key=value"),
+        (("posts.jsonl", "--policy", "none.toml"), 2, "cannot read the policy none.toml"),
+        (("posts.jsonl", "--text-field", "txt"), 2, "text"),
+        (("posts.jsonl", "scan=false"), 3, "--safeguard"),
+    ],
+)
+def test_bad_input(rsc: Rsc, posts: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
+    _, told = rsc("data", "import", *arguments, expect=code)
+    assert words in told
+    assert rsc("data", "ls", "--json")[0]["data"] == []
+
+
+def test_a_second_import_is_a_second_version(rsc: Rsc, posts: Path) -> None:
+    rsc("data", "import", "posts.jsonl")
+    again, _ = rsc("data", "import", "posts.jsonl", "--json")
+    assert again["version"] == 2
+
+
+def test_the_truth_of_other_records_is_refused(rsc: Rsc, posts: Path, tmp_path: Path) -> None:
+    rsc("data", "import", "posts.jsonl")
+    (tmp_path / "short.jsonl").write_text("".join((tmp_path / "truth.jsonl").open().readlines()[:5]))
+    _, told = rsc("data", "review", "posts", "--truth", "short.jsonl", expect=2)
+    assert "has 5 records, the source of posts had 200" in told
+
+
+def test_no_torch() -> None:
+    code = "import sys, rsc.cli.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
