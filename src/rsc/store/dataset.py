@@ -1,23 +1,12 @@
-"""Data set versions: write one that appears whole or not at all, open one by its root, check one.
-
-In a folder a version is built in `.staging-<hex>` and appears by one rename. In an object store a writer
-claims the next version number, puts its objects there, and `root.json` last and only if absent: a version
-without `root.json` does not exist for any reader.
-"""
+"""Data set versions: list them, open one by its root, read its splits, check it byte by byte."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import Any
 
-from rsc.clock import Clock, parse_timestamp, timestamp
-from rsc.errors import ConfigError, IntegrityError, ResourceError
+from rsc.clock import parse_timestamp
+from rsc.errors import ConfigError, IntegrityError
 from rsc.store.files import BulkStore, read_all
 from rsc.store.keys import Envelope
 from rsc.store.locations import Location, open_store
@@ -26,27 +15,20 @@ from rsc.store.root import (
     Root,
     SplitRecord,
     check_name,
+    is_review_name,
     review_path,
     root_hash,
     version_folder,
     version_number,
 )
-from rsc.store.schema import Columns, Schema
+from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
-from rsc.store.splits import SplitPlace, SplitReader, SplitWriter
+from rsc.store.splits import SplitPlace, SplitReader
+from rsc.store.staging import STAGING
 from rsc.store.verify import VerifyReport, verify_dataset
+from rsc.store.writer import DatasetRef, DatasetWriter
 
-FRAME_BYTES = 512 << 10  # 256 KiB to 1 MiB decrypt at 15 GB per CPU second; smaller and larger are slower
-SHARD_BYTES = 256 << 20
-STAGING = ".staging-"
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetRef:
-    name: str
-    version: int
-    version_id: str
-    root_hash: str
+__all__ = ["Dataset", "DatasetRef", "DatasetWriter", "SplitInfo", "list_datasets", "list_versions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,152 +39,6 @@ class SplitInfo:
     num_frames: int
     size_bytes: int
     merkle_root: str
-
-
-class DatasetWriter:
-    """Append columns to splits, then `commit`. As a context manager it aborts what was not committed."""
-
-    def __init__(
-        self,
-        store: BulkStore,
-        *,
-        folder: str,
-        name: str,
-        version_id: str,
-        writers: dict[str, SplitWriter],
-        envelope: Envelope,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._folder = folder
-        self._name = name
-        self._version_id = version_id
-        self._writers = writers
-        self._envelope = envelope
-        self._clock = clock
-        self._is_open = True
-
-    @classmethod
-    def create(
-        cls,
-        location: Location,
-        *,
-        name: str,
-        schemas: dict[str, Schema],
-        key: SecretKey,
-        envelope: Envelope,
-        clock: Clock,
-        frame_bytes: int = FRAME_BYTES,
-        shard_bytes: int = SHARD_BYTES,
-        random_bytes: Callable[[int], bytes] = os.urandom,
-    ) -> DatasetWriter:
-        """Start a version. `key` is the one in `envelope` and stays the caller's to close."""
-        store = open_store(location)
-        version_id = random_bytes(16).hex()
-        folder = _claim_folder(store, name=check_name(name), version_id=version_id)
-        writers: dict[str, SplitWriter] = {}
-        writer = cls(
-            store,
-            folder=folder,
-            name=name,
-            version_id=version_id,
-            writers=writers,
-            envelope=envelope,
-            clock=clock,
-        )
-        with writer._giving_up():
-            for split, schema in schemas.items():
-                place = SplitPlace(
-                    store, folder=folder, name=name, version_id=version_id, split=check_name(split)
-                )
-                writers[split] = SplitWriter(
-                    place,
-                    schema=schema,
-                    key=key,
-                    frame_bytes=frame_bytes,
-                    shard_bytes=shard_bytes,
-                    random_bytes=random_bytes,
-                )
-        return writer
-
-    def append(self, split: str, columns: Columns) -> None:
-        """Add samples to a split. Raises DataError where they do not fit its schema (nothing is added), and
-        ResourceError when the storage fails (then the whole version is given up)."""
-        try:
-            self._writers[split].append(columns)
-        except ResourceError:
-            self._give_up()
-            raise
-
-    def commit(self, *, policy: bytes, report: bytes, facts: dict[str, Any]) -> DatasetRef:
-        """Finish all splits and publish the version. After an error nothing of it is visible."""
-        with self._giving_up():
-            splits = {
-                split: SplitRecord.of(writer.schema, writer.finish())
-                for split, writer in self._writers.items()
-            }
-            root = Root(
-                name=self._name,
-                version_id=self._version_id,
-                created=timestamp(self._clock.now()),
-                splits=splits,
-                policy_sha256=hashlib.sha256(policy).hexdigest(),
-                report_sha256=hashlib.sha256(report).hexdigest(),
-                facts=facts,
-            ).to_bytes()
-            self._store.put(review_path(self._folder, "policy.toml"), policy)
-            self._store.put(review_path(self._folder, "report.json"), report)
-            self._store.put(f"{self._folder}/key.json", self._envelope.to_json().encode())
-            version = self._publish(root)
-        self._is_open = False
-        return DatasetRef(
-            name=self._name, version=version, version_id=self._version_id, root_hash=root_hash(root)
-        )
-
-    def abort(self) -> None:
-        """Remove everything written. Safe after a failure and after `commit` (then it does nothing)."""
-        if not self._is_open:
-            return
-        self._is_open = False
-        for writer in self._writers.values():
-            writer.discard()
-        self._store.delete_folder(self._folder)
-
-    def __enter__(self) -> DatasetWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
-
-    @contextmanager
-    def _giving_up(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._give_up()
-            raise
-
-    def _give_up(self) -> None:
-        """Abort while another error is on its way."""
-        with suppress(ResourceError):
-            self.abort()
-
-    def _publish(self, root: bytes) -> int:
-        """Make the version visible; returns its number."""
-        root_path = f"{self._folder}/root.json"
-        if not self._store.renames_folders:
-            if not self._store.put_if_absent(root_path, root):
-                raise ResourceError(f"{root_path} appeared while this version was written")
-            version = version_number(self._folder.rpartition("/")[2])
-            assert version is not None, "object stores write straight into a claimed version"
-            return version
-        self._store.put(root_path, root)
-        version = _last_claimed(self._store, self._name) + 1
-        while not self._store.publish(self._folder, version_folder(self._name, version)):
-            version += 1
-        return version
 
 
 class Dataset:
@@ -274,7 +110,8 @@ class Dataset:
     def list_review(self) -> list[str]:
         """Names that `read_review` takes, sorted."""
         start = f"{self.folder}/review/"
-        return sorted(path.removeprefix(start) for path in self.store.walk(start.rstrip("/")))
+        names = (path.removeprefix(start) for path in self.store.walk(start.rstrip("/")))
+        return sorted(name for name in names if is_review_name(name))
 
     def place(self, split: str) -> SplitPlace:
         """Raises ConfigError for a split that the version does not have."""
@@ -332,20 +169,6 @@ def list_datasets(location: Location) -> list[tuple[str, list[int]]]:
     store = open_store(location)
     found = [(name, list_versions(store, name)) for name in store.children("") if _is_name(name)]
     return [(name, versions) for name, versions in found if versions]
-
-
-def _claim_folder(store: BulkStore, *, name: str, version_id: str) -> str:
-    """Where a new version is built: a staging folder, or, where nothing can be renamed, a claimed number."""
-    if store.renames_folders:
-        return f"{name}/{STAGING}{version_id}"
-    version = _last_claimed(store, name) + 1
-    while not store.put_if_absent(f"{version_folder(name, version)}/claim", version_id.encode()):
-        version += 1
-    return version_folder(name, version)
-
-
-def _last_claimed(store: BulkStore, name: str) -> int:
-    return max((version_number(child) or 0 for child in store.children(name)), default=0)
 
 
 def _split_info(split: SplitRecord) -> SplitInfo:

@@ -67,11 +67,11 @@ class BulkStore(Protocol):
         ...
 
     def walk(self, folder: str) -> Iterator[str]:
-        """Every file below a folder, as paths; nothing where it does not exist."""
+        """Every file below a folder, as paths; what a killed writer left half-written is among them."""
         ...
 
     def children(self, folder: str) -> list[str]:
-        """Names directly in a folder, files and folders, sorted."""
+        """Names of the files and folders directly in a folder, sorted."""
         ...
 
     def delete(self, path: str) -> None:

@@ -108,7 +108,7 @@ class LocalStore:
 
     def walk(self, folder: str) -> Iterator[str]:
         for path in sorted((self.root / folder).rglob("*")):
-            if path.is_file() and not path.name.startswith(_TEMPORARY):
+            if path.is_file():
                 yield path.relative_to(self.root).as_posix()
 
     def children(self, folder: str) -> list[str]:
@@ -131,7 +131,6 @@ class LocalStore:
     def publish(self, staging: str, target: str) -> bool:
         source, goal = self.root / staging, self.root / target
         with _resource_errors(goal):
-            self._disk.sync_folder(source)
             try:
                 self._disk.rename(source, goal)
             except OSError as error:

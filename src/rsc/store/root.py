@@ -133,9 +133,14 @@ def version_number(folder_name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def is_review_name(name: str) -> bool:
+    """Whether `review_path` takes it; a half-written file never does."""
+    return _REVIEW_NAME.fullmatch(name) is not None
+
+
 def review_path(folder: str, name: str) -> str:
     """Raises ConfigError for a name that could leave the review folder."""
-    if _REVIEW_NAME.fullmatch(name) is None:
+    if not is_review_name(name):
         raise ConfigError(
             f"{name!r} is not a file of a review", hint="such as report.json or approvals/ada.json"
         )

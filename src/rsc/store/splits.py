@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import IntegrityError
-from rsc.store.container import ContainerReader, ContainerWriter
+from rsc.store.container import ContainerReader, ContainerRecord, ContainerWriter
 from rsc.store.files import BulkFile, BulkStore
 from rsc.store.manifest import ManifestReader, ManifestTotals, ManifestWriter, ShardRecord
 from rsc.store.root import manifest_path, shard_context, shard_path
@@ -102,11 +102,25 @@ class SplitWriter:
             self._write_frame(slice_columns(columns, start, stop))
             start, written = stop, int(ends[stop - 1]) if stop else 0
 
-    def finish(self) -> ManifestTotals:
-        """Write what is left and the manifest; everything is durable on return."""
+    def flush(self) -> int:
+        """End the current frame and shard, durably; returns the number of shards."""
         if self._pending:
             self._write_frame(None)
         self._end_shard()
+        return self._num_shards
+
+    def adopt(self, num_shards: int) -> None:
+        """Take the first shards, written before an interruption, as they are.
+
+        Raises IntegrityError where one is not whole or was not written with this key for this place.
+        """
+        for shard in range(num_shards):
+            self._manifest.add(self._record_of(shard))
+        self._num_shards = num_shards
+
+    def finish(self) -> ManifestTotals:
+        """Write what is left and the manifest; everything is durable on return."""
+        self.flush()
         totals = self._manifest.finish()
         self._manifest_file.commit()
         return totals
@@ -145,6 +159,21 @@ class SplitWriter:
                 random_bytes=self._random_bytes,
             )
         return self._shard
+
+    def _record_of(self, shard: int) -> ContainerRecord:
+        path = self._place.shard_path(shard)
+        try:
+            source = self._place.store.open(path)
+        except FileNotFoundError:
+            raise IntegrityError(f"{path} is missing", outcome="truncated", shard=shard) from None
+        reader = ContainerReader(source, key=self._key, context=self._place.shard_context(shard))
+        reader.close()
+        return ContainerRecord(
+            digest=reader.tail.digest,
+            size_bytes=reader.tail.size_bytes,
+            num_frames=reader.num_frames,
+            num_samples=reader.num_samples,
+        )
 
     def _end_shard(self) -> None:
         if self._shard is None or self._shard_file is None:

@@ -1,0 +1,137 @@
+"""Versions that are still being written: where they lie, what they wrote down, how they are found again.
+
+`progress.json` is put at each checkpoint of a writer: how many shards of each split are finished, and the
+caller's own position in its sources (public values only; it is not encrypted). A folder without it can
+only be removed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from rsc.errors import ConfigError, IntegrityError
+from rsc.store.files import BulkStore, read_all
+from rsc.store.keys import Envelope
+from rsc.store.locations import Location, open_store
+from rsc.store.root import check_name, shard_path, version_folder, version_number
+from rsc.store.schema import Schema
+
+STAGING = ".staging-"
+_FORMAT = "rsc-progress-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a checkpoint says: finished shards of each split, and the caller's position."""
+
+    schemas: dict[str, Schema]
+    num_shards: dict[str, int]
+    position: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        record = {
+            "format": _FORMAT,
+            "schemas": {split: schema.to_dict() for split, schema in self.schemas.items()},
+            "num_shards": self.num_shards,
+            "position": self.position,
+        }
+        return json.dumps(record).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Progress:
+        """Inverse of `to_bytes`. Raises IntegrityError (outcome `header`) for anything else."""
+        try:
+            record = json.loads(data)
+            if record["format"] != _FORMAT:
+                raise ValueError(record["format"])
+            schemas = {
+                check_name(split): Schema.from_dict(fields) for split, fields in record["schemas"].items()
+            }
+            num_shards = {split: int(record["num_shards"][split]) for split in schemas}
+            return cls(schemas=schemas, num_shards=num_shards, position=dict(record["position"]))
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError, RecursionError):
+            raise IntegrityError("progress.json is not a checkpoint of a writer", outcome="header") from None
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A version that was started and neither published nor removed."""
+
+    store: BulkStore
+    folder: str
+    name: str
+    version_id: str
+
+    def progress(self) -> Progress | None:
+        """The last checkpoint; None where there was none."""
+        try:
+            return Progress.from_bytes(read_all(self.store.open(self.progress_path)))
+        except FileNotFoundError:
+            return None
+
+    def envelope(self) -> Envelope:
+        """The wrapped key that it is written with. Raises IntegrityError when it was never put."""
+        try:
+            return Envelope.from_json(read_all(self.store.open(f"{self.folder}/key.json")))
+        except FileNotFoundError:
+            raise IntegrityError(f"{self.folder}/key.json is missing", outcome="no_key") from None
+
+    @property
+    def progress_path(self) -> str:
+        return f"{self.folder}/progress.json"
+
+    def remove_after(self, progress: Progress) -> None:
+        """Delete what was written after that checkpoint, files that were never completed included."""
+        kept = {f"{self.folder}/{name}" for name in ("key.json", "claim", "progress.json")}
+        for split, num_shards in progress.num_shards.items():
+            kept |= {shard_path(self.folder, split=split, shard=shard) for shard in range(num_shards)}
+        for path in list(self.store.walk(self.folder)):
+            if path not in kept:
+                self.store.delete(path)
+
+    def remove(self) -> None:
+        """Delete everything that was written."""
+        self.store.delete_folder(self.folder)
+
+
+def claim(store: BulkStore, *, name: str, version_id: str) -> Unfinished:
+    """Begin a version: a staging folder, or, where nothing can be renamed, the next number."""
+    if store.renames_folders:
+        return Unfinished(store, folder=f"{name}/{STAGING}{version_id}", name=name, version_id=version_id)
+    version = last_claimed(store, name) + 1
+    while not store.put_if_absent(f"{version_folder(name, version)}/claim", version_id.encode()):
+        version += 1
+    return Unfinished(store, folder=version_folder(name, version), name=name, version_id=version_id)
+
+
+def last_claimed(store: BulkStore, name: str) -> int:
+    """The highest version number that is taken, finished or not; 0 for none."""
+    return max((version_number(child) or 0 for child in store.children(name)), default=0)
+
+
+def list_unfinished(location: Location, name: str) -> list[Unfinished]:
+    """Versions of a data set that were started and not finished.
+
+    One may be in the hands of a running writer: whoever resumes or removes it makes sure that none is.
+    """
+    store = open_store(location)
+    return [
+        unfinished
+        for child in store.children(check_name(name))
+        if (unfinished := _unfinished(store, name=name, child=child)) is not None
+    ]
+
+
+def _unfinished(store: BulkStore, *, name: str, child: str) -> Unfinished | None:
+    folder = f"{name}/{child}"
+    if child.startswith(STAGING):
+        return Unfinished(store, folder=folder, name=name, version_id=child.removeprefix(STAGING))
+    if version_number(child) is None or "root.json" in store.children(folder):
+        return None
+    try:
+        version_id = read_all(store.open(f"{folder}/claim")).decode()
+    except FileNotFoundError:
+        return None
+    return Unfinished(store, folder=folder, name=name, version_id=version_id)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rsc.errors import ConfigError, IntegrityError, ResourceError
+from rsc.store.files import BulkStore, read_all
+from rsc.store.local import LocalReader, LocalStore, MappedReader
+from rsc.store.locations import open_store
+from rsc.store.objects import ObjectStore
+from tests.store.faulty_disk import FaultyDisk, Killed
+
+
+@pytest.fixture(params=["folder", "mapped", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> BulkStore:
+    if request.param == "memory":
+        return open_store("memory://")
+    return LocalStore(tmp_path, mapped=request.param == "mapped")
+
+
+def test_names_bytes_and_deletion(store: BulkStore) -> None:
+    for path in ("a/x", "a/b/y", "z", "a/b/empty"):
+        store.put(path, path.encode() * (path != "a/b/empty"))
+    assert [read_all(store.open(path)) for path in ("a/x", "z", "a/b/empty")] == [b"a/x", b"z", b""]
+    assert sorted(store.walk("a")) == ["a/b/empty", "a/b/y", "a/x"]
+    assert list(store.walk("nothing")) == []
+    assert store.children("") == ["a", "z"]
+    assert store.children("a") == ["b", "x"]
+    assert store.children("nothing") == []
+    store.put("z", b"new")
+    assert read_all(store.open("z")) == b"new"
+    store.delete("z")
+    store.delete("z")
+    store.delete_folder("a/b")
+    store.delete_folder("a/b")
+    assert list(store.walk("")) == ["a/x"]
+    with pytest.raises(FileNotFoundError):
+        store.open("z")
+
+
+def test_put_if_absent_is_decided_once(store: BulkStore) -> None:
+    assert store.put_if_absent("a/x", b"one")
+    assert not store.put_if_absent("a/x", b"two")
+    assert read_all(store.open("a/x")) == b"one"
+    assert list(store.walk("")) == ["a/x"]
+
+
+def test_a_file_is_invisible_until_commit(store: BulkStore) -> None:
+    file = store.create("a/x")
+    file.write(memoryview(b"hello "))
+    assert "x" not in store.children("a")
+    file.write(memoryview(b"world"))
+    file.commit()
+    file.discard()
+    assert read_all(store.open("a/x", size_bytes=11)) == b"hello world"
+    dropped = store.create("a/y")
+    dropped.write(memoryview(b"never"))
+    dropped.discard()
+    assert list(store.walk("")) == ["a/x"]
+
+
+def test_reading_past_the_end_is_truncated(store: BulkStore) -> None:
+    store.put("x", b"0123456789")
+    source = store.open("x")
+    assert source.size_bytes == 10
+    for offset, size in ((5, 6), (10, 1), (11, 1)):
+        with pytest.raises((IntegrityError, ResourceError)):
+            source.read_into(offset, bytearray(size))
+    if isinstance(source, MappedReader):
+        assert bytes(source.view(2, 3)) == b"234"
+        with pytest.raises(IntegrityError):
+            source.view(5, 6)
+    source.close()
+
+
+def test_a_failed_put_leaves_the_old_bytes_and_nothing_else(tmp_path: Path) -> None:
+    LocalStore(tmp_path).put("a/x", b"old")
+    disk = FaultyDisk()
+    LocalStore(tmp_path, disk=disk).put("a/x", b"old")
+    for call in range(disk.calls):
+        with pytest.raises((ResourceError, Killed)):
+            LocalStore(tmp_path, disk=FaultyDisk(fail_at=call, fault="kill")).put("a/x", b"new")
+        assert (tmp_path / "a" / "x").read_bytes() in (b"old", b"new")
+    LocalStore(tmp_path).put("a/x", b"old")
+    for path in (tmp_path / "a").glob(".part-*"):
+        path.unlink()
+    for call in range(3):  # create, write, sync need space
+        with pytest.raises(ResourceError, match="cannot write x"):
+            LocalStore(tmp_path, disk=FaultyDisk(fail_at=call, fault="full")).put("a/x", b"new")
+        assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
+        assert (tmp_path / "a" / "x").read_bytes() == b"old"
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    LocalStore(tmp_path / "new").put("a/x", b"")
+    assert (tmp_path / "new" / "a" / "x").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_an_unlinked_file_stays_readable(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"hello")
+    source = LocalReader(tmp_path / "x")
+    (tmp_path / "x").unlink()
+    assert read_all(source) == b"hello"
+
+
+def test_locations(tmp_path: Path) -> None:
+    for location in (tmp_path, str(tmp_path), f"file://{tmp_path}"):
+        opened = open_store(location)
+        assert isinstance(opened, LocalStore)
+        assert opened.root == tmp_path
+    store = open_store("memory://")
+    assert isinstance(store, ObjectStore)
+    assert open_store(store) is store
+    with pytest.raises(ConfigError, match="ftp"):
+        open_store("ftp://host/x")
