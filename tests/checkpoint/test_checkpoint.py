@@ -12,10 +12,11 @@ from torch import nn
 from rsc.checkpoint.format import folder_name
 from rsc.checkpoint.load import Checkpoint, Damaged, checkpoints, materialise, newest_good
 from rsc.checkpoint.meeting import lonely_meeting
-from rsc.checkpoint.pieces import Box, Piece, state_pieces
+from rsc.checkpoint.pieces import Piece, state_pieces
 from rsc.checkpoint.retention import finished, remove_leftovers, to_delete
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.errors import IntegrityError
+from rsc.parallel.boxes import Box
 from rsc.store.local import LocalStore, RealDisk
 from rsc.store.secret import SecretKey
 

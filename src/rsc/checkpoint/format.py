@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 
-from rsc.checkpoint.pieces import Box, Piece
+from rsc.checkpoint.pieces import Piece
 from rsc.errors import IntegrityError
+from rsc.parallel.boxes import Box
 
 FORMAT = "rsc-checkpoint/1"
 FRAME_BYTES = 1 << 20  # the store's largest frame: fewest tags per byte, still small beside a state

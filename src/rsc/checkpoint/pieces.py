@@ -1,7 +1,7 @@
-"""The state of a rank as named boxes: which part of which whole tensor lies here.
+"""The state of a rank as named pieces: which box of which whole tensor lies here, and who writes it.
 
-A box is (offset, shape) inside the whole tensor, so a checkpoint does not know the mesh that wrote it:
-any other mesh asks for its own boxes and copies what overlaps.
+A checkpoint does not know the mesh that wrote it: any other mesh asks for its own boxes and copies
+what overlaps.
 """
 
 from __future__ import annotations
@@ -12,32 +12,9 @@ from itertools import chain
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor
 
-
-@dataclass(frozen=True)
-class Box:
-    offset: tuple[int, ...]
-    shape: tuple[int, ...]
-
-    @property
-    def is_empty(self) -> bool:
-        return 0 in self.shape
-
-    def overlap(self, other: Box) -> Box | None:
-        """The common part, in whole-tensor coordinates. Scalars overlap always."""
-        low = tuple(map(max, self.offset, other.offset))
-        ends = zip(self.offset, self.shape, other.offset, other.shape, strict=True)
-        high = tuple(min(a + n, b + m) for a, n, b, m in ends)
-        if any(start >= stop for start, stop in zip(low, high, strict=True)):
-            return None
-        return Box(low, tuple(stop - start for start, stop in zip(low, high, strict=True)))
-
-    def within(self, outer: Box) -> tuple[slice, ...]:
-        """Index of this box in a tensor that holds `outer`."""
-        starts = [mine - theirs for mine, theirs in zip(self.offset, outer.offset, strict=True)]
-        return tuple(slice(start, start + n) for start, n in zip(starts, self.shape, strict=True))
+from rsc.parallel.boxes import Box, is_first_copy, local_box
 
 
 @dataclass(frozen=True)
@@ -64,43 +41,7 @@ def piece_of(name: str, tensor: torch.Tensor, *, is_writer: bool) -> Piece:
     local = tensor.to_local().detach()
     box = local_box(tensor)
     assert tuple(local.shape) == box.shape, f"{name}: {tuple(local.shape)} is not {box}"
-    return Piece(name, tuple(tensor.shape), box, local, is_ours=is_writer and _is_first_copy(tensor))
-
-
-def local_box(tensor: DTensor) -> Box:
-    """Where the local part lies. Each axis cuts what the axes before it left, as torch.chunk cuts.
-
-    FSDP wraps a weight that tensor parallelism cut already: DTensor marks it with a strided shard,
-    which is cut last although its axis comes first in the mesh.
-    """
-    offset, shape = [0] * tensor.ndim, list(tensor.shape)
-    for axis in _cutting_order(tensor):
-        dim: int = tensor.placements[axis].dim  # type: ignore[attr-defined]  # a shard, strided or not
-        count = tensor.device_mesh.size(axis)
-        chunk = -(-shape[dim] // count)
-        start = min(shape[dim], chunk * _coordinate(tensor.device_mesh, axis))
-        offset[dim] += start
-        shape[dim] = min(chunk, shape[dim] - start)
-    return Box(tuple(offset), tuple(shape))
-
-
-def _cutting_order(tensor: DTensor) -> list[int]:
-    cuts = [axis for axis, placement in enumerate(tensor.placements) if not isinstance(placement, Replicate)]
-    return sorted(cuts, key=lambda axis: (hasattr(tensor.placements[axis], "split_factor"), axis))
-
-
-def _is_first_copy(tensor: DTensor) -> bool:
-    return all(
-        _coordinate(tensor.device_mesh, axis) == 0
-        for axis, placement in enumerate(tensor.placements)
-        if isinstance(placement, Replicate)
-    )
-
-
-def _coordinate(mesh: DeviceMesh, axis: int) -> int:
-    coordinate = mesh.get_coordinate()
-    assert coordinate is not None, "this rank is not in the tensor's mesh"
-    return coordinate[axis]
+    return Piece(name, tuple(tensor.shape), box, local, is_ours=is_writer and is_first_copy(tensor))
 
 
 def model_tensors(modules: Iterable[nn.Module]) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""Which rank does what: degrees of the mesh axes, checked and chosen before any process starts. No torch here.
+"""Which rank does what: degrees of the mesh axes, checked and chosen before any process starts. No torch.
 
     world = dp_replicate x dp_shard x cp x tp x pp        rank order: tp varies fastest, pp slowest
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 from rsc.errors import ConfigError
 from rsc.parallel.config import ParallelConfig
@@ -132,10 +133,11 @@ def _fitting(layout: Layout, *, world: int) -> str:
             break
         other = rest // getattr(shrunk, axis)
         fitting = [d for d in range(getattr(shrunk, axis), 0, -1) if world % (d * other) == 0]
-        shrunk = replace(shrunk, **{axis: fitting[0] if fitting else 1})
-    degrees = {axis: getattr(shrunk, axis) for axis in ("dp_replicate", "cp", "tp", "pp")}
-    degrees["dp_shard"] = world // prod(degrees.values())
-    return " ".join(f"parallel.{axis}={degree}" for axis, degree in degrees.items())
+        degrees: dict[str, Any] = {axis: fitting[0] if fitting else 1}
+        shrunk = replace(shrunk, **degrees)
+    found = {axis: getattr(shrunk, axis) for axis in ("dp_replicate", "cp", "tp", "pp")}
+    found["dp_shard"] = world // prod(found.values())
+    return " ".join(f"parallel.{axis}={degree}" for axis, degree in found.items())
 
 
 def _check_model(layout: Layout, *, facts: ModelFacts) -> None:

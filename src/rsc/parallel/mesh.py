@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from rsc.parallel.layout import Layout
 
@@ -40,6 +41,28 @@ class Mesh:
     def place(self, name: str) -> int:
         """This rank's coordinate on an axis of the layout."""
         return self.layout.coordinates(self.rank)[name]
+
+    def is_writer(self, tensor: torch.Tensor) -> bool:
+        """Of the ranks that hold the same part and differ on axes this tensor knows nothing of: the first.
+
+        Pipeline ranks never hold the same weights, so `pp` does not count.
+        """
+        names = tensor.device_mesh.mesh_dim_names or () if isinstance(tensor, DTensor) else ()
+        known = {axis for name in names for axis in _COVERS[name]}
+        return all(self.place(axis) == 0 for axis in _WEIGHT_AXES if axis not in known)
+
+
+_WEIGHT_AXES = ("dp_replicate", "dp_shard", "cp", "tp")
+_COVERS = {
+    "pp": ("pp",),
+    "dp_replicate": ("dp_replicate",),
+    "fsdp": ("dp_shard", "cp"),
+    "tp": ("tp",),
+    "expert_replicate": ("dp_replicate",),
+    "expert_fsdp": ("dp_shard", "cp", "tp"),
+    "ep": ("dp_shard", "cp", "tp"),
+}
+"""Layout axes whose ranks a mesh axis tells apart. Expert axes come in pairs, so both cover all three."""
 
 
 def build_mesh(layout: Layout, *, rank: int, device: torch.device) -> Mesh:

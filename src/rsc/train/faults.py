@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsc.errors import ConfigError, DataError
+from rsc.store.local import RealDisk
 
 
 class FaultKind(enum.StrEnum):
@@ -108,9 +109,15 @@ class FaultInjector:
             case FaultKind.SIGTERM:
                 os.kill(os.getppid(), signal.SIGTERM)
 
-    def write_error(self) -> OSError | None:
-        """The error that the next checkpoint write must meet, once."""
-        if not self.fail_next_write:
-            return None
-        self.fail_next_write = False
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+class FaultDisk(RealDisk):
+    """The disk under checkpoints, full once when a `disk_full` fault has fired."""
+
+    def __init__(self, faults: FaultInjector) -> None:
+        self._faults = faults
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if self._faults.fail_next_write:
+            self._faults.fail_next_write = False
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(fd, data)

@@ -46,6 +46,9 @@ class RunRecord:
     """Last step that every rank finished, as the supervisor saw it."""
     loss: float | None = None
     restarts: int = 0
+    """Times the workers were started again after a failure."""
+    resumed_at: int = 0
+    """Step at which the last start of the workers began; 0 is the beginning."""
     reason: str = ""
     """Why the run is in its state, in one sentence; empty while all is well."""
     lineage: dict[str, Any] = field(default_factory=dict)

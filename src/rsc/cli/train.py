@@ -1,0 +1,62 @@
+"""`rsc train RECIPE [section.key=value ...]`: train on approved data."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from rsc.cli.output import JsonFlag, emit, next_commands, say
+from rsc.clock import SystemClock
+from rsc.config import Workspace
+from rsc.store.local_keys import LocalKeyProvider
+from rsc.train.controller import Controller
+from rsc.train.gate import WorkspaceGate
+from rsc.train.recipe import load_recipe
+from rsc.train.run import RunFolder
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A name from `rsc recipes ls`, or the path of a .toml file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value")] = None,
+    nproc: Annotated[int, typer.Option(help="Worker processes; 0 lets the recipe or the machine say.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a recipe on approved data."""
+    loaded = load_recipe(recipe, overrides=overrides or [])
+    run, code = controller().start(loaded, workers=nproc or None)
+    finish(run, code=code, as_json=as_json)
+
+
+def controller() -> Controller:
+    """The controller of the user's workspace, with the keys of its folder."""
+    workspace, clock = Workspace.from_environment(), SystemClock()
+    provider = LocalKeyProvider(workspace.keys, clock=clock)
+    gate = WorkspaceGate(workspace, provider=provider, clock=clock)
+    return Controller(workspace, gate=gate, clock=clock, say=say)
+
+
+def finish(run: RunFolder, *, code: int, as_json: bool) -> None:
+    """Print what became of a run, and the next commands; ends the process with the run's exit code."""
+    emit(summary(run), as_json=as_json, text="")
+    if code == 0:
+        next_commands(f"rsc eval {run.id}", f"rsc generate {run.id}", f"rsc runs export {run.id}")
+    else:
+        next_commands(f"rsc runs show {run.id}", f"rsc runs resume {run.id}", f"rsc runs logs {run.id}")
+    raise typer.Exit(code)
+
+
+def summary(run: RunFolder) -> dict[str, Any]:
+    """What `rsc train --json` and the quickstart read of a run."""
+    record = run.record()
+    return {
+        "run": run.id,
+        "path": str(run.path),
+        "state": record.state,
+        "step": record.step,
+        "steps": record.steps,
+        "loss": record.loss,
+        "restarts": record.restarts,
+        "resumed_at": record.resumed_at,
+        "reason": record.reason,
+    }

@@ -1,0 +1,195 @@
+"""`rsc train` itself: ask the gate, make the run, start the supervisor in the sandbox, tell what happens.
+
+No torch in this process: it starts in a fraction of a second, refuses before any worker exists, and
+holds the keys' agent while workers come and go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rsc.clock import Clock
+from rsc.cluster.launch.sandbox import Level, Wrapped, wrap
+from rsc.config import Resolved, Workspace, to_toml
+from rsc.errors import Interrupted, RequeueMe
+from rsc.loader.config import DataConfig
+from rsc.parallel.layout import Layout, choose_layout
+from rsc.train.follow import ProgressLine, Watched, forwarded_signals
+from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
+from rsc.train.run import RunFolder, RunState
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The gate's yes: what may be read, and what the lineage says about it."""
+
+    version: int
+    lineage: dict[str, Any]
+    isolation: Level
+
+
+class Gate(Protocol):
+    """The privacy gate as training sees it (train/gate.py; a fake in tests)."""
+
+    def admit(self, data: DataConfig) -> Admission:
+        """Raises GateRefused when this data may not be trained on."""
+        ...
+
+    def make_run_key(self, run: RunFolder) -> None:
+        """Make the key of the run's checkpoints; its envelope lies in the run's key.json."""
+        ...
+
+    def serve(self, socket: Path) -> AbstractContextManager[None]:
+        """Answer the workers' requests for keys while the context is open."""
+        ...
+
+
+@dataclass(frozen=True)
+class Controller:
+    workspace: Workspace
+    gate: Gate
+    clock: Clock
+    say: Callable[[str], None]
+
+    def start(self, loaded: LoadedRecipe, *, workers: int | None = None) -> tuple[RunFolder, int]:
+        """Make a run and drive it to its end; returns it with the exit code.
+
+        Raises GateRefused and ConfigError before any process starts and before the folder is made.
+        """
+        admission = self.gate.admit(loaded.recipe.data)
+        resolved = pin(
+            loaded.resolved, version=admission.version, workers=workers or count_workers(loaded.recipe)
+        )
+        recipe = Recipe.model_validate(resolved.values)
+        layout = choose_layout(recipe.parallel, world=recipe.parallel.workers, facts=recipe.facts())
+        lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
+        run = RunFolder.create(
+            self.workspace.runs,
+            recipe=resolved.name,
+            steps=recipe.train.steps,
+            lineage=lineage,
+            clock=self.clock,
+        )
+        (run.path / "resolved.toml").write_text(to_toml(resolved))
+        (run.path / "provenance.json").write_text(json.dumps(resolved.provenance, indent=1))
+        self.gate.make_run_key(run)
+        self.say(f"run {run.id}: {recipe.train.steps} steps on {_lineage_text(layout, recipe)}")
+        return run, self._drive(run, recipe, isolation=admission.isolation)
+
+    def resume(self, run: RunFolder) -> int:
+        """Go on with a run at its newest checkpoint. A finished one says so and is left alone."""
+        record = run.record()
+        if record.state is RunState.FINISHED:
+            self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
+            return 0
+        recipe = load_recipe(str(run.path / "resolved.toml")).recipe
+        admission = self.gate.admit(recipe.data)
+        self.say(f"run {run.id}: resuming, {record.steps} steps in all")
+        return self._drive(run, recipe, isolation=admission.isolation)
+
+    def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level) -> int:
+        with run.locked(), _socket_folder() as socket:
+            run.update(state=RunState.RUNNING, reason="")
+            with self.gate.serve(socket):
+                watched = self._watch(run, recipe, isolation=isolation, socket=socket)
+            before = run.record()
+            run.update(**watched.changes(before))
+            return self._conclude(run, watched)
+
+    def _watch(self, run: RunFolder, recipe: Recipe, *, isolation: Level, socket: Path) -> Watched:
+        """Start the supervisor and follow what it tells until it ends."""
+        watched = Watched(ProgressLine(steps=recipe.train.steps), self.say, run.events(clock=self.clock))
+        command = self._command(run, recipe, isolation=isolation, socket=socket)
+        with (
+            subprocess.Popen(
+                command.argv,
+                env={**command.environment, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            ) as process,
+            forwarded_signals(process, watched),
+        ):
+            watched.follow(process)
+        watched.close()
+        return watched
+
+    def _command(self, run: RunFolder, recipe: Recipe, *, isolation: Level, socket: Path) -> Wrapped:
+        """The supervisor's command line, in the strongest sandbox the policy wants and the machine gives."""
+        job = {
+            "run": str(run.path),
+            "data": str(self.workspace.data),
+            "recipe": recipe.model_dump(mode="json"),
+            "workers": recipe.parallel.workers,
+            "socket": str(socket),
+        }
+        command = [sys.executable, "-m", "rsc.train.supervise", json.dumps(job)]
+        wrapped = wrap(
+            command,
+            level=isolation,
+            writable=[run.path],
+            readable=[self.workspace.data / recipe.data.name, socket.parent],
+        )
+        if not wrapped.is_isolated:
+            self.say(f"workers are not isolated: {wrapped.reason}")
+        return wrapped
+
+    def _conclude(self, run: RunFolder, watched: Watched) -> int:
+        """Say how it ended, in one sentence, and what to do next."""
+        told = {
+            0: f"run {run.id} finished at step {watched.step}",
+            RequeueMe.exit_code: f"run {run.id} is checkpointed at step {watched.step}; start it again",
+            Interrupted.exit_code: f"run {run.id} was interrupted; it goes on from its newest checkpoint",
+        }
+        self.say(told.get(watched.exit_code, f"run {run.id} failed at step {watched.step}: {watched.reason}"))
+        if watched.hint:
+            self.say(f"hint: {watched.hint}")
+        return watched.exit_code
+
+
+def pin(resolved: Resolved, *, version: int, workers: int) -> Resolved:
+    """The settings with what was left open written down: a resumed run must not choose anew."""
+    values = {
+        **resolved.values,
+        "data": {**resolved.values["data"], "version": version},
+        "parallel": {**resolved.values["parallel"], "workers": workers},
+    }
+    chosen = {"data.version": "newest approved", "parallel.workers": "this machine"}
+    kept = {
+        key: origin for key, origin in resolved.provenance.items() if origin != "default" or key not in chosen
+    }
+    return Resolved(name=resolved.name, values=values, provenance={**chosen, **kept})
+
+
+def count_workers(recipe: Recipe) -> int:
+    """What the recipe says; else what its degrees multiply to; else one per GPU, or per core up to 2."""
+    parallel = recipe.parallel
+    if parallel.workers:
+        return parallel.workers
+    others = parallel.dp_replicate * parallel.cp * parallel.tp * parallel.pp
+    if parallel.dp_shard or others > 1:
+        return others * max(1, parallel.dp_shard)
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return gpus or min(2, os.cpu_count() or 1)
+
+
+@contextmanager
+def _socket_folder() -> Iterator[Path]:
+    """A short private folder for the agent's socket: the path of a unix socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="rsc-") as folder:
+        yield Path(folder) / "agent.sock"
+
+
+def _lineage_text(layout: Layout, recipe: Recipe) -> str:
+    workers = recipe.parallel.workers
+    return f"{workers} worker{'s' if workers > 1 else ''}; {layout.why}"

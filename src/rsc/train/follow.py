@@ -1,0 +1,182 @@
+"""What the controller does while workers train: hear the supervisor, show progress, pass signals on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from rsc.errors import Interrupted, RequeueMe
+from rsc.events import EventLog
+from rsc.train.run import RunRecord, RunState
+from rsc.units import format_seconds
+
+_PLAIN_EVERY_S = 10.0  # a line per step would fill a batch job's log
+
+
+class ProgressLine:
+    """`step 120/400  loss 2.345  12,345 items/s  ETA 1m 05s`: rewritten on a terminal, else now and then."""
+
+    def __init__(self, *, steps: int, out: TextIO = sys.stderr, every_s: float = _PLAIN_EVERY_S) -> None:
+        self._steps = steps
+        self._out = out
+        self._every_s = every_s
+        self._is_terminal = out.isatty()
+        self._first: tuple[int, int, float] | None = None
+        self._last_s = -every_s
+        self._is_open = False
+
+    def show(self, *, step: int, loss: float, items: int, time_s: float) -> None:
+        """`items` counts from the start of the run; the rate is over what was seen since the last start."""
+        if self._first is None or step < self._first[0]:
+            self._first = (step, items, time_s)
+        if not self._is_terminal and time_s - self._last_s < self._every_s and step < self._steps:
+            return
+        self._last_s = time_s
+        text = f"step {step}/{self._steps}  loss {loss:.4f}{self._rate(step, items, time_s)}"
+        self._out.write(f"\r\x1b[K{text}" if self._is_terminal else f"{text}\n")
+        self._out.flush()
+        self._is_open = self._is_terminal
+
+    def restart(self) -> None:
+        """The workers start anew: rates begin again."""
+        self._first = None
+        self.close()
+
+    def close(self) -> None:
+        """End the line, so that what follows starts on its own."""
+        if self._is_open:
+            self._out.write("\n")
+            self._is_open = False
+
+    def _rate(self, step: int, items: int, time_s: float) -> str:
+        assert self._first is not None
+        first_step, first_items, first_s = self._first
+        elapsed_s = time_s - first_s
+        if step == first_step or elapsed_s <= 0:
+            return ""
+        eta_s = (self._steps - step) * elapsed_s / (step - first_step)
+        return f"  {(items - first_items) / elapsed_s:,.0f} items/s  ETA {format_seconds(eta_s)}"
+
+
+@dataclass
+class Watched:
+    """What was heard of a run, as its controller knows it."""
+
+    line: ProgressLine
+    say: Callable[[str], None]
+    events: EventLog
+    step: int = 0
+    loss: float | None = None
+    restarts: int = 0
+    resumed_at: int = 0
+    reason: str = ""
+    hint: str | None = None
+    exit_code: int = 1
+    interrupted: bool = False
+    pids: dict[int, int] = field(default_factory=dict)
+
+    def follow(self, process: subprocess.Popen[str]) -> None:
+        """Read what the supervisor tells until it ends."""
+        assert process.stdout is not None
+        for text in process.stdout:
+            self.hear(json.loads(text), supervisor=process.pid)
+        code = process.wait()
+        self.exit_code = Interrupted.exit_code if self.interrupted else max(code, -code)
+        if self.exit_code not in (0, RequeueMe.exit_code, Interrupted.exit_code) and not self.reason:
+            self.reason = f"the supervisor ended with code {code}; see the lines above"
+
+    def hear(self, told: dict[str, Any], *, supervisor: int) -> None:
+        match told.pop("kind"):
+            case "progress":
+                self.step, self.loss = told["step"], told["loss"]
+                self.line.show(**told)
+            case "worker":
+                pid = outer_pid(told["pid"], ancestor=supervisor)
+                self.events.append("worker", rank=told["rank"], pid=pid, attempt=told["attempt"])
+            case "restart":
+                self.restarts = told["restarts"]
+                self.line.restart()
+                self.say(
+                    f"rank {told['rank']} failed at step {told['step']} ({told['reason']}): "
+                    f"restart {self.restarts} from the newest checkpoint"
+                )
+            case "started":
+                self.resumed_at = told["step"]
+            case "end":
+                self.step = told["step"]
+            case "failed":
+                self.step, self.reason, self.hint = told["step"], told["reason"], told["hint"]
+
+    def changes(self, before: RunRecord) -> dict[str, Any]:
+        """The fields of run.json that this drive changed."""
+        states = {
+            0: RunState.FINISHED,
+            RequeueMe.exit_code: RunState.REQUEUE,
+            Interrupted.exit_code: RunState.INTERRUPTED,
+        }
+        return {
+            "state": states.get(self.exit_code, RunState.FAILED),
+            "step": max(self.step, before.step) if self.exit_code else self.step,
+            "loss": self.loss if self.loss is not None else before.loss,
+            "restarts": before.restarts + self.restarts,
+            "resumed_at": self.resumed_at,
+            "reason": self.reason,
+        }
+
+    def close(self) -> None:
+        self.line.close()
+        self.events.append("ended", exit_code=self.exit_code, step=self.step, reason=self.reason)
+        self.events.close()
+
+
+@contextmanager
+def forwarded_signals(process: subprocess.Popen[str], watched: Watched) -> Iterator[None]:
+    """Ctrl-C ends the workers at once (the newest checkpoint stays); SIGTERM and SIGUSR1 ask them to
+    checkpoint at the next step and leave. The supervisor also ends when this process dies."""
+
+    def stop(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGUSR1)
+
+    def interrupt(number: int, _: object) -> None:
+        watched.interrupted = True
+        if process.stdin is not None and not process.stdin.closed:
+            process.stdin.close()
+
+    handlers = {signal.SIGTERM: stop, signal.SIGUSR1: stop, signal.SIGINT: interrupt}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def outer_pid(pid: int, *, ancestor: int) -> int:
+    """This machine's number of a process that has number `pid` inside the sandbox below `ancestor`.
+
+    Where there is no sandbox, or no /proc, that is the same number.
+    """
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            numbers = fields.get("NSpid", "").split()
+            if len(numbers) > 1 and numbers[-1] == str(pid) and _is_below(int(numbers[0]), ancestor):
+                return int(numbers[0])
+    return pid
+
+
+def _is_below(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False

@@ -1,0 +1,122 @@
+"""The privacy gate as training meets it: may this data be trained on, and who answers for the keys.
+
+`admit` asks before any process starts and hands out nothing; every worker is asked again, with proof of
+its isolation, when it wants its keys.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rsc
+from rsc.audit.log import AuditLog
+from rsc.clock import Clock
+from rsc.config import Workspace
+from rsc.errors import KeyUnavailable
+from rsc.loader.config import DataConfig
+from rsc.release.agent import KeyAgent
+from rsc.release.decision import DataFacts, decide
+from rsc.release.facts import data_facts
+from rsc.release.request import KeyRequest
+from rsc.release.server import AgentServer
+from rsc.store.dataset import Dataset
+from rsc.store.keys import Envelope, KeyProvider, new_envelope, period_of, run_key_context
+from rsc.train.controller import Admission
+from rsc.train.run import RunFolder
+
+
+@dataclass(frozen=True)
+class WorkspaceGate:
+    """The gate of one workspace (`controller.Gate`)."""
+
+    workspace: Workspace
+    provider: KeyProvider
+    clock: Clock
+
+    def admit(self, data: DataConfig) -> Admission:
+        """Review, purpose, retention and key, now. Raises the GateRefused that fits, and logs it."""
+        dataset = Dataset.open(self.workspace.data, name=data.name, version=data.version)
+        facts = data_facts(dataset, identities=self.workspace.identities, now=self.clock.now())
+        request = KeyRequest(
+            purpose="train", user=getpass.getuser(), data=dataset.name, version=dataset.version
+        )
+        # Isolation is not proven here but by each worker: only the rules about the data decide.
+        about_data = facts.policy.model_copy(update={"isolation": "none"})
+        decision = decide(request, facts=_with_policy(facts, about_data), outside=None, now=self.clock.now())
+        envelope = dataset.envelope()
+        try:
+            if not decision.is_allowed:
+                raise decision.to_error()
+            self._require_key(envelope, data=dataset.name)
+        except Exception as error:
+            self._audit().append(
+                "train_refused", data=dataset.name, version=dataset.version, reason=str(error)
+            )
+            raise
+        lineage = _lineage(dataset, facts, envelope=envelope)
+        return Admission(version=dataset.version, lineage=lineage, isolation=facts.policy.isolation)
+
+    def make_run_key(self, run: RunFolder) -> None:
+        period = period_of(self.clock.now())
+        kek_id = f"runs/{period}"
+        self.provider.create(kek_id, period=period)
+        context = run_key_context(run.id)
+        envelope, key = new_envelope(self.provider, kek_id=kek_id, context=context, clock=self.clock)
+        key.close()
+        (run.path / "key.json").write_text(envelope.to_json())
+
+    @contextmanager
+    def serve(self, socket: Path) -> Iterator[None]:
+        """Run the key agent on a socket."""
+        providers = {self.provider.name: self.provider}
+        agent = KeyAgent(self.workspace, providers=providers, audit=self._audit(), clock=self.clock)
+        with AgentServer(agent, socket_path=socket, clock=self.clock):
+            yield
+
+    def _audit(self) -> AuditLog:
+        return AuditLog.open(self.workspace.audit, clock=self.clock)
+
+    def _require_key(self, envelope: Envelope, *, data: str) -> None:
+        """A destroyed key is said before any worker starts."""
+        for info in self.provider.list():
+            if info.kek_id == envelope.kek_id and info.state == "active":
+                return
+        raise KeyUnavailable(
+            f"the key {envelope.kek_id} of {data} was destroyed; its bytes cannot be read any more",
+            hint="import the data again, if you still may",
+        )
+
+
+def _with_policy(facts: DataFacts, policy: Any) -> DataFacts:
+    return DataFacts(facts.name, facts.version, facts.root_hash, facts.created, policy, facts.review)
+
+
+def _lineage(dataset: Dataset, facts: DataFacts, *, envelope: Envelope) -> dict[str, Any]:
+    """What a model card later says about where the model comes from."""
+    return {
+        "data": {"name": dataset.name, "version": dataset.version, "root_hash": dataset.root_hash},
+        "review": {
+            "state": facts.review.state,
+            "single_person": facts.review.single_person,
+            "approvers": list(facts.review.approvers),
+            "policy_sha256": dataset.policy_sha256,
+            "report_sha256": dataset.report_sha256,
+        },
+        "key_period": envelope.kek_id,
+        "code": {"version": rsc.__version__, "sources_sha256": sources_digest()},
+    }
+
+
+def sources_digest() -> str:
+    """SHA-256 over this package's Python files, names and bytes: says which code trained, git or not."""
+    root = Path(rsc.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()

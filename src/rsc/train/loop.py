@@ -1,0 +1,182 @@
+"""The loop of one rank: data -> step -> metrics -> checkpoint, until the last step or a wish to stop."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+import torch
+
+from rsc.checkpoint.config import CheckpointConfig
+from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.save import CheckpointWriter
+from rsc.errors import RscError
+from rsc.train.board import Board, Phase
+from rsc.train.config import TrainConfig
+from rsc.train.faults import FaultInjector
+from rsc.train.metrics import MetricsFile
+from rsc.train.seeds import stream_seed
+from rsc.train.step import Batch, Stepper, StepRecord
+
+_SPIKE_WINDOW = 64  # losses that make the mean and deviation a spike is held against
+_SPIKE_WARMUP = 16
+_MAX_SKIPPED = 10  # bad batches in a row: then it is the run that is bad, not the batches
+
+
+class Ending(StrEnum):
+    FINISHED = "finished"
+    REQUEUE = "requeue"
+
+
+class BatchSource(Protocol):
+    """A loader: endless, with a state that does not depend on the number of ranks."""
+
+    def __next__(self) -> Mapping[str, torch.Tensor]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Progress:
+    """Everything a resumed run must know besides tensors and the loader's place."""
+
+    step: int = 0
+    """Finished optimiser steps."""
+    items: int = 0
+    """Items (tokens, samples) that counted in the loss so far."""
+    skipped: int = 0
+    """Steps whose batch was left out because it was bad."""
+    losses: deque[float] = field(default_factory=lambda: deque(maxlen=_SPIKE_WINDOW))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "items": self.items,
+            "skipped": self.skipped,
+            "losses": list(self.losses),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step, self.items, self.skipped = state["step"], state["items"], state["skipped"]
+        self.losses = deque(state["losses"], maxlen=_SPIKE_WINDOW)
+
+    def is_spike(self, loss: float, *, sigmas: float) -> bool:
+        """Whether a loss is so many standard deviations above the recent mean."""
+        if not sigmas or len(self.losses) < _SPIKE_WARMUP:
+            return False
+        recent = torch.tensor(self.losses, dtype=torch.float64)
+        return loss > float(recent.mean() + sigmas * recent.std())
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One rank's loop with everything it talks to."""
+
+    rank: int
+    local_rank: int
+    config: TrainConfig
+    checkpoint: CheckpointConfig
+    stepper: Stepper
+    source: BatchSource
+    writer: CheckpointWriter
+    pieces: Callable[[], list[Piece]]
+    board: Board
+    metrics: MetricsFile
+    faults: FaultInjector
+    events: Any
+    progress: Progress
+
+    def run(self) -> Ending:
+        """Train until the last step, or until every rank agreed to stop; ends with a durable checkpoint."""
+        saved_step = self.progress.step
+        self.board.beat(self.local_rank, phase=Phase.DATA, step=saved_step, items=self.progress.items)
+        while self.progress.step < self.config.steps:
+            record = self._step()
+            done = self.progress.step
+            is_last = done == self.config.steps or record.stop_requested
+            if is_last or (self.checkpoint.every and done % self.checkpoint.every == 0):
+                self._save()
+                saved_step = done
+            if record.stop_requested and done < self.config.steps:
+                return self._end(Ending.REQUEUE)
+        if saved_step != self.progress.step:
+            self._save()
+        return self._end(Ending.FINISHED)
+
+    def _step(self) -> StepRecord:
+        number = self.progress.step
+        started_s = time.monotonic()
+        self.board.beat(self.local_rank, phase=Phase.DATA)
+        self.faults.at(number + 1)
+        batches = list(self._batches())
+        data_s = time.monotonic() - started_s
+        self.board.beat(self.local_rank, phase=Phase.COMPUTE)
+        torch.manual_seed(stream_seed(self.config.seed, "step", number, self.rank))
+        cpu_s = time.process_time()
+        record = self.stepper.run(
+            number,
+            batches=batches,
+            poison=self.faults.poison_loss,
+            stop_requested=self.board.stop_requested,
+            is_spike=lambda loss: self.progress.is_spike(loss, sigmas=self.config.spike_sigmas),
+        )
+        own_s = data_s + time.process_time() - cpu_s
+        self._note(record)
+        self._tell(record, step_s=time.monotonic() - started_s, data_s=data_s, own_s=own_s)
+        return record
+
+    def _tell(self, record: StepRecord, *, step_s: float, data_s: float, own_s: float) -> None:
+        step, items = self.progress.step, self.progress.items
+        facts = {"loss": record.loss, "grad_norm": record.grad_norm, "step_s": step_s, "own_s": own_s}
+        self.board.beat(self.local_rank, phase=Phase.DATA, step=step, items=items, **facts)
+        if step % self.config.metrics_every == 0:
+            compute_s = step_s - data_s
+            self.metrics.write(
+                step=step, record=record, step_s=step_s, data_s=data_s, compute_s=compute_s, own_s=own_s
+            )
+
+    def _batches(self) -> Iterator[Batch]:
+        for _ in range(self.config.accumulate):
+            yield next(self.source)
+
+    def _note(self, record: StepRecord) -> None:
+        """Count the step. A bad batch is skipped or ends the run, as the recipe says."""
+        self.progress.step += 1
+        if record.applied:
+            self.progress.items += record.count
+            self.progress.losses.append(record.loss)
+            self.progress.skipped = 0
+            return
+        self.progress.skipped += 1
+        facts = {"step": self.progress.step, "loss": repr(record.loss), "grad_norm": repr(record.grad_norm)}
+        if self.rank == 0:
+            self.events.append("bad_batch", **facts, policy=self.config.bad_loss)
+        if self.config.bad_loss == "stop" or self.progress.skipped > _MAX_SKIPPED:
+            raise BadLoss(
+                f"step {self.progress.step}: loss {record.loss}, gradient norm {record.grad_norm}",
+                hint="lower train.optimizer.learning_rate, or set train.bad_loss=skip",
+            )
+
+    def _save(self) -> None:
+        self.board.beat(self.local_rank, phase=Phase.CHECKPOINT)
+        state = {"progress": self.progress.state_dict(), "loader": self.source.state_dict()}
+        self.writer.save(step=self.progress.step, pieces=self.pieces(), state=state)
+        if not self.checkpoint.asynchronous:
+            self.writer.wait()
+
+    def _end(self, ending: Ending) -> Ending:
+        self.writer.wait()
+        torch.distributed.barrier()
+        self.board.beat(self.local_rank, phase=Phase.DONE)
+        self.metrics.close()
+        return ending
+
+
+class BadLoss(RscError):
+    """The loss is not a number, and the recipe says stop. Starting again would meet it again."""

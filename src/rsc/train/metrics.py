@@ -1,0 +1,61 @@
+"""Metrics of one rank, a JSON line per step in metrics/rank<r>.jsonl. A resumed run appends.
+
+`step_s` is split into data (waiting for the loader), compute (forward, backward, update and the waiting
+inside collectives) and checkpoint (held by copying state). Times are wall clock of this rank.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rsc.train.step import StepRecord
+
+
+class MetricsFile:
+    """Appends whole lines; a crash can cut only the last one."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def write(self, *, step: int, record: StepRecord, **facts: Any) -> None:
+        """One step. `step` counts finished steps, so the first line says 1."""
+        line = {
+            "step": step,
+            "loss": record.loss,
+            "items": record.count,
+            "grad_norm": record.grad_norm,
+            "applied": record.applied,
+            **{name: round(value, 6) if isinstance(value, float) else value for name, value in facts.items()},
+            "rss_bytes": peak_rss_bytes(),
+        }
+        os.write(self._fd, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this process so far; Linux counts in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines in written order; steps that a restart repeated appear again. A cut last line is skipped."""
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+
+
+def losses_by_step(path: Path) -> dict[int, float]:
+    """The loss of each step as the run finally took it: the last line of a repeated step counts."""
+    return {line["step"]: line["loss"] for line in read_metrics(path)}

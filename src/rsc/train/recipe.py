@@ -1,0 +1,51 @@
+"""A recipe: the sections of all rooms in one frozen model, and the rules between them. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rsc.checkpoint.config import CheckpointConfig
+from rsc.config import FrozenModel, Resolved, parse_as, resolve, with_defaults
+from rsc.loader.config import DataConfig
+from rsc.models.config import ModelConfig
+from rsc.parallel.config import ParallelConfig
+from rsc.parallel.layout import ModelFacts
+from rsc.train.config import EvalConfig, TrainConfig
+
+
+class Recipe(FrozenModel):
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig = TrainConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    eval: EvalConfig = EvalConfig()
+
+    def facts(self) -> ModelFacts:
+        """What a mesh must divide."""
+        trunk = self.model.trunk
+        divisors = [("num_kv_heads", trunk.kv_heads), ("mlp_width", trunk.mlp_width)]
+        if self.model.text is not None:
+            divisors.append(("padded vocabulary", self.model.text.rows))
+        return ModelFacts(
+            num_blocks=trunk.num_layers,
+            batch_size=self.train.batch_size,
+            accumulate=self.train.accumulate,
+            sequence_length=self.data.sequence_length,
+            divisors=tuple(divisors),
+        )
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    recipe: Recipe
+    resolved: Resolved
+    """Every setting with its default written out, and where each came from."""
+
+
+def load_recipe(name: str, *, overrides: Iterable[str] = ()) -> LoadedRecipe:
+    """Read, merge, check. Raises ConfigError with the key, where it was written and the nearest name."""
+    resolved = resolve(name, overrides=overrides)
+    recipe = parse_as(Recipe, resolved)
+    return LoadedRecipe(recipe, with_defaults(recipe, resolved))

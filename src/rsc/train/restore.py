@@ -1,0 +1,94 @@
+"""Bring every rank to the same newest good checkpoint. The step is agreed, never read by each rank alone:
+two ranks that look at a folder at different moments may see different newest steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._C._distributed_c10d import Store
+
+from rsc.checkpoint.load import Checkpoint, materialise
+from rsc.checkpoint.pieces import model_tensors, state_pieces
+from rsc.checkpoint.retention import finished, remove_leftovers
+from rsc.checkpoint.save import Events
+from rsc.errors import IntegrityError, ResourceError
+from rsc.parallel.mesh import Mesh
+from rsc.store.files import BulkStore
+from rsc.store.secret import SecretKey
+from rsc.train.loop import BatchSource, Progress
+
+
+class Restorer:
+    def __init__(
+        self, folder: BulkStore, *, run: str, key: SecretKey, mesh: Mesh, store: Store, events: Events
+    ) -> None:
+        self._folder = folder
+        self._run = run
+        self._key = key
+        self._mesh = mesh
+        self._store = store
+        self._events = events
+
+    def restore(
+        self,
+        *,
+        modules: Sequence[nn.Module],
+        optimizers: Sequence[torch.optim.Optimizer],
+        source: BatchSource,
+        progress: Progress,
+    ) -> None:
+        """Load the newest checkpoint that all ranks can read; nothing when there is none yet.
+
+        Raises IntegrityError when there are checkpoints and none is good: starting from nothing would
+        throw the run away without a word.
+        """
+        steps = self._agreed_steps()
+        for step in steps:
+            state = self._try(step, modules=modules, optimizers=optimizers)
+            if state is not None:
+                progress.load_state_dict(state["progress"])
+                source.load_state_dict(state["loader"])
+                return
+        if steps:
+            raise IntegrityError(
+                f"none of the {len(steps)} checkpoints of {self._run} can be read",
+                hint="see checkpoint_damaged in its events; start another run to begin again",
+                outcome="frame",
+            )
+
+    def _agreed_steps(self) -> list[int]:
+        """Newest first, as rank 0 sees them; it also clears what killed writers left."""
+        if self._mesh.rank == 0:
+            remove_leftovers(self._folder)
+            self._store.set("resume/steps", json.dumps(finished(self._folder)[::-1]))
+        steps: list[int] = json.loads(self._store.get("resume/steps"))
+        return steps
+
+    def _try(
+        self, step: int, *, modules: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]
+    ) -> dict[str, Any] | None:
+        """The state of a checkpoint whose tensors are now loaded, or None if any rank could not read it."""
+        state, reason = None, ""
+        try:
+            checkpoint = Checkpoint(self._folder, step=step, run=self._run, key=self._key)
+            names = {tensor: name for name, tensor in model_tensors(modules)}
+            materialise(optimizers, names=names, shapes=checkpoint.shapes())
+            checkpoint.read_into(state_pieces(modules, optimizers, is_writer=lambda _: True))
+            state = checkpoint.root.state
+        except (IntegrityError, ResourceError) as error:
+            reason = error.message
+        if self._all_agree(state is not None):
+            return state
+        if reason:
+            self._events.append("checkpoint_damaged", step=step, rank=self._mesh.rank, reason=reason)
+        return None
+
+    def _all_agree(self, mine: bool) -> bool:
+        votes = torch.tensor([int(mine)], device=self._mesh.device)
+        dist.all_reduce(votes, op=dist.ReduceOp.MIN)
+        return bool(votes.item())

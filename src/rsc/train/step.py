@@ -1,0 +1,118 @@
+"""One optimiser step on any mesh: forward, backward, one message about everything, update.
+
+Backward runs on the *summed* loss of each microbatch; the sum over all ranks and microbatches is divided
+once, by the global count, together with clipping. So the step does not depend on how the batch was cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from rsc.checkpoint.pieces import piece_of
+from rsc.parallel.mesh import Mesh
+from rsc.train.config import OptimizerConfig
+from rsc.train.objective import LossRecord
+from rsc.train.optim import set_learning_rate
+
+Batch = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The facts of one step, the same on every rank."""
+
+    loss: float
+    """Mean over the items of the whole batch, in nats."""
+    count: int
+    grad_norm: float
+    """Before clipping, over the whole mesh."""
+    applied: bool
+    """False: loss or norm was not finite (or a spike) and the weights were left as they were."""
+    stop_requested: bool
+
+
+class Stepper:
+    """Holds what a step needs; has no state of its own beyond the optimiser's."""
+
+    def __init__(
+        self,
+        *,
+        modules: Sequence[nn.Module],
+        backward: Callable[[Batch], LossRecord | None],
+        optimizer: torch.optim.Optimizer,
+        config: OptimizerConfig,
+        steps: int,
+        mesh: Mesh,
+    ) -> None:
+        """`backward` runs forward and backward of one batch; None on a rank that sees no loss (a
+        pipeline's early stages)."""
+        self._modules = modules
+        self._backward = backward
+        self._optimizer = optimizer
+        self._config = config
+        self._steps = steps
+        self._mesh = mesh
+        self._weights = [parameter for module in modules for parameter in module.parameters()]
+        owned = [piece_of("", parameter, is_writer=mesh.is_writer(parameter)) for parameter in self._weights]
+        self._is_ours = [piece.is_ours and not piece.box.is_empty for piece in owned]
+
+    def run(
+        self,
+        step: int,
+        *,
+        batches: Sequence[Batch],
+        poison: bool = False,
+        stop_requested: bool = False,
+        is_spike: Callable[[float], bool] = lambda _: False,
+    ) -> StepRecord:
+        """Take step number `step` (0-based). `batches` are this rank's parts, one backward pass each."""
+        set_learning_rate(self._optimizer, step=step, steps=self._steps, config=self._config)
+        self._optimizer.zero_grad()
+        records = [record for batch in batches if (record := self._backward(batch)) is not None]
+        gradients, owned_norm_squared = self._gradients()
+        total, count, norm_squared, stop = self._agree(
+            records, norm_squared=owned_norm_squared, poison=poison, stop_requested=stop_requested
+        )
+        loss = total / count if count else math.nan
+        grad_norm = math.sqrt(norm_squared) / count if count else math.nan
+        applied = math.isfinite(loss) and math.isfinite(grad_norm) and not is_spike(loss)
+        if applied:
+            torch._foreach_mul_(gradients, self._clip(grad_norm) / count)
+            self._optimizer.step()
+        return StepRecord(loss, int(count), grad_norm, applied, bool(stop))
+
+    def _gradients(self) -> tuple[list[torch.Tensor], float]:
+        """Local gradients, and the sum of squares of those that this rank counts."""
+        local, squares = [], [torch.zeros((), dtype=torch.float64)]
+        for weight, is_ours in zip(self._weights, self._is_ours, strict=True):
+            if weight.grad is None:
+                continue
+            gradient = weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
+            local.append(gradient)
+            if is_ours:
+                squares.append(gradient.norm().double().square().cpu())
+        return local, float(torch.stack(squares).sum())
+
+    def _agree(
+        self, records: Sequence[LossRecord], *, norm_squared: float, poison: bool, stop_requested: bool
+    ) -> list[float]:
+        """Sum over all ranks of: loss, items, squared norm, wishes to stop. One message of 32 bytes."""
+        total = math.nan if poison else float(sum(float(record.total.detach()) for record in records))
+        count = sum(int(record.count) for record in records)
+        facts = [total, count, norm_squared, float(stop_requested)]
+        if self._mesh.place("tp") != 0:  # tensor-parallel ranks see the same items; the first speaks
+            facts[:2] = [math.nan if poison else 0.0, 0.0]
+        message = torch.tensor(facts, dtype=torch.float64, device=self._mesh.device)
+        dist.all_reduce(message)
+        return message.tolist()
+
+    def _clip(self, grad_norm: float) -> float:
+        limit = self._config.clip_norm
+        return min(1.0, limit / (grad_norm + 1e-6)) if limit else 1.0

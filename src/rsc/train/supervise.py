@@ -1,0 +1,260 @@
+"""The supervisor of one node: starts its ranks, watches them, restarts the world from the newest state.
+
+Process handling is torch elastic's (`start_processes`); what is ours is knowing which rank failed first
+and why, hangs, stragglers, and when to give up. It never holds a key. Run by the controller inside the
+sandbox as `python -m rsc.train.supervise SPEC`; it tells the controller what happens as JSON lines on
+stdout and ends when its stdin closes, so an orphan does not train on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, start_processes
+
+from rsc.clock import SystemClock
+from rsc.errors import Interrupted, RequeueMe
+from rsc.events import EventLog
+from rsc.train.assemble import WorkerSpec
+from rsc.train.board import Board, Phase
+from rsc.train.config import TrainConfig
+from rsc.train.loop import Ending
+from rsc.train.verdict import Failure, Restarts, first_failure, hanging_rank, stragglers
+from rsc.train.worker import error_file, work
+
+_POLL_S = 0.02
+_DUMP_S = 0.3  # for ranks to write their stacks before they are ended
+_MEDIAN_STEPS = 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the controller asks for."""
+
+    run: str
+    data: str
+    recipe: dict[str, Any]
+    workers: int
+    socket: str
+
+
+@dataclass
+class Supervisor:
+    job: Job
+    config: TrainConfig
+    board: Board
+    board_path: Path
+    events: EventLog
+    restarts: Restarts
+    durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MEDIAN_STEPS))
+    told_slow: set[int] = field(default_factory=set)
+    attempt: int = 0
+
+    def run(self) -> int:
+        """Start and restart until the run ends; returns the exit code."""
+        while True:
+            started_s = time.monotonic()
+            outcome = self._one_start()
+            if isinstance(outcome, Ending):
+                self.tell("end", ending=outcome, step=self._step())
+                return 0 if outcome is Ending.FINISHED else RequeueMe.exit_code
+            self.restarts = self.restarts.after(step=self._step())
+            facts = {"rank": outcome.rank, "reason": outcome.kind, "message": outcome.message}
+            self.events.append("failure", step=self._step(), **facts)
+            if outcome.is_fatal or self.restarts.is_crash_loop:
+                self._give_up(outcome)
+                return outcome.exit_code
+            self.events.append("restart", attempt=self.attempt + 1, ran_s=time.monotonic() - started_s)
+            self.tell("restart", step=self._step(), restarts=self.restarts.total, **facts)
+            self.attempt += 1
+
+    def _give_up(self, failure: Failure) -> None:
+        reason = failure.sentence()
+        if self.restarts.is_crash_loop and not failure.is_fatal:
+            reason = f"{self.restarts.in_a_row} failures without a new step; the last: {reason}"
+        self.events.append("gave_up", step=self._step(), reason=reason)
+        self.tell("failed", step=self._step(), reason=reason, hint=failure.hint, exit_code=failure.exit_code)
+
+    def _one_start(self) -> Ending | Failure:
+        self.board.clear()
+        self.durations_s.clear()
+        workers = self.job.workers
+        spec = WorkerSpec(
+            run=Path(self.job.run),
+            data=Path(self.job.data),
+            recipe=self.job.recipe,
+            attempt=f"{os.getpid()}.{self.attempt}.{time.time_ns():x}",
+            world=workers,
+            local_world=workers,
+            first_rank=0,
+            master=("127.0.0.1", _free_port()),
+            board=self.board_path,
+            socket=Path(self.job.socket),
+        )
+        context = start_processes(
+            "rank",
+            work,
+            args={rank: (rank, spec) for rank in range(workers)},
+            envs={rank: {} for rank in range(workers)},
+            logs_specs=DefaultLogsSpecs(),
+            start_method="fork" if sys.platform == "linux" else "spawn",
+        )
+        for rank, pid in context.pids().items():
+            self.events.append("worker_started", rank=rank, pid=pid, attempt=self.attempt)
+            self.tell("worker", rank=rank, pid=pid, attempt=self.attempt)
+        try:
+            return self._watch(context)
+        except BaseException:
+            _signal(context.pids(), signal.SIGKILL)
+            raise
+
+    def _watch(self, context: PContext) -> Ending | Failure:
+        pids = context.pids()
+        told_step, told_s, is_started = -1, 0.0, False
+        while True:
+            result = context.wait(timeout=0) if not _ended(pids) else None
+            if result is not None:
+                return Ending(next(iter(result.return_values.values())))
+            statuses = _ended(pids)
+            failed = {rank: status for rank, status in statuses.items() if status != 0}
+            if failed:
+                time.sleep(_POLL_S)  # who else ended in the same breath
+                return self._end(context, {**failed, **_ended(pids)})
+            if (hung := self._hanging()) is not None:
+                return self._end(context, {}, hung=hung)
+            if not is_started and (self.board.rows["phase"] > Phase.START).all():
+                is_started, told_step = True, self._step()
+                self.tell("started", step=told_step)
+            now_s = time.monotonic()
+            if is_started and self._step() != told_step and now_s - told_s >= self.config.heartbeat_s:
+                told_step, told_s = self._step(), now_s
+                self._tell_progress()
+            self._wait_or_stop()
+
+    def _end(self, context: PContext, statuses: dict[int, int], *, hung: int | None = None) -> Failure:
+        """Dump the stacks of who is left, end them, and say who failed first."""
+        alive = {rank: pid for rank, pid in context.pids().items() if rank not in _ended(context.pids())}
+        if hung is not None:
+            _signal(alive, signal.SIGUSR2)
+            time.sleep(_DUMP_S)
+        _signal(alive, signal.SIGKILL)
+        for pid in alive.values():
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        context.close(signal.SIGKILL)
+        if hung is not None:
+            step = int(self.board.rows["step"][hung])
+            return Failure(
+                hung, "hang", f"no step after {step}; stacks in logs/rank{hung}.stacks", exit_code=4
+            )
+        bad = {rank: status for rank, status in statuses.items() if status != 0}
+        return first_failure(bad, reports=_reports(Path(self.job.run), bad))
+
+    def _hanging(self) -> int | None:
+        rows = self.board.rows
+        return hanging_rank(
+            beats_s=rows["beat_s"].tolist(),
+            steps=rows["step"].tolist(),
+            durations_s=list(self.durations_s),
+            now_s=time.monotonic(),
+            config=self.config,
+        )
+
+    def _tell_progress(self) -> None:
+        rows = self.board.rows
+        first = rows[0]
+        self.durations_s.append(float(first["step_s"]))
+        self.tell(
+            "progress",
+            step=self._step(),
+            loss=float(first["loss"]),
+            items=int(first["items"]),
+            time_s=time.monotonic(),
+        )
+        for rank in stragglers(rows["own_s"].tolist(), ratio=self.config.straggler_ratio):
+            if rank not in self.told_slow:
+                self.told_slow.add(rank)
+                self.events.append(
+                    "straggler", rank=rank, step=self._step(), own_s=float(rows["own_s"][rank])
+                )
+
+    def _step(self) -> int:
+        return int(self.board.rows["step"].min())
+
+    def _wait_or_stop(self) -> None:
+        """Sleep a little; end with the controller."""
+        readable, _, _ = select.select([sys.stdin], [], [], _POLL_S)
+        if readable and not os.read(sys.stdin.fileno(), 4096):
+            raise KeyboardInterrupt
+
+    def tell(self, kind: str, **facts: Any) -> None:
+        print(json.dumps({"kind": kind, **facts}), flush=True)
+
+
+def main(argument: str) -> int:
+    job = Job(**json.loads(argument))
+    os.setpgid(0, 0)
+    config = TrainConfig.model_validate(job.recipe["train"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "board"
+        board = Board(path, num_ranks=job.workers)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda *_: board.request_stop())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        events = EventLog(Path(job.run) / "events.jsonl", clock=SystemClock())
+        limit = config.max_failures_without_progress
+        supervisor = Supervisor(job, config, board, path, events, Restarts(limit=limit))
+        try:
+            return supervisor.run()
+        except KeyboardInterrupt:
+            return Interrupted.exit_code
+
+
+def _free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _ended(pids: dict[int, int]) -> dict[int, int]:
+    """Exit codes of ranks that have ended (negative: signal), without taking them from their parent."""
+    found = {}
+    for rank, pid in pids.items():
+        with contextlib.suppress(ChildProcessError):
+            info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if info is not None:
+                found[rank] = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+    return found
+
+
+def _signal(pids: dict[int, int], number: signal.Signals) -> None:
+    for pid in pids.values():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _reports(run: Path, ranks: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """What ended ranks wrote about why."""
+    found = {}
+    for rank in ranks:
+        with contextlib.suppress(OSError, ValueError):
+            found[rank] = json.loads(error_file(run, rank=rank).read_text())
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,116 @@
+"""One rank, from a forked process to a trained model: group -> key -> data -> model -> state -> loop.
+
+The supervisor forks it with torch already imported, so a start costs tens of milliseconds. Everything
+it needs arrives in `WorkerSpec`; keys come from the key agent's socket and are wiped at the end.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+
+from rsc.errors import RscError
+from rsc.parallel.layout import choose_layout
+from rsc.parallel.mesh import build_mesh
+from rsc.train.assemble import Place, WorkerSpec, assemble
+from rsc.train.keys import open_keys
+from rsc.train.loop import Ending
+from rsc.train.recipe import Recipe
+
+
+def work(local_rank: int, spec: WorkerSpec) -> str:
+    """Entry of a worker process. Returns how the run ended; a failure leaves logs/rank<r>.error.json."""
+    rank = spec.first_rank + local_rank
+    _settle(rank, spec)
+    try:
+        return str(_train(rank, local_rank, spec))
+    except BaseException as error:
+        write_error(spec.run, rank=rank, error=error)
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(error.exit_code if isinstance(error, RscError) else 1)
+
+
+def write_error(run: Path, *, rank: int, error: BaseException) -> None:
+    """Leave the reason where the supervisor looks. The message of a foreign exception stays in the log."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    facts = {
+        "rank": rank,
+        "error": type(error).__name__,
+        "where": f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "",
+        "message": error.message if isinstance(error, RscError) else "",
+        "hint": error.hint if isinstance(error, RscError) else None,
+        "exit_code": error.exit_code if isinstance(error, RscError) else 1,
+        "kind": failure_kind(error),
+    }
+    error_file(run, rank=rank).write_text(json.dumps(facts))
+
+
+def error_file(run: Path, *, rank: int) -> Path:
+    return run / "logs" / f"rank{rank}.error.json"
+
+
+def failure_kind(error: BaseException) -> str:
+    """The word for it: the same words as in train/faults.py and docs/recovery.md, and `peer` for an echo."""
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in text:
+        return "oom"
+    if isinstance(error, RscError):
+        return type(error).__name__
+    is_collective = isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text
+    return "peer" if is_collective else "exception"
+
+
+def _settle(rank: int, spec: WorkerSpec) -> None:
+    """Make the forked copy of the supervisor a worker: its own log, signals, threads."""
+    log = os.open(spec.run / "logs" / f"rank{rank}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor decides; it ends workers with SIGKILL
+    stacks = (spec.run / "logs" / f"rank{rank}.stacks").open("a")
+    faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
+    error_file(spec.run, rank=rank).unlink(missing_ok=True)
+
+
+def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
+    recipe = Recipe.model_validate(spec.recipe)
+    device = _device(local_rank)
+    torch.set_num_threads(recipe.train.threads or max(1, (os.cpu_count() or 1) // spec.local_world))
+    store = _join(rank, spec, device=device, timeout_s=recipe.parallel.timeout_s)
+    layout = choose_layout(recipe.parallel, world=spec.world, facts=recipe.facts())
+    mesh = build_mesh(layout, rank=rank, device=device)
+    with open_keys(spec.socket, run=spec.run.name, data=recipe.data) as keys:
+        place = Place(mesh=mesh, local_rank=local_rank, local_world=spec.local_world, store=store)
+        return assemble(recipe, place=place, keys=keys, spec=spec).run()
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _join(rank: int, spec: WorkerSpec, *, device: torch.device, timeout_s: float) -> Store:
+    """Enter the process group of this start and return its key-value store."""
+    host, port = spec.master
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if host == "127.0.0.1" else "")
+    timeout = timedelta(seconds=timeout_s)
+    store = TCPStore(host, port, spec.world, rank == 0, timeout=timeout, wait_for_workers=False)
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(
+        backend, store=PrefixStore("group", store), rank=rank, world_size=spec.world, timeout=timeout
+    )
+    return PrefixStore("rsc", store)

@@ -1,0 +1,134 @@
+"""A workspace with approved text, and the `rsc` command run in it as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import pydoc_data.topics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsc.clock import SystemClock
+from rsc.config import Workspace
+from rsc.review.approval import approve as sign_approval
+from rsc.review.approval import review_facts
+from rsc.review.identity import create_identity
+from rsc.review.policy import Policy, policy_to_toml
+from rsc.store.dataset import Dataset
+from rsc.store.keys import data_kek_id, data_key_context, new_envelope, period_of
+from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.schema import Field, Schema, columns_from_records
+from rsc.store.writer import DatasetWriter
+from rsc.train.metrics import losses_by_step
+
+TINY = (
+    "model.trunk.width=32",
+    "model.trunk.num_layers=2",
+    "model.trunk.num_heads=2",
+    "model.trunk.mlp_width=64",
+    "data.sequence_length=32",
+    "data.name=topics",
+    "train.batch_size=4",
+    "train.precision=fp32",
+    "train.threads=1",
+    "train.steps=12",
+    "checkpoint.every=4",
+    "train.optimizer.warmup_steps=0",
+)
+
+
+RULES = Policy(single_person=True, required_approvers=1)
+
+
+@dataclass(frozen=True)
+class Rsc:
+    """The command line in one workspace."""
+
+    workspace: Workspace
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "rsc", *arguments],
+            env={**os.environ, "RSC_HOME": str(self.workspace.root), "RSC_DEBUG": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == expect, f"code {process.returncode}\n{out}\n{err}"
+        return {"stderr": err, **(json.loads(out) if out.startswith("{") else {})}
+
+    def train(self, *overrides: str, expect: int = 0) -> dict[str, Any]:
+        """Train the tiny model; later overrides win."""
+        return self.run("train", "language", *TINY, *overrides, "--json", expect=expect)
+
+    def losses(self, run: str, *, rank: int = 0) -> dict[int, float]:
+        return losses_by_step(self.workspace.runs / run / "metrics" / f"rank{rank}.jsonl")
+
+    def events(self, run: str) -> list[dict[str, Any]]:
+        lines = (self.workspace.runs / run / "events.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def events_of(self, run: str, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events(run) if event["kind"] == kind]
+
+    def add_text(self, texts: list[str], *, name: str = "topics", approved: bool = True) -> None:
+        """A data set version, written and (if wanted) approved in single-person mode."""
+        workspace, clock = self.workspace, SystemClock()
+        provider = LocalKeyProvider(workspace.keys, clock=clock)
+        period = period_of(clock.now())
+        kek_id = data_kek_id(name, period=period)
+        provider.create(kek_id, period=period)
+        context = data_key_context(name)
+        envelope, key = new_envelope(provider, kek_id=kek_id, context=context, clock=clock)
+        schema = Schema((Field("text", "string"),))
+        toml = policy_to_toml(RULES)
+        with (
+            key,
+            DatasetWriter.create(
+                workspace.data, name=name, schemas={"train": schema}, key=key, envelope=envelope, clock=clock
+            ) as writer,
+        ):
+            writer.append("train", columns_from_records(schema, [{"text": text} for text in texts]))
+            writer.commit(policy=toml, report=b"{}", facts={"author": "ada"})
+        if approved:
+            self.approve(name=name)
+
+    def approve(self, *, name: str = "topics") -> None:
+        dataset = Dataset.open(self.workspace.data, name=name)
+        policy = dataset.read_review("policy.toml") or b""
+        report = dataset.read_review("report.json") or b""
+        facts = review_facts(
+            root_hash=dataset.root_hash, report=report, policy=policy, decisions=b"", author="ada"
+        )
+        identity = create_identity(self.workspace.identities, name="ada")
+        signed = sign_approval(facts, policy=RULES, identity=identity, note="", clock=SystemClock())
+        dataset.write_review("approvals/ada.json", signed.to_json())
+
+
+def topics(count: int) -> list[str]:
+    """Real English text that every Python has."""
+    return [str(text) for text in list(pydoc_data.topics.topics.values())[:count]]
+
+
+@pytest.fixture(scope="session")
+def rsc_with_text(tmp_path_factory: pytest.TempPathFactory) -> Rsc:
+    """One workspace with approved text, shared by the tests that only add runs to it."""
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"))
+    rsc = Rsc(workspace)
+    rsc.add_text(topics(60))
+    return rsc
+
+
+@pytest.fixture
+def fresh_rsc(tmp_path: Path) -> Rsc:
+    """An empty workspace."""
+    return Rsc(Workspace(tmp_path))

@@ -1,0 +1,59 @@
+"""`rsc train` as a user runs it: real sandbox, key agent, worker processes, encrypted checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rsc.clock import SystemClock
+from rsc.store.keys import data_kek_id, period_of
+from rsc.store.local_keys import LocalKeyProvider
+
+
+@pytest.fixture(scope="session")
+def whole(rsc_with_text: Any) -> dict[int, float]:
+    """Losses of an uninterrupted run: what every interrupted one must give, bit for bit."""
+    result = rsc_with_text.train()
+    losses = rsc_with_text.losses(result["run"])
+    assert sorted(losses) == list(range(1, 13))
+    assert losses[12] < losses[1]
+    return losses
+
+
+def test_killed_worker_restarts_the_world_and_the_losses_are_equal(
+    rsc_with_text: Any, whole: dict[int, float]
+) -> None:
+    result = rsc_with_text.train("train.fail_at=rank=1,step=7,kind=sigkill")
+    assert (result["state"], result["restarts"], result["resumed_at"]) == ("finished", 1, 4)
+    assert rsc_with_text.losses(result["run"]) == whole
+    (failure,) = rsc_with_text.events_of(result["run"], "failure")
+    assert (failure["rank"], failure["reason"], failure["step"]) == (1, "sigkill", 6)
+
+
+def test_unreviewed_data_is_refused_with_code_3_before_anything_is_made(fresh_rsc: Any) -> None:
+    rsc = fresh_rsc
+    rsc.add_text(["one", "two"], approved=False)
+    told = rsc.train(expect=3)["stderr"]
+    assert "ReviewMissing: topics is in review" in told
+    assert not rsc.workspace.runs.exists()
+
+
+def test_changed_review_and_destroyed_key_are_refused_with_code_3(fresh_rsc: Any) -> None:
+    rsc = fresh_rsc
+    rsc.add_text(["one", "two"])
+    report = rsc.workspace.data / "topics" / "v0001" / "review" / "report.json"
+    report.write_bytes(b"{ }")
+    assert "ReviewVoid" in rsc.train(expect=3)["stderr"]
+    report.write_bytes(b"{}")
+    clock = SystemClock()
+    provider = LocalKeyProvider(rsc.workspace.keys, clock=clock)
+    provider.destroy(data_kek_id("topics", period=period_of(clock.now())))
+    assert "KeyUnavailable" in rsc.train(expect=3)["stderr"]
+    assert not rsc.workspace.runs.exists()
+
+
+def test_impossible_mesh_is_refused_with_the_arithmetic(rsc_with_text: Any) -> None:
+    told = rsc_with_text.train("parallel.tp=3", "parallel.workers=3", expect=2)["stderr"]
+    assert "tp 3 does not divide num_kv_heads 2" in told
+    assert "parallel.tp=2" in told
