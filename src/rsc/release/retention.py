@@ -1,0 +1,283 @@
+"""The end of data: destroy the key, prove that nothing opens any more, delete the bytes, log it.
+
+    control: it opens -> destroy the key -> try in place -> delete the bytes -> try a restored copy
+
+The order makes every crash safe: once the key is gone the data is gone, whatever happens to the bytes,
+and doing it again finishes the rest. What stays is root.json, the review and the key's tombstone: enough
+to show that the data was there, was approved by whom, and when it ended.
+
+Versions under one key can have different ends. Those that live on are first wrapped anew under a
+fresh key; their data stays as it is.
+
+Not covered: a data key that a process still holds (its lease ends within minutes, the next renewal is
+refused); copies of the *key folder* itself, as in a backup of a local provider without a passphrase;
+models and exports trained on the data (release/trace.py finds them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+from rsc.audit.log import AuditLog
+from rsc.clock import Clock
+from rsc.config import Workspace
+from rsc.errors import IntegrityError, RscError
+from rsc.review.policy import parse_policy
+from rsc.store.dataset import Dataset, list_datasets, list_versions
+from rsc.store.files import BulkStore, read_all
+from rsc.store.keys import KekInfo, KeyProvider, data_kek_id, data_key_context, open_envelope, rewrap
+from rsc.store.locations import open_store
+
+Providers = Mapping[str, KeyProvider]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to decrypt. Before the end it must work, or a failure afterwards would prove nothing."""
+
+    where: str
+    opened: bool
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    name: str
+    versions: tuple[int, ...]
+    kek_ids: tuple[str, ...]
+    freed_bytes: int
+    before: tuple[Attempt, ...]
+    after: tuple[Attempt, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def expire(
+    workspace: Workspace,
+    name: str,
+    *,
+    providers: Providers,
+    audit: AuditLog,
+    clock: Clock,
+    user: str,
+    version: int | None = None,
+    reason: str = "asked for",
+) -> Expired:
+    """End a data set, or one version of it. Can be called again after a crash or a failure.
+
+    Raises ConfigError when there is no such data set, IntegrityError when it still opens afterwards
+    (nothing is deleted then).
+    """
+    versions = [version] if version is not None else list_versions(workspace.data, name)
+    datasets = [Dataset.open(workspace.data, name=name, version=number) for number in versions]
+    datasets = datasets or [Dataset.open(workspace.data, name=name)]
+    copies = [_copy_of(dataset) for dataset in datasets]
+    pairs = list(zip(copies, datasets, strict=True))
+    before = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
+    kek_ids = _destroy_keys(workspace, datasets, providers=providers, audit=audit, user=user, reason=reason)
+    _require_closed([_try(d.store, d, providers, where="in place") for d in datasets])
+    freed_bytes = sum(_delete_bytes(dataset) for dataset in datasets)
+    after = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
+    _require_closed(after)
+    ended = Expired(name, tuple(d.version for d in datasets), kek_ids, freed_bytes, before, after)
+    audit.append("data_expired", data=name, user=user, reason=reason, **_log_facts(ended))
+    return ended
+
+
+def sweep(
+    workspace: Workspace, *, providers: Providers, audit: AuditLog, clock: Clock, user: str
+) -> list[Expired]:
+    """End every version that is past the retention of its policy. Raises what `expire` raises."""
+    return [
+        expire(
+            workspace,
+            late.name,
+            providers=providers,
+            audit=audit,
+            clock=clock,
+            user=user,
+            version=late.version,
+            reason=f"past its retention since {late.since:%Y-%m-%d}",
+        )
+        for late in overdue(workspace, providers=providers, now=clock.now())
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A version whose key is there although its policy's retention is over."""
+
+    name: str
+    version: int
+    kek_id: str
+    since: datetime
+
+
+def overdue(workspace: Workspace, *, providers: Providers, now: datetime) -> list[Overdue]:
+    """Every key that is older than its policy allows: the number that has to be zero."""
+    active = active_keks(providers)
+    found = []
+    for name, versions in list_datasets(workspace.data):
+        for number in versions:
+            dataset = Dataset.open(workspace.data, name=name, version=number)
+            kek_id = dataset.envelope().kek_id
+            end = retained_until(dataset)
+            if kek_id in active and end <= now:
+                found.append(Overdue(name, number, kek_id, end))
+    return found
+
+
+def retained_until(dataset: Dataset) -> datetime:
+    """When the policy of a version says that its key must be gone."""
+    policy = parse_policy(dataset.read_review("policy.toml") or b"")
+    return dataset.created + timedelta(seconds=policy.retention_s)
+
+
+def active_keks(providers: Providers) -> dict[str, KekInfo]:
+    return {
+        info.kek_id: info
+        for provider in providers.values()
+        for info in provider.list()
+        if info.state == "active"
+    }
+
+
+def _copy_of(dataset: Dataset) -> BulkStore:
+    """What a backup of the ciphertext would bring back, in memory: enough to decrypt the first frame."""
+    store = open_store("memory://")
+    for path in ("root.json", "key.json"):
+        _copy_file(dataset, f"{dataset.folder}/{path}", to=store)
+    split = _smallest_split(dataset)
+    if split is not None:
+        place = dataset.place(split)
+        _copy_file(dataset, place.manifest_path, to=store)
+        _copy_file(dataset, place.shard_path(0), to=store)
+    return store
+
+
+def _copy_file(dataset: Dataset, path: str, *, to: BulkStore) -> None:
+    try:
+        to.put(path, read_all(dataset.store.open(path)))
+    except FileNotFoundError:
+        return  # deleted by an earlier try that did not finish
+
+
+def _smallest_split(dataset: Dataset) -> str | None:
+    filled = [name for name, info in dataset.splits.items() if info.num_samples]
+    return min(filled, key=lambda name: dataset.splits[name].size_bytes, default=None)
+
+
+def _try(store: BulkStore, dataset: Dataset, providers: Providers, *, where: str) -> Attempt:
+    """Do what a reader does: open the envelope, then the first frame."""
+    try:
+        found = Dataset.open(store, name=dataset.name, version=dataset.version)
+        envelope = found.envelope()
+        split = _smallest_split(found)
+        with open_envelope(
+            providers[envelope.provider], envelope, context=data_key_context(found.name)
+        ) as key:
+            if split is not None:
+                next(found.split(split, key=key).iterate())
+    except RscError as error:
+        return Attempt(where, False, error.message)
+    return Attempt(where, True, "decrypted its first frame" if split else "opened its key")
+
+
+def _require_closed(attempts: list[Attempt] | tuple[Attempt, ...]) -> None:
+    for attempt in attempts:
+        if attempt.opened:
+            raise IntegrityError(
+                f"the key was destroyed and the data still opens ({attempt.where}: {attempt.told})",
+                hint="nothing was deleted; look at the key provider before you rely on it",
+                outcome="no_key",
+            )
+
+
+def _destroy_keys(
+    workspace: Workspace,
+    datasets: list[Dataset],
+    *,
+    providers: Providers,
+    audit: AuditLog,
+    user: str,
+    reason: str,
+) -> tuple[str, ...]:
+    """Destroy the keys of these versions, after moving other versions off them. Returns their ids."""
+    name = datasets[0].name
+    ending = {dataset.version for dataset in datasets}
+    living = [
+        Dataset.open(workspace.data, name=name, version=number)
+        for number in list_versions(workspace.data, name)
+        if number not in ending
+    ]
+    found = {(dataset.envelope().provider, dataset.envelope().kek_id) for dataset in datasets}
+    if not living:
+        prefix = f"data/{name}/"
+        found |= {
+            (provider.name, info.kek_id)
+            for provider in providers.values()
+            for info in provider.list()
+            if info.kek_id.startswith(prefix)
+        }
+    for provider_name, kek_id in sorted(found):
+        provider = providers[provider_name]
+        for dataset in living:
+            _move_off(dataset, provider, kek_id=kek_id)
+        destroyed = provider.destroy(kek_id)
+        audit.append(
+            "key_destroyed", data=name, kek_id=kek_id, user=user, reason=reason, state=destroyed.state
+        )
+    return tuple(sorted(kek_id for _, kek_id in found))
+
+
+def _move_off(dataset: Dataset, provider: KeyProvider, *, kek_id: str) -> None:
+    """Wrap the key of a version that lives on under a new KEK, if it is under this one."""
+    envelope = dataset.envelope()
+    if (envelope.provider, envelope.kek_id) != (provider.name, kek_id):
+        return
+    new = new_kek(provider, dataset.name, period=_period(provider, kek_id))
+    dataset.replace_envelope(rewrap(provider, envelope, kek_id=new, context=data_key_context(dataset.name)))
+
+
+def _period(provider: KeyProvider, kek_id: str) -> str:
+    return next(info.period for info in provider.list() if info.kek_id == kek_id)
+
+
+def new_kek(provider: KeyProvider, name: str, *, period: str) -> str:
+    """Make a KEK that did not exist before: `data/posts/2026-11.2` where `data/posts/2026-11` was."""
+    taken = {info.kek_id: info for info in provider.list()}
+    expires = max(
+        (info.expires for info in taken.values() if info.period == period and info.expires), default=None
+    )
+    for attempt in count(1):
+        kek_id = data_kek_id(name, period=period if attempt == 1 else f"{period}.{attempt}")
+        if kek_id not in taken:
+            provider.create(kek_id, period=period, expires=expires)
+            return kek_id
+    raise AssertionError("count() does not end")
+
+
+def _delete_bytes(dataset: Dataset) -> int:
+    """Remove shards and manifests; returns their size."""
+    freed = 0
+    for split, info in dataset.splits.items():
+        place = dataset.place(split)
+        dataset.store.delete_folder(f"{dataset.folder}/{split}")
+        dataset.store.delete(place.manifest_path)
+        freed += info.size_bytes
+    return freed
+
+
+def _log_facts(ended: Expired) -> dict[str, Any]:
+    return {
+        "versions": list(ended.versions),
+        "kek_ids": list(ended.kek_ids),
+        "freed_bytes": ended.freed_bytes,
+        "opened_before": [attempt.opened for attempt in ended.before],
+        "opened_after": [attempt.opened for attempt in ended.after],
+    }

@@ -1,0 +1,87 @@
+"""Data sets in each state of review, without the importer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rsc.audit.log import AuditLog
+from rsc.config import Workspace
+from rsc.release.agent import KeyAgent
+from rsc.release.facts import review_state
+from rsc.review.approval import approve, reject, review_facts
+from rsc.review.identity import create_identity, load_identity
+from rsc.review.policy import Policy, parse_policy, policy_to_toml
+from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
+from rsc.store.keys import data_kek_id, data_key_context, new_envelope
+from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.schema import Field, Schema, columns_from_records
+
+SENTENCE = "the quick brown fox of the private diary jumps over 13 lazy dogs"
+
+
+class House:
+    """A workspace with a log, a local key provider and an agent, and ways to fill it."""
+
+    def __init__(self, workspace: Workspace, clock) -> None:
+        self.workspace, self.clock = workspace, clock
+        self.provider = LocalKeyProvider(workspace.keys, clock=clock)
+        self.audit = AuditLog.open(workspace.audit, clock=clock)
+        self.agent = self.new_agent()
+
+    def new_agent(self) -> KeyAgent:
+        providers = {self.provider.name: self.provider}
+        return KeyAgent(self.workspace, providers=providers, audit=self.audit, clock=self.clock)
+
+    def add(self, name: str = "posts", *, period: str = "2026-11", texts=(SENTENCE,), **policy) -> DatasetRef:
+        rules = Policy(**{"single_person": True, "required_approvers": 1, **policy})
+        kek_id = data_kek_id(name, period=period)
+        self.provider.create(kek_id, period=period)
+        context = data_key_context(name)
+        envelope, key = new_envelope(self.provider, kek_id=kek_id, context=context, clock=self.clock)
+        schema = Schema((Field("text", "string"),))
+        with (
+            key,
+            DatasetWriter.create(
+                self.workspace.data,
+                name=name,
+                schemas={"train": schema},
+                key=key,
+                envelope=envelope,
+                clock=self.clock,
+            ) as writer,
+        ):
+            writer.append("train", columns_from_records(schema, [{"text": text} for text in texts]))
+            return writer.commit(policy=policy_to_toml(rules), report=b"{}", facts={"author": "ada"})
+
+    def approve(self, name: str = "posts", *, by: str = "ada", verdict=approve) -> None:
+        dataset = Dataset.open(self.workspace.data, name=name)
+        folder: Path = self.workspace.identities
+        has_key = (folder / f"{by}.key").exists()
+        identity = load_identity(folder, name=by) if has_key else create_identity(folder, name=by)
+        policy = dataset.read_review("policy.toml")
+        facts = review_facts(
+            root_hash=dataset.root_hash,
+            report=dataset.read_review("report.json"),
+            policy=policy,
+            decisions=b"",
+            author=str(dataset.facts["author"]),
+        )
+        signed = verdict(facts, policy=parse_policy(policy), identity=identity, note="", clock=self.clock)
+        dataset.write_review(f"approvals/{by}.json", signed.to_json())
+
+    def reject(self, name: str = "posts", *, by: str = "ada") -> None:
+        self.approve(name, by=by, verdict=reject)
+
+    def state(self, name: str = "posts") -> str:
+        dataset = Dataset.open(self.workspace.data, name=name)
+        policy = dataset.read_review("policy.toml")
+        return review_state(
+            dataset,
+            policy=parse_policy(policy),
+            policy_bytes=policy,
+            identities=self.workspace.identities,
+            now=self.clock.now(),
+        ).state
+
+    def logged(self, kind: str) -> list[dict]:
+        return [entry for entry in self.audit.entries() if entry["kind"] == kind]

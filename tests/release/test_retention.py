@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from house import SENTENCE
+
+from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
+from rsc.release.request import KeyRequest
+from rsc.release.retention import expire, overdue, sweep
+from rsc.store.dataset import Dataset
+from rsc.store.keys import data_key_context, open_envelope
+
+
+def end(house, name: str = "posts", **options):
+    return expire(
+        house.workspace,
+        name,
+        providers={"local": house.provider},
+        audit=house.audit,
+        clock=house.clock,
+        user="ada",
+        **options,
+    )
+
+
+def opens(house, name: str, version: int) -> bool:
+    dataset = Dataset.open(house.workspace.data, name=name, version=version)
+    try:
+        with open_envelope(house.provider, dataset.envelope(), context=data_key_context(name)) as key:
+            return SENTENCE in str(
+                [bytes(columns["text"].values) for columns in dataset.split("train", key=key).iterate()]
+            )
+    except KeyUnavailable:
+        return False
+
+
+def test_expire_destroys_proves_deletes_and_logs(house):
+    house.add()
+    house.approve()
+    backup = house.workspace.root / "backup"
+    shutil.copytree(house.workspace.data, backup)
+    assert opens(house, "posts", 1)
+    ended = end(house)
+    assert [attempt.opened for attempt in ended.before] == [True]
+    assert [attempt.opened for attempt in ended.after] == [False]
+    assert "was destroyed" in ended.after[0].told
+    assert not list(house.workspace.data.rglob("*.rsc"))
+    assert list(backup.rglob("*.rsc"))
+    restored = Dataset.open(backup, name="posts")
+    with pytest.raises(KeyUnavailable, match="destroyed"):
+        open_envelope(house.provider, restored.envelope(), context=data_key_context("posts"))
+    with pytest.raises(KeyUnavailable, match="destroyed") as refusal:
+        house.agent.release(KeyRequest("train", "ada", data="posts"))
+    assert refusal.value.exit_code == 3
+    (entry,) = house.logged("data_expired")
+    assert entry["opened_before"] == [True]
+    assert entry["opened_after"] == [False]
+    assert house.logged("key_destroyed")[0]["kek_id"] == "data/posts/2026-11"
+
+
+def test_expire_can_be_done_again(house):
+    house.add()
+    end(house)
+    again = end(house)
+    assert [attempt.opened for attempt in again.before] == [False]
+
+
+def test_a_provider_that_lies_about_destruction_is_caught_and_nothing_is_deleted(house, monkeypatch):
+    """As a simulated key service does that still decrypts after deletion was scheduled."""
+    house.add()
+    info = house.provider.list()[0]
+    monkeypatch.setattr(house.provider, "destroy", lambda kek_id: info)
+    with pytest.raises(IntegrityError, match="still opens"):
+        end(house)
+    assert list(house.workspace.data.rglob("*.rsc"))
+    assert not house.logged("data_expired")
+
+
+def test_one_version_ends_and_another_under_the_same_key_lives_on(house):
+    house.add()
+    house.add()
+    ended = end(house, version=1)
+    assert ended.versions == (1,)
+    assert not opens(house, "posts", 1)
+    assert opens(house, "posts", 2)
+    assert Dataset.open(house.workspace.data, name="posts").envelope().kek_id == "data/posts/2026-11.2"
+
+
+def test_the_review_of_a_version_that_was_wrapped_anew_still_holds(house):
+    house.add()
+    house.add()
+    house.approve()
+    end(house, version=1)
+    house.agent.release(KeyRequest("train", "ada", data="posts", version=2)).close()
+
+
+def test_the_sweeper_ends_what_is_past_its_retention_and_nothing_else(house):
+    house.add("short", retention="10d")
+    house.add("long", retention="100d")
+    providers = {"local": house.provider}
+    assert not overdue(house.workspace, providers=providers, now=house.clock.now())
+    house.clock.advance(10 * 86400)
+    late = overdue(house.workspace, providers=providers, now=house.clock.now())
+    assert [(item.name, item.kek_id) for item in late] == [("short", "data/short/2026-11")]
+    swept = sweep(house.workspace, providers=providers, audit=house.audit, clock=house.clock, user="sweeper")
+    assert [item.name for item in swept] == ["short"]
+    assert not overdue(house.workspace, providers=providers, now=house.clock.now())
+    assert opens(house, "long", 1)
+    assert house.logged("data_expired")[0]["reason"] == "past its retention since 2026-12-01"
+
+
+def test_a_data_set_that_does_not_exist(house):
+    with pytest.raises(ConfigError, match="no data set"):
+        end(house, "nothing")
