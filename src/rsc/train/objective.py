@@ -9,16 +9,15 @@ of attention (16 x 6 heads x 256 positions, forward and backward), under 1 % of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from rsc.models.build import Batch
-from rsc.models.cross_entropy import IGNORED
+from rsc.loader.ragged import RaggedTensor
+from rsc.models.build import Model
 from rsc.models.heads import Want
-
-Forward = Callable[[Batch, Want], dict[str, torch.Tensor]]
+from rsc.train.binding import Binder, Bound
 
 
 @dataclass(frozen=True)
@@ -30,23 +29,38 @@ class LossRecord:
     count: torch.Tensor
     """Items counted, int64 scalar."""
     sums: dict[str, torch.Tensor]
-    """Further detached sums to add up over ranks: `correct` (right best guesses) where the head gives it."""
+    """Further detached sums to add up over ranks: `correct` (right best guesses) where the head gives it,
+    `bad_*` for samples that could not be used (train/binding.py has the words)."""
 
 
-def loss_of(model: Forward, batch: Mapping[str, torch.Tensor]) -> LossRecord:
-    """One forward pass of `model` on `batch`."""
-    return loss_record(model(prepare(batch), Want.LOSS))
+class Objective:
+    """`objective(batch)` is one forward pass and its record; made once per run."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._binder = Binder(model.config)
+
+    def __call__(self, batch: Mapping[str, torch.Tensor | RaggedTensor]) -> LossRecord:
+        bound = self.bind(batch)
+        return loss_record(self._model(bound.batch, Want.LOSS), bad=bound.bad)
+
+    def bind(self, batch: Mapping[str, torch.Tensor | RaggedTensor]) -> Bound:
+        """The model's batch, on the model's device. A packed batch is one already."""
+        packed = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        bound = Bound(packed) if "targets_BL" in batch else self._binder.bind(batch)
+        device = next(self._model.parameters()).device
+        if device.type != "cpu":
+            bound.batch = {name: value.to(device, non_blocking=True) for name, value in bound.batch.items()}
+        return bound
 
 
-def loss_record(outputs: Mapping[str, torch.Tensor]) -> LossRecord:
+def loss_of(model: Model, batch: Mapping[str, torch.Tensor | RaggedTensor]) -> LossRecord:
+    """One batch; where there are many, make an `Objective` once."""
+    return Objective(model)(batch)
+
+
+def loss_record(outputs: Mapping[str, torch.Tensor], *, bad: Mapping[str, int] | None = None) -> LossRecord:
     """What a model answered to `Want.LOSS`, as a record."""
     sums = {name: value.detach() for name, value in outputs.items() if name not in ("total", "count")}
+    sums |= {f"bad_{name}": torch.tensor(count) for name, count in (bad or {}).items() if count}
     return LossRecord(total=outputs["total"], count=outputs["count"], sums=sums)
-
-
-def prepare(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The model's batch: padding (a negative document id) is no target."""
-    ready = dict(batch)
-    if "targets_BL" in ready and "document_ids_BL" in ready:
-        ready["targets_BL"] = ready["targets_BL"].masked_fill(ready["document_ids_BL"] < 0, IGNORED)
-    return ready
