@@ -23,7 +23,7 @@ from rsc.config import Resolved, Workspace, to_toml
 from rsc.errors import Interrupted, RequeueMe
 from rsc.loader.config import DataConfig
 from rsc.parallel.layout import Layout, choose_layout
-from rsc.train.follow import ProgressLine, Watched, forwarded_signals
+from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
 from rsc.train.run import RunFolder, RunState
 
@@ -72,18 +72,19 @@ class Controller:
         recipe = Recipe.model_validate(resolved.values)
         layout = choose_layout(recipe.parallel, world=recipe.parallel.workers, facts=recipe.facts())
         lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
+        with uninterrupted():
+            run = self._make(resolved, lineage=lineage, steps=recipe.train.steps)
+        self.say(f"run {run.id}: {recipe.train.steps} steps on {_lineage_text(layout, recipe)}")
+        return run, self._drive(run, recipe, isolation=admission.isolation)
+
+    def _make(self, resolved: Resolved, *, lineage: dict[str, Any], steps: int) -> RunFolder:
         run = RunFolder.create(
-            self.workspace.runs,
-            recipe=resolved.name,
-            steps=recipe.train.steps,
-            lineage=lineage,
-            clock=self.clock,
+            self.workspace.runs, recipe=resolved.name, steps=steps, lineage=lineage, clock=self.clock
         )
         (run.path / "resolved.toml").write_text(to_toml(resolved))
         (run.path / "provenance.json").write_text(json.dumps(resolved.provenance, indent=1))
         self.gate.make_run_key(run)
-        self.say(f"run {run.id}: {recipe.train.steps} steps on {_lineage_text(layout, recipe)}")
-        return run, self._drive(run, recipe, isolation=admission.isolation)
+        return run
 
     def resume(self, run: RunFolder) -> int:
         """Go on with a run at its newest checkpoint. A finished one says so and is left alone."""
@@ -97,30 +98,32 @@ class Controller:
         return self._drive(run, recipe, isolation=admission.isolation)
 
     def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level) -> int:
-        with run.locked(), _socket_folder() as socket:
+        with run.locked(), _socket_folder() as socket, Wishes() as wishes:
             run.update(state=RunState.RUNNING, reason="")
+            events = run.events(clock=self.clock)
+            events.append("driven", workers=recipe.parallel.workers)
+            events.close()
             with self.gate.serve(socket):
-                watched = self._watch(run, recipe, isolation=isolation, socket=socket)
+                watched = self._watch(
+                    run, command=self._command(run, recipe, isolation=isolation, socket=socket), wishes=wishes
+                )
             before = run.record()
             run.update(**watched.changes(before))
             return self._conclude(run, watched)
 
-    def _watch(self, run: RunFolder, recipe: Recipe, *, isolation: Level, socket: Path) -> Watched:
+    def _watch(self, run: RunFolder, *, command: Wrapped, wishes: Wishes) -> Watched:
         """Start the supervisor and follow what it tells until it ends."""
-        watched = Watched(ProgressLine(steps=recipe.train.steps), self.say, run.events(clock=self.clock))
-        command = self._command(run, recipe, isolation=isolation, socket=socket)
-        with (
-            subprocess.Popen(
-                command.argv,
-                env={**command.environment, "PYTHONUNBUFFERED": "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            ) as process,
-            forwarded_signals(process, watched),
-        ):
-            watched.follow(process)
+        line = ProgressLine(steps=run.record().steps)
+        watched = Watched(line, self.say, run.events(clock=self.clock))
+        with subprocess.Popen(
+            command.argv,
+            env={**command.environment, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            watched.follow(process, wishes=wishes)
         watched.close()
         return watched
 

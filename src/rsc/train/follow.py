@@ -80,16 +80,16 @@ class Watched:
     reason: str = ""
     hint: str | None = None
     exit_code: int = 1
-    interrupted: bool = False
     pids: dict[int, int] = field(default_factory=dict)
 
-    def follow(self, process: subprocess.Popen[str]) -> None:
+    def follow(self, process: subprocess.Popen[str], *, wishes: Wishes) -> None:
         """Read what the supervisor tells until it ends."""
+        wishes.attach(process)
         assert process.stdout is not None
         for text in process.stdout:
             self.hear(json.loads(text), supervisor=process.pid)
         code = process.wait()
-        self.exit_code = Interrupted.exit_code if self.interrupted else max(code, -code)
+        self.exit_code = Interrupted.exit_code if wishes.interrupted else max(code, -code)
         if self.exit_code not in (0, RequeueMe.exit_code, Interrupted.exit_code) and not self.reason:
             self.reason = f"the supervisor ended with code {code}; see the lines above"
 
@@ -137,27 +137,61 @@ class Watched:
         self.events.close()
 
 
+class Wishes:
+    """Signals of the person or the scheduler, passed to the supervisor through its stdin.
+
+    Ctrl-C closes it: the workers end at once and the newest checkpoint stays. SIGTERM and SIGUSR1 write
+    `stop`: checkpoint at the next step and leave. A pipe keeps what comes before the supervisor listens.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.stop_requested = False
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Wishes:
+        handlers = {signal.SIGTERM: self._stop, signal.SIGUSR1: self._stop, signal.SIGINT: self._interrupt}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def attach(self, process: subprocess.Popen[str]) -> None:
+        """Tell this supervisor from now on, and what was wished before."""
+        self._process = process
+        self._pass_on()
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.stop_requested = True
+        self._pass_on()
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self.interrupted = True
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        stdin = self._process.stdin if self._process else None
+        if stdin is None or stdin.closed:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            if self.interrupted:
+                stdin.close()
+            elif self.stop_requested:
+                stdin.write("stop\n")
+                stdin.flush()
+
+
 @contextmanager
-def forwarded_signals(process: subprocess.Popen[str], watched: Watched) -> Iterator[None]:
-    """Ctrl-C ends the workers at once (the newest checkpoint stays); SIGTERM and SIGUSR1 ask them to
-    checkpoint at the next step and leave. The supervisor also ends when this process dies."""
-
-    def stop(number: int, _: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGUSR1)
-
-    def interrupt(number: int, _: object) -> None:
-        watched.interrupted = True
-        if process.stdin is not None and not process.stdin.closed:
-            process.stdin.close()
-
-    handlers = {signal.SIGTERM: stop, signal.SIGUSR1: stop, signal.SIGINT: interrupt}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back for the milliseconds that make a run, so that no half of one stays."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
 
 
 def outer_pid(pid: int, *, ancestor: int) -> int:

@@ -195,10 +195,12 @@ class Supervisor:
         return int(self.board.rows["step"].min())
 
     def _wait_or_stop(self) -> None:
-        """Sleep a little; end with the controller."""
+        """Sleep a little and listen: a word asks for a checkpoint and an end, a closed pipe ends at once."""
         readable, _, _ = select.select([sys.stdin], [], [], _POLL_S)
         if readable and not os.read(sys.stdin.fileno(), 4096):
             raise KeyboardInterrupt
+        if readable:
+            self.board.request_stop()
 
     def tell(self, kind: str, **facts: Any) -> None:
         print(json.dumps({"kind": kind, **facts}), flush=True)

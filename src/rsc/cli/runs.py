@@ -1,0 +1,138 @@
+"""`rsc runs ls|show|logs|stop|resume`: what was trained, what is training, and going on with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from rsc.cli.output import JsonFlag, emit, next_commands, say, table
+from rsc.clock import SystemClock
+from rsc.config import Workspace
+from rsc.errors import ConfigError
+from rsc.events import read_events
+from rsc.train.ledger import ledger
+from rsc.train.metrics import read_metrics
+from rsc.train.run import RunFolder, RunState, find_run, list_runs
+from rsc.units import format_seconds
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Run = Annotated[str, typer.Argument(help="Id of a run, a unique part of it, or `last`.")]
+
+
+@app.command("ls")
+def ls(as_json: JsonFlag = False) -> None:
+    """List the runs of this workspace, oldest first."""
+    rows = [_row(run) for run in list_runs(Workspace.from_environment().runs)]
+    cells = [(row["id"], row["state"], f"{row['step']}/{row['steps']}", _loss(row["loss"])) for row in rows]
+    emit({"runs": rows}, as_json=as_json, text=table(cells, header=("run", "state", "step", "loss")))
+
+
+@app.command("show")
+def show(run: Run, as_json: JsonFlag = False) -> None:
+    """Show one run: state, lineage, failures, lost work."""
+    folder = _find(run)
+    clock = SystemClock()
+    events = list(read_events(folder.path / "events.jsonl")) if _has_events(folder) else []
+    metrics = read_metrics(folder.path / "metrics" / "rank0.jsonl")
+    account = ledger(events, metrics=metrics, now=clock.now())
+    failures = [
+        event for event in events if event["kind"] in ("failure", "gave_up", "bad_batch", "straggler")
+    ]
+    result = {**_row(folder), "path": str(folder.path), **account.to_json(), "failures_seen": failures}
+    emit(result, as_json=as_json, text=_describe(result))
+
+
+@app.command("logs")
+def logs(
+    run: Run,
+    rank: Annotated[int, typer.Option(help="Rank whose log to print.")] = 0,
+    lines: Annotated[int, typer.Option(help="Lines from the end.")] = 40,
+    as_json: JsonFlag = False,
+) -> None:
+    """Print the end of a rank's log."""
+    path = _find(run).path / "logs" / f"rank{rank}.log"
+    if not path.exists():
+        raise ConfigError(f"there is no log {path}", hint="the run has had no such rank yet")
+    found = path.read_text(errors="replace").splitlines()[-lines:]
+    emit({"path": str(path), "lines": found}, as_json=as_json, text="\n".join(found))
+
+
+@app.command("stop")
+def stop(
+    run: Run,
+    now: Annotated[bool, typer.Option("--now", help="Without a checkpoint at this step.")] = False,
+) -> None:
+    """Ask a running run to write a checkpoint and leave (exit code 75)."""
+    folder = _find(run)
+    holder = folder.holder()
+    if holder is None:
+        raise ConfigError(f"run {folder.id} is not running", hint=f"see `rsc runs show {folder.id}`")
+    os.kill(holder, signal.SIGINT if now else signal.SIGTERM)
+    say(f"asked process {holder} to {'stop now' if now else 'checkpoint and stop'}")
+    next_commands(f"rsc runs show {folder.id}", f"rsc runs resume {folder.id}")
+
+
+@app.command("resume")
+def resume(run: Run, as_json: JsonFlag = False) -> None:
+    """Go on with a run from its newest good checkpoint."""
+    from rsc.cli.train import controller, finish
+
+    folder = _find(run)
+    finish(folder, code=controller().resume(folder), as_json=as_json)
+
+
+def _find(name: str) -> RunFolder:
+    return find_run(Workspace.from_environment().runs, name)
+
+
+def _row(run: RunFolder) -> dict[str, Any]:
+    """The record; a run whose controller died without a word is interrupted, whatever its file says."""
+    record = asdict(run.record())
+    if record["state"] == RunState.RUNNING and run.holder() is None:
+        record["state"] = RunState.INTERRUPTED
+        record["reason"] = "its controller ended without a word"
+    return record
+
+
+def _has_events(run: RunFolder) -> bool:
+    return (run.path / "events.jsonl").exists()
+
+
+def _loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.4f}"
+
+
+def _describe(result: dict[str, Any]) -> str:
+    lineage = result["lineage"]
+    data = lineage.get("data", {})
+    review = lineage.get("review", {})
+    single = " (single person)" if review.get("single_person") else ""
+    ettr = "-" if result["ettr"] is None else f"{result['ettr']:.1%}"
+    rows = [
+        ("run", result["id"]),
+        ("state", " ".join(filter(None, [result["state"], result["reason"]]))),
+        ("step", f"{result['step']} of {result['steps']}, loss {_loss(result['loss'])}"),
+        ("data", f"{data.get('name')} version {data.get('version')}, root {str(data.get('root_hash'))[:16]}"),
+        ("review", f"{review.get('state')}{single} by {', '.join(review.get('approvers', []))}"),
+        ("key period", lineage.get("key_period")),
+        ("recipe", str(lineage.get("recipe_sha256"))[:16]),
+        ("layout", lineage.get("layout")),
+        ("restarts", f"{result['restarts']}, {result['lost_steps']} steps done again"),
+        ("time", f"{format_seconds(result['driven_s'])} driven, {ettr} of it in steps that counted (ETTR)"),
+        ("checkpoints", f"{result['checkpoints']} written, {result['failed_checkpoints']} failed"),
+    ]
+    told = [f"  step {event.get('step')}: {_sentence(event)}" for event in result["failures_seen"]]
+    return "\n".join([table(rows, header=("", "")).lstrip("\n"), *(["failures:", *told] if told else [])])
+
+
+def _sentence(event: dict[str, Any]) -> str:
+    if event["kind"] == "failure":
+        return f"rank {event['rank']} failed first, {event['reason']}: {event['message']}"
+    if event["kind"] == "straggler":
+        return f"rank {event['rank']} is slow: {event['own_s']:.3f} s of its own work in a step"
+    return f"{event['kind'].replace('_', ' ')}: {event.get('reason') or event.get('loss')}"

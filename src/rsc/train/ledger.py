@@ -1,0 +1,76 @@
+"""Where the time of a run went, from its events and metrics: useful steps, lost steps, ETTR. No torch.
+
+ETTR (effective training time ratio; Kokolis et al. 2024, arXiv:2410.21680) = time of steps that counted
+over wall time while the run was driven. A step that was done twice counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from rsc.clock import parse_timestamp
+
+
+@dataclass(frozen=True)
+class Ledger:
+    driven_s: float
+    """Wall time from each start of the controller to its end."""
+    useful_s: float
+    """Time of the steps that the run's result is made of."""
+    lost_steps: int
+    """Steps that were done again."""
+    failures: int
+    checkpoints: int
+    failed_checkpoints: int
+    bad_batches: int
+
+    @property
+    def ettr(self) -> float | None:
+        """None before anything was driven."""
+        return self.useful_s / self.driven_s if self.driven_s > 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "ettr": self.ettr}
+
+
+def ledger(
+    events: Sequence[Mapping[str, Any]], *, metrics: Iterable[Mapping[str, Any]], now: datetime
+) -> Ledger:
+    """Add up. `metrics` are the lines of one rank in written order."""
+    last: dict[int, float] = {}
+    lines = 0
+    for line in metrics:
+        last[line["step"]] = line["step_s"]
+        lines += 1
+    counts = {kind: sum(event["kind"] == kind for event in events) for kind in _COUNTED}
+    return Ledger(
+        driven_s=_driven_s(events, now=now),
+        useful_s=sum(last.values()),
+        lost_steps=lines - len(last),
+        failures=counts["failure"],
+        checkpoints=counts["checkpoint"],
+        failed_checkpoints=counts["checkpoint_failed"],
+        bad_batches=counts["bad_batch"],
+    )
+
+
+_COUNTED = ("failure", "checkpoint", "checkpoint_failed", "bad_batch")
+
+
+def _driven_s(events: Sequence[Mapping[str, Any]], *, now: datetime) -> float:
+    """Sum of the spans from `driven` to `ended`; one without an end goes to its last event, or to `now`
+    while it may still run."""
+    total, start, latest = 0.0, None, None
+    for event in events:
+        moment = parse_timestamp(event["time"])
+        if event["kind"] == "driven":
+            if start is not None and latest is not None:
+                total += (latest - start).total_seconds()
+            start = moment
+        elif event["kind"] == "ended" and start is not None:
+            total, start = total + (moment - start).total_seconds(), None
+        latest = moment
+    return total + ((now - start).total_seconds() if start is not None else 0.0)
