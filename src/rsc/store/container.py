@@ -268,7 +268,9 @@ def _check_header(keys: _FileKeys, header: bytes, *, context: bytes) -> None:
 def _frame_table(
     entries: np.ndarray[Any, np.dtype[Any]], *, body_bytes: int
 ) -> np.ndarray[Any, np.dtype[Any]]:
-    """Add offsets and first samples. Frames must fill the body exactly."""
+    """Add offsets and first samples. Frames must be within the limit and fill the body exactly."""
+    if len(entries) and int(entries["plain_bytes"].max()) > MAX_FRAME_BYTES:
+        raise IntegrityError(f"the table has a frame above {MAX_FRAME_BYTES} bytes", outcome="frame")
     frames = np.zeros(len(entries), _FRAME)
     frames["plain_bytes"], frames["num_samples"] = entries["plain_bytes"], entries["num_samples"]
     sealed = frames["plain_bytes"] + TAG_BYTES
