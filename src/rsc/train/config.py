@@ -98,3 +98,9 @@ class EvalConfig(FrozenModel):
     """Samples a forward pass takes."""
     max_batches: Annotated[int, Field(ge=0)] = 0
     """Stop after this many batches; 0 reads the whole split."""
+    positive: tuple[str, ...] = ()
+    """Labels that count as positive in slices; empty takes the first label."""
+    slice_columns: tuple[str, ...] = ()
+    """Fields whose values are groups: false-positive and false-negative rates are shown for each."""
+    slice_terms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Groups by words in the text: name -> words, in any case; a sample may be in several."""

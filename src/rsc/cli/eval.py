@@ -1,0 +1,175 @@
+"""`rsc eval`, `rsc generate`, `rsc predict`: ask a finished run or an exported folder."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsc.audit.log import AuditLog
+from rsc.cli.output import JsonFlag, emit, next_commands, say, table
+from rsc.clock import SystemClock
+from rsc.config import Workspace
+from rsc.errors import ConfigError
+from rsc.export.weights import read_export
+from rsc.release.agent import KeyAgent
+from rsc.release.request import KeyRequest
+from rsc.store.dataset import Dataset
+from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.secret import SecretKey
+from rsc.train.assess import Assessment, assess, keep
+from rsc.train.config import EvalConfig
+from rsc.train.generate import Sampling
+from rsc.train.generate import generate as continue_ids
+from rsc.train.measures import Slice
+from rsc.train.predict import predict as predict_file
+from rsc.train.run import find_run
+from rsc.train.trained import Trained, from_state, is_export, open_run
+
+Model = Annotated[str, typer.Argument(help="A run (id, unique part of it, or `last`) or an exported folder.")]
+
+
+def eval(  # noqa: A001 (the command is called so)
+    model: Model,
+    data: Annotated[str | None, typer.Option(help="Another data set than the run's.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to measure on; the recipe's if left out.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a model on held-out data: figures with 95 % intervals, slices, calibration."""
+    workspace = Workspace.from_environment()
+    trained = open_model(model, workspace=workspace)
+    config = trained.recipe.eval if trained.recipe else EvalConfig()
+    dataset = _dataset(trained, data=data, workspace=workspace)
+    split = split or config.split
+    if split not in dataset.splits:
+        raise ConfigError(
+            f"{dataset.name} version {dataset.version} has no split {split!r}",
+            hint=f"it has: {', '.join(dataset.splits)}; give one with --split",
+        )
+    request = KeyRequest(
+        purpose="evaluate", user=getpass.getuser(), data=dataset.name, version=dataset.version
+    )
+    with release(request, workspace=workspace) as key:
+        result = assess(
+            trained,
+            reader=dataset.split(split, key=key),
+            data=dataset.name,
+            version=dataset.version,
+            split=split,
+            config=config,
+        )
+    if trained.recipe is not None and data is None:
+        keep(result, folder=workspace.runs / trained.name)
+    emit(result.to_json(), as_json=as_json, text=_report(result))
+    next_commands(f"rsc runs export {model}" if trained.recipe else f"rsc generate {model}")
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")] = "",
+    num_bytes: Annotated[int, typer.Option("--bytes", help="Tokens to add; bytes for a byte model.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0 takes the best token each time.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Draw from the k best only; 0: from all.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Continue a text. What comes out may repeat what the model was trained on."""
+    trained = open_model(model, workspace=Workspace.from_environment())
+    if trained.config.head.kind != "next_token":
+        raise ConfigError(f"{trained.name} is no language model", hint=f"try `rsc predict {model} FILE`")
+    tokenizer = trained.tokenizer()
+    ids = continue_ids(
+        trained.model,
+        prompt=tokenizer.encode(prompt),
+        num_tokens=num_bytes,
+        context=trained.context,
+        sampling=Sampling(temperature=temperature, top_k=top_k, seed=seed),
+        stop=tokenizer.separator,
+    )
+    text = tokenizer.decode(ids)
+    emit({"prompt": prompt, "text": text, "tokens": len(ids)}, as_json=as_json, text=prompt + text)
+
+
+def predict(
+    model: Model,
+    file: Annotated[Path, typer.Argument(help="A picture, a recording, a text file or .jsonl.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what a trained model makes of a file."""
+    trained = open_model(model, workspace=Workspace.from_environment())
+    predictions = list(predict_file(trained, file=file))
+    rows = [
+        (p.sample, p.answer, "" if p.confidence is None else f"{p.confidence:.3f}", " ".join(p.problems))
+        for p in predictions
+    ]
+    text = table(rows, header=("sample", "answer", "confidence", "problems"))
+    emit({"predictions": [asdict(p) for p in predictions]}, as_json=as_json, text=text)
+
+
+def open_model(name: str, *, workspace: Workspace) -> Trained:
+    """A run of the workspace, or an exported folder. The release of a run's key is logged."""
+    if is_export(Path(name)):
+        opened = read_export(Path(name))
+        return from_state(name, config=opened.config, state=opened.state, context=opened.context)
+    run = find_run(workspace.runs, name)
+    request = KeyRequest(purpose="checkpoint", user=getpass.getuser(), run=run.id)
+    with release(request, workspace=workspace) as key:
+        trained = open_run(run, key=key)
+    say(f"run {run.id} at step {trained.step}, {trained.precision.name}: {trained.precision.reason}")
+    return trained
+
+
+def release(request: KeyRequest, *, workspace: Workspace) -> SecretKey:
+    """Ask the key agent in this process. Raises GateRefused."""
+    clock = SystemClock()
+    provider = LocalKeyProvider(workspace.keys, clock=clock)
+    audit = AuditLog.open(workspace.audit, clock=clock)
+    return KeyAgent(workspace, providers={provider.name: provider}, audit=audit, clock=clock).release(request)
+
+
+def _dataset(trained: Trained, *, data: str | None, workspace: Workspace) -> Dataset:
+    if data is not None:
+        return Dataset.open(workspace.data, name=data)
+    if trained.recipe is None:
+        raise ConfigError(f"{trained.name} does not say what it was trained on", hint="name one with --data")
+    config = trained.recipe.data
+    return Dataset.open(workspace.data, name=config.name, version=config.version)
+
+
+def _report(result: Assessment) -> str:
+    rows: list[tuple[Any, ...]] = [
+        (name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}") for name, m in result.measures.items()
+    ]
+    if result.xz_bits_per_byte is not None:
+        rows.append(("xz -9 bits_per_byte", f"{result.xz_bits_per_byte:.4f}", "the same bytes"))
+    lines = [f"{result.count:,} items of {result.data} version {result.version}, split {result.split}"]
+    lines.append(table(rows, header=("measure", "value", "95 % interval")))
+    if result.details is not None:
+        lines += _details(result)
+    return "\n".join(lines)
+
+
+def _details(result: Assessment) -> list[str]:
+    assert result.details is not None
+    details, lines = result.details, []
+    if details.per_class:
+        rows = [(name, f"{value:.3f}") for name, value in details.per_class.items()]
+        lines.append(table(rows, header=("class", "F1")))
+    if details.calibration is not None:
+        lines.append(
+            f"calibration error {details.calibration.error:.3f}, Brier {details.calibration.brier:.3f}"
+        )
+    if details.slices:
+        lines.append(
+            table(map(_slice_row, details.slices), header=("group", "samples", "false +", "false -"))
+        )
+    if details.bad:
+        lines.append("not used: " + ", ".join(f"{count} {name}" for name, count in details.bad.items()))
+    return lines
+
+
+def _slice_row(row: Slice) -> tuple[Any, ...]:
+    return row.group, row.count, str(row.false_positive_rate), str(row.false_negative_rate)
