@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -84,6 +85,20 @@ def resume(run: Run, as_json: JsonFlag = False) -> None:
 
     folder = _find(run)
     finish(folder, code=controller().resume(folder), as_json=as_json)
+
+
+@app.command("export")
+def export(
+    run: Run,
+    target: Annotated[Path | None, typer.Option("--to", help="A new folder; else one in the run.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    as_json: JsonFlag = False,
+) -> None:
+    """Write open weights, tokenizer and a model card."""
+    from rsc.cli.export import export_run
+
+    workspace = Workspace.from_environment()
+    export_run(_find(run), workspace=workspace, target=target, dtype=dtype, as_json=as_json)
 
 
 def _find(name: str) -> RunFolder:

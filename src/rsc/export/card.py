@@ -40,11 +40,14 @@ class RunFacts:
     recipe: str
     recipe_hash: str
     code_version: str
-    code_commit: str
+    code_hash: str
+    """SHA-256 over the sources that trained it."""
     seed: int
     steps: int
     precision: str
     machine: str
+    layout: str
+    """Ranks per mesh axis."""
     started: str
     finished: str
     restarts: int
@@ -150,11 +153,12 @@ def _run_rows(run: RunFacts) -> dict[str, str]:
         "run": run.run,
         "recipe": run.recipe,
         "recipe hash": run.recipe_hash,
-        "code": f"RSC {run.code_version}, commit {run.code_commit}",
+        "code": f"RSC {run.code_version}, sources {run.code_hash}",
         "seed": str(run.seed),
         "steps": f"{run.steps:,}",
         "precision": run.precision,
         "machine": run.machine,
+        "layout": run.layout,
         "started": run.started,
         "finished": run.finished,
         "restarts": str(run.restarts),

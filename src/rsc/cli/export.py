@@ -1,0 +1,61 @@
+"""`rsc runs export RUN`: open weights, tokenizer and model card."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+
+import torch
+
+from rsc.cli.card_facts import card_facts
+from rsc.cli.eval import release
+from rsc.cli.output import emit, next_commands, say
+from rsc.config import Workspace
+from rsc.errors import ConfigError
+from rsc.export.card import to_json, to_markdown
+from rsc.export.layout import why_not_open
+from rsc.export.weights import write_export
+from rsc.release.request import KeyRequest
+from rsc.train.assess import kept_in
+from rsc.train.run import RunFolder
+from rsc.train.trained import recipe_of, whole_state
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def export_run(
+    run: RunFolder, *, workspace: Workspace, target: Path | None, dtype: str, as_json: bool
+) -> None:
+    """Write the folder and say what it is. Raises GateRefused where the data's policy forbids it."""
+    if dtype not in _DTYPES:
+        raise ConfigError(f"{dtype!r} is not a number format", hint=f"one of: {', '.join(_DTYPES)}")
+    recipe, user = recipe_of(run), getpass.getuser()
+    data = KeyRequest(purpose="export", user=user, data=recipe.data.name, version=recipe.data.version)
+    release(data, workspace=workspace).close()  # publishing a model is a use of its data: asked and logged
+    with release(KeyRequest(purpose="checkpoint", user=user, run=run.id), workspace=workspace) as key:
+        config, state, step = whole_state(run, key=key)
+    reason = why_not_open(config, state=state)
+    facts = card_facts(
+        run,
+        workspace=workspace,
+        recipe=recipe,
+        num_parameters=sum(tensor.numel() for tensor in state.values()),
+        layout=f"RSC's own layout ({reason})" if reason else "open layout (config.json, safetensors)",
+        step=step,
+        evaluation=kept_in(run.path),
+    )
+    result = write_export(
+        target or run.path / "export" / f"step-{step}",
+        config=config,
+        state=state,
+        context=recipe.data.sequence_length,
+        dtype=_DTYPES[dtype],
+        settings={"run": run.id, "step": step},
+        extra_files={"README.md": to_markdown(facts), "card.json": to_json(facts)},
+    )
+    record = {"path": str(result.path), "layout": result.layout, "reason": result.reason, "step": step}
+    record |= {"parameters": result.num_parameters, "files": list(result.files)}
+    emit(record, as_json=as_json, text=str(result.path))
+    if result.reason:
+        say(f"in RSC's own layout, not an open one: {result.reason}")
+    next_commands(f"rsc generate {result.path}" if config.text else f"rsc predict {result.path} FILE")
