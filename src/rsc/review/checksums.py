@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _VERHOEFF_PERMUTE = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
+_LETTER_VALUES = {ord("A") + place: str(10 + place) for place in range(26)}
 _LUHN_DOUBLE = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1 annex B: double every second digit from the right, sum of digits divides by 10."""
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = ord(digit) - 48
-        total += _LUHN_DOUBLE[value] if place & 1 else value
-    return total % 10 == 0
+    values = [int(digit) for digit in reversed(digits)]
+    return (sum(values[::2]) + sum(_LUHN_DOUBLE[value] for value in values[1::2])) % 10 == 0
 
 
 def weighted_sum(digits: str, weights: Sequence[int]) -> int:
@@ -27,8 +25,8 @@ def weighted_sum(digits: str, weights: Sequence[int]) -> int:
 
 
 def mod_97_10(text: str) -> bool:
-    """ISO/IEC 7064 MOD 97-10 over letters and digits (A = 10 ... Z = 35): remainder 1."""
-    return int("".join(str(int(character, 36)) for character in text)) % 97 == 1
+    """ISO/IEC 7064 MOD 97-10 over digits and capitals (A = 10 ... Z = 35): remainder 1."""
+    return int(text.translate(_LETTER_VALUES)) % 97 == 1
 
 
 def mod_11_10(digits: str) -> bool:

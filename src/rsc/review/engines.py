@@ -1,19 +1,31 @@
-"""Pre-filters: where can a rule's match start? They may answer too much, never too little.
+"""Pre-filters: where can a match of a rule start? They may answer too much, never too little.
 
-- `re`: everywhere. The definition of the truth, and always there.
-- `re2`: google-re2's Set says which rules' triggers occur in a slice of the text.
-- `hyperscan`: says at which byte a trigger ends, so that only a few characters are looked at again.
+- `hyperscan` says at which byte a trigger ends, so only a few characters are looked at again;
+- `re2` says which triggers occur in a slice of the text, all of them in one pass;
+- `re` says the same with one pass per trigger: slow, and always there.
+
+All three run the same `Rule.trigger` texts. What they leave to the exact match differs, what is found
+does not: see scan.py.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 from rsc.errors import ConfigError
 from rsc.review.rules.rule import Rule
 
-Window = tuple[Rule, int, int]  # the rule may start in [from, to) of the folded text
+Window = tuple[Rule, int, int]
+"""A match of the rule may start in [from, to) of the folded text."""
+
+ENGINES = {"hyperscan": "hyperscan", "re2": "re2", "re": "re"}
+"""Engine name -> module, fastest first."""
+
+_GROUP = 5  # rules in one RE2 set, see _re2_set
+_SLICE = 512  # characters looked at together; smaller costs calls, larger costs exact passes
 
 
 class Prefilter(Protocol):
@@ -24,19 +36,114 @@ class Prefilter(Protocol):
         ...
 
 
-class RePrefilter:
-    name = "re"
+def choose_engine(name: str, *, rules: Sequence[Rule]) -> Prefilter:
+    """`auto` takes the fastest that is installed. Raises ConfigError for one that is not."""
+    installed = [engine for engine, module in ENGINES.items() if find_spec(module) is not None]
+    chosen = installed[0] if name == "auto" else name
+    if chosen not in ENGINES:
+        raise ConfigError(f"scan engine {name!r} is unknown", hint=f"use one of: auto {' '.join(ENGINES)}")
+    if chosen not in installed:
+        raise ConfigError(
+            f"scan engine {name!r} is not installed", hint=f"use one of: auto {' '.join(installed)}"
+        )
+    if chosen == "hyperscan":
+        return HyperscanPrefilter(rules)
+    return SlicePrefilter(
+        rules, occurring=_re2_set(rules) if chosen == "re2" else _re_passes(rules), name=chosen
+    )
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+
+class Occurring(Protocol):
+    def __call__(self, piece: str) -> list[int]:
+        """Indices of the rules whose trigger occurs in a piece of text."""
+        ...
+
+
+class SlicePrefilter:
+    """Asks slice by slice; each slice is read `lead` further, where the trigger of a late start lies."""
+
+    def __init__(self, rules: Sequence[Rule], *, occurring: Occurring, name: str) -> None:
+        self.name = name
         self._rules = rules
+        self._occurring = occurring
+        self._lead = max((rule.lead for rule in rules), default=0)
 
     def windows(self, text: str) -> Iterator[Window]:
-        for rule in self._rules:
-            yield rule, 0, len(text)
+        for start in range(0, len(text), _SLICE):
+            stop = min(start + _SLICE, len(text))
+            for index in self._occurring(text[start : stop + self._lead]):
+                yield self._rules[index], start, stop
 
 
-def choose_engine(name: str, *, rules: Sequence[Rule]) -> Prefilter:
-    """`auto` takes the fastest that is installed. Raises ConfigError for an engine that is not."""
-    if name in ("auto", "re"):
-        return RePrefilter(rules)
-    raise ConfigError(f"scan engine {name!r} is unknown", hint="use one of: auto hyperscan re2 re")
+def _re_passes(rules: Sequence[Rule]) -> Occurring:
+    triggers = [re.compile(rule.trigger) for rule in rules]
+
+    def occurring(piece: str) -> list[int]:
+        return [index for index, trigger in enumerate(triggers) if trigger.search(piece)]
+
+    return occurring
+
+
+def _re2_set(rules: Sequence[Rule]) -> Occurring:
+    """Sets of a few rules each: the automaton of all of them together has so many states that it is
+    rebuilt all the time (2.5 MB/s against 12)."""
+    groups = [(first, _re2_group(rules[first : first + _GROUP])) for first in range(0, len(rules), _GROUP)]
+
+    def occurring(piece: str) -> list[int]:
+        data = piece.encode("latin-1")
+        return [first + index for first, group in groups for index in sorted(group.Match(data) or ())]
+
+    return occurring
+
+
+def _re2_group(rules: Sequence[Rule]) -> Any:
+    import re2
+
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.never_capture = True
+    options.max_mem = 64 << 20  # bytes for the automaton of one group
+    triggers = re2.Set.SearchSet(options)
+    for rule in rules:
+        triggers.Add(rule.trigger.encode("latin-1"))
+    triggers.Compile()
+    return triggers
+
+
+class HyperscanPrefilter:
+    """One pass over the bytes; every end of a trigger opens a window of the rule's `lead` before it."""
+
+    name = "hyperscan"
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        import hyperscan
+
+        self._rules = rules
+        self._leads = [rule.lead for rule in rules]
+        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+        self._database.compile(
+            expressions=[rule.trigger.encode("latin-1") for rule in rules],
+            ids=list(range(len(rules))),
+            flags=0,
+        )
+        self._scratch = hyperscan.Scratch(self._database)
+
+    def windows(self, text: str) -> Iterator[Window]:
+        ends: list[tuple[int, int]] = []
+
+        def on_match(index: int, _start: int, end: int, _flags: int, _context: Any) -> None:
+            ends.append((index, end))
+
+        self._database.scan(text.encode("latin-1"), match_event_handler=on_match, scratch=self._scratch)
+        open_windows: dict[int, tuple[int, int]] = {}
+        for index, end in ends:
+            start = max(0, end - self._leads[index])
+            before = open_windows.get(index)
+            if before is None or start > before[1]:
+                if before is not None:
+                    yield self._rules[index], *before
+                open_windows[index] = (start, end)
+            else:
+                open_windows[index] = (before[0], end)
+        for index, (start, end) in open_windows.items():
+            yield self._rules[index], start, end

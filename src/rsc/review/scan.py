@@ -2,9 +2,9 @@
 
     text -> normalise.fold -> engine says where each rule may start -> exact match -> check -> settle
 
-The set of findings is defined without the engine: all positions where a rule's exact pattern matches and
-its check holds, then `settle`. An engine only leaves out positions where no match can start, so all
-engines agree by construction (tests/review/test_engines.py tries to prove the opposite).
+The findings are defined without the engine: each rule's matches whose check holds, leftmost first, then
+`settle` among the rules. An engine only leaves out positions where no match can start, so all engines
+agree by construction (tests/review/test_engines.py tries to prove the opposite).
 
 Not covered: names, places and whatever else `findings.NOT_LOOKED_FOR` lists; data split over records.
 """
@@ -12,6 +12,7 @@ Not covered: names, places and whatever else `findings.NOT_LOOKED_FOR` lists; da
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -20,6 +21,8 @@ from rsc.review.findings import Finding, settle
 from rsc.review.normalise import Normaliser
 from rsc.review.rules import ALL_RULES
 from rsc.review.rules.rule import Rule
+
+_FEW = 3  # positions that are cheaper to try one by one than to search
 
 EngineName = Literal["auto", "hyperscan", "re2", "re"]
 
@@ -37,19 +40,18 @@ class Scanner:
     def scan(self, text: str) -> list[Finding]:
         """Findings sorted by start, no two overlapping, offsets in characters of `text`."""
         folded = self._normaliser.fold(text)
-        found = {
-            finding
-            for rule, start, stop in self._engine.windows(folded.text)
-            for finding in matches(rule, folded.text, start=start, stop=stop)
-        }
-        settled = settle(found, rank=self._rank)
+        found = settle(self._matches(folded.text), rank=self._rank)
         if not folded.folded_starts:
-            return settled
-        return [
-            f._replace(start=s, end=e)
-            for f in settled
-            for s, e in [folded.original(start=f.start, end=f.end)]
-        ]
+            return found
+        return [Finding(f.type, *folded.original(start=f.start, end=f.end), f.rule) for f in found]
+
+    def _matches(self, text: str) -> list[Finding]:
+        found: list[Finding] = []
+        searched: dict[str, int] = {}
+        for rule, start, stop in self._engine.windows(text):
+            start = max(start, searched.get(rule.name, 0))
+            searched[rule.name] = match_rule(rule, text, start=start, stop=stop, found=found)
+        return found
 
 
 def rules_digest(rules: Sequence[Rule]) -> str:
@@ -58,19 +60,37 @@ def rules_digest(rules: Sequence[Rule]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def matches(rule: Rule, text: str, *, start: int, stop: int) -> list[Finding]:
-    """All findings of one rule that start in [start, stop), overlapping ones included.
+def match_rule(rule: Rule, text: str, *, start: int, stop: int, found: list[Finding]) -> int:
+    """Append the findings of one rule that start in [start, stop), leftmost first, none overlapping.
 
-    The search may read `rule.reach` beyond `stop`; what it proposes is matched again without a limit, so
-    the outcome at a position never depends on the window.
+    Returns where the rule may match next: the end of the last finding, or `stop`. Whether a position
+    starts a finding never depends on the window, so neither do the findings.
     """
-    found = []
-    limit = stop + rule.reach
-    proposal = rule.exact.search(text, start, limit)
-    while proposal is not None and proposal.start() < stop:
+    while start < stop:
+        match = _next_match(rule, text, start=start, stop=stop)
+        if match is None:
+            return stop
+        if rule.check(text, match):
+            first, last = match.span("v") if "v" in match.re.groupindex else match.span()
+            found.append(Finding(rule.type, first, last, rule.name))
+            start = match.end()
+        else:
+            start = match.start() + 1
+    return start
+
+
+def _next_match(rule: Rule, text: str, *, start: int, stop: int) -> re.Match[str] | None:
+    """The first exact match that starts in [start, stop). A search with an end is a proposal only: what it
+    proposes is matched again without one, because the end could cut a match short."""
+    if stop - start <= _FEW:
+        return next(filter(None, (rule.exact.match(text, position) for position in range(start, stop))), None)
+    search, limit = (rule.exact, stop + rule.reach) if rule.head is None else (rule.head, stop)
+    while start < stop:
+        proposal = search.search(text, start, limit)
+        if proposal is None or proposal.start() >= stop:
+            return None
         match = rule.exact.match(text, proposal.start())
-        if match is not None and rule.check(text, match):
-            span = match.span("v") if "v" in rule.exact.groupindex else match.span()
-            found.append(Finding(rule.type, span[0], span[1], rule.name))
-        proposal = rule.exact.search(text, proposal.start() + 1, limit)
-    return found
+        if match is not None:
+            return match
+        start = proposal.start() + 1
+    return None

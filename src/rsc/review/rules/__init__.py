@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rsc.review.rules import contact, context, national, network, payment, phone, secret, wallet
+from rsc.review.rules import address, contact, context, national, network, payment, phone, secret, wallet
 from rsc.review.rules.rule import Rule
 
 ALL_RULES: tuple[Rule, ...] = (
@@ -13,5 +13,6 @@ ALL_RULES: tuple[Rule, ...] = (
     *network.RULES,
     *wallet.RULES,
     *context.RULES,
+    *address.RULES,
     *secret.RULES,
 )

@@ -9,99 +9,52 @@ from __future__ import annotations
 
 import re
 
-from rsc.review.rules.rule import Rule
+from rsc.review.rules.rule import Rule, any_of
 
 _WORD = r"A-Za-z0-9\xff"
 _LABEL = rf"[{_WORD}](?:[{_WORD}-]{{0,61}}[{_WORD}])?"
-_DOMAIN = rf"(?:(?:{_LABEL}\.){{1,8}}(?:xn--[A-Za-z0-9-]{{2,59}}|[A-Za-z\xff]{{2,24}})|\[[0-9.]{{7,15}}\])"
+_TOP = r"(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z\xff]{2,24})"
+_DOMAIN = rf"(?:(?:{_LABEL}\.){{1,8}}{_TOP}|\[[0-9.]{{7,15}}\])"
 _LOCAL = rf"[{_WORD}_](?:[{_WORD}_.+'&%~#!$*^-]{{0,62}}[{_WORD}_+'~!$*^-])?"
-
-_EMAIL = re.compile(
-    rf"(?<![{_WORD}_.+-])(?:{_LOCAL}|\"[^\"\n]{{1,64}}\")(?:@|%40){_DOMAIN}(?![{_WORD}_-]|\.[{_WORD}])"
-)
+_EMAIL_HEAD = rf"(?<![{_WORD}_.+-])(?:{_LOCAL}|\"[^\"\n]{{1,64}}\")(?:@|%40)"
+_EMAIL = re.compile(rf"{_EMAIL_HEAD}{_DOMAIN}(?![{_WORD}_-]|\.[{_WORD}])")
 _NOT_A_TOP_LEVEL = frozenset(
-    [
-        "png",
-        "jpg",
-        "jpeg",
-        "gif",
-        "svg",
-        "webp",
-        "ico",
-        "js",
-        "css",
-        "html",
-        "htm",
-        "pdf",
-        "tgz",
-        "gz",
-        "json",
-        "xml",
-        "yml",
-        "yaml",
-        "txt",
-        "exe",
-        "dll",
-        "log",
-    ]
+    "png jpg jpeg gif svg webp ico js css html htm pdf tgz gz json xml yml yaml txt exe dll log".split()
 )
-
-_TLD = "com|org|net|edu|gov|info|io|co|ai|app|dev|me|biz|mil|int|de|fr|es|it|nl|be|ch|at|pl|se|no|dk|fi|pt|ie|uk|us|ca|au|nz|in|jp|kr|cn|br|mx|ar|cl|za|ru|ua|cz|sk|hu|ro|bg|gr|tr|il|eu"
-_OPEN, _CLOSE = r"[\[({<]\s?", r"\s?[\])}>]"
-_DOT = rf"(?:\s?{_OPEN}(?:dot|\.|punkt|point|punto){_CLOSE}\s?|\s(?:dot|DOT|Dot)\s)"
-_AT = rf"\s?{_OPEN}(?:at|@|AT|At|arroba|chez){_CLOSE}\s?"
-_SPELLED_LOCAL = rf"[{_WORD}_](?:[{_WORD}_.+-]{{0,40}}[{_WORD}_])?(?:{_DOT}[{_WORD}_-]{{1,30}}){{0,3}}"
-_SPELLED_BRACKETED = re.compile(
-    rf"(?<![{_WORD}_.+-]){_SPELLED_LOCAL}{_AT}{_LABEL}(?:(?:{_DOT}|\.){_LABEL}){{0,4}}(?:{_DOT}|\.)[A-Za-z\xff]{{2,24}}(?![{_WORD}_-])"
-)
-_SPELLED_WORDS = re.compile(
-    rf"(?<![{_WORD}_.+-]){_SPELLED_LOCAL}\s(?:at|AT|At)\s{_LABEL}(?:{_DOT}{_LABEL}){{0,3}}{_DOT}(?i:{_TLD})(?![{_WORD}_-])"
-)
-
-_HANDLE = re.compile(
-    r"(?<![A-Za-z0-9_@./\\&+=%~\xff-])@(?=[0-9_.]*[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.]{0,28}[A-Za-z0-9_])(?![A-Za-z0-9_/(@\xff-]|\.[A-Za-z])"
-)
-_CODE_TAGS = frozenset(
-    ["param", "params", "return", "returns", "throws", "see", "since", "deprecated", "override", "property", "media", "import", "charset", "keyframes", "supports", "author", "version", "link", "code", "interface", "implements", "inheritdoc", "test", "before", "after", "autowired", "component", "service", "staticmethod", "classmethod", "abstractmethod", "dataclass", "cached_property", "font-face", "page", "layer", "container", "include", "mixin", "extend", "type", "typedef", "private", "public", "protected", "internal", "example", "todo", "nullable", "notnull", "suppresswarnings", "entity", "table", "column", "id"]
-)  # fmt: skip
 
 
 def _is_address(text: str, match: re.Match[str]) -> bool:
-    domain = match[0].rpartition("@")[2] if "@" in match[0] else match[0].rpartition("%40")[2]
-    local = match[0][: -len(domain) - 1]
+    local, _, domain = match[0].replace("%40", "@").rpartition("@")
     if ".." in local or domain.rpartition(".")[2].lower() in _NOT_A_TOP_LEVEL:
         return False
     return not (local == "git" and text[match.end() : match.end() + 1] in (":", "/"))
 
 
-_NAMED = re.compile(
-    r"(?i)(?:user ?name|user id|screen ?name|twitter|instagram|insta|telegram|snapchat|skype|discord|tiktok|login|nick(?:name)?)"
-    r"(?: (?:handle|account|name|id))?(?: is |\s?[:=]\s?)[\"'@]{0,2}(?P<v>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{1,30}[A-Za-z0-9_]))(?![A-Za-z0-9_@-])"
+_TOP_LEVELS = any_of(
+    "com org net edu gov info io co ai app dev me biz mil int de fr es it nl be ch at pl se no dk fi pt ie uk us ca au nz",
+    "in jp kr cn br mx ar cl za ru ua cz sk hu ro bg gr tr il eu",
 )
-_COMMON = frozenset(
-    [
-        "not",
-        "the",
-        "this",
-        "that",
-        "null",
-        "none",
-        "true",
-        "false",
-        "admin",
-        "root",
-        "user",
-        "a",
-        "an",
-        "my",
-        "your",
-        "now",
-        "here",
-        "required",
-        "invalid",
-        "string",
-        "name",
-    ]
+_OPEN, _CLOSE = r"[\[({<]\s?", r"\s?[\])}>]"
+_DOT = rf"(?:\s?{_OPEN}(?:dot|DOT|Dot|\.|punkt|point|punto){_CLOSE}\s?|\s(?:dot|DOT|Dot)\s)"
+_AT = rf"\s?{_OPEN}(?:at|@|AT|At|arroba|chez){_CLOSE}\s?"
+_SPELLED_LOCAL = rf"[{_WORD}_](?:[{_WORD}_.+-]{{0,40}}[{_WORD}_])?(?:{_DOT}[{_WORD}_-]{{1,30}}){{0,3}}"
+_BRACKETED_HEAD = rf"(?<![{_WORD}_.+-]){_SPELLED_LOCAL}{_AT}"
+_BRACKETED = re.compile(
+    rf"{_BRACKETED_HEAD}{_LABEL}(?:(?:{_DOT}|\.){_LABEL}){{0,4}}(?:{_DOT}|\.)[A-Za-z\xff]{{2,24}}(?![{_WORD}_-])"
+)
+_SPELLED = re.compile(
+    rf"(?<![{_WORD}_.+-]){_SPELLED_LOCAL}\s(?:at|AT|At)\s{_LABEL}(?:{_DOT}{_LABEL}){{0,3}}{_DOT}(?i:{_TOP_LEVELS})"
+    rf"(?![{_WORD}_-])"
+)
+_HANDLE = re.compile(
+    r"(?<![A-Za-z0-9_@./\\&+=%~\xff-])@(?=[0-9_.]*[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.]{0,28}[A-Za-z0-9_])"
+    r"(?![A-Za-z0-9_/(@\xff-]|\.[A-Za-z])"
+)
+_CODE_TAGS = frozenset(
+    "param params return returns throws see since deprecated override property media import charset keyframes supports"
+    " author version link code interface implements inheritdoc test before after autowired component service staticmethod"
+    " classmethod abstractmethod dataclass cached_property font-face page layer container include mixin extend type"
+    " typedef private public protected internal example todo nullable notnull suppresswarnings entity table column".split()
 )
 
 
@@ -109,15 +62,38 @@ def _is_handle(text: str, match: re.Match[str]) -> bool:
     return match[0][1:].lower() not in _CODE_TAGS
 
 
+_SERVICES = (
+    r"(?:user ?name|user ?id|screen ?name|twitter|instagram|insta|telegram|snapchat|skype|discord|tiktok|login|nick(?:name)?)"
+    r"(?: (?:handle|account|name|id))?"
+)
+_NAMED = re.compile(
+    rf"(?i)(?<![A-Za-z0-9\xff]){_SERVICES}(?: is |\s?[:=]\s?)[\"'@]{{0,2}}"
+    r"(?P<v>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{1,30}[A-Za-z0-9_]))(?![A-Za-z0-9_@(\[-]|\.[A-Za-z0-9])"
+)
+_COMMON = frozenset(
+    "not the this that null none true false admin root user an my your now here required invalid string name self str int".split()
+)
+
+
 def _is_named(text: str, match: re.Match[str]) -> bool:
+    """After "is" any word could follow, so there it must not be letters only."""
     value = match["v"].lower()
-    return value not in _COMMON and (not match[0].lower().endswith(" is " + value) or not value.isalpha())
+    return value not in _COMMON and not (match[0].lower().endswith(" is " + value) and value.isalpha())
 
 
 RULES = (
-    Rule("email", "email", rf"[{_WORD}_+'~!$*^\"-](?:@|%40)[{_WORD}\[]", 72, _EMAIL, _is_address, strength=1, reach=330),
-    Rule("email_bracketed", "email", rf"(?i){_OPEN}(?:at|@|arroba|chez){_CLOSE}", 150, _SPELLED_BRACKETED, strength=1, reach=400),
-    Rule("email_spelled", "email", rf"(?i)\sat\s[{_WORD}-]{{1,60}}\s{{0,2}}[\[({{< ]{{0,2}}dot", 200, _SPELLED_WORDS, strength=2, reach=400),
-    Rule("handle_at", "handle", r"(?:^|[^A-Za-z0-9_@./\\&+=%~\xff-])@[A-Za-z0-9_]{2}", 4, _HANDLE, _is_handle),
-    Rule("handle_named", "handle", r"(?i)(?:user ?name|user id|screen ?name|twitter|instagram|insta|telegram|snapchat|skype|discord|tiktok|login|nick(?:name)?)(?: (?:handle|account|name|id))?(?: is |\s?[:=])", 40, _NAMED, _is_named, strength=2),
+    Rule(
+        "email", "email", rf"[{_WORD}_+'~!$*^\"-](?:@|%40)[{_WORD}\[]", 72, _EMAIL, _is_address,
+        strength=1, least=3, head=re.compile(_EMAIL_HEAD),
+    ),
+    Rule(
+        "email_bracketed", "email", rf"(?i){_OPEN}(?:at|@|arroba|chez){_CLOSE}", 170, _BRACKETED,
+        strength=1, least=4, head=re.compile(_BRACKETED_HEAD),
+    ),
+    Rule(
+        "email_spelled", "email", rf"(?i)\sat\s[{_WORD}-]{{1,63}}\s?[\[({{< ]\s?(?:dot|punkt|point|punto|\.)", 250, _SPELLED,
+        strength=2, least=6, reach=330,
+    ),
+    Rule("handle_at", "handle", r"(?:^|[^A-Za-z0-9_@./\\&+=%~\xff-])@[A-Za-z0-9_]{2}", 3, _HANDLE, _is_handle, least=3),
+    Rule("handle_named", "handle", rf"(?i){_SERVICES}(?: is |\s?[:=])", 34, _NAMED, _is_named, strength=2, least=4),
 )  # fmt: skip

@@ -1,91 +1,93 @@
-"""Data that only its surroundings make personal: birth dates, positions, street addresses, documents."""
+"""Data that only its surroundings make personal: birth dates, positions, documents named as such.
+
+Positions: decimal degrees with at least four decimals (11 m) in pairs, fewer where they are named,
+or degrees with minutes and a letter for the hemisphere (ISO 6709 annex D).
+"""
 
 from __future__ import annotations
 
 import re
-from datetime import date
 
-from rsc.review.rules.rule import Rule
+from rsc.review.rules.rule import Rule, any_of
+from rsc.review.rules.words import BIRTH, is_said, trigger_after
 
-_MONTHS = (
-    r"(?:jan(?:uary|vier|uar|eiro)?|ene(?:ro)?|feb(?:ruary|ruar|rero)?|fev(?:rier)?|mar(?:ch|s|zo)?|maerz|marz|apr(?:il|ile)?|avril|abr(?:il)?"
-    r"|may|mai|mayo|maggio|june?|juin|juni|junio|giugno|july?|juillet|juli|julio|luglio|aug(?:ust)?|aout|ago(?:sto)?|sep(?:t|tember|tembre|tiembre)?"
-    r"|oct(?:ober|obre|ubre)?|okt(?:ober)?|ottobre|nov(?:ember|embre|iembre)?|dec(?:ember|embre)?|dez(?:ember)?|dic(?:iembre|embre)?)"
+_MONTH = (
+    r"(?:jan(?:uary|vier|uar|eiro)?|ene(?:ro)?|feb(?:ruary|ruar|rero|braio)?|fev(?:rier|ereiro)?|mar(?:ch|s|zo|co)?|maerz|marz|mrt"
+    r"|apr(?:il|ile)?|avr(?:il)?|abr(?:il)?|may|mai|mayo|mei|maggio|maio|june?|juin|juni|junio|giugno|junho|july?|juillet|juli|julio"
+    r"|luglio|julho|aug(?:ust|ustus)?|aout|ago(?:sto)?|sept?(?:ember|embre|iembre)?|set(?:tembre|embro)?|oct(?:ober|obre|ubre)?"
+    r"|okt(?:ober)?|ott(?:obre)?|out(?:ubro)?|nov(?:ember|embre|iembre|embro)?|dec(?:ember|embre)?|dez(?:ember|embro)?|dic(?:iembre|embre)?)"
 )
-_DATE = (
-    r"(?:(?:19|20)[0-9]{2}[-/. ](?:0?[1-9]|1[0-2])[-/. ](?:0?[1-9]|[12][0-9]|3[01])"
-    r"|(?:0?[1-9]|[12][0-9]|3[01])[-/. ] ?(?:0?[1-9]|[12][0-9]|3[01])[-/. ] ?(?:(?:19|20)[0-9]{2}|[0-9]{2})"
-    rf"|(?:0?[1-9]|[12][0-9]|3[01])(?:st|nd|rd|th|er|\.)?[- ](?:of |de )?{_MONTHS}\.?,?[- ](?:de |of )?(?:(?:19|20)[0-9]{{2}}|'?[0-9]{{2}})"
-    rf"|{_MONTHS}\.?[- ](?:0?[1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?,?[- ](?:(?:19|20)[0-9]{{2}}|'?[0-9]{{2}}))"
+_DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
+_YEAR = r"(?:18[89][0-9]|19[0-9]{2}|20[0-2][0-9])"
+_DATE = re.compile(
+    rf"(?i)(?<![0-9A-Za-z\xff])(?<![0-9][-/.,:])(?:{_YEAR}(?P<a>[-/. ]){_DAY}(?P=a){_DAY}(?:T[0-9:]{{4,8}}Z?)?"
+    rf"|{_DAY}(?P<b>[-/.]| / ){_DAY}(?P=b)(?:{_YEAR}|[0-9]{{2}})|{_DAY}\. ?{_DAY}\. ?{_YEAR}|{_DAY} {_DAY} {_YEAR}"
+    rf"|{_DAY}(?:st|nd|rd|th|er|\.)?(?:[- ]|, ?)(?:day of |of |de |d')?{_MONTH}\.?(?:,? |[-/])(?:de |del |of )?(?:{_YEAR}|'?[0-9]{{2}})"
+    rf"|{_MONTH}\.?[- /]{_DAY}(?:st|nd|rd|th)?(?:,? |[-/])(?:{_YEAR}|'[0-9]{{2}})|{_YEAR}[- /]{_MONTH}[- /]{_DAY})(?![0-9A-Za-z]|[-/][0-9])"
 )
-_BIRTH = (
-    r"d\.?o\.?b\.?|birth ?dates?|birth ?days?|dates? of birth|born|b-day|bday|geb(?:\.|oren)?|geburtsdatum|geburtstag|nee? le|date de naissance"
-    r"|nacid[oa]|nacimiento|nat[oa]|nascita|nascid[oa]|nascimento|urodzon[ya]|fodd|fodt|syntynyt"
+_NOT_BIRTH = frozenset(
+    "died death deceased hired joined married expires expiry expiration due issued issue since until signed posted published updated"
+    " created modified deadline visit admitted discharged appointment invoice".split()
 )
-_BORN = re.compile(
-    rf"(?i)(?<![A-Za-z0-9\xff])(?:{_BIRTH})(?![A-Za-z])[^0-9\n]{{0,24}}?(?<![0-9])(?P<v>{_DATE})(?![0-9A-Za-z])"
-)
-_DECIMAL = r"[-+]?(?:%s)\.[0-9]{%d,12}"
-_LATITUDE, _LONGITUDE = "90|[1-8]?[0-9]", "180|1[0-7][0-9]|[1-9]?[0-9]"
+
+
+def _is_birth_date(text: str, match: re.Match[str]) -> bool:
+    return is_said(text, match.start(), words=BIRTH, against=_NOT_BIRTH)
+
+
+_LATITUDE, _LONGITUDE = r"[-+]?(?:90|[1-8]?[0-9])\.[0-9]", r"[-+]?(?:180|1[0-7][0-9]|[1-9]?[0-9])\.[0-9]"
 _PAIR = re.compile(
-    r"(?<![0-9A-Za-z.,+-])"
-    + _DECIMAL % (_LATITUDE, 4)
-    + r"\xb0?,\s?"
-    + _DECIMAL % (_LONGITUDE, 4)
-    + r"\xb0?(?![0-9A-Za-z]|[.,]\s?-?[0-9])"
+    rf"(?<![0-9A-Za-z.,+-]){_LATITUDE}{{4,15}}\xb0?(?: ?[NS])?, ?{_LONGITUDE}{{4,15}}\xb0?(?: ?[EWO](?![A-Za-z]))?"
+    r"(?![0-9A-Za-z]|[.,] ?-?[0-9])"
 )
-_NAMED = re.compile(
-    r"(?i)(?<![A-Za-z])lat(?:itude)?[\"']?\s?[:=]?\s?(?P<v>"
-    + _DECIMAL % (_LATITUDE, 2)
-    + r"\xb0?\s?[NS]?[\"']?[,;/ ]{1,3}(?:and )?[\"']?(?:lon(?:g(?:itude)?)?|lng)[\"']?\s?[:=]?\s?[\"']?"
-    + _DECIMAL % (_LONGITUDE, 2)
-    + r")(?![0-9])"
+_NAMED_PAIR = re.compile(
+    rf"(?i)(?<![A-Za-z])lat(?:itude)?[\"']?\s?[:=]?\s?[\"']?(?P<v>{_LATITUDE}{{1,15}}\xb0?\s?[NS]?[\"']?[,;/ ]{{1,3}}(?:and )?[\"']?"
+    rf"(?:lon(?:g(?:itude)?)?|lng)[\"']?\s?[:=]?\s?[\"']?{_LONGITUDE}{{1,15}})(?![0-9])"
 )
+_NAMED_ONE = re.compile(
+    rf"(?i)(?<![A-Za-z])(?:latitude|longitude|lat|lng|lon)[\"']?\s?(?:[:=]|is)\s?[\"']?(?P<v>{_LONGITUDE}{{3,15}})(?![0-9])"
+)
+_MINUTES = r"(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?'\s?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?(?:\"|'')\s?)?)?"
 _DEGREES = re.compile(
-    r"(?<![0-9.])[0-9]{1,2}(?:\.[0-9]{1,8})?\s?\xb0\s?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?'\s?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?(?:\"|'')\s?)?)?[NS]"
-    r"[,;/ ]{0,3}[0-9]{1,3}(?:\.[0-9]{1,8})?\s?\xb0\s?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?'\s?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?(?:\"|'')\s?)?)?[EWO](?![A-Za-z])"
+    rf"(?<![0-9.])[0-9]{{1,2}}(?:\.[0-9]{{1,8}})?\s?\xb0\s?{_MINUTES}[NS][,;/ ]{{0,3}}"
+    rf"[0-9]{{1,3}}(?:\.[0-9]{{1,8}})?\s?\xb0\s?{_MINUTES}[EWO](?![A-Za-z])"
 )
-_STREET_TYPE = (
-    r"(?:street|st|avenue|ave|av|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|square|sq|terrace|ter|way|parkway|pkwy|circle|cir"
-    r"|highway|hwy|close|crescent|cres|gardens|grove|mews|row|walk|trail|trl|plaza|alley|loop|pike|turnpike|crossing|heights|hill|ridge|route)"
-)
-_NAME = r"(?:[A-Z][A-Za-z'\xff.-]{0,24}|[0-9]{1,3}(?:st|nd|rd|th)|of|the|de|la)"
-_STREET = re.compile(
-    rf"(?<![0-9A-Za-z.,/$#-])[0-9]{{1,6}}[A-Za-z]?(?:[-/][0-9]{{1,4}}[A-Za-z]?)?,? (?:(?:[NSEW]|North|South|East|West|N\.|S\.|E\.|W\.) )?"
-    rf"(?:{_NAME} ){{1,4}}(?i:{_STREET_TYPE})(?![A-Za-z0-9])\.?(?:,? (?i:apt|apartment|suite|ste|unit|flat|floor|fl|room|rm)\.? ?#?[0-9A-Za-z-]{{1,6}}(?![A-Za-z0-9]))?"
-)
-_CONTINENTAL = re.compile(
-    r"(?<![A-Za-z\xff])(?:[A-Z\xff][A-Za-z\xff-]{2,24}(?:strasse|straat|gasse|weg|platz|allee|gatan|vagen|gade|vej|laan|str\.?)"
-    r"|(?i:rue|via|calle|avenida|avda|plaza|piazza|corso|viale|rua|ulica|ul\.|avenue|boulevard|chemin|paseo|carrer)(?: (?:de|del|della|di|la|las|los|le|les|du|des|do|da|dos))*"
-    r"(?: [A-Z\xff][A-Za-z'\xff.-]{1,24}){1,4}|[A-Z][A-Za-z\xff-]{2,24} (?:Strasse|Str\.|Allee|Platz|Weg|Gasse|ulice)),? (?:n\xb0? ?|no\.? ?|nr\.? ?)?[0-9]{1,4}(?: ?[a-zA-Z](?![A-Za-z]))?(?![0-9A-Za-z])"
-)
-_BOX = re.compile(
-    r"(?i)(?<![A-Za-z])(?:p\.? ?o\.? ?box|post office box|postfach|apartado(?: de correos)?|casella postale|boite postale)[ :#]{1,3}[0-9]{1,7}(?![0-9])"
-)
+
+
+def _has_decimals(text: str, match: re.Match[str]) -> bool:
+    """A pair of round numbers with zeros behind the point is a price or a size."""
+    return any(part.rstrip("0")[-1:] != "." for part in re.findall(r"[0-9]+\.[0-9]+", match[0]))
+
+
 _DOCUMENT = re.compile(
-    r"(?i)(?<![A-Za-z])(?:passport|passeport|reisepass|pasaporte|driver'?s?'? licen[cs]e|driving licen[cs]e|licen[cs]e|fuhrerschein|permis de conduire"
-    r"|id card|identity card|personalausweis|bank account|account|acct|routing|sort code|medicare|policy|member)"
-    r"(?: (?:number|no\.?|num|nr|id|#))?[^0-9A-Za-z\n]{1,4}(?:is |number |no\.? )?(?P<v>(?=[A-Z-]{0,6}[0-9])[A-Z0-9][A-Z0-9-]{5,19})(?![0-9A-Za-z])"
+    r"(?<![0-9A-Za-z_\xff.@/#-])(?=[A-Z-]{0,8}[0-9])[A-Z0-9](?:[A-Z0-9-]{4,19})(?<!-)(?![0-9A-Za-z_@\xff]|[.,][0-9])"
+)
+_DOCUMENTS = any_of(
+    "passports? passeport reisepass(?:nummer)? pasaporte passaporto passaporte paspoort paszport licen[cs]es? dl fuhrerschein permis permiso",
+    "patente rijbewijs (?:personal)?ausweis(?:nummer)? accounts? acct routing bsb medicare policy konto(?:nummer)? compte cuenta conto",
+)
+_SAID_DOCUMENT = re.compile(
+    rf"(?i)(?<![A-Za-z])(?:{_DOCUMENTS})(?:'?s)?(?: (?:no|nr|num|numbers?|nummer|numero|id|is|was|the|of|de|conduire|conducir|card|and|code))*"
+    r"[^0-9A-Za-z\n]{0,4}$"
 )
 
 
-def _is_past(text: str, match: re.Match[str]) -> bool:
-    years = re.findall(r"(?<![0-9])(?:19|20)[0-9]{2}", match["v"])
-    return not years or 1890 <= int(years[0]) <= date.max.year
+def _is_document(text: str, match: re.Match[str]) -> bool:
+    """Its name stands right before it, with at most a label such as "number" between."""
+    if sum(map(str.isdigit, match[0])) < 4:
+        return False
+    return _SAID_DOCUMENT.search(text, max(0, match.start() - 56), match.start()) is not None
 
 
-def _is_position(text: str, match: re.Match[str]) -> bool:
-    return any(character not in "0.,+- \xb0" for character in match[0])
-
-
+_DOCUMENT_TRIGGER = rf"(?i)(?:{_DOCUMENTS})[^0-9\n]{{0,56}}[0-9]"
 RULES = (
-    Rule("date_of_birth", "date_of_birth", rf"(?i)(?:{_BIRTH})[^0-9\n]{{0,36}}[0-9]", 64, _BORN, strength=1),
-    Rule("coordinate_pair", "coordinates", r"[0-9]\.[0-9]{4,12}\xb0?,\s?[-+]?[0-9]{1,3}\.[0-9]{4}", 40, _PAIR, _is_position, strength=2),
-    Rule("coordinate_named", "coordinates", r"(?i)lat(?:itude)?[\"']?\s?[:=]?\s?[-+]?[0-9]{1,2}\.[0-9]", 18, _NAMED, strength=1),
-    Rule("coordinate_degrees", "coordinates", r"[0-9]\s?\xb0", 20, _DEGREES, strength=1),
-    Rule("street_numbered", "street_address", rf"(?i)[0-9][A-Za-z]?,? (?:[NSEW][A-Za-z.]{{0,5}} )?(?:[A-Za-z0-9'\xff.-]{{1,26}} ){{1,4}}{_STREET_TYPE}", 150, _STREET, reach=200),
-    Rule("street_continental", "street_address", r"(?i)(?:strasse|straat|gasse|weg|platz|allee|gatan|vagen|gade|vej|laan|str\.?|rue|via|calle|avenida|avda|plaza|piazza|corso|viale|rua|ulica"
-         r"|ul\.|avenue|boulevard|chemin|paseo|carrer|ulice)[^0-9\n]{1,110}[0-9]", 200, _CONTINENTAL, reach=300),
-    Rule("post_box", "street_address", r"(?i)(?:box|fach|apartado|postale)[ :#A-Za-z]{1,16}[0-9]", 40, _BOX, strength=2),
-    Rule("document_in_context", "id_document", r"(?i)(?:pass|pasaporte|licen|fuhrerschein|permis|card|ausweis|account|acct|routing|sort code|medicare|policy|member)", 40, _DOCUMENT, strength=3),
+    Rule("date_of_birth", "date_of_birth", trigger_after(BIRTH), 14, _DATE, _is_birth_date, strength=1, reach=28),
+    Rule("coordinate_pair", "coordinates", r"[0-9]\.[0-9]{4,15}\xb0?(?: ?[NS])?, ?[-+]?[0-9]{1,3}\.[0-9]{4}", 33, _PAIR,
+         _has_decimals, strength=2, least=12, reach=20),
+    Rule("coordinate_named", "coordinates", r"(?i)lat(?:itude)?[\"']?\s?[:=]?\s?[\"']?[-+]?[0-9]{1,2}\.[0-9]", 18, _NAMED_PAIR,
+         strength=1, least=6, reach=64),
+    Rule("coordinate_alone", "coordinates", r"(?i)(?:latitude|longitude|lat|lng|lon)[\"']?\s?(?:[:=]|is)\s?[\"']?[-+]?[0-9]{1,3}\.[0-9]", 21,
+         _NAMED_ONE, strength=2, least=6, reach=20),
+    Rule("coordinate_degrees", "coordinates", r"[0-9]\s?\xb0", 13, _DEGREES, strength=1, least=2, reach=64),
+    Rule("document_in_context", "id_document", _DOCUMENT_TRIGGER, 9, _DOCUMENT, _is_document, strength=3, reach=24),
 )  # fmt: skip

@@ -11,36 +11,45 @@ import ipaddress
 import re
 
 from rsc.review.rules.rule import Rule
+from rsc.review.rules.words import words_before
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = re.compile(
-    rf"(?<![A-Za-z0-9_\xff-])(?<![0-9]\.)(?<!\.){_OCTET}(?:\.{_OCTET}){{3}}(?![A-Za-z0-9_\xff]|\.[0-9]|-[0-9A-Za-z])"
+    rf"(?<![A-Za-z0-9_\xff-])(?<![0-9A-Za-z][./])(?<!\.){_OCTET}(?:\.{_OCTET}){{3}}"
+    r"(?![A-Za-z0-9_\xff]|\.[0-9]|-[A-Za-z])"
 )
-_VERSION = re.compile(
-    r"(?i)(?:\bv(?:er(?:sion)?)?s?\.?|version|release|build|firmware|driver|chapter|section|clause|paragraph|update|patch|oid|asn|sdk|chrome/|safari/|edge?/|agent/)[ :=#(]*$"
+_VERSION = frozenset(
+    "v ver version versions release released releases build firmware driver drivers chapter section clause paragraph"
+    " update updated upgrade upgraded patch patched hotfix oid sdk agent browser library package plugin bios kernel".split()
+)
+_HOST = frozenset(
+    "ip ips ipv address addresses addr host hosts server servers from ping dns gateway subnet login logged connect connected"
+    " connecting client clients remote peer router network ssh proxy vpn at via firewall port".split()
 )
 _IPV6 = re.compile(
-    r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|(?<=::))(?:%[0-9A-Za-z]{1,15})?(?![0-9A-Za-z:\xff])"
+    r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|(?<=::))"
+    r"(?:%[0-9A-Za-z]{1,15})?(?![0-9A-Za-z:\xff])"
 )
 _MAC = re.compile(
-    r"(?<![0-9A-Za-z:.\xff-])(?:[0-9A-Fa-f]{2}(?P<s>[:-])[0-9A-Fa-f]{2}(?:(?P=s)[0-9A-Fa-f]{2}){4}(?:(?:(?P=s)[0-9A-Fa-f]{2}){2})?"
+    r"(?<![0-9A-Za-z:.\xff-])"
+    r"(?:[0-9A-Fa-f]{2}(?P<s>[:-])[0-9A-Fa-f]{2}(?:(?P=s)[0-9A-Fa-f]{2}){4}(?:(?:(?P=s)[0-9A-Fa-f]{2}){2})?"
     r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Za-z\xff]|[:.-][0-9A-Fa-f])"
 )
 _URL = re.compile(
-    r"(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{1,20}://(?P<v>[^\s/?#@:\"'<>]{0,128}:[^\s/?#@\"'<>]{1,128})@[A-Za-z0-9\xff\[]"
+    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}://"
+    r"(?P<v>[^\s/?#@:\"'<>]{0,128}:[^\s/?#@\"'<>]{1,128})@[A-Za-z0-9\xff\[]"
 )
 
 
 def _is_ipv4(text: str, match: re.Match[str]) -> bool:
-    address = ipaddress.IPv4Address(match[0])
-    if (
-        address.is_loopback
-        or address.is_unspecified
-        or address.is_multicast
-        or match[0].startswith(("0.", "255."))
-    ):
+    """Refuses 0/8, 127/8, 224/3 (RFC 5735) and versions. Four small numbers need a word such as "host"."""
+    octets = [int(octet) for octet in match[0].split(".")]
+    if octets[0] in (0, 127) or octets[0] >= 224:
         return False
-    return _VERSION.search(text, max(0, match.start() - 16), match.start()) is None
+    words = words_before(text, match.start())[:3]
+    if not _VERSION.isdisjoint(words[:2]):
+        return False
+    return octets[0] == 10 or max(octets) >= 20 or not _HOST.isdisjoint(words)
 
 
 def _is_ipv6(text: str, match: re.Match[str]) -> bool:
@@ -60,8 +69,9 @@ def _is_mac(text: str, match: re.Match[str]) -> bool:
 
 
 RULES = (
-    Rule("ipv4", "ip_address", r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", 16, _IPV4, _is_ipv4, strength=1),
-    Rule("ipv6", "ip_address", r"[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:", 40, _IPV6, _is_ipv6, strength=1),
-    Rule("mac", "mac_address", r"[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]", 20, _MAC, _is_mac, strength=0),
-    Rule("url_credentials", "url_credentials", r"://[^\s/?#@]{1,257}@", 290, _URL, strength=0, reach=300),
+    Rule("ipv4", "ip_address", r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", 13, _IPV4, _is_ipv4, strength=1, least=7, reach=16),
+    Rule("ipv6", "ip_address", r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}", 40, _IPV6, _is_ipv6, strength=1, least=3),
+    Rule("mac", "mac_address", r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){4}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]", 14, _MAC, _is_mac,
+         strength=0, least=11, reach=24),
+    Rule("url_credentials", "url_credentials", r"://[^\s/?#@]{1,257}@", 290, _URL, strength=0, least=6, reach=4),
 )  # fmt: skip

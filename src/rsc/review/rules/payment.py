@@ -10,14 +10,18 @@ import re
 
 from rsc.review.checksums import luhn, mod_97_10
 from rsc.review.rules.rule import Rule, digits_of
+from rsc.review.rules.words import is_said
 
 _CARD = re.compile(
-    r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,/-])[2-6][0-9]{3}(?:[ -]{0,2}[0-9]{2,7}){2,5}(?![0-9A-Za-z_\xff]|[.,-][0-9])"
+    r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,/-])(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8,15}"
+    r"(?![0-9A-Za-z_\xff]|[.,-][0-9])"
 )
 _ISSUERS = re.compile(
-    r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})|(?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}"
+    r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"
+    r"|(?:5[1-5][0-9]{2}|222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}"
     r"|3[47][0-9]{13}|3(?:0[0-5]|[689][0-9])[0-9]{11,16}|(?:6011|64[4-9][0-9]|65[0-9]{2})[0-9]{12,15}"
-    r"|(?:2131|1800)[0-9]{11}|35(?:2[89]|[3-8][0-9])[0-9]{12,15}|62[0-9]{14,17}|(?:5018|5020|5038|5[6-8][0-9]{2}|6304|6759|676[1-3]|60[0-9]{2})[0-9]{8,15}"
+    r"|(?:2131|1800)[0-9]{11}|35[0-9]{14,17}|62[0-9]{14,17}"
+    r"|(?:0604|5018|5020|5038|5[6-8][0-9]{2}|6304|6390|6759|676[1-3]|60[0-9]{2})[0-9]{8,15}"
 )
 _COUNTRIES_OF_LENGTH = {
     15: "NO", 16: "BE", 18: "DK FK FO FI GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK",
@@ -31,7 +35,9 @@ def _iban_pattern(*, letters: str, gap: str) -> str:
     forms = []
     for length, names in _COUNTRIES_OF_LENGTH.items():
         countries = "|".join(names.split()) if letters == "A-Z" else "|".join(names.lower().split())
-        forms.append(rf"(?:{countries}){gap}[0-9]{{2}}(?:{gap}[0-9{letters}]){{{length - 4}}}")
+        forms.append(
+            rf"(?:{countries}){gap}[0-9]{{2}}{gap}[0-9{letters}]{{2}}(?:{gap}[0-9{letters}]){{{length - 6}}}"
+        )
     return rf"(?<![0-9A-Za-z_\xff])(?:{'|'.join(forms)})(?![0-9A-Za-z_\xff])"
 
 
@@ -39,9 +45,18 @@ def _iban_pattern(*, letters: str, gap: str) -> str:
 _IBAN = re.compile(_iban_pattern(letters="A-Z", gap="[ -]?") + "|" + _iban_pattern(letters="a-z", gap=""))
 
 
+_CARD_WORDS = frozenset(
+    "card cards visa mastercard maestro amex credit debit cc payment pay paid charge charged karte kreditkarte kartennummer carte"
+    " tarjeta carta cartao kort kaart karta expiry cvv cvc ccn".split()
+)
+
+
 def _is_card(text: str, match: re.Match[str]) -> bool:
+    """Below 14 digits a bar code (EAN-13) looks the same, so there a word must say "card"."""
     digits = digits_of(match[0])
-    return _ISSUERS.fullmatch(digits) is not None and luhn(digits) and len(set(digits)) > 1
+    if not luhn(digits) or _ISSUERS.fullmatch(digits) is None or len(set(digits)) == 1:
+        return False
+    return len(digits) >= 14 or is_said(text, match.start(), words=_CARD_WORDS)
 
 
 def _is_iban(text: str, match: re.Match[str]) -> bool:
@@ -50,22 +65,8 @@ def _is_iban(text: str, match: re.Match[str]) -> bool:
 
 
 RULES = (
-    Rule(
-        "card",
-        "credit_card",
-        r"[2-6][0-9]{3}[ -]{0,2}[0-9]{2,7}[ -]{0,2}[0-9]{2}",
-        18,
-        _CARD,
-        _is_card,
-        strength=0,
-    ),
-    Rule(
-        "iban",
-        "iban",
-        r"[A-Za-z]{2}[ -]?[0-9]{2}[ -]?[0-9A-Za-z][ -]?[0-9A-Za-z]",
-        10,
-        _IBAN,
-        _is_iban,
-        strength=0,
-    ),
-)
+    Rule("card", "credit_card", r"(?:^|[^0-9A-Za-z_])(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8}", 28, _CARD, _is_card,
+         strength=0, least=12, reach=8),
+    Rule("iban", "iban", r"[A-Z]{2}[ -]?[0-9]{2}[ -]?[0-9A-Z]{2}|[a-z]{2}[0-9]{2}[0-9a-z]{2}", 8, _IBAN, _is_iban, strength=0,
+         least=6, reach=34),
+)  # fmt: skip

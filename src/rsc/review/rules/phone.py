@@ -17,95 +17,33 @@ from functools import cache
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
 from rsc.review.rules.rule import Rule, digits_of
+from rsc.review.rules.words import PHONE, is_said, is_said_otherwise, trigger_after
 
 _EXTENSION_AT_END = re.compile(r"[,\s]*(?:[xX#]|[Ee]xt\.?|extension)\s?[0-9]{1,6}$")
-_TRUNK_REGIONS = [
-    "GB",
-    "FR",
-    "DE",
-    "AU",
-    "NL",
-    "BE",
-    "CH",
-    "AT",
-    "SE",
-    "FI",
-    "IE",
-    "IN",
-    "JP",
-    "KR",
-    "CN",
-    "TW",
-    "TH",
-    "MY",
-    "ID",
-    "PH",
-    "VN",
-    "PK",
-    "BD",
-    "LK",
-    "IL",
-    "TR",
-    "ZA",
-    "EG",
-    "KE",
-    "NG",
-    "GH",
-    "MA",
-    "DZ",
-    "TN",
-    "NZ",
-    "AR",
-    "BR",
-    "RO",
-    "BG",
-    "HR",
-    "RS",
-    "SI",
-    "SK",
-    "UA",
-    "AE",
-    "SA",
-    "JO",
-    "LB",
-    "IR",
-    "IQ",
-    "AL",
-    "MK",
-    "BA",
-    "ME",
-    "LT",
-]
+_TRUNK_REGIONS = (
+    "GB FR DE AU NL BE CH AT SE FI IE IN JP KR CN TW TH MY ID PH VN PK BD LK IL TR ZA EG KE NG GH MA DZ TN NZ AR BR"
+    " RO BG HR RS SI SK UA AE SA JO LB IR IQ AL MK BA ME LT IT"
+)
+"""Plans that write a trunk 0 before the area code (Italy: a 0 that belongs to the number), likeliest first."""
+
 _EXTENSION = r"(?:,?\s?(?:x|X|[Ee]xt\.?|extension|#)\s?[0-9]{1,6})?"
 _BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,:/-])(?<![+(#$])"
 _AFTER = r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9])"
 _GAP = r"[ .()/-]{0,3}"
-
 _INTERNATIONAL = re.compile(
-    rf"{_BEFORE}(?:\+|\(\+|00(?=[1-9 -])|011[ -](?=[1-9]))[( ]?[1-9]?(?:{_GAP}[0-9]){{6,17}}{_EXTENSION}{_AFTER}"
+    rf"{_BEFORE}(?:\(?\+|00(?=[1-9 -])|011[ -](?=[1-9]))[( ]?[0-9](?:{_GAP}[0-9]){{6,17}}{_EXTENSION}{_AFTER}"
 )
 _AMERICAN = re.compile(
-    rf"{_BEFORE}(?:(?:001|\+?1)[-. ]{{0,2}})?(?:\([2-9][0-9]{{2}}\) ?-?|[2-9][0-9]{{2}}(?P<s>[-. /])\s?)[0-9]{{3}}[-. ][0-9]{{4}}"
-    rf"{_EXTENSION}{_AFTER}"
+    rf"{_BEFORE}(?:(?:001|\+?1)[-. ]{{0,2}})?(?:\([2-9][0-9]{{2}}\) ?-?|[2-9][0-9]{{2}}(?:[-./] ?|\s))"
+    rf"[0-9]{{3}}[-. ][0-9]{{4}}{_EXTENSION}{_AFTER}"
 )
 _NATIONAL = re.compile(
     rf"{_BEFORE}\(?0[1-9][0-9]{{0,4}}\)?(?:[ .()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{_EXTENSION}{_AFTER}"
 )
-_WORDS = (
-    r"tele?ph?one?s?|tel|telf?|fono|fon|phones?|ph|mobile?|mob|cell(?:ular|phone)?|celular|cellulare|movil|handy|portable|gsm"
-    r"|fax|telefax|call(?:ed|ing)?|ring|dial|text(?:ed)?|sms|whatsapp|signal|viber|hotline|voicemail|rufnummer|telefonnummer"
-    r"|handynummer|numer telefonu|contact(?: number)?|reach(?: me| us| him| her| them)?"
-)
-_IN_CONTEXT = re.compile(
-    rf"(?i)(?<![A-Za-z0-9\xff])(?:{_WORDS})(?![A-Za-z0-9\xff])[^0-9+(\n]{{0,24}}(?P<v>[+(]{{0,2}}[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}){_AFTER}"
-)
-_OTHER_THING = re.compile(
-    r"(?i)(?<![A-Za-z])(?:order|invoice|part|build|isbn|issn|sku|version|ver|ticket|serial|tracking|ref(?:erence)?|case|acc(?:oun)?t"
-    r"|model|doi|oid|u?id|pid|timestamp|epoch|port|code|commit|rev(?:ision)?|batch|lot|item|product|page|bytes|total|price)"
-    r"(?![A-Za-z])[^A-Za-z]{0,12}$"
-)
+_ANY = re.compile(rf"{_BEFORE}\(?[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
 _DATE = re.compile(
-    r"(?:[0-9]{4}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:19|20)[0-9]{2})(?: [0-9]{1,6})?"
+    r"(?:(?:19|20)[0-9]{2}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:19|20)[0-9]{2})"
+    r"(?: [0-9]{1,6})?$"
 )
 _DOTTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3,}")
 
@@ -166,27 +104,30 @@ def _is_national(text: str, match: re.Match[str]) -> bool:
     digits = digits_of(number)
     if _DATE.fullmatch(number) or _DOTTED.fullmatch(number) or not 9 <= len(digits) <= 12:
         return False
-    return any(_valid(region).fullmatch(digits[1:]) for region in _TRUNK_REGIONS) and not _says_otherwise(
-        text, match
-    )
+    if _says_otherwise(text, match):
+        return False
+    return any(_valid(region).fullmatch(digits[region != "IT" :]) for region in _TRUNK_REGIONS.split())
 
 
 def _is_in_context(text: str, match: re.Match[str]) -> bool:
-    number = _EXTENSION_AT_END.sub("", match["v"])
+    if not is_said(text, match.start(), words=PHONE):
+        return False
+    number = _EXTENSION_AT_END.sub("", match[0])
     return not (_DATE.match(number) or _DOTTED.fullmatch(number)) and len(set(digits_of(number))) > 1
 
 
 def _says_otherwise(text: str, match: re.Match[str]) -> bool:
-    """The words just before call the number something else."""
-    return _OTHER_THING.search(text, max(0, match.start() - 28), match.start()) is not None
+    return is_said_otherwise(text, match.start(), words=PHONE)
 
 
-_DIGITS = r"[0-9][ .()/-]{0,3}"
+_START = r"(?:^|[^0-9A-Za-z_])"
+_SIX_MORE = r"(?:[ .()/-]{0,3}[0-9]){6}"
 RULES = (
-    Rule("phone_international", "phone", rf"(?:\+|(?:^|[^0-9.,:/-])00|011[ -])[( ]?{_DIGITS}{_DIGITS}{_DIGITS}[0-9]", 24,
-         _INTERNATIONAL, _is_international, strength=1),
-    Rule("phone_american", "phone", r"[0-9]{3}(?:\) ?-?|[-. /]\s?)[0-9]{3}[-. ][0-9]{4}", 24, _AMERICAN, _is_american, strength=2),
-    Rule("phone_national", "phone", r"(?:^|[^0-9A-Za-z])0[1-9][0-9]{0,4}[ .()/-]{1,4}[0-9]{2}", 16, _NATIONAL, _is_national, strength=2),
-    Rule("phone_in_context", "phone", rf"(?i)(?:{_WORDS})[^0-9A-Za-z\xff][^0-9\n]{{0,28}}{_DIGITS}{_DIGITS}{_DIGITS}[0-9]", 80,
-         _IN_CONTEXT, _is_in_context, strength=2),
+    Rule("phone_international", "phone", rf"(?:\+|{_START}00|{_START}011[ -])[( ]{{0,2}}[0-9]{_SIX_MORE}", 34,
+         _INTERNATIONAL, _is_international, strength=1, least=8, reach=4),
+    Rule("phone_american", "phone", r"[2-9][0-9]{2}(?:\) ?-?|[-./] ?|\s)[0-9]{3}[-. ][0-9]{4}", 24,
+         _AMERICAN, _is_american, strength=2, least=12, reach=10),
+    Rule("phone_national", "phone", rf"{_START}\(?0[1-9][0-9]{{0,4}}[ .()/-]{{1,4}}[0-9]{{2}}", 13,
+         _NATIONAL, _is_national, strength=2, least=5, reach=12),
+    Rule("phone_in_context", "phone", trigger_after(PHONE), 2, _ANY, _is_in_context, strength=2),
 )  # fmt: skip

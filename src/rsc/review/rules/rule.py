@@ -19,10 +19,13 @@ class Rule:
     """One way a type of personal data is written.
 
     A finding starts at every position where `exact` matches and `check(text, match)` holds; its span is
-    the group `v` if the pattern has one, else the whole match. `trigger` is in the subset that RE2 and
-    Hyperscan share (no look-around, no back references) and must match somewhere inside each exact
-    match so that its end lies at most `lead` characters after the start: it only saves work.
-    `strength` settles overlaps, smaller wins: 0 checksum, 1 unmistakable form, 2 context, 3 shape.
+    the group `v` if the pattern has one, else the whole match.
+
+    The other fields only save work. `trigger` is in the subset that RE2 and Hyperscan share (no
+    look-around, no back references); every exact match must hold a trigger, possibly with the character
+    before it, that ends `least` to `lead` characters after its start. Where that leaves many positions,
+    `head` finds the start: it matches there, and ends no later than the trigger. Without a `head`, `exact`
+    itself is searched, reading `reach` beyond the trigger.
     """
 
     name: str
@@ -32,16 +35,16 @@ class Rule:
     exact: re.Pattern[str]
     check: Check = always
     strength: int = 3
-    reach: int = 128  # a search for a start may read this far beyond the last possible start
-
-
-def near(text: str, start: int, *, words: re.Pattern[str], distance: int = 48) -> re.Match[str] | None:
-    """The last context word that begins within `distance` characters before `start`, if any."""
-    found = None
-    for found in words.finditer(text, max(0, start - distance), start):
-        pass
-    return found
+    """Settles overlaps, smaller wins: 0 checksum, 1 unmistakable form, 2 context, 3 shape."""
+    least: int = 1
+    head: re.Pattern[str] | None = None
+    reach: int = 64
 
 
 def digits_of(text: str) -> str:
     return "".join(filter(str.isdigit, text))
+
+
+def any_of(*words: str) -> str:
+    """A pattern for any of the words of space-separated lists."""
+    return "|".join(" ".join(words).split())

@@ -1,0 +1,61 @@
+"""Street addresses that carry a house number or a post box.
+
+An address is found by its form: a number before a capitalised name and a word for a kind of street
+(English), or such a word and a name before the number (most of Europe).
+
+Not covered: addresses without a number, without a word for the street, or in other scripts.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rsc.review.rules.rule import Rule, any_of
+
+_KINDS = any_of(
+    "street st avenue ave av road rd boulevard blvd lane ln drive dr court ct place pl square sq terrace ter way parkway pkwy circle cir",
+    "highway hwy close crescent cres gardens gdns grove mews row walk trail trl plaza plz alley loop pike turnpike crossing xing heights hts",
+    "hill hills ridge route quay wharf esplanade parade bypass expressway freeway causeway path run glen cove point view vista",
+)
+_NAME = r"(?:[A-Z\xff][A-Za-z'\xff.-]{0,24}|[0-9]{1,3}(?:st|nd|rd|th)|of|the|de|la)"
+_UNIT = r"(?:,?\s(?i:apt|apartment|suite|ste|unit|flat|floor|fl|room|rm|bldg|building)\.?\s?#?[0-9A-Za-z-]{1,6}(?![A-Za-z0-9])|,?\s#\s?[0-9]{1,5})?"
+_NUMBERED = re.compile(
+    r"(?<![0-9A-Za-z.,/$#:-])[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5}[A-Za-z]?)?,? (?:(?:[NSEW]|North|South|East|West|N\.|S\.|E\.|W\.|NE|NW|SE|SW) )?"
+    rf"(?:{_NAME} ){{1,4}}(?i:{_KINDS})(?![A-Za-z0-9\xff])\.?{_UNIT}"
+)
+_NOT_STREETS = re.compile(r"(?i)^[0-9]+ (?:of|the|de|la|hours?|days?|years?|minutes?|people|times|percent) ")
+_SUFFIXED = any_of(
+    "strasse straat gasse weg platz allee gatan vagen gade vej laan str\\. stra\\xffe katu tie veien gata plein kade singel gracht damm ufer ring"
+)
+_PREFIXES = any_of(
+    "rue via calle avenida avda avda\\. c/ plaza piazza corso viale rua ulica ul\\. avenue av\\. boulevard bd chemin paseo carrer largo vicolo strada",
+    "allee impasse quai travessa praca alameda camino ronda aleja al\\. plac pl\\.",
+)
+_BEHIND = re.compile(
+    rf"(?<![A-Za-z0-9\xff])(?:[A-Z\xff][A-Za-z\xff-]{{2,28}}(?:{_SUFFIXED})|[A-Z][A-Za-z\xff-]{{2,24}} (?:Strasse|Str\.|Allee|Platz|Weg|Gasse|Ring|ulice)"
+    rf"|(?i:{_PREFIXES}) (?:(?:de|del|della|dei|di|la|las|los|le|les|du|des|do|da|dos|d') ?){{0,2}}[A-Z\xff][A-Za-z'\xff.-]{{1,24}}(?: [A-Za-z\xff][A-Za-z'\xff.-]{{1,24}}){{0,3}})"
+    r",? (?:n\xb0? ?|no\.? ?|nr\.? ?|num\. ?)?[0-9]{1,4}(?: ?[a-zA-Z](?![A-Za-z0-9])|[-/][0-9]{1,3})?(?![0-9A-Za-z])"
+)
+_BEFORE = re.compile(
+    r"(?<![0-9A-Za-z.,/$#:-])[0-9]{1,4}(?: ?(?:bis|ter|[a-d]))?,? (?:rue|avenue|av\.|boulevard|bd|chemin|impasse|quai|allee|place|cours|route|passage|square)"
+    r" (?:(?:de|du|des|la|le|les|l'|d') ?){0,3}[A-Z\xff][A-Za-z'\xff-]{1,24}(?:[ -][A-Z\xff][A-Za-z'\xff-]{1,24}){0,3}"
+)
+_BOX = re.compile(
+    r"(?i)(?<![A-Za-z])(?:p\.? ?o\.? ?box|post office box|postfach|postbus|apartado(?: de correos)?|casella postale|boite postale|caixa postal)"
+    r"[ :#]{1,3}[0-9]{1,7}(?![0-9])"
+)
+
+
+def _is_street(text: str, match: re.Match[str]) -> bool:
+    return _NOT_STREETS.match(match[0]) is None
+
+
+RULES = (
+    Rule("street_numbered", "street_address", rf"(?i)[0-9][A-Za-z]?,? (?:[A-Za-z0-9'\xff.-]{{1,26}} ){{1,5}}(?:{_KINDS})", 170,
+         _NUMBERED, _is_street, least=6, reach=2),
+    Rule("street_behind", "street_address", rf"(?i)(?:(?:{_SUFFIXED})|(?:^|[^A-Za-z0-9\xff])(?:{_PREFIXES}) [A-Za-z'\xff. -]{{2,120}}),? (?:n\xb0? ?|no\.? ?|nr\.? ?|num\. ?)?[0-9]",
+         160, _BEHIND, least=5, reach=5),
+    Rule("street_before", "street_address", r"[0-9](?: ?(?:bis|ter|[a-d]))?,? (?:rue|avenue|av\.|boulevard|bd|chemin|impasse|quai|allee|place|cours|route|passage|square) ",
+         25, _BEFORE, least=4, reach=40),
+    Rule("post_box", "street_address", r"(?i)(?:box|fach|bus|apartado|correos|postale|postal)[ :#]{1,3}[0-9]", 27, _BOX, strength=2, least=6, reach=8),
+)  # fmt: skip

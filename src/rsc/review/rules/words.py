@@ -1,0 +1,69 @@
+"""Words before a number that say what it is. The nearest word that says anything decides.
+
+Folded and lower case, so accents do not matter. English, German, French, Spanish, Italian, Portuguese,
+Dutch, Polish and the Nordic languages, each with the word a form or a sentence would use.
+"""
+
+from __future__ import annotations
+
+import re
+
+DISTANCE = 56
+"""Characters looked at before a number; about eight words, a form's label or half a sentence."""
+
+_WORD_OR_DIGIT = re.compile(r"(?<![A-Za-z\xff])[A-Za-z\xff]+|[0-9]")
+
+PHONE = frozenset(
+    "tel tele telephone telephones telefon telefono telefone telef tlf fon fono phone phones ph mobile mobil mob cell cellphone"
+    " cellular celular cellulare movil handy portable gsm fax telefax call called calls calling ring dial text texted txt sms whatsapp"
+    " signal viber hotline voicemail rufnummer telefonnummer handynummer mobilnummer telefoon telefoonnummer mobiel puhelin puhelinnumero"
+    " komorka telefonu telefonszam phonenumber callback pager beeper contact reach landline switchboard extension helpline".split()
+)
+BIRTH = frozenset(
+    "dob birth birthdate birthday birthdays bday born geb geboren geburtsdatum geburtstag nee ne naissance nacido nacida nacimiento nato nata"
+    " nascita nascido nascida nascimento urodzony urodzona urodzenia fodt fodd fodselsdato fodelsedatum syntynyt syntymaaika geboortedatum"
+    " cumpleanos compleanno aniversario anniversaire verjaardag dateofbirth".split()
+)
+SOCIAL_SECURITY = frozenset("ssn ssns social security socialsecurity soc sec itin tin taxpayer".split())
+OTHER = frozenset(
+    "order orders invoice part build isbn issn ean upc asin sku version ver ticket serial tracking shipment ref reference case model doi oid"
+    " uid pid timestamp epoch port code commit revision rev batch lot item items product page pages bytes total price amount sum usd eur gbp"
+    " euro dollars population units sold parcel booking transaction receipt po rma patent grant chapter section figure table row line error"
+    " exit status status_code hash checksum md5 uuid guid size votes views likes followers downloads".split()
+)
+
+
+def words_before(text: str, start: int) -> list[str]:
+    """Lower-case words before a position, nearest first, back to the last digit or `DISTANCE` characters."""
+    words: list[str] = []
+    for word in reversed(_WORD_OR_DIGIT.findall(text, max(0, start - DISTANCE), start)):
+        if word.isdigit():
+            break
+        words.append(word.lower())
+    return words
+
+
+def trigger_after(words: frozenset[str]) -> str:
+    """The trigger of a number that one of the words stands before: ends at the number's first digit."""
+    said = "|".join(sorted(words))
+    return rf"(?i)(?:^|[^a-z\xff])(?:{said})[^0-9a-z\xff][^0-9]{{0,{DISTANCE}}}[0-9]"
+
+
+def is_said(text: str, start: int, *, words: frozenset[str], against: frozenset[str] = OTHER) -> bool:
+    """Does the nearest telling word before `start` belong to `words`?"""
+    for word in words_before(text, start):
+        if word in words:
+            return True
+        if word in against:
+            return False
+    return False
+
+
+def is_said_otherwise(text: str, start: int, *, words: frozenset[str]) -> bool:
+    """Do the three words before `start` call the number something else?"""
+    for word in words_before(text, start)[:3]:
+        if word in words:
+            return False
+        if word in OTHER:
+            return True
+    return False
