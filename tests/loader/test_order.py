@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import ConfigError
-from rsc.loader.order import Order, Run, lanes_of_rank, permute
+from rsc.loader.order import Order, Run, lanes_of_rank, permute, shuffled
 
 ORDERS = st.builds(
     Order,
@@ -26,10 +26,11 @@ def written_number_at_each_position(order: Order, *, epoch: int) -> np.ndarray:
     while position < start + order.num_samples:
         window = order.window_at(position)
         lanes = np.arange(order.lanes)
-        for lane, places in zip(lanes, order.places(window, lanes=lanes), strict=True):
+        for lane, positions in zip(lanes, order.positions(window, lanes=lanes), strict=True):
             samples = samples_of_section(order, epoch=epoch, round_=window.round, lane=int(lane))
             mine = samples[window.first : window.first + window.lane_sizes[lane]]
-            at = window.start - start + places.astype(np.int64) * order.lanes + lane
+            assert (positions % order.lanes == (window.start + lane) % order.lanes).all()
+            at = positions - start
             assert (result[at] == -1).all()
             result[at] = mine
         position = window.stop
@@ -60,39 +61,42 @@ def test_permute_reaches_exabyte_sizes_without_collisions(size: int) -> None:
     assert len(np.unique(moved)) == 2000
 
 
-def test_permute_takes_one_key_for_each_row() -> None:
-    keys = np.array([[3], [2**63 + 5], [9]], dtype=np.uint64)
-    index = np.broadcast_to(np.arange(77, dtype=np.uint64), (3, 77))
-    together = permute(index, size=77, key=keys)
-    for row, key in zip(together, keys[:, 0], strict=True):
-        assert np.array_equal(row, permute(np.arange(77, dtype=np.uint64), size=77, key=int(key)))
+@given(size=st.integers(1, 5000), keys=st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3))
+def test_shuffled_is_an_order_for_each_key(size: int, keys: list[int]) -> None:
+    together = shuffled(size, key=np.array(keys, dtype=np.uint64)[:, None])
+    for row, key in zip(together, keys, strict=True):
+        assert np.array_equal(np.sort(row), np.arange(size))
+        assert np.array_equal(row, shuffled(size, key=key))
 
 
-@pytest.mark.parametrize("size", [5, 16, 100, 129])
-def test_permute_sends_every_index_everywhere_equally_often(size: int) -> None:
-    """Chi-square of (from, to) counts over many keys, as uniform random permutations would give."""
-    trials = 4000
-    keys = np.random.default_rng(1).integers(0, 2**64, (trials, 1), dtype=np.uint64)
-    moved = permute(np.broadcast_to(np.arange(size, dtype=np.uint64), (trials, size)), size=size, key=keys)
-    counts = np.zeros((size, size))
-    np.add.at(counts, (np.broadcast_to(np.arange(size), moved.shape), moved.astype(np.int64)), 1)
-    expected = trials / size
-    chi_square = ((counts - expected) ** 2 / expected).sum()
-    freedom = (size - 1) ** 2
-    assert abs(chi_square - freedom) < 5 * np.sqrt(2 * freedom)
+def many_orders(how: str, *, size: int, trials: int) -> np.ndarray:
+    """int64 [trials, size]: orders of the same size under different keys."""
+    keys = np.random.default_rng(1).integers(0, 2**64, trials, dtype=np.uint64)
+    if how == "shuffled":
+        return shuffled(size, key=keys[:, None])
+    index = np.arange(size, dtype=np.uint64)
+    return np.stack([permute(index, size=size, key=int(key)) for key in keys]).astype(np.int64)
 
 
-def test_neighbours_do_not_stay_neighbours() -> None:
-    """Steps between the images of i and i + 1, over many keys, are spread as in random permutations."""
-    size, trials = 64, 4000
-    keys = np.random.default_rng(2).integers(0, 2**64, (trials, 1), dtype=np.uint64)
-    moved = permute(np.broadcast_to(np.arange(size, dtype=np.uint64), (trials, size)), size=size, key=keys)
-    steps = np.diff(moved.astype(np.int64), axis=1) % size
-    counts = np.bincount(steps.ravel(), minlength=size)[1:]
-    expected = counts.sum() / (size - 1)
-    # Steps d and size - d (mod size) are equally likely in a uniform permutation, and all alike.
-    chi_square = ((counts - expected) ** 2 / expected).sum()
-    assert chi_square < (size - 2) + 6 * np.sqrt(2 * (size - 2))
+def excess_chi_square(counts: np.ndarray, *, freedom: float) -> float:
+    """How far counts are from equal, in standard deviations of chi-square."""
+    expected = counts.sum() / counts.size
+    return float((((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize("size", [5, 16, 100])
+@pytest.mark.parametrize("how", ["shuffled", "permute"])
+def test_orders_are_uniform(how: str, size: int) -> None:
+    """Over many keys: every index goes everywhere, and steps between neighbours are spread, as they would
+    be in uniformly random orders."""
+    orders = many_orders(how, size=size, trials=2000)
+    goes_to = np.bincount((np.arange(size) * size + orders).ravel(), minlength=size * size)
+    assert abs(excess_chi_square(goes_to, freedom=(size - 1) ** 2)) < 5
+    steps = np.bincount((np.diff(orders, axis=1) % size).ravel(), minlength=size)[1:]
+    assert excess_chi_square(steps, freedom=size - 2) < 6
+    ends = orders[:, 0] * size + orders[:, -1]
+    pairs = np.bincount(ends, minlength=size * size).reshape(size, size)[~np.eye(size, dtype=bool)]
+    assert abs(excess_chi_square(pairs, freedom=size * (size - 1) - 1)) < 5
 
 
 @settings(max_examples=60, deadline=None)
@@ -159,28 +163,8 @@ def test_an_exabyte_position_is_found_without_anything_stored() -> None:
 def test_golden_order_never_changes() -> None:
     """A run resumed by a newer release must see the same order: these numbers stay."""
     order = Order(num_samples=20, seed=42, lanes=2, section_samples=6, window_samples=4)
-    assert written_number_at_each_position(order, epoch=0).tolist() == [
-        11,
-        3,
-        8,
-        0,
-        6,
-        2,
-        7,
-        4,
-        10,
-        5,
-        9,
-        1,
-        12,
-        17,
-        15,
-        16,
-        14,
-        18,
-        13,
-        19,
-    ]
+    golden = [13, 1, 14, 5, 15, 0, 17, 3, 16, 4, 12, 2, 8, 18, 9, 10, 7, 11, 6, 19]
+    assert written_number_at_each_position(order, epoch=0).tolist() == golden
 
 
 @pytest.mark.parametrize("name", ["num_samples", "lanes", "section_samples", "window_samples"])

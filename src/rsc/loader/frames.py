@@ -1,4 +1,4 @@
-"""From samples of the written order to the frames that hold them.
+"""From samples of the written order to the frames that hold them, and the bytes of those frames.
 
 A section (see order.py) is a run of consecutive samples, so it covers whole frames and, at its two ends,
 parts of frames. `SectionReader` looks them up in the manifest and in the frame tables of the shards it
@@ -7,60 +7,89 @@ touches, and puts them into the order in which a lane reads them.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.loader.order import Order, Run
+from rsc.loader.order import Int64s, Order, Run
 from rsc.store.container import ContainerReader
+from rsc.store.local import LocalStore
 from rsc.store.splits import SplitReader
 
-Int64s = NDArray[np.int64]
 
+class Piece(NamedTuple):
+    """Rows [skip, skip + num_rows) of one frame, read by a lane as its samples from `start` on.
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Samples [skip, skip + count) of one frame, which are the lane's [start, start + count) as read."""
+    The lane's section uses the frame up to row `stop`: what is left is read in the next window.
+    """
 
     shard: int
     frame: int
     skip: int
-    count: int
+    num_rows: int
+    stop: int
     start: int
 
 
-@dataclass(frozen=True)
 class Section:
-    """What a lane reads in a round, in reading order: piece k has its samples [starts[k], starts[k + 1])."""
+    """What a lane reads in a round, in reading order."""
 
-    shards: Int64s
-    frames: Int64s
-    skips: Int64s
-    starts: Int64s
+    def __init__(self, *, shards: Int64s, frames: Int64s, skips: Int64s, counts: Int64s) -> None:
+        self._shards: list[int] = shards.tolist()
+        self._frames: list[int] = frames.tolist()
+        self._skips: list[int] = skips.tolist()
+        self._starts: list[int] = [0, *np.cumsum(counts).tolist()]
 
     def pieces(self, *, start: int, stop: int) -> Iterator[Piece]:
         """The samples [start, stop) of the lane, cut at frame boundaries."""
-        first = int(np.searchsorted(self.starts, start, side="right")) - 1
-        last = int(np.searchsorted(self.starts, stop, side="left"))
-        for k in range(first, last):
-            low, high = max(start, int(self.starts[k])), min(stop, int(self.starts[k + 1]))
-            skip = int(self.skips[k]) + low - int(self.starts[k])
-            yield Piece(int(self.shards[k]), int(self.frames[k]), skip, high - low, low)
+        starts = self._starts
+        for k in range(bisect_right(starts, start) - 1, bisect_left(starts, stop)):
+            low, high = max(start, starts[k]), min(stop, starts[k + 1])
+            first_row = self._skips[k] - starts[k]
+            yield Piece(
+                self._shards[k], self._frames[k], first_row + low, high - low, first_row + starts[k + 1], low
+            )
+
+
+class Shard:
+    """An open shard, with its frame table as plain lists: they are asked for every frame."""
+
+    def __init__(self, reader: ContainerReader) -> None:
+        self._reader = reader
+        self.table = reader.frames
+        self.plain_bytes: list[int] = reader.frames["plain_bytes"].tolist()
+        self.num_samples: list[int] = reader.frames["num_samples"].tolist()
+
+    def read_into(self, frame: int, plain: memoryview, *, scratch: bytearray) -> None:
+        """Decrypt a frame to the start of `plain`. `scratch` has room for it and its tag.
+
+        Raises IntegrityError `frame` when it does not authenticate. Safe from several threads.
+        """
+        self._reader.read_frame_into(frame, plain, scratch=scratch)
+
+    def close(self) -> None:
+        self._reader.close()
 
 
 class OpenShards:
-    """Shards in use, open. `get` and `keep_newest` belong to one thread; the readers may be used by any."""
+    """Shards in use, open. `get` and `keep_newest` belong to one thread; the shards may be used by any.
+
+    Local files are read in place, through a map: see LocalStore for what that saves and what it costs.
+    """
 
     def __init__(self, split: SplitReader) -> None:
-        self._split = split
-        self._open: OrderedDict[int, ContainerReader] = OrderedDict()
+        self._split = _in_place(split)
+        self._open: OrderedDict[int, Shard] = OrderedDict()
 
-    def get(self, shard: int) -> ContainerReader:
+    def get(self, shard: int) -> Shard:
         if shard not in self._open:
-            self._open[shard] = self._split.open_shard(shard)
+            self._open[shard] = Shard(self._split.open_shard(shard))
         self._open.move_to_end(shard)
         return self._open[shard]
 
@@ -93,20 +122,18 @@ class SectionReader:
         shards, frames, skips, counts, is_edge = (
             np.concatenate(column) for column in zip(*parts, strict=True)
         )
-        order = self._order.frame_order(len(frames), epoch=epoch, round_=round_, lane=lane).astype(np.int64)
+        order = self._order.frame_order(len(frames), epoch=epoch, round_=round_, lane=lane)
         # Frames that are cut, and short last frames of a shard, come last: then windows begin where frames
         # begin, as long as frames hold the same number of samples.
         order = order[np.argsort(is_edge[order], kind="stable")]
-        starts = np.zeros(len(order) + 1, np.int64)
-        np.cumsum(counts[order], out=starts[1:])
-        return Section(shards=shards[order], frames=frames[order], skips=skips[order], starts=starts)
+        return Section(shards=shards[order], frames=frames[order], skips=skips[order], counts=counts[order])
 
     def _frames_of(self, run: Run) -> Iterator[tuple[Int64s, Int64s, Int64s, Int64s, NDArray[np.bool_]]]:
         """(shard, frame, skip, count, is_edge) of the frames that overlap a run, shard by shard."""
         sample = run.start
         while sample < run.stop:
             record = self._split.manifest.find_sample(sample)
-            table = self._shards.get(record.shard).frames
+            table = self._shards.get(record.shard).table
             starts = table["first_sample"] + record.first_sample
             stops = starts + table["num_samples"]
             first = int(np.searchsorted(stops, sample, side="right"))
@@ -121,3 +148,13 @@ class SectionReader:
             shards = np.full(len(frames), record.shard, np.int64)
             yield shards[used], frames[used], skips[used], counts[used], is_edge[used]
             sample = record.first_sample + record.num_samples
+
+
+def _in_place(split: SplitReader) -> SplitReader:
+    """The same split, with local shards read through a map."""
+    store = split.place.store
+    if not isinstance(store, LocalStore):
+        return split
+    mapped = copy(split)
+    mapped.place = replace(split.place, store=LocalStore(store.root, mapped=True))
+    return mapped

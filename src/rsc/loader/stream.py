@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.loader.frames import Int64s, OpenShards, Piece, SectionReader
-from rsc.loader.order import Order, lanes_of_rank
+from rsc.loader.frames import OpenShards, Piece, SectionReader, Shard
+from rsc.loader.order import Int64s, Order, lanes_of_rank
 from rsc.loader.order import Window as Span
-from rsc.loader.window import FrameJob, Scratch, Window, WindowMemory, arena_bytes_of
+from rsc.loader.window import FrameJob, Kept, Scratch, Window, WindowMemory, arena_bytes_of
 from rsc.store.schema import Field
 from rsc.store.splits import SplitReader
 
@@ -79,8 +79,9 @@ class WindowStream:
         self._shards = OpenShards(split)
         self._sections = SectionReader(split, order=order, shards=self._shards)
         self._memories: list[WindowMemory] = []
+        self._kept: dict[int, Kept] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rsc-loader") if threads else None
-        self._scratches = [Scratch() for _ in range(max(threads, 1))]
+        self._scratches = [Scratch(split.schema) for _ in range(max(threads, 1))]
 
     def first_row_at(self, position: int) -> int:
         """The rank's rows before a position: it takes the positions that are `rank` modulo `world_size`."""
@@ -103,6 +104,7 @@ class WindowStream:
             memory=self._free_memory(),
             arena_bytes=arena_bytes,
         )
+        self._kept = window.kept
         shared = _SharedJobs(jobs)
         if self._pool is None:
             window.fill(shared, scratch=self._scratches[0])
@@ -130,33 +132,46 @@ class WindowStream:
         lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
         jobs: list[FrameJob] = []
         arena_bytes = 0
-        for lane, places in zip(lanes.tolist(), self._order.places(span, lanes=lanes), strict=True):
-            positions = span.start + lane + places.astype(np.int64) * self._order.lanes
+        for lane, positions in zip(lanes.tolist(), self._order.positions(span, lanes=lanes), strict=True):
             section = self._sections.section(span.epoch, round_=span.round, lane=lane)
-            stop = span.first + int(span.lane_sizes[lane])
-            for piece in section.pieces(start=span.first, stop=stop):
-                part = positions[piece.start - span.first :][: piece.count]
-                job = self._job(piece, positions=part, first=first, arena_start=arena_bytes)
-                if job is None:
+            places, is_ours = self._places(positions, first=first)
+            for piece in section.pieces(start=span.first, stop=span.first + len(positions)):
+                part = slice(piece.start - span.first, piece.start - span.first + piece.num_rows)
+                rows = None if is_ours is None else np.flatnonzero(is_ours[part])
+                if rows is not None and not len(rows):
                     continue
+                shard = self._shards.get(piece.shard)
+                kept = self._take_kept(lane, shard, piece)
+                job = FrameJob(
+                    shard,
+                    piece.frame,
+                    piece.skip,
+                    piece.num_rows,
+                    piece.stop,
+                    places[part] if rows is None else places[part][rows],
+                    rows,
+                    arena_bytes,
+                    lane,
+                    kept,
+                )
                 jobs.append(job)
                 if self._has_ragged:
-                    arena_bytes += arena_bytes_of(int(job.reader.frames["plain_bytes"][job.frame]))
+                    arena_bytes += arena_bytes_of(
+                        shard, piece.frame, kept=kept, skip=piece.skip, stop=piece.stop
+                    )
         return jobs, arena_bytes
 
-    def _job(self, piece: Piece, *, positions: Int64s, first: int, arena_start: int) -> FrameJob | None:
-        """Which rows of a piece are this rank's, and where they go; None when there are none."""
-        rows: slice | Int64s = slice(piece.skip, piece.skip + piece.count)
-        if self._order.lanes % self._world_size:
-            is_ours: NDArray[np.bool_] = positions % self._world_size == self._rank
-            if not is_ours.any():
-                return None
-            rows = piece.skip + np.flatnonzero(is_ours)
-            positions = positions[is_ours]
-        return FrameJob(
-            reader=self._shards.get(piece.shard),
-            frame=piece.frame,
-            rows=rows,
-            places=positions // self._world_size - first,
-            arena_start=arena_start,
-        )
+    def _places(self, positions: Int64s, *, first: int) -> tuple[Int64s, NDArray[np.bool_] | None]:
+        """Rows of the window for positions, and which of them are ours; None when a lane is one rank's."""
+        if self._world_size == 1:
+            return positions - first, None
+        places = positions // self._world_size - first
+        if self._order.lanes % self._world_size == 0:
+            return places, None
+        return places, positions % self._world_size == self._rank
+
+    def _take_kept(self, lane: int, shard: Shard, piece: Piece) -> Kept | None:
+        kept = self._kept.get(lane)
+        if kept is None or (kept.shard, kept.frame) != (shard, piece.frame) or kept.first_row > piece.skip:
+            return None
+        return kept

@@ -1,12 +1,11 @@
 """One window in memory: frames are decrypted and their samples put where the order wants them.
 
-A column of fixed shape is scattered: the frame is decrypted into a small buffer that stays in the core's
-cache, and its rows are copied once, each to its shuffled place, so that a batch is a plain slice. Variable
-columns are not copied at all: their frame is decrypted into the window, and only starts and stops are
-shuffled.
+Fixed columns alone: a frame is decrypted into a small buffer that stays in the core's cache, and its rows
+are copied once, each to its shuffled place, so that a batch is a plain slice. With variable columns the
+frame is decrypted into the window itself (its arena), and only starts and stops are shuffled.
 
-Memory of a window is reused as soon as nobody holds a view of it any more (fresh pages would cost more than
-the decryption). It is excluded from core dumps.
+Memory of a window is reused as soon as nobody holds a view of it any more: fresh pages would cost more than
+the decryption. It is excluded from core dumps.
 
 Not covered: wiping freed window memory; swap (use encrypted swap or none); copies that the user makes.
 """
@@ -15,30 +14,48 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.loader.frames import Int64s
-from rsc.store.container import ContainerReader
-from rsc.store.schema import ALIGNMENT, Field, Ragged, Schema, decode_frame
+from rsc.loader.frames import Shard
+from rsc.loader.order import Int64s
+from rsc.store.schema import ALIGNMENT, Columns, Field, Ragged, Schema, decode_frame
 
 Bytes = NDArray[np.uint8]
 _TAG_BYTES = 16
+_ROOM = 1.25  # arenas differ a little from window to window; growing one means fresh pages
 
 
-@dataclass(frozen=True)
-class FrameJob:
-    """Rows `rows` of one frame go to rows `places` of the window."""
+class Kept(NamedTuple):
+    """Rows of a frame from `first_row` on, in the memory of the window before."""
 
-    reader: ContainerReader
+    shard: Shard
     frame: int
-    rows: slice | Int64s
+    first_row: int
+    columns: Columns
+
+
+class FrameJob(NamedTuple):
+    """Rows [skip, skip + num_rows) of a frame go to the places of the window; of these only `rows`, if given.
+
+    `arena_start` is where the frame's own bytes go. A frame that goes on in the next window is kept for
+    `lane`; one that began in the window before is taken from `kept` instead of read again.
+    """
+
+    shard: Shard
+    frame: int
+    skip: int
+    num_rows: int
+    stop: int
     places: Int64s
+    rows: Int64s | None
     arena_start: int
+    lane: int
+    kept: Kept | None
 
 
 @dataclass(frozen=True)
@@ -57,29 +74,71 @@ class WindowMemory:
         self._blocks: dict[str, Bytes] = {}
 
     def take(self, name: str, size_bytes: int) -> Bytes:
-        """At least zero bytes under a name; what was there before is lost. Pages are kept between uses."""
-        block = self._blocks.get(name)
-        if block is None or len(block) < size_bytes:
-            block = self._blocks[name] = _allocate(size_bytes)
-        return block[:size_bytes]
+        """Memory under a name; what was there before is lost. Pages are kept between uses."""
+        if name not in self._blocks or len(self._blocks[name]) < size_bytes:
+            self._blocks[name] = _allocate(int(size_bytes * _ROOM))
+        return self._blocks[name][:size_bytes]
 
     @property
     def is_free(self) -> bool:
-        """Whether no view of the memory is left: one reference is ours, one is the call's argument."""
+        """Whether no view of the memory is left."""
         return all(sys.getrefcount(self._blocks[name]) <= _OWN_REFERENCES for name in self._blocks)
+
+
+class Scratch:
+    """A thread's own buffers for one frame, small enough to stay in its core's cache."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._plain = bytearray()
+        self._decoded: dict[int, Columns] = {}
+        self.sealed = bytearray()
+
+    def plain(self, size: int) -> memoryview:
+        if len(self._plain) < size:
+            self._plain = bytearray(size)
+            self._decoded.clear()
+        return memoryview(self._plain)[:size]
+
+    def make_room(self, size: int) -> None:
+        """Let `sealed` take a frame of `size` bytes and its tag."""
+        if len(self.sealed) < size + _TAG_BYTES:
+            self.sealed = bytearray(size + _TAG_BYTES)
+
+    def columns(self, num_samples: int, *, size: int) -> Columns:
+        """Where the columns of a frame of fixed fields lie in the buffer: the same for each such frame."""
+        if num_samples not in self._decoded:
+            self._decoded[num_samples] = decode_frame(self._schema, self.plain(size), num_samples)
+        return self._decoded[num_samples]
 
 
 class Window:
     """The columns of one window. `fill` may run in several threads over shared jobs."""
 
-    def __init__(self, schema: Schema, *, fields: tuple[Field, ...], num_rows: int, memory: WindowMemory,
-                 arena_bytes: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        fields: tuple[Field, ...],
+        num_rows: int,
+        memory: WindowMemory,
+        arena_bytes: int,
+    ) -> None:
         self.num_rows = num_rows
+        self.kept: dict[int, Kept] = {}
         self._schema = schema
         self._arena = memory.take("", arena_bytes) if arena_bytes else None
         self.columns: dict[str, NDArray[Any] | RaggedColumn] = {
             field.name: self._column(field, memory=memory) for field in fields
         }
+
+    def fill(self, jobs: Iterable[FrameJob], *, scratch: Scratch) -> None:
+        """Do jobs until none is left. Raises IntegrityError where a frame does not authenticate."""
+        for job in jobs:
+            if self._arena is None:
+                self._scatter(job, scratch=scratch)
+            else:
+                self._place(job, self._rows_in_arena(job, self._arena, scratch=scratch))
 
     def _column(self, field: Field, *, memory: WindowMemory) -> NDArray[Any] | RaggedColumn:
         if not field.is_ragged:
@@ -89,68 +148,97 @@ class Window:
         bounds = memory.take(field.name, self.num_rows * 16).view(np.int64).reshape(2, self.num_rows)
         return RaggedColumn(values=self._arena.view(field.storage), starts=bounds[0], stops=bounds[1])
 
-    def fill(self, jobs: Iterator[FrameJob], *, scratch: Scratch) -> None:
-        """Do jobs until none is left. Raises IntegrityError where a frame does not authenticate."""
-        for job in jobs:
-            size = int(job.reader.frames["plain_bytes"][job.frame])
-            plain = scratch.plain(size)
-            if self._arena is not None:
-                plain = self._arena[job.arena_start : job.arena_start + size].data
-            job.reader.read_frame_into(job.frame, plain, scratch=scratch.sealed(size))
-            self._place(job, plain)
+    def _scatter(self, job: FrameJob, *, scratch: Scratch) -> None:
+        size = job.shard.plain_bytes[job.frame]
+        scratch.make_room(size)
+        job.shard.read_into(job.frame, scratch.plain(size), scratch=scratch.sealed)
+        columns = scratch.columns(job.shard.num_samples[job.frame], size=size)
+        self._place(job, Kept(job.shard, job.frame, 0, columns))
 
-    def _place(self, job: FrameJob, plain: memoryview) -> None:
-        num_samples = int(job.reader.frames["num_samples"][job.frame])
-        columns = decode_frame(self._schema, plain, num_samples)
+    def _rows_in_arena(self, job: FrameJob, arena: Bytes, *, scratch: Scratch) -> Kept:
+        """Bring the rows that the job needs into the arena, and keep what the next window will need."""
+        if job.kept is None:
+            size = job.shard.plain_bytes[job.frame]
+            scratch.make_room(size)
+            plain = arena[job.arena_start : job.arena_start + size].data
+            job.shard.read_into(job.frame, plain, scratch=scratch.sealed)
+            columns = decode_frame(self._schema, plain, job.shard.num_samples[job.frame])
+            rows = Kept(job.shard, job.frame, 0, columns)
+        else:
+            kept = job.kept
+            part = _rows_of(kept.columns, job.skip - kept.first_row, job.stop - kept.first_row)
+            rows = Kept(job.shard, job.frame, job.skip, _copy_into(arena[job.arena_start :], part))
+        if job.skip + job.num_rows < job.stop:
+            self.kept[job.lane] = rows
+        return rows
+
+    def _place(self, job: FrameJob, held: Kept) -> None:
+        low = job.skip - held.first_row
+        rows = slice(low, low + job.num_rows) if job.rows is None else low + job.rows
         for name, target in self.columns.items():
-            source = columns[name]
+            source = held.columns[name]
             if isinstance(target, RaggedColumn):
                 assert isinstance(source, Ragged)
-                _place_bounds(target, source, job=job)
+                _place_bounds(target, source, rows=rows, places=job.places)
             else:
                 assert not isinstance(source, Ragged)
-                _place_rows(target, source[job.rows], places=job.places)
+                _place_rows(target, source[rows], places=job.places)
 
 
-class Scratch:
-    """A thread's own buffers for one frame, small enough to stay in its core's cache."""
-
-    def __init__(self) -> None:
-        self._plain = bytearray()
-        self._sealed = bytearray()
-
-    def plain(self, size: int) -> memoryview:
-        if len(self._plain) < size:
-            self._plain = bytearray(size)
-        return memoryview(self._plain)[:size]
-
-    def sealed(self, size: int) -> bytearray:
-        if len(self._sealed) < size + _TAG_BYTES:
-            self._sealed = bytearray(size + _TAG_BYTES)
-        return self._sealed
+def arena_bytes_of(job_shard: Shard, frame: int, *, kept: Kept | None, skip: int, stop: int) -> int:
+    """Room that a frame takes in a window: all of it, or what is still needed of one kept."""
+    if kept is None:
+        return _aligned(job_shard.plain_bytes[frame])
+    part = _rows_of(kept.columns, skip - kept.first_row, stop - kept.first_row)
+    return sum(_aligned(column.values.nbytes) for column in part.values() if isinstance(column, Ragged))
 
 
-def arena_bytes_of(frame_bytes: int) -> int:
-    """Room that a frame takes in a window: frames start at cache lines, as their columns expect."""
-    return -(-frame_bytes // ALIGNMENT) * ALIGNMENT
+def _rows_of(columns: Columns, start: int, stop: int) -> Columns:
+    """Views of some rows; offsets of ragged columns count from zero again."""
+    return {name: _slice(column, start, stop) for name, column in columns.items()}
+
+
+def _slice(column: NDArray[Any] | Ragged, start: int, stop: int) -> NDArray[Any] | Ragged:
+    if not isinstance(column, Ragged):
+        return column[start:stop]
+    offsets = column.offsets[start : stop + 1]
+    return Ragged(values=column.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
+
+
+def _copy_into(arena: Bytes, columns: Columns) -> Columns:
+    """Ragged values copied to the start of the arena, one column after the other; fixed ones copied apart."""
+    copied: Columns = {}
+    for name, column in columns.items():
+        if not isinstance(column, Ragged):
+            copied[name] = column.copy()
+            continue
+        values = arena[: column.values.nbytes].view(column.values.dtype)
+        values[...] = column.values
+        copied[name] = Ragged(values=values, offsets=column.offsets)
+        arena = arena[_aligned(values.nbytes) :]
+    return copied
+
+
+def _aligned(size_bytes: int) -> int:
+    """Frames and columns start at cache lines, as their readers expect."""
+    return -(-size_bytes // ALIGNMENT) * ALIGNMENT
 
 
 def _place_rows(target: NDArray[Any], rows: NDArray[Any], *, places: Int64s) -> None:
-    """`target[places] = rows`, a whole row at a time (one memory copy each, the GIL released)."""
-    row_bytes = target.nbytes // max(len(target), 1)
-    if row_bytes:
-        as_items = np.dtype(f"V{row_bytes}")
-        np.put(_flat(target, as_items), places, _flat(rows, as_items))
+    """`target[places] = rows`, a whole row at a time: one memory copy each, the interpreter lock released."""
+    if len(target):
+        as_items = np.dtype(f"V{target.nbytes // len(target)}")
+        _flat(target, as_items).put(places, _flat(rows, as_items))
 
 
 def _flat(rows: NDArray[Any], item: np.dtype[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(rows).reshape(-1).view(item)
 
 
-def _place_bounds(target: RaggedColumn, source: Ragged, *, job: FrameJob) -> None:
+def _place_bounds(target: RaggedColumn, source: Ragged, *, rows: slice | Int64s, places: Int64s) -> None:
     shift = (_address(source.values) - _address(target.values)) // target.values.itemsize
-    target.starts[job.places] = source.offsets[:-1][job.rows] + shift
-    target.stops[job.places] = source.offsets[1:][job.rows] + shift
+    target.starts[places] = source.offsets[:-1][rows] + shift
+    target.stops[places] = source.offsets[1:][rows] + shift
 
 
 def _address(array: NDArray[Any]) -> int:
@@ -158,18 +246,18 @@ def _address(array: NDArray[Any]) -> int:
 
 
 def _allocate(size_bytes: int) -> Bytes:
-    """Zeroed pages, huge ones where the system gives them, left out of core dumps."""
-    pages = mmap.mmap(-1, max(size_bytes, 1))
+    """Zeroed private pages, huge ones where the system gives them, left out of core dumps."""
+    pages = mmap.mmap(-1, max(size_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for advice in ("MADV_HUGEPAGE", "MADV_DONTDUMP"):
         if hasattr(mmap, advice):
             pages.madvise(getattr(mmap, advice))
     return np.frombuffer(pages, np.uint8)
 
 
-def _own_references() -> int:
+def _count_own_references() -> int:
     """References that `is_free` sees on a block nobody else holds, on this interpreter."""
-    memory = {"": np.empty(1, np.uint8)}
-    return next(sys.getrefcount(memory[name]) for name in memory)
+    blocks = {"": np.empty(1, np.uint8)}
+    return next(sys.getrefcount(blocks[name]) for name in blocks)
 
 
-_OWN_REFERENCES = _own_references()
+_OWN_REFERENCES = _count_own_references()
