@@ -68,6 +68,7 @@ class House:
         )
         signed = verdict(facts, policy=parse_policy(policy), identity=identity, note="", clock=self.clock)
         dataset.write_review(f"approvals/{by}.json", signed.to_json())
+        self.audit.append(signed.verdict, data=name, root_hash=dataset.root_hash, approver=by)
 
     def reject(self, name: str = "posts", *, by: str = "ada") -> None:
         self.approve(name, by=by, verdict=reject)

@@ -119,9 +119,9 @@ class AuditLog:
             if data is None or record.get("data") == data:
                 yield {"index": index, **record}
 
-    def verify(self) -> VerifyReport:
-        """Re-check every record, hash and signature of the log on disk."""
-        return verify_log(self._disk, verifier=self.verifier)
+    def verify(self, *, known: Mapping[int, bytes] | None = None) -> VerifyReport:
+        """Re-check every record, hash and signature of the log on disk; `known` as in `verify_log`."""
+        return verify_log(self._disk, verifier=self.verifier, known=known)
 
     def _encode(self, record: Mapping[str, Any]) -> bytes:
         entry = json.dumps({"time": timestamp(self._clock.now()), **record}, separators=(",", ":")).encode()

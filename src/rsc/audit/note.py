@@ -113,19 +113,28 @@ def open_checkpoint(note: bytes, *, verifier: Verifier) -> Checkpoint:
     Raises IntegrityError (outcome `header`) when it is malformed or that signature is absent or wrong.
     """
     text, signatures = split_note(note)
-    lines = text.decode("utf-8", "replace").split("\n")
-    if len(lines) < 4 or not lines[1].isascii() or not lines[1].isdigit() or str(int(lines[1])) != lines[1]:
-        raise IntegrityError("a checkpoint is not three lines of origin, size, root", outcome="header")
-    checkpoint = Checkpoint(origin=lines[0], size=int(lines[1]), root=_unb64(lines[2]))
-    if checkpoint.text() != text or checkpoint.origin != verifier.name:
+    checkpoint = parse_checkpoint(note)
+    if checkpoint.origin != verifier.name:
         raise IntegrityError(
-            f"a checkpoint of {lines[0]!r} was given where {verifier.name!r} is expected", outcome="header"
+            f"a checkpoint of {checkpoint.origin!r} was given where {verifier.name!r} is expected",
+            outcome="header",
         )
     if not any(_is_by(verifier, name, signature, text) for name, signature in signatures):
         raise IntegrityError(
             f"checkpoint at size {checkpoint.size} is not signed by {verifier.name}", outcome="header"
         )
     return checkpoint
+
+
+def parse_checkpoint(note: bytes) -> Checkpoint:
+    """The checkpoint in a signed note, signatures not looked at. Raises IntegrityError."""
+    text, _ = split_note(note)
+    lines = text.decode("utf-8", "replace").split("\n")
+    if len(lines) == 4 and lines[1].isascii() and lines[1].isdigit():
+        checkpoint = Checkpoint(origin=lines[0], size=int(lines[1]), root=_unb64(lines[2]))
+        if checkpoint.text() == text:
+            return checkpoint
+    raise IntegrityError("a checkpoint is not three lines of origin, size, root", outcome="header")
 
 
 def split_note(note: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:

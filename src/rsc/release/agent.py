@@ -61,8 +61,11 @@ class KeyAgent:
         """The key, for this process. Raises GateRefused (exit code 3) with one sentence when it is denied."""
         return self.grant(request, outside=None).key
 
-    def grant(self, request: KeyRequest, *, outside: tuple[str, ...] | None) -> Grant:
-        """Decide, log and open. `outside` is what observe.py found wrong with the asking process."""
+    def grant(
+        self, request: KeyRequest, *, outside: tuple[str, ...] | None, holder: Mapping[str, Any] | None = None
+    ) -> Grant:
+        """Decide, open and log. `outside` is what observe.py found wrong with the asking process, `holder`
+        what the log is to say about it."""
         try:
             asked = self._find(request)
             decision = decide(request, facts=asked.facts, outside=outside, now=self._clock.now())
@@ -81,6 +84,7 @@ class KeyAgent:
                 notes=list(decision.notes),
                 kek_id=asked.envelope.kek_id,
                 **asked.log_facts,
+                **(holder or {}),
             )
         except BaseException:
             key.close()

@@ -124,7 +124,8 @@ class AgentServer:
     def _hand_over(
         self, line: Line, request: KeyRequest, outside: tuple[str, ...] | None, *, pid: int
     ) -> None:
-        grant = self._agent.grant(request, outside=outside)
+        holder = {"pid": pid, "socket": str(self._path.absolute())}
+        grant = self._agent.grant(request, outside=outside, holder=holder)
         with grant.key:
             lease_s = grant.decision.lease_s
             expires = self._clock.now() + timedelta(seconds=lease_s)

@@ -1,0 +1,155 @@
+"""`rsc audit ...` and `rsc verify`: the tamper-evident log, and every promise checked again."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rsc.audit.export import export_log, verify_folder
+from rsc.audit.log import AuditLog
+from rsc.audit.verify import VerifyReport
+from rsc.audit.witness import Witness
+from rsc.cli.output import JsonFlag, emit, next_commands, say, table
+from rsc.clock import SystemClock, timestamp
+from rsc.config import Workspace
+from rsc.errors import ConfigError
+from rsc.release.promise import Promise
+from rsc.release.verify import verify as verify_promises
+from rsc.store.local_keys import LocalKeyProvider
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Show, verify and export the tamper-evident log."
+)
+
+Log = Annotated[
+    Path | None, typer.Option("--log", help="A log folder, such as an export; else this workspace's.")
+]
+Key = Annotated[
+    str | None, typer.Option("--key", help="The verifier key (the line in log.vkey), or its file.")
+]
+WitnessFile = Annotated[
+    Path | None, typer.Option("--witness", help="File of checkpoints kept by a second party.")
+]
+
+
+@app.command("show")
+def show(
+    data: Annotated[str | None, typer.Option(help="Only what is about this data set.")] = None,
+    last: Annotated[int, typer.Option(help="How many records, the newest; 0 is all.")] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """The records, oldest first."""
+    entries = list(_log().entries(data=data))[-last if last else 0 :]
+    rows = [(entry["index"], entry["time"], entry["kind"], _rest(entry)) for entry in entries]
+    emit({"records": entries}, as_json=as_json, text=table(rows, header=("no", "time", "kind", "facts")))
+
+
+@app.command("verify")
+def verify_log(
+    log: Log = None, key: Key = None, witness: WitnessFile = None, as_json: JsonFlag = False
+) -> None:
+    """Re-check every record, hash and signature; exit code 1 when anything is wrong."""
+    known = Witness(witness).known() if witness else {}
+    if log is None:
+        report = _log().verify(known=known)
+    else:
+        report = verify_folder(log, key=_key_text(log, key), known=known)
+    emit(report.to_json(), as_json=as_json, text=_report_text(report))
+    if not report.is_intact:
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export(target: Annotated[Path, typer.Argument(help="A new folder for the published log.")]) -> None:
+    """Copy the published log and its public key: all that another machine needs to verify it."""
+    log = _log()
+    checkpoint = export_log(log, source=Workspace.from_environment().audit, target=target)
+    say(f"wrote {target}: {checkpoint.size} records under {checkpoint.origin}")
+    say("give the verifier key to the other side by another way than the log")
+    next_commands(f"rsc audit verify --log {target} --key {log.verifier.to_text()}")
+
+
+@app.command("checkpoint")
+def checkpoint(witness: WitnessFile = None) -> None:
+    """Publish and print the signed checkpoint; with a witness, hand it over."""
+    log = _log()
+    note = log.checkpoint()
+    if witness is not None:
+        Witness(witness).add(note, verifier=log.verifier)
+        say(f"added to {witness}")
+    print(note.decode(), end="")
+
+
+def verify(
+    watch: Annotated[float | None, typer.Option(help="Check again every so many seconds.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Re-check every promise: its state, since when, what data is concerned. Exit code 1 when one is broken."""
+    rows = _promises()
+    _emit_promises(rows, as_json=as_json)
+    while watch is not None:
+        time.sleep(watch)
+        before, rows = rows, _promises()
+        if [row.state for row in rows] != [row.state for row in before]:
+            _emit_promises(rows, as_json=as_json)
+    if any(row.state != "kept" for row in rows):
+        raise typer.Exit(1)
+
+
+def _promises() -> list[Promise]:
+    workspace, clock = Workspace.from_environment(), SystemClock()
+    providers = {"local": LocalKeyProvider(workspace.keys)}
+    return verify_promises(workspace, providers=providers, audit=_log(), clock=clock)
+
+
+def _emit_promises(rows: list[Promise], *, as_json: bool) -> None:
+    cells = [
+        (
+            row.name,
+            row.state,
+            timestamp(row.since)[:19] + "Z" if row.since else "-",
+            ", ".join(row.data) or "-",
+            row.told,
+        )
+        for row in rows
+    ]
+    text = table(cells, header=("promise", "state", "since", "data", "what"))
+    is_kept = all(row.state == "kept" for row in rows)
+    emit({"is_kept": is_kept, "promises": [row.to_json() for row in rows]}, as_json=as_json, text=text)
+
+
+def _log() -> AuditLog:
+    return AuditLog.open(Workspace.from_environment().audit, clock=SystemClock())
+
+
+def _key_text(log: Path, key: str | None) -> str:
+    """The key that was given; one that lies beside the log proves nothing about who wrote it."""
+    if key is None:
+        raise ConfigError(
+            f"verifying {log} needs the verifier key of its owner",
+            hint="get the line of log.vkey from them by another way than the log, and give it as --key",
+        )
+    return Path(key).read_text() if "+" not in key else key
+
+
+def _report_text(report: VerifyReport) -> str:
+    head = f"{report.size} records under {report.origin}, root {report.root[:16]}"
+    if report.is_intact:
+        return f"{head}: intact"
+    return "\n".join(
+        [f"{head}: DAMAGED", *(f"{problem.where}: {problem.what}" for problem in report.problems)]
+    )
+
+
+def _rest(entry: dict[str, Any]) -> str:
+    hidden = ("index", "time", "kind")
+    return " ".join(f"{name}={_short(value)}" for name, value in entry.items() if name not in hidden)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:12] + "..."

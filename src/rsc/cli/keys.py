@@ -1,0 +1,110 @@
+"""`rsc keys ...`: which keys there are, rotation, and the sweeper of retention."""
+
+from __future__ import annotations
+
+import getpass
+from collections import defaultdict
+from typing import Annotated, Any
+
+import typer
+
+from rsc.audit.log import AuditLog
+from rsc.cli.output import JsonFlag, emit, next_commands, say, table
+from rsc.clock import SystemClock, timestamp
+from rsc.config import Workspace
+from rsc.release.retention import overdue, sweep
+from rsc.release.rotate import rotate
+from rsc.store.dataset import Dataset, list_datasets
+from rsc.store.keys import KekInfo
+from rsc.store.providers.configured import configured_providers
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, rotate and destroy keys.")
+
+
+@app.command("ls")
+def ls(as_json: JsonFlag = False) -> None:
+    """Every key-encryption key ever made, what it opens, and how many are older than policy."""
+    workspace, now = Workspace.from_environment(), SystemClock().now()
+    providers = configured_providers(workspace.keys)
+    opens = _versions_by_key(workspace)
+    records = [
+        _record(info, provider=name, opens=opens[(name, info.kek_id)])
+        for name, provider in providers.items()
+        for info in provider.list()
+    ]
+    late = overdue(workspace, providers=providers, now=now)
+    rows = [
+        (r["kek_id"], r["provider"], r["state"], r["created"][:10], ", ".join(r["opens"]) or "-")
+        for r in records
+    ]
+    text = table(rows, header=("key", "provider", "state", "created", "opens"))
+    result = {"keys": records, "older_than_policy": len(late)}
+    emit(result, as_json=as_json, text=f"{text}\nkeys older than policy: {len(late)}")
+    if late:
+        next_commands("rsc keys sweep")
+
+
+@app.command("rotate")
+def rotate_keys(
+    name: Annotated[str, typer.Argument(help="Name of a data set.")],
+    to: Annotated[str | None, typer.Option(help="Move the keys to this provider.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Wrap the data keys of a data set under a new key and destroy the old one. Data stays as it is."""
+    workspace, clock = Workspace.from_environment(), SystemClock()
+    done = rotate(
+        workspace,
+        name,
+        providers=configured_providers(workspace.keys),
+        audit=AuditLog.open(workspace.audit, clock=clock),
+        user=getpass.getuser(),
+        to=to,
+    )
+    emit(done.to_json(), as_json=as_json, text="")
+    say(
+        f"{name}: {len(done.versions)} versions now under {', '.join(done.new)}; "
+        f"destroyed {', '.join(done.old)}"
+    )
+    next_commands("rsc keys ls", f"rsc audit show --data {name}")
+
+
+@app.command("sweep")
+def sweep_keys(as_json: JsonFlag = False) -> None:
+    """End every version that is past the retention of its policy: key, then bytes, then the proof."""
+    workspace, clock = Workspace.from_environment(), SystemClock()
+    ended = sweep(
+        workspace,
+        providers=configured_providers(workspace.keys),
+        audit=AuditLog.open(workspace.audit, clock=clock),
+        clock=clock,
+        user=getpass.getuser(),
+    )
+    emit({"expired": [item.to_json() for item in ended]}, as_json=as_json, text="")
+    for item in ended:
+        say(
+            f"{item.name} version {item.versions[0]}: key destroyed, {item.freed_bytes} bytes removed, "
+            "nothing opens any more"
+        )
+    say("keys older than policy: 0")
+
+
+def _record(info: KekInfo, *, provider: str, opens: list[str]) -> dict[str, Any]:
+    return {
+        "kek_id": info.kek_id,
+        "provider": provider,
+        "period": info.period,
+        "state": info.state,
+        "created": timestamp(info.created),
+        "expires": timestamp(info.expires) if info.expires else None,
+        "destroyed": timestamp(info.destroyed) if info.destroyed else None,
+        "opens": opens,
+    }
+
+
+def _versions_by_key(workspace: Workspace) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, versions in list_datasets(workspace.data):
+        for number in versions:
+            envelope = Dataset.open(workspace.data, name=name, version=number).envelope()
+            found[(envelope.provider, envelope.kek_id)].append(f"{name} {number}")
+    return found

@@ -1,0 +1,248 @@
+"""The checks behind `rsc verify`. Each looks at the workspace anew and believes nothing it can measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rsc.audit.log import AuditLog
+from rsc.clock import parse_timestamp
+from rsc.config import Workspace
+from rsc.errors import RscError
+from rsc.release.at_rest import plaintext_files
+from rsc.release.facts import data_facts
+from rsc.release.observe import observe
+from rsc.release.promise import Breach, Promise, judge, unknown
+from rsc.release.retention import Providers, active_keks, overdue
+from rsc.review.policy import Policy, parse_policy
+from rsc.store.dataset import Dataset, list_datasets
+
+_BOOT_ROUNDING_S = 1.0  # /proc/stat tells the time of boot in whole seconds
+GATED = ("train", "evaluate", "export")  # purposes that need an approval
+
+
+@dataclass(frozen=True)
+class House:
+    """What the checks look at."""
+
+    workspace: Workspace
+    providers: Providers
+    audit: AuditLog
+    now: datetime
+
+
+def no_plaintext(house: House) -> Promise:
+    looked, breaches = plaintext_files(house.workspace)
+    return judge("no plaintext at rest", breaches, told=f"0 of {looked} files")
+
+
+def reviews_valid(house: House) -> Promise:
+    """Every review is evaluated anew: signatures, hashes, expiry, the files as they are now."""
+    breaches: list[Breach] = []
+    states: dict[str, int] = defaultdict(int)
+    for dataset in _versions(house.workspace):
+        what = f"{dataset.name} version {dataset.version}"
+        try:
+            state = data_facts(dataset, identities=house.workspace.identities, now=house.now).review
+        except RscError as error:
+            breaches.append(Breach(error.message, data=dataset.name, since=_review_changed(house, dataset)))
+            continue
+        states[state.state] += 1
+        if state.state == "void":
+            changed = _review_changed(house, dataset)
+            breaches.append(Breach(f"{what}: {state.reason}", data=dataset.name, since=changed))
+    told = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
+    return judge("reviews valid", breaches, told=told or "no data yet")
+
+
+def keys_within_retention(house: House) -> Promise:
+    late = overdue(house.workspace, providers=house.providers, now=house.now)
+    breaches = [
+        Breach(
+            f"key {item.kek_id} of {item.name} version {item.version} should be gone", item.name, item.since
+        )
+        for item in late
+    ]
+    active = len(active_keks(house.providers))
+    return judge("keys within retention", breaches, told=f"keys older than policy: 0 (of {active})")
+
+
+def log_intact(house: House) -> Promise:
+    report = house.audit.verify()
+    since = parse_timestamp(report.last_time) if report.last_time else None
+    breaches = [Breach(f"{problem.where}: {problem.what}", since=since) for problem in report.problems]
+    return judge("log intact", breaches, told=f"{report.size} records under {report.origin}")
+
+
+def no_release_without_approval(house: House) -> Promise:
+    """Replay the log: at each release of a gated purpose, enough people had approved these very bytes."""
+    approvers: dict[str, set[str]] = defaultdict(set)
+    policies = {dataset.root_hash: _policy(dataset) for dataset in _versions(house.workspace)}
+    breaches, releases = [], 0
+    for entry in house.audit.entries():
+        root = entry.get("root_hash", "")
+        if entry["kind"] == "approve":
+            approvers[root].add(entry["approver"])
+        elif entry["kind"] == "reject":
+            approvers[root].clear()
+        elif entry["kind"] == "review_carried":
+            approvers[root] |= approvers[entry["from_root_hash"]]
+        elif entry["kind"] == "key_released" and entry["purpose"] in GATED:
+            releases += 1
+            needed = _needed(policies.get(root))
+            if len(approvers[root]) < needed:
+                what = f"record {entry['index']}: {entry['user']} got the key of {entry['data']}"
+                told = f"{what} to {entry['purpose']} with {len(approvers[root])} of {needed} approvals"
+                breaches.append(Breach(told, entry["data"], parse_timestamp(entry["time"])))
+    return judge("no release without approval", breaches, told=f"{releases} releases, each approved before")
+
+
+def running_jobs_isolated(house: House) -> Promise:
+    """Look at every process that holds a key right now, from outside."""
+    levels = {
+        (dataset.name, dataset.version): _policy(dataset).isolation for dataset in _versions(house.workspace)
+    }
+    holders = list(_holders(house.audit))
+    breaches, open_by_policy = [], 0
+    for entry in holders:
+        problems = observe(entry["pid"], allowed_sockets=_agent_socket(entry))
+        if problems == ():
+            continue
+        told = "cannot be looked at" if problems is None else problems[0]
+        if levels.get((entry["data"], entry["version"])) == "required":
+            what = f"process {entry['pid']} holds a key of {entry['data']} and is not isolated: {told}"
+            breaches.append(Breach(what, entry["data"], parse_timestamp(entry["time"])))
+        else:
+            open_by_policy += 1
+    weaker = f", {open_by_policy} of them open (their policies say best-effort)" if open_by_policy else ""
+    return judge("running jobs isolated", breaches, told=f"{len(holders)} processes hold keys{weaker}")
+
+
+def files_private(house: House) -> Promise:
+    """Nobody but the owner can read keys, or write anything that decides."""
+    root = house.workspace.root
+    secret = [*_below(house.workspace.keys), root / "audit/log.key", *root.glob("identities/*.key")]
+    breaches = [_too_open(path, root, 0o077) for path in secret]
+    deciding = [root, *root.glob("identities"), *root.glob("audit"), *_below(house.workspace.identities)]
+    breaches += [_too_open(path, root, 0o022) for path in deciding]
+    found = [breach for breach in breaches if breach is not None]
+    return judge("files private", found, told=f"{len(secret)} secret files, owner only")
+
+
+def nothing_phones_out(house: House) -> Promise:
+    """Import every light module in a process that reports each attempt to connect or to resolve a name."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LISTEN_CODE],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RSC_HOME": str(house.workspace.root)},
+    )
+    if done.returncode != 0:
+        return unknown(
+            "nothing phones out", "the check did not run: " + (done.stderr.strip().splitlines() or ["?"])[-1]
+        )
+    told = json.loads(done.stdout)
+    breaches = [Breach(f"{attempt} while importing") for attempt in told["attempts"]]
+    return judge(
+        "nothing phones out", breaches, told=f"{told['modules']} modules imported, no attempt to connect"
+    )
+
+
+_LISTEN_CODE = """
+import importlib, json, pkgutil, sys
+attempts = []
+WATCHED = {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
+def hear(event, arguments):
+    if event in WATCHED:
+        attempts.append(f"{event} {arguments[1:2] if event == 'socket.connect' else arguments[:1]}")
+sys.addaudithook(hear)
+import rsc
+modules = 0
+for room in ("audit", "review", "store", "ingest", "release", "cluster"):
+    package = importlib.import_module(f"rsc.{room}")
+    for found in pkgutil.walk_packages(package.__path__, f"rsc.{room}."):
+        importlib.import_module(found.name)
+        modules += 1
+print(json.dumps({"modules": modules, "attempts": attempts}))
+"""
+
+
+def _versions(workspace: Workspace) -> Iterator[Dataset]:
+    for name, versions in list_datasets(workspace.data):
+        for number in versions:
+            yield Dataset.open(workspace.data, name=name, version=number)
+
+
+def _policy(dataset: Dataset) -> Policy:
+    """The policy as it is now; the strictest one where it cannot be read."""
+    try:
+        return parse_policy(dataset.read_review("policy.toml") or b"")
+    except RscError:
+        return Policy(isolation="required")
+
+
+def _needed(policy: Policy | None) -> int:
+    return policy.required_approvers if policy else 1
+
+
+def _review_changed(house: House, dataset: Dataset) -> datetime | None:
+    folder = house.workspace.data / dataset.folder / "review"
+    changed = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
+    return datetime.fromtimestamp(max(changed), UTC) if changed else None
+
+
+def _holders(audit: AuditLog) -> Iterator[Mapping[str, Any]]:
+    """Releases over the socket whose lease did not end and whose process still lives."""
+    open_releases: dict[int, Mapping[str, Any]] = {}
+    for entry in audit.entries():
+        if entry["kind"] == "key_released" and entry.get("pid") is not None and entry.get("data"):
+            open_releases[entry["index"]] = entry
+        elif entry["kind"] == "lease_ended":
+            open_releases.pop(entry["release"], None)
+    yield from (
+        release
+        for release in open_releases.values()
+        if _started(release["pid"]) <= parse_timestamp(release["time"]).timestamp() + _BOOT_ROUNDING_S
+    )
+
+
+def _started(pid: int) -> float:
+    """When a process began, in seconds of the epoch; infinite for one that is gone (proc(5), field 22)."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        booted = next(
+            line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
+        )
+    except OSError:
+        return float("inf")
+    return int(booted.split()[1]) + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _agent_socket(entry: Mapping[str, Any]) -> tuple[Path, ...]:
+    path = Path(entry.get("socket", ""))
+    return (path,) if path.is_absolute() and path.exists() else ()
+
+
+def _below(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _too_open(path: Path, root: Path, forbidden: int) -> Breach | None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not status.st_mode & forbidden or stat.S_ISLNK(status.st_mode):
+        return None
+    name = path.relative_to(root.parent)
+    changed = datetime.fromtimestamp(status.st_ctime, UTC)
+    return Breach(f"{name} has mode {stat.S_IMODE(status.st_mode):04o}", since=changed)

@@ -1,0 +1,105 @@
+"""What a key service does not keep for us: period, dates and state of each key, as public JSON files.
+
+    <folder>/<kek id>.json
+
+The service decides whether a key opens anything; this register only remembers, and keeps the tombstone
+of a destroyed key after the service has forgotten it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from rsc.clock import Clock, parse_timestamp, timestamp
+from rsc.errors import KeyUnavailable
+from rsc.store.keys import KekInfo, check_kek_id
+
+
+class Register:
+    def __init__(self, folder: Path, *, clock: Clock) -> None:
+        self._folder = folder
+        self._clock = clock
+
+    def find(self, kek_id: str) -> tuple[KekInfo, str] | None:
+        """The key's facts and its name in the service; None for one never made."""
+        try:
+            return self._read(self._path(kek_id))
+        except FileNotFoundError:
+            return None
+
+    def require(self, kek_id: str) -> str:
+        """Its name in the service. Raises KeyUnavailable for one that is unknown, destroyed or expired."""
+        found = self.find(kek_id)
+        if found is None:
+            raise KeyUnavailable(f"there is no key {kek_id} in this register", kek_id=kek_id)
+        info, service_name = found
+        if info.destroyed is not None:
+            raise KeyUnavailable(
+                f"key {kek_id} was destroyed on {info.destroyed:%Y-%m-%d}", kek_id=kek_id, state="destroyed"
+            )
+        if info.expires is not None and self._clock.now() >= info.expires:
+            raise KeyUnavailable(
+                f"key {kek_id} expired at {timestamp(info.expires)}", kek_id=kek_id, state="expired"
+            )
+        return service_name
+
+    def add(self, kek_id: str, *, period: str, expires: datetime | None, service_name: str) -> KekInfo:
+        info = KekInfo(kek_id, period, self._clock.now(), expires, "active")
+        self._write(info, service_name)
+        return info
+
+    def bury(self, kek_id: str) -> KekInfo:
+        """Mark as destroyed; the first date stays."""
+        found = self.find(kek_id)
+        if found is None:
+            raise KeyUnavailable(f"there is no key {kek_id} in this register", kek_id=kek_id)
+        info, service_name = found
+        if info.destroyed is None:
+            info = replace(info, state="destroyed", destroyed=self._clock.now())
+            self._write(info, service_name)
+        return info
+
+    def list(self) -> list[KekInfo]:
+        return [self._read(path)[0] for path in sorted(self._folder.rglob("*.json"))]
+
+    def _path(self, kek_id: str) -> Path:
+        return self._folder / f"{check_kek_id(kek_id)}.json"
+
+    def _read(self, path: Path) -> tuple[KekInfo, str]:
+        record = json.loads(path.read_bytes())
+        expires, destroyed = record["expires"], record["destroyed"]
+        info = KekInfo(
+            kek_id=record["kek_id"],
+            period=record["period"],
+            created=parse_timestamp(record["created"]),
+            expires=parse_timestamp(expires) if expires else None,
+            state="destroyed" if destroyed else "active",
+            destroyed=parse_timestamp(destroyed) if destroyed else None,
+        )
+        return info, record["service_name"]
+
+    def _write(self, info: KekInfo, service_name: str) -> None:
+        """Replace the file as a whole, durably."""
+        path = self._path(info.kek_id)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        record = {
+            "kek_id": info.kek_id,
+            "period": info.period,
+            "created": timestamp(info.created),
+            "expires": timestamp(info.expires) if info.expires else None,
+            "destroyed": timestamp(info.destroyed) if info.destroyed else None,
+            "service_name": service_name,
+        }
+        temporary = path.with_suffix(f".new{os.getpid()}")
+        with temporary.open("w") as file:
+            json.dump(record, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
