@@ -180,7 +180,7 @@ def plan_order(split: SplitReader, *, seed: int, window_bytes: int, lanes: int |
         raise ConfigError("the split has no samples", hint="import records into it, or choose another split")
     frame_bytes = split.size_bytes / split.num_frames
     if lanes is None:
-        most = min(window_bytes / (2 * frame_bytes), split.num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
+        most = min(window_bytes / frame_bytes, split.num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
         lanes = 1 << max(int(most).bit_length() - 1, 0)
     first = split.open_shard(0)
     samples_per_frame = max(int(first.frames["num_samples"][0]), 1)

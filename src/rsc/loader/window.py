@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsc.loader.frames import Shard
 from rsc.loader.order import Int64s
-from rsc.store.schema import ALIGNMENT, Columns, Field, Ragged, Schema, decode_frame
+from rsc.store.schema import ALIGNMENT, Columns, Field, Ragged, Schema, decode_frame, slice_columns
 
 Bytes = NDArray[np.uint8]
+Rows: TypeAlias = "dict[str, NDArray[Any]]"
 _TAG_BYTES = 16
 _ROOM = 1.25  # arenas differ a little from window to window; growing one means fresh pages
 
@@ -91,13 +92,13 @@ class Scratch:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._plain = bytearray()
-        self._decoded: dict[int, Columns] = {}
+        self._rows: dict[int, Rows] = {}
         self.sealed = bytearray()
 
     def plain(self, size: int) -> memoryview:
         if len(self._plain) < size:
             self._plain = bytearray(size)
-            self._decoded.clear()
+            self._rows.clear()
         return memoryview(self._plain)[:size]
 
     def make_room(self, size: int) -> None:
@@ -105,11 +106,12 @@ class Scratch:
         if len(self.sealed) < size + _TAG_BYTES:
             self.sealed = bytearray(size + _TAG_BYTES)
 
-    def columns(self, num_samples: int, *, size: int) -> Columns:
-        """Where the columns of a frame of fixed fields lie in the buffer: the same for each such frame."""
-        if num_samples not in self._decoded:
-            self._decoded[num_samples] = decode_frame(self._schema, self.plain(size), num_samples)
-        return self._decoded[num_samples]
+    def rows(self, num_samples: int, *, size: int) -> Rows:
+        """Where the rows of a frame of fixed fields lie in the buffer: the same for each such frame."""
+        if num_samples not in self._rows:
+            columns = decode_frame(self._schema, self.plain(size), num_samples)
+            self._rows[num_samples] = _rows_of(columns)
+        return self._rows[num_samples]
 
 
 class Window:
@@ -131,6 +133,7 @@ class Window:
         self.columns: dict[str, NDArray[Any] | RaggedColumn] = {
             field.name: self._column(field, memory=memory) for field in fields
         }
+        self._rows = _rows_of(self.columns) if num_rows else {}
 
     def fill(self, jobs: Iterable[FrameJob], *, scratch: Scratch) -> None:
         """Do jobs until none is left. Raises IntegrityError where a frame does not authenticate."""
@@ -138,7 +141,7 @@ class Window:
             if self._arena is None:
                 self._scatter(job, scratch=scratch)
             else:
-                self._place(job, self._rows_in_arena(job, self._arena, scratch=scratch))
+                self._place(job, self._bring(job, self._arena, scratch=scratch))
 
     def _column(self, field: Field, *, memory: WindowMemory) -> NDArray[Any] | RaggedColumn:
         if not field.is_ragged:
@@ -152,10 +155,12 @@ class Window:
         size = job.shard.plain_bytes[job.frame]
         scratch.make_room(size)
         job.shard.read_into(job.frame, scratch.plain(size), scratch=scratch.sealed)
-        columns = scratch.columns(job.shard.num_samples[job.frame], size=size)
-        self._place(job, Kept(job.shard, job.frame, 0, columns))
+        frame = scratch.rows(job.shard.num_samples[job.frame], size=size)
+        rows = _selection(job, first_row=0)
+        for name, target in self._rows.items():
+            target.put(job.places, frame[name][rows])
 
-    def _rows_in_arena(self, job: FrameJob, arena: Bytes, *, scratch: Scratch) -> Kept:
+    def _bring(self, job: FrameJob, arena: Bytes, *, scratch: Scratch) -> Kept:
         """Bring the rows that the job needs into the arena, and keep what the next window will need."""
         if job.kept is None:
             size = job.shard.plain_bytes[job.frame]
@@ -166,43 +171,29 @@ class Window:
             rows = Kept(job.shard, job.frame, 0, columns)
         else:
             kept = job.kept
-            part = _rows_of(kept.columns, job.skip - kept.first_row, job.stop - kept.first_row)
+            part = slice_columns(kept.columns, job.skip - kept.first_row, job.stop - kept.first_row)
             rows = Kept(job.shard, job.frame, job.skip, _copy_into(arena[job.arena_start :], part))
         if job.skip + job.num_rows < job.stop:
             self.kept[job.lane] = rows
         return rows
 
     def _place(self, job: FrameJob, held: Kept) -> None:
-        low = job.skip - held.first_row
-        rows = slice(low, low + job.num_rows) if job.rows is None else low + job.rows
+        rows = _selection(job, first_row=held.first_row)
+        fixed = _rows_of(held.columns)
         for name, target in self.columns.items():
             source = held.columns[name]
-            if isinstance(target, RaggedColumn):
-                assert isinstance(source, Ragged)
+            if isinstance(target, RaggedColumn) and isinstance(source, Ragged):
                 _place_bounds(target, source, rows=rows, places=job.places)
             else:
-                assert not isinstance(source, Ragged)
-                _place_rows(target, source[rows], places=job.places)
+                self._rows[name].put(job.places, fixed[name][rows])
 
 
 def arena_bytes_of(job_shard: Shard, frame: int, *, kept: Kept | None, skip: int, stop: int) -> int:
     """Room that a frame takes in a window: all of it, or what is still needed of one kept."""
     if kept is None:
         return _aligned(job_shard.plain_bytes[frame])
-    part = _rows_of(kept.columns, skip - kept.first_row, stop - kept.first_row)
+    part = slice_columns(kept.columns, skip - kept.first_row, stop - kept.first_row)
     return sum(_aligned(column.values.nbytes) for column in part.values() if isinstance(column, Ragged))
-
-
-def _rows_of(columns: Columns, start: int, stop: int) -> Columns:
-    """Views of some rows; offsets of ragged columns count from zero again."""
-    return {name: _slice(column, start, stop) for name, column in columns.items()}
-
-
-def _slice(column: NDArray[Any] | Ragged, start: int, stop: int) -> NDArray[Any] | Ragged:
-    if not isinstance(column, Ragged):
-        return column[start:stop]
-    offsets = column.offsets[start : stop + 1]
-    return Ragged(values=column.values[offsets[0] : offsets[-1]], offsets=offsets - offsets[0])
 
 
 def _copy_into(arena: Bytes, columns: Columns) -> Columns:
@@ -224,15 +215,19 @@ def _aligned(size_bytes: int) -> int:
     return -(-size_bytes // ALIGNMENT) * ALIGNMENT
 
 
-def _place_rows(target: NDArray[Any], rows: NDArray[Any], *, places: Int64s) -> None:
-    """`target[places] = rows`, a whole row at a time: one memory copy each, the interpreter lock released."""
-    if len(target):
-        as_items = np.dtype(f"V{target.nbytes // len(target)}")
-        _flat(target, as_items).put(places, _flat(rows, as_items))
+def _rows_of(columns: Mapping[str, NDArray[Any] | Ragged | RaggedColumn]) -> Rows:
+    """The fixed columns with each row as one item: numpy moves an item by one copy, without the lock."""
+    return {
+        name: np.ascontiguousarray(column).reshape(-1).view(f"V{column.nbytes // len(column)}")
+        for name, column in columns.items()
+        if isinstance(column, np.ndarray) and len(column)
+    }
 
 
-def _flat(rows: NDArray[Any], item: np.dtype[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(rows).reshape(-1).view(item)
+def _selection(job: FrameJob, *, first_row: int) -> slice | Int64s:
+    """The rows that a job places, counted from the first one there is."""
+    low = job.skip - first_row
+    return slice(low, low + job.num_rows) if job.rows is None else low + job.rows
 
 
 def _place_bounds(target: RaggedColumn, source: Ragged, *, rows: slice | Int64s, places: Int64s) -> None:
