@@ -1,55 +1,159 @@
 """`parallelize`: put a plain model on a mesh, axis by axis. The order matters and is the whole file.
 
-fsdp      cut the weights over the ranks that hold the same block
-values    each rank fills its own boxes from (seed, name), so no mesh changes the start
+pipeline   keep the blocks of this rank's stages
+context    give attention the keys and values of the other sequence parts
+tensor     cut the weights inside a block
+experts    cut the experts, and send tokens to them
+recompute  forget activations
+compile    a block at a time, inside FSDP's hooks
+fsdp       cut what is left over the ranks that hold the same block
+values     each rank fills its own boxes from (seed, name), so that no mesh changes the start
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from rsc.models.build import Model
+from rsc.models.cross_entropy import IGNORED
+from rsc.models.heads import Want
 from rsc.models.placement import PlacementPlan
 from rsc.parallel.boxes import Box, local_box
 from rsc.parallel.config import ParallelConfig
+from rsc.parallel.context import split_context, split_sequence
+from rsc.parallel.expert import split_experts
 from rsc.parallel.fsdp import shard_weights
+from rsc.parallel.layout import microbatches, num_stages
 from rsc.parallel.mesh import Mesh
+from rsc.parallel.pipeline import Pipeline, PipelineShape, Stage, cut_stages, stages_of_rank
+from rsc.parallel.recompute import recompute
+from rsc.parallel.tensor import PartialWeights, split_tensors
 
 
-class Plannable(Protocol):
-    """What `parallelize` asks of a model."""
+@dataclass(frozen=True)
+class How:
+    """What a placement takes from the rest of the recipe."""
 
-    def placement_plan(self) -> PlacementPlan: ...
+    config: ParallelConfig
+    dtype: torch.dtype
+    recompute: Literal["none", "selective", "full"] = "none"
+    compile_blocks: bool = False
+    local_batch: int = 1
+    """Samples of one backward pass on one data-parallel rank."""
+    sequence_length: int = 0
+    """Only a pipeline asks: it must know what travels."""
 
-    def initial_value(self, name: str, *, shape: torch.Size, seed: int) -> torch.Tensor: ...
+
+@dataclass(frozen=True)
+class Placed:
+    """A model on its mesh, as this rank holds it."""
+
+    mesh: Mesh
+    modules: list[Model]
+    """The whole model, or this rank's pruned copies, one per pipeline stage; names are those of the whole."""
+    pipeline: Pipeline | None
+    partial: PartialWeights | None
+
+    def backward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Forward and backward of one bound batch: the head's sums; empty where a pipeline rank sees none."""
+        part = self.part_of(batch)
+        if self.pipeline is None:
+            outputs = self.modules[0](part, Want.LOSS)
+            outputs["total"].backward()
+            return dict(outputs)
+        total = self.pipeline.run(part)
+        if total is None:
+            return {}
+        return {"total": total, "count": (part["targets_BL"] != IGNORED).sum()}
+
+    def part_of(self, batch: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """What this rank computes of a data-parallel rank's batch."""
+        layout = self.mesh.layout
+        return split_sequence(batch, rank=self.mesh.place("cp"), size=layout.cp) if layout.cp > 1 else batch
+
+    def finish_gradients(self) -> None:
+        """After the last backward pass of a step."""
+        if self.partial is not None:
+            self.partial.add_up()
 
 
-def parallelize(
-    model: nn.Module, *, plan: PlacementPlan, mesh: Mesh, config: ParallelConfig, dtype: torch.dtype
-) -> list[nn.Module]:
-    """Place a model that was built on `meta`. Returns what this rank holds: the model, or its stages."""
-    shard_weights(
-        model,
-        units=plan.units,
-        mesh=mesh,
-        dtype=dtype,
-        reshard_after_forward=config.reshard_after_forward,
+def parallelize(model: Model, *, mesh: Mesh, how: How) -> Placed:
+    """Place a model that was built on `meta`; it has no values yet (see `fill`)."""
+    plan, layout = model.placement_plan(), mesh.layout
+    stages = _own_stages(model, plan=plan, mesh=mesh, config=how.config)
+    modules = [stage.model for stage in stages.values()] if layout.pp > 1 else [model]
+    roots: Sequence[nn.Module] = list(stages.values()) if layout.pp > 1 else modules
+    for root, module in zip(roots, modules, strict=True):
+        _place(root, module, plan=plan, mesh=mesh, how=how)
+    partial = PartialWeights(modules, plan=plan, group=mesh.group("tp")) if layout.tp > 1 else None
+    pipeline = (
+        _pipeline(stages, mesh=mesh, how=how, width=model.config.trunk.width) if layout.pp > 1 else None
     )
-    return [model]
+    return Placed(mesh, modules, pipeline, partial)
+
+
+def _place(root: nn.Module, model: Model, *, plan: PlacementPlan, mesh: Mesh, how: How) -> None:
+    layout = mesh.layout
+    if layout.cp > 1:
+        split_context(model, plan=plan, group=mesh.group("cp"))
+    if layout.tp > 1:
+        split_tensors(model, plan=plan, mesh=mesh.axis("tp"))
+    if layout.ep > 1:
+        split_experts(model, plan=plan, mesh=mesh.axis("ep"))
+    recompute(model, units=plan.units, mode=how.recompute)
+    if how.compile_blocks:
+        for block in model.trunk.blocks.values():
+            block.compile()
+    # A pipeline runs each microbatch through a stage: freed weights would be gathered again for each.
+    reshard = how.config.reshard_after_forward and layout.pp == 1
+    shard_weights(root, model, plan=plan, mesh=mesh, dtype=how.dtype, reshard_after_forward=reshard)
+
+
+def _own_stages(model: Model, *, plan: PlacementPlan, mesh: Mesh, config: ParallelConfig) -> dict[int, Stage]:
+    layout = mesh.layout
+    if layout.pp == 1:
+        return {}
+    count = num_stages(layout, config=config)
+    every = cut_stages(model, plan=plan, num_stages=count)
+    return {
+        index: every[index]
+        for index in stages_of_rank(pp_rank=mesh.place("pp"), pp=layout.pp, num_stages=count)
+    }
+
+
+def _pipeline(stages: dict[int, Stage], *, mesh: Mesh, how: How, width: int) -> Pipeline:
+    layout = mesh.layout
+    count = microbatches(layout, config=how.config, local_batch=how.local_batch)
+    length = how.sequence_length // layout.cp // layout.tp
+    shape = PipelineShape((how.local_batch // count, length, width), how.dtype)
+    return Pipeline(
+        stages,
+        num_stages=num_stages(layout, config=how.config),
+        microbatches=count,
+        schedule=how.config.pp_schedule,
+        shape=shape,
+        group=mesh.group("pp"),
+        device=mesh.device,
+    )
 
 
 @torch.no_grad()
 def fill(
-    modules: list[nn.Module],
+    modules: Sequence[nn.Module],
     *,
     device: torch.device,
     initial_value: Callable[[str, torch.Size], torch.Tensor],
 ) -> None:
-    """Allocate what is on `meta` and give each weight its first value; one whole weight extra in memory."""
+    """Allocate what is on `meta` and give each weight its first value; one whole weight extra in memory.
+
+    Buffers start at zero, as `initialise` of models/build.py has them.
+    """
     for module in modules:
         module.to_empty(device=device)
         for name, parameter in module.named_parameters():
@@ -60,3 +164,5 @@ def fill(
                 parameter.to_local().copy_(whole[box.within(everything)])
             else:
                 parameter.copy_(whole)
+        for buffer in module.buffers():
+            buffer.zero_()

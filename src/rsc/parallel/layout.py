@@ -86,7 +86,7 @@ def choose_layout(config: ParallelConfig, *, world: int, facts: ModelFacts) -> L
         ep=config.ep,
     )
     _check_world(layout, world=world)
-    _check_model(layout, facts=facts)
+    _check_model(layout, config=config, facts=facts)
     _check_batch(layout, config=config, facts=facts)
     return replace(layout, why=_why(layout, config=config))
 
@@ -140,17 +140,18 @@ def _fitting(layout: Layout, *, world: int) -> str:
     return " ".join(f"parallel.{axis}={degree}" for axis, degree in found.items())
 
 
-def _check_model(layout: Layout, *, facts: ModelFacts) -> None:
+def _check_model(layout: Layout, *, config: ParallelConfig, facts: ModelFacts) -> None:
     for name, size in facts.divisors:
         if size % layout.tp:
             raise ConfigError(
                 f"tp {layout.tp} does not divide {name} {size}",
                 hint=f"set parallel.tp={_largest_divisor(size, limit=layout.tp)}",
             )
-    if layout.pp > facts.num_blocks:
+    stages = num_stages(layout, config=config)
+    if stages > facts.num_blocks:
         raise ConfigError(
-            f"pp {layout.pp} stages need as many blocks, the model has {facts.num_blocks}",
-            hint=f"set parallel.pp={facts.num_blocks} or less",
+            f"pp {layout.pp} makes {stages} stages, the model has {facts.num_blocks} blocks",
+            hint=f"set parallel.pp={facts.num_blocks * layout.pp // stages}",
         )
     if layout.ep > 1:
         _check_experts(layout, facts=facts)
@@ -167,18 +168,16 @@ def _check_model(layout: Layout, *, facts: ModelFacts) -> None:
 def _check_experts(layout: Layout, *, facts: ModelFacts) -> None:
     if not facts.num_experts:
         raise ConfigError(f"ep {layout.ep}, but the model has no experts", hint="set parallel.ep=1")
-    if facts.num_experts % layout.ep:
-        raise ConfigError(
-            f"ep {layout.ep} does not divide {facts.num_experts} experts",
-            hint=f"set parallel.ep={_largest_divisor(facts.num_experts, limit=layout.ep)}",
-        )
     holders = layout.dp_shard * layout.cp * layout.tp
+    fitting = [d for d in range(1, layout.ep + 1) if holders % d == 0 and facts.num_experts % d == 0]
+    hint = f"set parallel.ep={fitting[-1]}"
+    if facts.num_experts % layout.ep:
+        raise ConfigError(f"ep {layout.ep} does not divide {facts.num_experts} experts", hint=hint)
     if holders % layout.ep:
-        common = [d for d in range(1, layout.ep + 1) if holders % d == 0 and facts.num_experts % d == 0]
         raise ConfigError(
             f"ep {layout.ep} does not divide dp_shard {layout.dp_shard} x cp {layout.cp} x tp {layout.tp} "
             f"= {holders} ranks",
-            hint=f"set parallel.ep={common[-1]}",
+            hint=hint,
         )
 
 

@@ -65,7 +65,7 @@ _COVERS = {
 """Layout axes whose ranks a mesh axis tells apart. Expert axes come in pairs, so both cover all three."""
 
 
-def build_mesh(layout: Layout, *, rank: int, device: torch.device) -> Mesh:
+def build_mesh(layout: Layout, *, rank: int, device: torch.device, has_experts: bool = False) -> Mesh:
     """Make the process groups. Every rank calls it at the same time; needs an initialised process group."""
 
     def view(**sizes: int) -> DeviceMesh:
@@ -74,7 +74,7 @@ def build_mesh(layout: Layout, *, rank: int, device: torch.device) -> Mesh:
     dense = view(pp=layout.pp, dp_replicate=layout.dp_replicate, fsdp=layout.fsdp, tp=layout.tp)
     data = view(data_pp=layout.pp, dp=layout.dp, cp=layout.cp, data_tp=layout.tp) if layout.cp > 1 else dense
     experts = None
-    if layout.ep > 1:
+    if has_experts and (layout.ep > 1 or layout.tp > 1):
         holders = layout.fsdp * layout.tp
         experts = view(
             expert_pp=layout.pp,

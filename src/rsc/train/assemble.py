@@ -6,31 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.meeting import Meeting
-from rsc.checkpoint.pieces import Piece, state_pieces
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.clock import SystemClock
 from rsc.events import EventLog
-from rsc.models.build import Model, build_model
-from rsc.parallel.apply import fill, parallelize
 from rsc.parallel.mesh import Mesh
 from rsc.store.local import LocalStore
 from rsc.train.board import Board
+from rsc.train.engine import build_engine
 from rsc.train.faults import FaultDisk, FaultInjector
 from rsc.train.inputs import open_source
 from rsc.train.keys import Keys
 from rsc.train.loop import Loop, Progress
 from rsc.train.metrics import MetricsFile
-from rsc.train.objective import LossRecord, loss_of
-from rsc.train.optim import build_optimizer
 from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.restore import Restorer
-from rsc.train.seeds import stream_seed
-from rsc.train.step import Batch, Stepper
+from rsc.train.step import Stepper
 
 
 @dataclass(frozen=True)
@@ -65,21 +59,13 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     events = EventLog(spec.run / "events.jsonl", clock=SystemClock())
     faults = FaultInjector(recipe.train.fail_at, rank=mesh.rank, folder=spec.run / "drill")
     source = open_source(recipe, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
-    model, modules = place_model(recipe, mesh=mesh)
-    optimizer = build_optimizer(nn.ModuleList(modules), config=recipe.train.optimizer)
+    precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)
+    engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype)
     folder = LocalStore(spec.run / "checkpoints", disk=FaultDisk(faults))
     progress = Progress()
     Restorer(folder, run=spec.run.name, key=keys.run, mesh=mesh, store=place.store, events=events).restore(
-        modules=modules, optimizers=[optimizer], source=source, progress=progress
+        engine, source=source, progress=progress
     )
-
-    def pieces() -> list[Piece]:
-        return state_pieces(modules, [optimizer], is_writer=mesh.is_writer)
-
-    def backward(batch: Batch) -> LossRecord:
-        record = loss_of(model, batch)
-        record.total.backward()  # type: ignore[no-untyped-call]
-        return record
 
     writer = CheckpointWriter(
         folder,
@@ -93,42 +79,18 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         keep_every=recipe.checkpoint.keep_every,
         pinned=mesh.device.type == "cuda",
     )
-    stepper = Stepper(
-        modules=modules,
-        backward=backward,
-        optimizer=optimizer,
-        config=recipe.train.optimizer,
-        steps=recipe.train.steps,
-        mesh=mesh,
-    )
     return Loop(
         rank=mesh.rank,
         local_rank=place.local_rank,
         config=recipe.train,
         checkpoint=recipe.checkpoint,
-        stepper=stepper,
+        stepper=Stepper(engine, config=recipe.train.optimizer, steps=recipe.train.steps),
         source=source,
         writer=writer,
-        pieces=pieces,
+        pieces=engine.pieces,
         board=Board(spec.board, num_ranks=spec.local_world),
         metrics=MetricsFile(spec.run / "metrics" / f"rank{mesh.rank}.jsonl"),
         faults=faults,
         events=events,
         progress=progress,
     )
-
-
-def place_model(recipe: Recipe, *, mesh: Mesh) -> tuple[Model, list[nn.Module]]:
-    """The model on its mesh with its first values."""
-    precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)
-    model = build_model(recipe.model, device="meta")
-    modules = parallelize(
-        model, plan=model.placement_plan(), mesh=mesh, config=recipe.parallel, dtype=precision.dtype
-    )
-    seed = stream_seed(recipe.train.seed, "weights")
-    fill(
-        modules,
-        device=mesh.device,
-        initial_value=lambda name, shape: model.initial_value(name, shape=shape, seed=seed),
-    )
-    return model, modules

@@ -34,6 +34,7 @@ class Recipe(FrozenModel):
             accumulate=self.train.accumulate,
             sequence_length=self.data.sequence_length,
             divisors=tuple(divisors),
+            num_experts=trunk.moe.num_experts if trunk.moe is not None else 0,
         )
 
 

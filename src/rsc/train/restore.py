@@ -4,22 +4,21 @@ two ranks that look at a folder at different moments may see different newest st
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.load import Checkpoint, materialise
-from rsc.checkpoint.pieces import model_tensors, state_pieces
+from rsc.checkpoint.pieces import model_tensors
 from rsc.checkpoint.retention import finished, remove_leftovers
 from rsc.checkpoint.save import Events
 from rsc.errors import IntegrityError, ResourceError
 from rsc.parallel.mesh import Mesh
 from rsc.store.files import BulkStore
 from rsc.store.secret import SecretKey
+from rsc.train.engine import Engine
 from rsc.train.loop import BatchSource, Progress
 
 
@@ -34,14 +33,7 @@ class Restorer:
         self._store = store
         self._events = events
 
-    def restore(
-        self,
-        *,
-        modules: Sequence[nn.Module],
-        optimizers: Sequence[torch.optim.Optimizer],
-        source: BatchSource,
-        progress: Progress,
-    ) -> None:
+    def restore(self, engine: Engine, *, source: BatchSource, progress: Progress) -> None:
         """Load the newest checkpoint that all ranks can read; nothing when there is none yet.
 
         Raises IntegrityError when there are checkpoints and none is good: starting from nothing would
@@ -49,7 +41,7 @@ class Restorer:
         """
         steps = self._agreed_steps()
         for step in steps:
-            state = self._try(step, modules=modules, optimizers=optimizers)
+            state = self._try(step, engine)
             if state is not None:
                 progress.load_state_dict(state["progress"])
                 source.load_state_dict(state["loader"])
@@ -69,16 +61,14 @@ class Restorer:
         steps: list[int] = json.loads(self._store.get("resume/steps"))
         return steps
 
-    def _try(
-        self, step: int, *, modules: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer]
-    ) -> dict[str, Any] | None:
+    def _try(self, step: int, engine: Engine) -> dict[str, Any] | None:
         """The state of a checkpoint whose tensors are now loaded, or None if any rank could not read it."""
         state, reason = None, ""
         try:
             checkpoint = Checkpoint(self._folder, step=step, run=self._run, key=self._key)
-            names = {tensor: name for name, tensor in model_tensors(modules)}
-            materialise(optimizers, names=names, shapes=checkpoint.shapes())
-            checkpoint.read_into(state_pieces(modules, optimizers, is_writer=lambda _: True))
+            names = {tensor: name for name, tensor in model_tensors(engine.placed.modules)}
+            materialise([engine.optimizer], names=names, shapes=checkpoint.shapes())
+            checkpoint.read_into(engine.pieces())
             state = checkpoint.root.state
         except (IntegrityError, ResourceError) as error:
             reason = error.message

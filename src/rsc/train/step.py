@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.tensor import DTensor
 
 from rsc.checkpoint.pieces import piece_of
-from rsc.parallel.mesh import Mesh
 from rsc.train.config import OptimizerConfig
+from rsc.train.engine import Engine
 from rsc.train.objective import LossRecord
 from rsc.train.optim import set_learning_rate
 
@@ -39,27 +38,14 @@ class StepRecord:
 
 
 class Stepper:
-    """Holds what a step needs; has no state of its own beyond the optimiser's."""
+    """Holds what a step needs; has no state of its own beyond the engine's."""
 
-    def __init__(
-        self,
-        *,
-        modules: Sequence[nn.Module],
-        backward: Callable[[Batch], LossRecord | None],
-        optimizer: torch.optim.Optimizer,
-        config: OptimizerConfig,
-        steps: int,
-        mesh: Mesh,
-    ) -> None:
-        """`backward` runs forward and backward of one batch; None on a rank that sees no loss (a
-        pipeline's early stages)."""
-        self._modules = modules
-        self._backward = backward
-        self._optimizer = optimizer
+    def __init__(self, engine: Engine, *, config: OptimizerConfig, steps: int) -> None:
+        self._engine = engine
         self._config = config
         self._steps = steps
-        self._mesh = mesh
-        self._weights = [parameter for module in modules for parameter in module.parameters()]
+        self._mesh = mesh = engine.placed.mesh
+        self._weights = [parameter for module in engine.placed.modules for parameter in module.parameters()]
         owned = [piece_of("", parameter, is_writer=mesh.is_writer(parameter)) for parameter in self._weights]
         self._is_ours = [piece.is_ours and not piece.box.is_empty for piece in owned]
 
@@ -73,9 +59,11 @@ class Stepper:
         is_spike: Callable[[float], bool] = lambda _: False,
     ) -> StepRecord:
         """Take step number `step` (0-based). `batches` are this rank's parts, one backward pass each."""
-        set_learning_rate(self._optimizer, step=step, steps=self._steps, config=self._config)
-        self._optimizer.zero_grad()
-        records = [record for batch in batches if (record := self._backward(batch)) is not None]
+        engine = self._engine
+        set_learning_rate(engine.optimizer, step=step, steps=self._steps, config=self._config)
+        engine.optimizer.zero_grad()
+        records = [record for batch in batches if (record := engine.backward(batch)) is not None]
+        engine.placed.finish_gradients()
         gradients, owned_norm_squared = self._gradients()
         total, count, norm_squared, stop = self._agree(
             records, norm_squared=owned_norm_squared, poison=poison, stop_requested=stop_requested
@@ -85,7 +73,7 @@ class Stepper:
         applied = math.isfinite(loss) and math.isfinite(grad_norm) and not is_spike(loss)
         if applied:
             torch._foreach_mul_(gradients, self._clip(grad_norm) / count)
-            self._optimizer.step()
+            engine.update()
         return StepRecord(loss, int(count), grad_norm, applied, bool(stop))
 
     def _gradients(self) -> tuple[list[torch.Tensor], float]:

@@ -90,7 +90,8 @@ def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
     torch.set_num_threads(recipe.train.threads or max(1, (os.cpu_count() or 1) // spec.local_world))
     store = _join(rank, spec, device=device, timeout_s=recipe.parallel.timeout_s)
     layout = choose_layout(recipe.parallel, world=spec.world, facts=recipe.facts())
-    mesh = build_mesh(layout, rank=rank, device=device)
+    has_experts = recipe.model.trunk.moe is not None
+    mesh = build_mesh(layout, rank=rank, device=device, has_experts=has_experts)
     with open_keys(spec.socket, run=spec.run.name, data=recipe.data) as keys:
         place = Place(mesh=mesh, local_rank=local_rank, local_world=spec.local_world, store=store)
         return assemble(recipe, place=place, keys=keys, spec=spec).run()

@@ -1,0 +1,94 @@
+"""A recipe's model on a mesh with its optimiser: everything that makes a step, nothing that reads data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from rsc.checkpoint.pieces import Piece, state_pieces
+from rsc.models.build import build_model
+from rsc.models.moe import balance_experts
+from rsc.parallel.apply import How, Placed, fill, parallelize
+from rsc.parallel.layout import Layout
+from rsc.parallel.mesh import Mesh
+from rsc.train.config import TrainConfig
+from rsc.train.objective import LossRecord, Objective, loss_record
+from rsc.train.optim import build_optimizer
+from rsc.train.recipe import Recipe
+from rsc.train.seeds import stream_seed
+
+
+@dataclass(frozen=True)
+class Engine:
+    placed: Placed
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+
+    def backward(self, batch: Mapping[str, Any]) -> LossRecord | None:
+        """Forward and backward of one loader batch; None on a pipeline rank that sees no loss."""
+        bound = self.objective.bind(batch)
+        outputs = self.placed.backward(bound.batch)
+        return loss_record(outputs, bad=bound.bad) if outputs else None
+
+    def pieces(self) -> list[Piece]:
+        """The state of this rank, for checkpoints."""
+        return state_pieces(self.placed.modules, [self.optimizer], is_writer=self.placed.mesh.is_writer)
+
+    def update(self) -> None:
+        """The optimiser step, and the routers' move towards even load."""
+        self.optimizer.step()
+        for module in self.placed.modules:
+            balance_experts(module, add_over_ranks=self._add_over_stage)
+
+    def _add_over_stage(self, tensor: torch.Tensor) -> None:
+        """Sum over all ranks that hold these routers, which see different tokens."""
+        for axis in ("dp_replicate", "fsdp", "tp"):
+            dist.all_reduce(tensor, group=self.placed.mesh.group(axis))
+
+
+def build_engine(recipe: Recipe, *, mesh: Mesh, dtype: torch.dtype) -> Engine:
+    """Build on meta, place, fill with first values, add the optimiser."""
+    model = build_model(recipe.model, device="meta")
+    placed = parallelize(model, mesh=mesh, how=_how(recipe, layout=mesh.layout, mesh=mesh, dtype=dtype))
+    seed = stream_seed(recipe.train.seed, "weights")
+    fill(
+        placed.modules,
+        device=mesh.device,
+        initial_value=lambda name, shape: model.initial_value(name, shape=shape, seed=seed),
+    )
+    optimizer = build_optimizer(nn.ModuleList(placed.modules), config=recipe.train.optimizer)
+    split_groups_by_mesh(optimizer)
+    return Engine(placed, optimizer, Objective(placed.modules[0]))
+
+
+def _how(recipe: Recipe, *, layout: Layout, mesh: Mesh, dtype: torch.dtype) -> How:
+    return How(
+        config=recipe.parallel,
+        dtype=dtype,
+        recompute=recipe.train.recompute,
+        compile_blocks=compiles(recipe.train, device=mesh.device),
+        local_batch=recipe.train.batch_size // (layout.dp * recipe.train.accumulate),
+        sequence_length=recipe.data.sequence_length,
+    )
+
+
+def compiles(config: TrainConfig, *, device: torch.device) -> bool:
+    return config.compile == "blocks" or (config.compile == "auto" and device.type == "cuda")
+
+
+def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> None:
+    """One parameter group per device mesh: a fused update takes tensors of one mesh only."""
+    groups = []
+    for group in optimizer.param_groups:
+        by_mesh: dict[Any, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+            by_mesh.setdefault(mesh, []).append(parameter)
+        groups += [{**group, "params": parameters} for parameters in by_mesh.values()]
+    optimizer.param_groups[:] = groups

@@ -1,0 +1,142 @@
+"""`python tests/parallel/job.py CASES`: train the same tiny model on several meshes, print the losses.
+
+One process imports torch and forks the ranks, so a case costs its steps and not its imports. CASES is a
+JSON list of {name, world, parallel: {...}, train: {...}, moe: bool}; the answer is {name: [losses]}.
+The control is a plain model in one process: no mesh, no FSDP, torch's own clipping.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import socket
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from rsc.models.build import build_model
+from rsc.models.moe import balance_experts
+from rsc.parallel.layout import choose_layout
+from rsc.parallel.mesh import build_mesh
+from rsc.train.engine import build_engine
+from rsc.train.objective import loss_of
+from rsc.train.optim import build_optimizer, set_learning_rate
+from rsc.train.recipe import Recipe
+from rsc.train.seeds import stream_seed
+from rsc.train.step import Stepper
+
+STEPS = 5
+LENGTH = 32
+BATCH = 8
+
+
+def recipe_of(case: dict[str, Any]) -> Recipe:
+    trunk: dict[str, Any] = {"width": 32, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2, "mlp_width": 64}
+    if case.get("moe"):
+        trunk["moe"] = {"num_experts": 4, "top_k": 2, "expert_width": 32, "num_shared": 1}
+    return Recipe.model_validate(
+        {
+            "model": {"trunk": trunk, "text": {}, "head": {"kind": "next_token"}},
+            "data": {"name": "none", "sequence_length": LENGTH},
+            "train": {
+                "steps": STEPS,
+                "batch_size": BATCH,
+                "optimizer": {"learning_rate": 0.02, "clip_norm": 0.5, "epsilon": 1e-5},
+                **case.get("train", {}),
+            },
+            "parallel": case.get("parallel", {}),
+        }
+    )
+
+
+def global_batch(step: int) -> dict[str, torch.Tensor]:
+    """The whole batch of a step: documents of uneven length, and some targets that do not count."""
+    generator = torch.Generator().manual_seed(step)
+    tokens = torch.randint(0, 257, (BATCH, LENGTH + 1), generator=generator)
+    borders = torch.rand(BATCH, LENGTH, generator=generator) < 0.1
+    targets = tokens[:, 1:].masked_fill(torch.rand(BATCH, LENGTH, generator=generator) < 0.2, -100)
+    return {"tokens_BL": tokens[:, :-1], "targets_BL": targets, "document_ids_BL": borders.long().cumsum(1)}
+
+
+def control(case: dict[str, Any]) -> list[float]:
+    """One process, plain PyTorch."""
+    recipe = recipe_of(case)
+    model = build_model(recipe.model, seed=stream_seed(recipe.train.seed, "weights"))
+    optimizer = build_optimizer(model, config=recipe.train.optimizer)
+    losses = []
+    for step in range(STEPS):
+        set_learning_rate(optimizer, step=step, steps=STEPS, config=recipe.train.optimizer)
+        record = loss_of(model, global_batch(step % 2))
+        loss = record.total / record.count
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.train.optimizer.clip_norm)
+        optimizer.step()
+        balance_experts(model, add_over_ranks=lambda tensor: None)
+        losses.append(loss.item())
+    return losses
+
+
+def on_mesh(case: dict[str, Any], *, rank: int) -> list[float]:
+    recipe = recipe_of(case)
+    layout = choose_layout(recipe.parallel, world=case["world"], facts=recipe.facts())
+    device = torch.device("cpu")
+    mesh = build_mesh(layout, rank=rank, device=device, has_experts=bool(case.get("moe")))
+    engine = build_engine(recipe, mesh=mesh, dtype=torch.float32)
+    stepper = Stepper(engine, config=recipe.train.optimizer, steps=STEPS)
+    parts = [slice(layout.dp_rank(rank) + layout.dp * part, None, layout.dp * recipe.train.accumulate)
+             for part in range(recipe.train.accumulate)]  # fmt: skip
+    losses = []
+    for step in range(STEPS):
+        batches = [{name: value[part] for name, value in global_batch(step % 2).items()} for part in parts]
+        losses.append(stepper.run(step, batches=batches).loss)
+    return losses
+
+
+def rank_main(rank: int, world: int, port: int, cases: list[dict[str, Any]], answers: str) -> None:
+    torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(100, exit=True)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store = dist.TCPStore("127.0.0.1", port, world, rank == 0, wait_for_workers=False)
+    timeout = timedelta(seconds=60)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timeout)
+    found = {case["name"]: on_mesh(case, rank=rank) for case in cases}
+    Path(answers, f"{rank}.json").write_text(json.dumps(found))
+
+
+def run_world(world: int, cases: list[dict[str, Any]]) -> list[dict[str, list[float]]]:
+    """The losses as every rank saw them."""
+    with socket.socket() as probe, tempfile.TemporaryDirectory() as answers:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        mp.start_processes(
+            rank_main, args=(world, port, cases, answers), nprocs=world, start_method="fork", join=True
+        )
+        return [json.loads(Path(answers, f"{rank}.json").read_text()) for rank in range(world)]
+
+
+def main(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for world in sorted({case["world"] for case in cases}):
+        ranks = run_world(world, [case for case in cases if case["world"] == world])
+        for name in ranks[0]:
+            result[name] = {
+                "losses": ranks[0][name],
+                "agree": all(rank[name] == ranks[0][name] for rank in ranks),
+            }
+    torch.set_num_threads(1)
+    for moe in (False, True):
+        result[f"control-{'moe' if moe else 'dense'}"] = {"losses": control({"moe": moe}), "agree": True}
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -1,0 +1,121 @@
+"""Every axis, every pair and all five at once give the losses of one plain process, within 1e-5 relative.
+
+The control (tests/parallel/job.py) has no mesh and no FSDP. Five steps with clipping in fp32: an error in
+any gradient shows from the second loss on.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOLERANCE = 1e-5
+JOB = Path(__file__).with_name("job.py")
+
+
+def run(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(JOB), json.dumps(cases)], capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def assert_equal(cases: list[dict[str, Any]]) -> None:
+    found = run(cases)
+    assert all(answer["agree"] for answer in found.values()), "ranks report different losses"
+    for case in cases:
+        control = found["control-moe" if case.get("moe") else "control-dense"]["losses"]
+        assert found[case["name"]]["losses"] == pytest.approx(control, rel=TOLERANCE), case["name"]
+
+
+FIVE = {"tp": 2, "pp": 2, "cp": 2}
+"""dp_shard is 1, but FSDP shards over dp_shard x cp, and experts over dp_shard x cp x tp."""
+
+
+def test_all_five_axes_in_one_job_dense_and_moe() -> None:
+    assert_equal(
+        [
+            {"name": "dense", "world": 8, "parallel": FIVE},
+            {"name": "experts", "world": 8, "moe": True, "parallel": {**FIVE, "ep": 2}},
+        ]
+    )
+
+
+SINGLE = {
+    "fsdp": {},
+    "tp": {"tp": 2},
+    "cp": {"cp": 2},
+    "pp": {"pp": 2},
+    "pp interleaved": {"pp": 2, "pp_schedule": "interleaved"},
+    "pp zero bubble": {"pp": 2, "pp_schedule": "zero_bubble"},
+}
+
+
+@pytest.mark.slow
+def test_each_axis_alone() -> None:
+    dense = [{"name": name, "world": 2, "parallel": degrees} for name, degrees in SINGLE.items()]
+    experts = [
+        {"name": f"{name} moe", "world": 2, "moe": True, "parallel": degrees}
+        for name, degrees in [("ep", {"ep": 2}), ("tp", {"tp": 2}), ("cp", {"cp": 2}), ("pp", {"pp": 2})]
+    ]
+    one = [{"name": "one rank", "world": 1}, {"name": "one rank moe", "world": 1, "moe": True}]
+    assert_equal(dense + experts + one)
+
+
+@pytest.mark.slow
+def test_each_pair_of_axes() -> None:
+    axes = ("dp_replicate", "dp_shard", "tp", "cp", "pp")
+    pairs = [{"name": f"{a} {b}", "world": 4, "parallel": {a: 2, b: 2}} for a, b in combinations(axes, 2)]
+    with_experts = [
+        {"name": f"ep {axis}", "world": 4, "moe": True, "parallel": {"ep": 2, axis: 2}} for axis in axes
+    ]
+    assert_equal(pairs + with_experts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["interleaved", "zero_bubble"])
+def test_schedules_with_other_axes(schedule: str) -> None:
+    assert_equal(
+        [
+            {"name": "dp tp pp", "world": 8, "parallel": {"tp": 2, "pp": 2, "pp_schedule": schedule}},
+            {
+                "name": "dp cp pp ep",
+                "world": 8,
+                "moe": True,
+                "parallel": {"cp": 2, "pp": 2, "ep": 4, "pp_schedule": schedule},
+            },
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_recompute_and_accumulation_change_nothing() -> None:
+    assert_equal(
+        [
+            {"name": "full", "world": 2, "train": {"recompute": "full"}},
+            {"name": "selective", "world": 2, "train": {"recompute": "selective"}},
+            {"name": "accumulate", "world": 2, "train": {"accumulate": 4}},
+            {"name": "tp full", "world": 2, "parallel": {"tp": 2}, "train": {"recompute": "full"}},
+            {"name": "cp selective", "world": 2, "parallel": {"cp": 2}, "train": {"recompute": "selective"}},
+            {
+                "name": "pp full",
+                "world": 2,
+                "parallel": {"pp": 2},
+                "train": {"recompute": "full", "accumulate": 2},
+            },
+            {
+                "name": "ep full",
+                "world": 2,
+                "moe": True,
+                "parallel": {"ep": 2},
+                "train": {"recompute": "full"},
+            },
+        ]
+    )
