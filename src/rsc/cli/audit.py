@@ -19,7 +19,7 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.release.promise import Promise
 from rsc.release.verify import verify as verify_promises
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.providers.configured import configured_providers
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show, verify and export the tamper-evident log."
@@ -102,7 +102,7 @@ def verify(
 
 def _promises() -> list[Promise]:
     workspace, clock = Workspace.from_environment(), SystemClock()
-    providers = {"local": LocalKeyProvider(workspace.keys)}
+    providers = configured_providers(workspace.keys, clock=clock)
     return verify_promises(workspace, providers=providers, audit=_log(), clock=clock)
 
 

@@ -122,7 +122,10 @@ class Pkcs11Provider:
             ) from None
         try:
             token = pkcs11.lib(str(self._module)).get_token(token_label=self._token_label)
-            self._session = token.open(rw=True, user_pin=self._pin.decode())
+            try:
+                self._session = token.open(rw=True, user_pin=self._pin.decode())
+            except pkcs11.exceptions.UserAlreadyLoggedIn:
+                self._session = token.open(rw=True)  # a login counts for the whole process (PKCS#11, 5.6)
         except (pkcs11.exceptions.PKCS11Error, RuntimeError) as error:
             raise KeyUnavailable(
                 f"the token {self._token_label!r} cannot be opened: {type(error).__name__}",
