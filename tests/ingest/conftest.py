@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rsc.config import Workspace
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.source import BadRecord, Source
 
@@ -27,6 +28,13 @@ def read_all(source: Source, *, part_bytes: int = 1 << 20) -> Rows:
             rows += [{"#": int(number), **row} for number, row in zip(chunk.numbers, found, strict=True)]
             bad += chunk.bad
     return rows, bad
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    root = tmp_path / "home"
+    root.mkdir()
+    return Workspace(root)
 
 
 @pytest.fixture

@@ -126,6 +126,17 @@ def test_the_truth_of_other_records_is_refused(rsc: Rsc, posts: Path, tmp_path: 
     assert "has 5 records, the source of posts had 200" in told
 
 
+def test_expire_destroys_proves_and_says_so(rsc: Rsc, posts: Path) -> None:
+    rsc("data", "import", "posts.jsonl")
+    ended, _ = rsc("data", "expire", "posts", "--json")
+    assert ended["proof"]["opened_before"] == 1
+    assert ended["proof"]["opened_after"] == 0
+    assert "expired: key destroyed" in rsc("data", "ls")[0]
+    rsc("data", "review", "posts", expect=3)
+    again, _ = rsc("data", "import", "posts.jsonl", "--json")
+    rsc("data", "review", again["data"])
+
+
 def test_no_torch() -> None:
     code = "import sys, rsc.cli.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

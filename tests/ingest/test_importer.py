@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,70 +11,10 @@ from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError, GateRefused, ReviewRejected
-from rsc.ingest.config import ImportOptions
-from rsc.ingest.importer import ImportResult, import_source
-from rsc.review.policy import Policy, default_policy, policy_to_toml
+from rsc.review.policy import Policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.keys import data_key_context, open_envelope
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.schema import Ragged
 
-POLICY = policy_to_toml(default_policy(single_person=True))
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    root = tmp_path / "home"
-    root.mkdir()
-    return Workspace(root)
-
-
-def bring_in(workspace: Workspace, source: Path | str, **settings: Any) -> ImportResult:
-    policy = settings.pop("policy", POLICY)
-    processes = settings.pop("num_processes", 1)
-    return import_source(
-        source,
-        name=settings.pop("name", "posts"),
-        workspace=workspace,
-        policy=policy,
-        author="ada",
-        options=ImportOptions(**settings),
-        num_processes=processes,
-    )
-
-
-def stored(workspace: Workspace, split: str, *, name: str = "posts") -> list[dict[str, Any]]:
-    """Every sample of a split as Python values."""
-    dataset = Dataset.open(workspace.data, name=name)
-    provider = LocalKeyProvider(workspace.keys)
-    rows: list[dict[str, Any]] = []
-    with open_envelope(provider, dataset.envelope(), context=data_key_context(name)) as key:
-        reader = dataset.split(split, key=key)
-        kinds = {field.name: field.kind for field in reader.schema.fields}
-        for columns in reader.iterate():
-            count = len(next(iter(columns.values())))
-            rows += [{n: value(columns[n], i, kinds[n]) for n in columns} for i in range(count)]
-        reader.close()
-    return rows
-
-
-def value(column: Any, index: int, kind: str) -> Any:
-    item = column[index]
-    if isinstance(column, Ragged) and kind == "string":
-        return bytes(item).decode()
-    return bytes(item) if kind == "bytes" else item.tolist()
-
-
-def posts(path: Path, count: int = 200) -> Path:
-    with path.open("w") as file:
-        for number in range(count):
-            text = (
-                f"post {number}: write to user{number % 7}@example.org today"
-                if number % 3 == 0
-                else f"post {number}"
-            )
-            file.write(json.dumps({"id": number, "text": text}) + "\n")
-    return path
+from .bringing import bring_in, posts, stored
 
 
 def test_what_was_found_is_redacted_and_told(workspace: Workspace, tmp_path: Path) -> None:
@@ -182,9 +121,7 @@ def test_a_source_that_changes_is_refused(
             pass
 
     with pytest.raises(DataError, match="changed while it was being imported; nothing was committed"):
-        import_source(
-            path, name="posts", workspace=workspace, policy=POLICY, author="ada", progress=Touching()
-        )
+        bring_in(workspace, path, progress=Touching())
     assert list_datasets(workspace.data) == []
     assert [child.name for child in (workspace.data / "posts").iterdir()] == []
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from rsc.cli import data_text
 from rsc.cli.output import JsonFlag, emit, next_commands, say
 from rsc.clock import SystemClock
 from rsc.config import Resolved, Workspace, parse_as
-from rsc.errors import ConfigError, DataError
+from rsc.errors import ConfigError, DataError, RscError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.importer import import_source
 from rsc.ingest.look import excerpts, findings_by_record, read_findings
@@ -26,6 +26,7 @@ from rsc.ingest.progress import ProgressLine
 from rsc.release.agent import KeyAgent
 from rsc.release.facts import data_facts
 from rsc.release.request import KeyRequest
+from rsc.release.retention import expire
 from rsc.review import approval
 from rsc.review.explain import explain, lint
 from rsc.review.identity import Identity, create_identity, known_identities, load_identity
@@ -34,7 +35,8 @@ from rsc.review.policy import default_policy, parse_policy, policy_to_toml
 from rsc.review.report import report_from_json
 from rsc.review.score import Rate, read_corpus, score
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.keys import KeyProvider
+from rsc.store.providers.configured import configured_providers
 from rsc.store.secret import SecretKey
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -83,6 +85,7 @@ def import_(
         policy=rules,
         author=author,
         options=options,
+        provider=next(iter(configured_providers(workspace.keys).values())),
         num_processes=processes or len(os.sched_getaffinity(0)),
         clock=clock,
         progress=ProgressLine(clock=clock),
@@ -172,11 +175,13 @@ def policy(name: Name, version: Version = None, as_json: JsonFlag = False) -> No
 def ls(as_json: JsonFlag = False) -> None:
     """List the data sets with where their newest version stands."""
     workspace, now = Workspace.from_environment(), SystemClock().now()
+    providers = configured_providers(workspace.keys)
     records = []
     for name, versions in list_datasets(workspace.data):
         dataset = Dataset.open(workspace.data, name=name)
         facts = data_facts(dataset, identities=workspace.identities, now=now)
-        records.append({**data_text.state_record(dataset, facts), "versions": versions})
+        key = _key_state(dataset, providers=providers)
+        records.append({**data_text.state_record(dataset, facts), "key": key, "versions": versions})
     emit({"data": records}, as_json=as_json, text=data_text.ls_text(records))
     if not records:
         next_commands("rsc data import FILE", "rsc data import python-docs")
@@ -188,7 +193,8 @@ def show(name: Name, version: Version = None, as_json: JsonFlag = False) -> None
     workspace = Workspace.from_environment()
     dataset = Dataset.open(workspace.data, name=name, version=version)
     facts = data_facts(dataset, identities=workspace.identities, now=SystemClock().now())
-    record = data_text.show_record(dataset, facts)
+    key = _key_state(dataset, providers=configured_providers(workspace.keys))
+    record = data_text.show_record(dataset, facts, key_state=key)
     emit(record, as_json=as_json, text=data_text.show_text(record))
 
 
@@ -212,6 +218,28 @@ def verify(
     emit(record, as_json=as_json, text=data_text.verify_text(record))
     if not report.is_good:
         raise typer.Exit(1)
+
+
+@app.command("expire")
+def expire_(
+    name: Name,
+    version: Annotated[int | None, typer.Option("--version", help="Only this version; else all.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Destroy the keys of a data set, then its bytes, then prove by trying that nothing opens any more."""
+    workspace, clock = Workspace.from_environment(), SystemClock()
+    ended = expire(
+        workspace,
+        name,
+        providers=configured_providers(workspace.keys),
+        audit=AuditLog.open(workspace.audit, clock=clock),
+        clock=clock,
+        user=getpass.getuser(),
+        version=version,
+    )
+    record = data_text.expired_record(ended)
+    emit(record, as_json=as_json, text=data_text.expired_text(record))
+    next_commands("rsc data ls", f"rsc audit show --data {name}", "rsc verify")
 
 
 def _options(flags: dict[str, Any], settings: Sequence[str]) -> ImportOptions:
@@ -277,10 +305,9 @@ def _identity(workspace: Workspace, as_name: str | None) -> Identity:
 def _review_key(workspace: Workspace, dataset: Dataset, *, user: str) -> SecretKey:
     """The data key for the purpose of review; the release is logged. Raises GateRefused."""
     clock = SystemClock()
-    provider = LocalKeyProvider(workspace.keys)
     agent = KeyAgent(
         workspace,
-        providers={provider.name: provider},
+        providers=configured_providers(workspace.keys),
         audit=AuditLog.open(workspace.audit, clock=clock),
         clock=clock,
     )
@@ -338,3 +365,13 @@ def _sign(verdict: Any, *, name: str, version: int | None, note: str, as_name: s
         next_commands(f"rsc train language data.name={name}", f"rsc data show {name}")
     else:
         next_commands(f"rsc data show {name}", "rsc data ls")
+
+
+def _key_state(dataset: Dataset, *, providers: Mapping[str, KeyProvider]) -> str:
+    """`active` or `destroyed`; `unknown` where the provider is not configured here or does not answer."""
+    envelope = dataset.envelope()
+    try:
+        states = {info.kek_id: info.state for info in providers[envelope.provider].list()}
+    except (KeyError, RscError):
+        return "unknown"
+    return states.get(envelope.kek_id, "unknown")

@@ -10,6 +10,7 @@ from rsc.clock import timestamp
 from rsc.ingest.importer import ImportResult
 from rsc.ingest.look import Excerpt
 from rsc.release.decision import DataFacts
+from rsc.release.retention import Expired
 from rsc.review.approval import Approval, ReviewState
 from rsc.review.policy import Policy
 from rsc.review.report import ReviewReport
@@ -28,6 +29,7 @@ def import_record(result: ImportResult) -> dict[str, Any]:
         "records": result.num_read,
         "splits": result.splits,
         "fields": result.fields,
+        "resumed": result.num_resumed,
         "findings": result.report.findings,
         "by_type": result.report.by_type(),
         "dropped": result.report.records_dropped,
@@ -48,6 +50,11 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
         f"found: {_counts(result.report.by_type()) or 'nothing of what is looked for'}",
         *(f"note: {count:,} x {note}" for note, count in result.notes.items()),
         *_bad_lines(result),
+        *(
+            [f"{result.num_resumed:,} records were stored by an interrupted attempt"]
+            if result.num_resumed
+            else []
+        ),
         f"{format_bytes(result.source_bytes)} in {format_seconds(result.seconds)} ({format_bytes(rate)}/s)",
     ]
     if "text" not in result.fields and any(kind == "string" for kind in result.fields.values()):
@@ -141,7 +148,7 @@ def ls_text(records: Sequence[Mapping[str, Any]]) -> str:
         (
             record["data"],
             f"v{record['version']}",
-            record["state"].replace("_", " ") + (" (single person)" if record["single_person"] else ""),
+            _stands(record),
             f"{_data_samples(record['samples']):,}",
             format_bytes(record["size_bytes"]),
             record["kept_until"][:10],
@@ -151,7 +158,14 @@ def ls_text(records: Sequence[Mapping[str, Any]]) -> str:
     return table(rows, header=("data set", "version", "review", "samples", "stored", "kept until"))
 
 
-def show_record(dataset: Dataset, facts: DataFacts) -> dict[str, Any]:
+def _stands(record: Mapping[str, Any]) -> str:
+    """What decides whether the data can be used, in a few words."""
+    if record["key"] == "destroyed":
+        return "expired: key destroyed"
+    return record["state"].replace("_", " ") + (" (single person)" if record["single_person"] else "")
+
+
+def show_record(dataset: Dataset, facts: DataFacts, *, key_state: str) -> dict[str, Any]:
     """Everything public about a version."""
     envelope = dataset.envelope()
     return {
@@ -169,7 +183,8 @@ def show_record(dataset: Dataset, facts: DataFacts) -> dict[str, Any]:
         "key": {
             "provider": envelope.provider,
             "kek_id": envelope.kek_id,
-            "created": timestamp(envelope.created),
+            "state": key_state,
+            "wrapped": timestamp(envelope.created),
         },
         "facts": dataset.facts,
     }
@@ -192,7 +207,7 @@ def show_text(record: Mapping[str, Any]) -> str:
         _state_line(record),
         f"imported {record['created']} by {record['author']}, kept until {record['kept_until']}",
         f"source: {source.get('name')} ({source.get('kind')}, {format_bytes(source.get('size_bytes', 0))})",
-        f"key: {key['kek_id']} ({key['provider']})",
+        f"key: {key['kek_id']} ({key['provider']}, {key['state']})",
         f"root: {record['root_hash']}",
         *_section("splits", [table(splits, header=("split", "samples", "shards", "stored", "fields"))]),
         *_section("notes", [f"  {count:,} x {note}" for note, count in facts.get("notes", {}).items()]),
@@ -220,6 +235,35 @@ def verify_text(record: Mapping[str, Any]) -> str:
     what = f"{record['shards']} shards, {format_bytes(record['size_bytes'])}, {frames}"
     head = f"{record['data']} version {record['version']} {verdict}: {what}"
     return "\n".join([head, *(f"  {p['path']}: {p['outcome']}: {p['message']}" for p in record["problems"])])
+
+
+def expired_record(ended: Expired) -> dict[str, Any]:
+    return {
+        "data": ended.name,
+        "versions": list(ended.versions),
+        "kek_ids": list(ended.kek_ids),
+        "freed_bytes": ended.freed_bytes,
+        "proof": {
+            "opened_before": sum(attempt.opened for attempt in ended.before),
+            "tried_after": len(ended.after),
+            "opened_after": sum(attempt.opened for attempt in ended.after),
+            "told": sorted({attempt.told for attempt in ended.after}),
+        },
+    }
+
+
+def expired_text(record: Mapping[str, Any]) -> str:
+    proof = record["proof"]
+    return "\n".join(
+        [
+            f"{record['data']}: versions {', '.join(map(str, record['versions']))} ended",
+            f"keys destroyed: {', '.join(record['kek_ids']) or 'none were left'}",
+            f"bytes removed: {format_bytes(record['freed_bytes'])}",
+            f"proof: a copy kept aside opened {proof['opened_before']} times before, "
+            f"{proof['opened_after']} of {proof['tried_after']} tries after",
+            *(f"  {told}" for told in proof["told"]),
+        ]
+    )
 
 
 def verdict_text(signed: Approval, *, dataset: Dataset, state: ReviewState) -> str:

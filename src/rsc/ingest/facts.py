@@ -34,10 +34,10 @@ def import_facts(
         "records": {
             "read": totals.num_read,
             "stored": sum(totals.samples.values()),
-            "dropped": sum(report.records_dropped for report in totals.reports),
+            "dropped": totals.num_dropped,
             "quarantined": sum(totals.bad.values()),
         },
-        "quarantine": {"reasons": dict(totals.bad), "places": totals.bad_places},
+        "quarantine": {"reasons": dict(totals.bad), "records": totals.bad_records},
         "notes": dict(totals.notes),
         "text_field": "text" if any(item.name == "text" for item in plan.schema.fields) else None,
         "label_names": plan.source.label_names(),
@@ -82,7 +82,7 @@ def require_records(totals: Totals, *, source: Path | str) -> None:
         reason, count = totals.bad.most_common(1)[0]
         raise DataError(
             f"none of the {totals.num_read} records of {Path(source).name} could be read; "
-            f"{count} x {reason}, first at {totals.bad_places[0]}",
+            f"{count} x {reason}, first in record {totals.bad_records[0]}",
             hint="is it the right --format?",
         )
     raise DataError(f"{Path(source).name} left no record to store: {totals.num_read} were read",

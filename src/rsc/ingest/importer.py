@@ -11,32 +11,33 @@ names, counts, the source's name and sizes are public in root.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
+from rsc.errors import IntegrityError, KeyUnavailable, ResourceError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.detect import open_source
 from rsc.ingest.facts import import_facts, report_notes, require_records, require_safeguard
 from rsc.ingest.keys import new_data_key
-from rsc.ingest.parts import PartResult, Plan
+from rsc.ingest.parts import Plan
 from rsc.ingest.progress import Progress, Silent
-from rsc.ingest.screen import merge_reports
+from rsc.ingest.resume import CHECKPOINT_BYTES, Position, find_interrupted, import_id, only_import
 from rsc.ingest.source import Fingerprint
 from rsc.ingest.workers import run_parts
 from rsc.ingest.writing import Totals, schemas, write_part
 from rsc.review.policy import parse_policy
 from rsc.review.report import ReviewReport
-from rsc.store.keys import KeyProvider
+from rsc.store.keys import KeyProvider, data_key_context, open_envelope
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.root import check_name
 from rsc.store.schema import Schema
+from rsc.store.secret import SecretKey
 from rsc.store.writer import DatasetRef, DatasetWriter
 
+_SMALL_BYTES = 2 << 20  # scanned by RE2 in the half second that the fastest engine needs to get ready
 _SUBJECT_KEY = b"rsc-subject-1"  # HKDF info: the key of pseudonyms and of the subject codes in `findings`
 
 
@@ -48,6 +49,8 @@ class ImportResult:
     report: ReviewReport
     splits: dict[str, int]
     num_read: int
+    num_resumed: int
+    """Of `num_read`, records that an interrupted attempt had stored already."""
     bad: dict[str, int]
     bad_places: tuple[str, ...]
     notes: dict[str, int]
@@ -68,80 +71,188 @@ def import_source(
     num_processes: int = 1,
     clock: Clock | None = None,
     progress: Progress | None = None,
+    checkpoint_bytes: int = CHECKPOINT_BYTES,
 ) -> ImportResult:
     """Bring a source in as the next version of data set `name`, in state *in review*.
 
     `policy` is the TOML that the approvals will bind; `author` who brings the data in. Raises DataError
     (a source that cannot be read as what it claims to be, or changed meanwhile), GateRefused (the policy
-    lacks a safeguard, or says reject), ResourceError (disk full); nothing is committed then.
+    lacks a safeguard, or says reject), ResourceError (disk full); nothing is committed then. After
+    ResourceError, Ctrl-C or a kill the same call goes on from its last checkpoint.
     """
     clock, options = clock or SystemClock(), options or ImportOptions()
-    started_s = clock.monotonic_s()
     check_name(name)
     rules = parse_policy(policy)
     reader = open_source(source, options=options)
     require_safeguard(rules, media=reader.media(), scan=options.scan)
     files = reader.files()
     fingerprint = Fingerprint.of(files)
-    plan = Plan(name=name, source=reader, schema=Schema(reader.fields()), options=options, policy=rules)
-    provider = provider or LocalKeyProvider(workspace.keys, clock=clock)
-    envelope, key = new_data_key(provider, name=name, policy=rules, clock=clock)
-    totals = Totals()
-    with (
-        key,
-        key.derive(salt=b"", info=_SUBJECT_KEY) as subject_key,
-        DatasetWriter.create(
-            workspace.data, name=name, schemas=schemas(plan), key=key, envelope=envelope, clock=clock
-        ) as writer,
-    ):
-        with closing(run_parts(plan, num_processes=num_processes, subject_key=subject_key)) as results:
-            watched = _watched(
-                results, totals=totals, progress=progress or Silent(), total_bytes=fingerprint.size_bytes
-            )
-            for result in watched:
-                write_part(writer, result, totals=totals)
-        fingerprint.check(files)
-        require_records(totals, source=source)
-        report = merge_reports(totals.reports, notes=report_notes(plan, totals=totals))
-        facts = import_facts(plan, source=source, author=author, totals=totals, fingerprint=fingerprint)
-        ref = writer.commit(policy=policy, report=report.to_json(), facts=facts)
-    _log(workspace, ref=ref, author=author, totals=totals, clock=clock)
-    return ImportResult(
-        ref=ref,
-        report=report,
-        splits=dict(totals.samples),
-        num_read=totals.num_read,
-        bad=dict(totals.bad),
-        bad_places=tuple(totals.bad_places),
-        notes=dict(totals.notes),
-        fields={item.name: item.kind for item in plan.schema.fields},
-        source_bytes=fingerprint.size_bytes,
-        seconds=clock.monotonic_s() - started_s,
+    plan = Plan(
+        name=name,
+        source=reader,
+        schema=Schema(reader.fields()),
+        options=options,
+        policy=rules,
+        engine="re2" if fingerprint.size_bytes < _SMALL_BYTES else "auto",
     )
-
-
-def _watched(
-    results: Iterable[PartResult], *, totals: Totals, progress: Progress, total_bytes: int
-) -> Iterator[PartResult]:
-    done_bytes = 0
-    try:
-        for result in results:
-            yield result
-            done_bytes += result.size_bytes
-            progress.update(done_bytes=done_bytes, total_bytes=total_bytes, num_records=totals.num_read)
-    finally:
-        progress.finish()
-
-
-def _log(workspace: Workspace, *, ref: DatasetRef, author: str, totals: Totals, clock: Clock) -> None:
-    AuditLog.open(workspace.audit, clock=clock).append(
-        "import",
-        data=ref.name,
-        version=ref.version,
-        root_hash=ref.root_hash,
+    job = _Job(
+        plan=plan,
+        title=source,
         author=author,
-        records=totals.num_read,
-        stored=totals.samples.total(),
-        findings=sum(report.findings for report in totals.reports),
-        quarantined=totals.bad.total(),
+        policy=policy,
+        files=files,
+        fingerprint=fingerprint,
+        workspace=workspace,
+        provider=provider or LocalKeyProvider(workspace.keys, clock=clock),
+        num_processes=num_processes,
+        clock=clock,
+        progress=progress or Silent(),
+        checkpoint_bytes=checkpoint_bytes,
     )
+    with only_import(workspace.data / name):
+        return job.run()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One import with everything it needs."""
+
+    plan: Plan
+    title: Path | str
+    author: str
+    policy: bytes
+    files: list[Path]
+    fingerprint: Fingerprint
+    workspace: Workspace
+    provider: KeyProvider
+    num_processes: int
+    clock: Clock
+    progress: Progress
+    checkpoint_bytes: int
+
+    def run(self) -> ImportResult:
+        started_s = self.clock.monotonic_s()
+        wanted = import_id(self.plan, fingerprint=self.fingerprint, policy=self.policy)
+        begun = self._resumed(wanted) or self._fresh(wanted)
+        with begun.key, begun.key.derive(salt=b"", info=_SUBJECT_KEY) as subject_key:
+            try:
+                self._write(begun, subject_key=subject_key)
+                ref = self._commit(begun)
+            except (KeyboardInterrupt, ResourceError):
+                begun.writer.suspend()
+                find_interrupted(
+                    self.workspace.data, name=self.plan.name, wanted=wanted
+                )  # nothing saved: removed
+                raise
+            except BaseException:
+                begun.writer.abort()
+                raise
+        self._log(ref, totals=begun.totals)
+        return self._result(ref, begun, seconds=self.clock.monotonic_s() - started_s)
+
+    def _resumed(self, wanted: str) -> _Begun | None:
+        """The interrupted import, when there is one and its key still opens."""
+        found = find_interrupted(self.workspace.data, name=self.plan.name, wanted=wanted)
+        if found is None:
+            return None
+        unfinished, position = found
+        try:
+            context = data_key_context(self.plan.name)
+            key = open_envelope(self.provider, unfinished.envelope(), context=context)
+            writer = DatasetWriter.resume(unfinished, key=key, clock=self.clock)
+        except (KeyUnavailable, IntegrityError):
+            unfinished.remove()
+            return None
+        return _Begun(writer, key, position)
+
+    def _fresh(self, wanted: str) -> _Begun:
+        name = self.plan.name
+        envelope, key = new_data_key(self.provider, name=name, policy=self.plan.policy, clock=self.clock)
+        writer = DatasetWriter.create(
+            self.workspace.data,
+            name=name,
+            schemas=schemas(self.plan),
+            key=key,
+            envelope=envelope,
+            clock=self.clock,
+        )
+        position = Position(wanted, next_part=0, done_bytes=0, totals=Totals())
+        writer.checkpoint(position.to_dict())  # marks the folder as ours, should we be killed
+        return _Begun(writer, key, position)
+
+    def _write(self, begun: _Begun, *, subject_key: SecretKey) -> None:
+        """Every part that is left. Raises DataError when the source changed meanwhile."""
+        start, totals = begun.start, begun.totals
+        done_bytes = saved_bytes = start.done_bytes
+        results = run_parts(
+            self.plan, first_part=start.next_part, num_processes=self.num_processes, subject_key=subject_key
+        )
+        try:
+            for result in results:
+                write_part(begun.writer, result, totals=totals)
+                done_bytes += result.size_bytes
+                if done_bytes - saved_bytes >= self.checkpoint_bytes:
+                    position = Position(start.import_id, result.number + 1, done_bytes, totals)
+                    begun.writer.checkpoint(position.to_dict())
+                    saved_bytes = done_bytes
+                self.progress.update(
+                    done_bytes=done_bytes,
+                    total_bytes=self.fingerprint.size_bytes,
+                    num_records=totals.num_read,
+                )
+        finally:
+            results.close()
+            self.progress.finish()
+        self.fingerprint.check(self.files)
+
+    def _commit(self, begun: _Begun) -> DatasetRef:
+        totals = begun.totals
+        require_records(totals, source=self.title)
+        facts = import_facts(
+            self.plan, source=self.title, author=self.author, totals=totals, fingerprint=self.fingerprint
+        )
+        return begun.writer.commit(policy=self.policy, report=self._report(totals).to_json(), facts=facts)
+
+    def _report(self, totals: Totals) -> ReviewReport:
+        assert totals.report is not None, "a source with records has a report"
+        return replace(totals.report, notes=tuple(report_notes(self.plan, totals=totals)))
+
+    def _log(self, ref: DatasetRef, *, totals: Totals) -> None:
+        AuditLog.open(self.workspace.audit, clock=self.clock).append(
+            "import",
+            data=ref.name,
+            version=ref.version,
+            root_hash=ref.root_hash,
+            author=self.author,
+            records=totals.num_read,
+            stored=totals.samples.total(),
+            findings=totals.num_findings,
+            quarantined=totals.bad.total(),
+        )
+
+    def _result(self, ref: DatasetRef, begun: _Begun, *, seconds: float) -> ImportResult:
+        totals = begun.totals
+        return ImportResult(
+            ref=ref,
+            report=self._report(totals),
+            splits=dict(totals.samples),
+            num_read=totals.num_read,
+            num_resumed=begun.num_resumed,
+            bad=dict(totals.bad),
+            bad_places=tuple(totals.bad_places),
+            notes=dict(totals.notes),
+            fields={item.name: item.kind for item in self.plan.schema.fields},
+            source_bytes=self.fingerprint.size_bytes,
+            seconds=seconds,
+        )
+
+
+class _Begun:
+    """A writer with its key, where it started, and the totals that grow from there."""
+
+    def __init__(self, writer: DatasetWriter, key: SecretKey, start: Position) -> None:
+        self.writer = writer
+        self.key = key
+        self.start = start
+        self.totals = start.totals
+        self.num_resumed = start.totals.num_read

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from rsc.ingest.screen import FoundIn, Screened, Screener
 from rsc.ingest.source import BadRecord, Chunk, Part, Source, Values
 from rsc.review.policy import Policy
 from rsc.review.report import ReviewReport
-from rsc.review.scan import Scanner
+from rsc.review.scan import EngineName, Scanner
 from rsc.store.schema import Columns, Field, Schema, concatenate_columns
 
 QUARANTINE = Schema(
@@ -36,13 +36,14 @@ QUARANTINE = Schema(
 
 @dataclass(frozen=True)
 class Plan:
-    """What every part is done by. `name` is the data set's; `scan` is off only where the policy allows it."""
+    """What every part is done by. `name` is the data set's; all engines find the same."""
 
     name: str
     source: Source
     schema: Schema
     options: ImportOptions
     policy: Policy
+    engine: EngineName = "auto"
 
     @property
     def holdout(self) -> float:
@@ -109,7 +110,7 @@ def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memor
             columns = take(screened.columns, rows) if len(splits) > 1 else screened.columns
             pieces.setdefault(split, []).append(to_store(plan.schema, columns))
     result.columns = {split: concatenate_columns(columns) for split, columns in pieces.items()}
-    result.report = screener.report()
+    result.report = screener.report() if plan.text_fields else replace(result.report, records=result.num_read)
     return result
 
 

@@ -43,7 +43,7 @@ def run_parts(
     first = list(islice(todo, 2))
     everything = chain(first, todo)
     if num_processes == 1 or len(first) < 2:
-        scanner = Scanner()
+        scanner = Scanner(plan.engine)
         for part in everything:
             yield process_part(part, plan=plan, scanner=scanner, subject_key=subject_key.view)
         return
@@ -80,7 +80,8 @@ def _ask(part: Part, *, free: SimpleQueue[Connection]) -> PartResult:
             "a worker process died, most likely for want of memory; nothing was committed",
             hint="import again with --processes 1",
         ) from None
-    free.put(connection)
+    finally:
+        free.put(connection)  # a dead one too: whoever waits for it must learn the same
     if isinstance(answer, RscError):
         raise answer
     assert isinstance(answer, PartResult)
@@ -129,7 +130,7 @@ def _serve(connection: Connection) -> None:
     try:
         plan: Plan = connection.recv()
         with SecretKey.from_buffer(bytearray(connection.recv_bytes())) as subject_key:
-            scanner = Scanner()
+            scanner = Scanner(plan.engine)
             while True:
                 connection.send(_answer(connection.recv(), plan=plan, scanner=scanner, key=subject_key))
     except (EOFError, OSError):

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from rsc.ingest.columns import to_store
 from rsc.ingest.parts import QUARANTINE, Found, PartResult, Plan, quarantine_columns
-from rsc.ingest.screen import FINDINGS
+from rsc.ingest.screen import FINDINGS, merge_reports
 from rsc.review.report import ReviewReport
 from rsc.store.schema import Columns, Schema
 from rsc.store.writer import DatasetWriter
 
 FINDINGS_SPLIT, QUARANTINE_SPLIT = "findings", "quarantine"
-_BAD_SHOWN = 20  # places of bad records shown; all of them are in the split `quarantine`
+_BAD_SHOWN = 20  # bad records named; all of them are in the split `quarantine`
 
 
 @dataclass
@@ -24,9 +24,19 @@ class Totals:
     samples: Counter[str] = field(default_factory=Counter)
     num_read: int = 0
     bad: Counter[str] = field(default_factory=Counter)
+    bad_records: list[int] = field(default_factory=list)
     bad_places: list[str] = field(default_factory=list)
+    """Where bad records were, for whoever runs the import: paths may name people, so they are not kept."""
     notes: Counter[str] = field(default_factory=Counter)
-    reports: list[ReviewReport] = field(default_factory=list)
+    report: ReviewReport | None = None
+
+    @property
+    def num_dropped(self) -> int:
+        return self.report.records_dropped if self.report else 0
+
+    @property
+    def num_findings(self) -> int:
+        return self.report.findings if self.report else 0
 
 
 def schemas(plan: Plan) -> dict[str, Schema]:
@@ -49,9 +59,11 @@ def write_part(writer: DatasetWriter, result: PartResult, *, totals: Totals) -> 
         totals.samples[split] += len(next(iter(columns.values())))
     totals.num_read += result.num_read
     totals.bad.update(record.reason for record in result.bad)
+    totals.bad_records += [record.record for record in result.bad][: _BAD_SHOWN - len(totals.bad_records)]
     totals.bad_places += [record.place for record in result.bad][: _BAD_SHOWN - len(totals.bad_places)]
     totals.notes.update(result.notes)
-    totals.reports.append(result.report)
+    reports = [result.report] if totals.report is None else [totals.report, result.report]
+    totals.report = merge_reports(reports, notes=())
 
 
 def _finding_columns(found: Sequence[Found], *, first_sample: Counter[str]) -> Columns:

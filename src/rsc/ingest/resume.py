@@ -1,0 +1,128 @@
+"""An import that was interrupted goes on where it was; one that cannot go on leaves nothing.
+
+Every `CHECKPOINT_BYTES` of source the writer makes what it has durable, together with the position:
+which part comes next, and the totals so far (counts and record numbers, nothing of the records). The
+same command finds the position again when source, settings and policy are the same to the byte, and
+no record is stored twice, because whatever was written after the position is dropped.
+
+The distance between checkpoints is counted in source bytes, not in time, so that an import that was
+never interrupted has the same shards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsc import __version__
+from rsc.errors import ConfigError, IntegrityError
+from rsc.ingest.parts import Plan
+from rsc.ingest.source import Fingerprint
+from rsc.ingest.writing import Totals
+from rsc.review.report import report_from_json
+from rsc.store.staging import Unfinished, list_unfinished
+
+CHECKPOINT_BYTES = 256 << 20  # one full shard; at most this much is read twice after a kill
+_FORMAT = "rsc-import-position-1"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where an import stands: the parts before `next_part` are durable, and `totals` counts them."""
+
+    import_id: str
+    next_part: int
+    done_bytes: int
+    totals: Totals
+
+    def to_dict(self) -> dict[str, Any]:
+        totals = self.totals
+        return {
+            "format": _FORMAT,
+            "import_id": self.import_id,
+            "next_part": self.next_part,
+            "done_bytes": self.done_bytes,
+            "samples": dict(totals.samples),
+            "num_read": totals.num_read,
+            "bad": dict(totals.bad),
+            "bad_records": totals.bad_records,
+            "notes": dict(totals.notes),
+            "report": None if totals.report is None else totals.report.to_json().decode(),
+        }
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Position | None:
+        """None for a position that is not ours."""
+        if record.get("format") != _FORMAT:
+            return None
+        report = record["report"]
+        totals = Totals(
+            samples=Counter(record["samples"]),
+            num_read=record["num_read"],
+            bad=Counter(record["bad"]),
+            bad_records=list(record["bad_records"]),
+            notes=Counter(record["notes"]),
+            report=None if report is None else report_from_json(report.encode()),
+        )
+        return cls(record["import_id"], record["next_part"], record["done_bytes"], totals)
+
+
+def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes) -> str:
+    """Equal for two imports that would store the same."""
+    settings = {
+        "version": __version__,
+        "source": fingerprint.digest,
+        "kind": plan.source.kind,
+        "options": plan.options.model_dump(mode="json"),
+        "policy": hashlib.sha256(policy).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def only_import(folder: Path) -> Iterator[None]:
+    """Hold the data set's folder against other imports. Raises ConfigError while another one runs."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigError(
+            f"another import into {folder.name} is running", hint="wait for it, or give another --name"
+        ) from None
+    finally:
+        os.close(fd)
+
+
+def find_interrupted(location: Path, *, name: str, wanted: str) -> tuple[Unfinished, Position] | None:
+    """The unfinished import with this id. Unfinished imports of anything else are removed.
+
+    Call it under `only_import`. What other writers have begun (an erasure) is left alone.
+    """
+    found = None
+    for unfinished in list_unfinished(location, name):
+        position = _position(unfinished)
+        if position is None:
+            continue
+        if found is None and position.import_id == wanted and position.next_part > 0:
+            found = unfinished, position
+        else:
+            unfinished.remove()
+    return found
+
+
+def _position(unfinished: Unfinished) -> Position | None:
+    try:
+        progress = unfinished.progress()
+    except IntegrityError:
+        return None
+    return None if progress is None else Position.from_dict(progress.position)
