@@ -162,7 +162,7 @@ def _stands(record: Mapping[str, Any]) -> str:
     """What decides whether the data can be used, in a few words."""
     if record["key"] == "destroyed":
         return "expired: key destroyed"
-    return record["state"].replace("_", " ") + (" (single person)" if record["single_person"] else "")
+    return str(record["state"]).replace("_", " ") + (" (single person)" if record["single_person"] else "")
 
 
 def show_record(dataset: Dataset, facts: DataFacts, *, key_state: str) -> dict[str, Any]:
@@ -254,13 +254,15 @@ def expired_record(ended: Expired) -> dict[str, Any]:
 
 def expired_text(record: Mapping[str, Any]) -> str:
     proof = record["proof"]
+    opened = (
+        f"{proof['opened_before']} opened before, {proof['opened_after']} of {proof['tried_after']} after"
+    )
     return "\n".join(
         [
             f"{record['data']}: versions {', '.join(map(str, record['versions']))} ended",
             f"keys destroyed: {', '.join(record['kek_ids']) or 'none were left'}",
             f"bytes removed: {format_bytes(record['freed_bytes'])}",
-            f"proof: a copy kept aside opened {proof['opened_before']} times before, "
-            f"{proof['opened_after']} of {proof['tried_after']} tries after",
+            f"proof, by trying a copy kept aside: {opened}",
             *(f"  {told}" for told in proof["told"]),
         ]
     )
