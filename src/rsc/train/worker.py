@@ -22,6 +22,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from rsc.errors import RscError
 from rsc.parallel.layout import choose_layout
 from rsc.parallel.mesh import build_mesh
+from rsc.train.allocator import keep_freed_memory
 from rsc.train.assemble import Place, WorkerSpec, assemble
 from rsc.train.keys import open_keys
 from rsc.train.loop import Ending
@@ -87,6 +88,7 @@ def _settle(rank: int, spec: WorkerSpec) -> None:
 def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
     recipe = Recipe.model_validate(spec.recipe)
     device = _device(local_rank)
+    keep_freed_memory()
     torch.set_num_threads(recipe.train.threads or max(1, (os.cpu_count() or 1) // spec.local_world))
     store = _join(rank, spec, device=device, timeout_s=recipe.parallel.timeout_s)
     layout = choose_layout(recipe.parallel, world=spec.world, facts=recipe.facts())
