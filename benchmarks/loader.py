@@ -1,0 +1,151 @@
+"""Encrypted, shuffled batches against plaintext loaders, on the same samples, in the same call.
+
+    python benchmarks/loader.py [--quick] [--json] [--cases tokens images text jpeg] [--peers-python PATH]
+
+tokens: 1 GiB of uint16 in samples of 1024; images: 200,000 of 32x32x3 with a label; text: 200,000 documents
+of 1 to 8 KiB; jpeg: the CIFAR-10 training images, decoded (skipped where the files are missing). Random
+contents, batch 256, one process, files in the page cache: this measures loaders, not disks.
+
+mb_per_cpu_s counts CPU seconds from opening to the end of the epoch (imports before), first window included;
+peers stop after 8 s. `memmap` is the plaintext control: whole batches gathered in a full permutation. In
+`text` every subject makes one `bytes` a document; `rsc_views` leaves them where they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from harness import Options, Report, alternate, main, run_worker
+
+WORKER = Path(__file__).with_name("loader_subjects.py")
+CASES = ("tokens", "images", "text", "jpeg")
+OURS = {
+    "tokens": ("rsc", "rsc_2_threads", "rsc_64mib_window", "memmap"),
+    "images": ("rsc", "rsc_2_threads", "rsc_64mib_window", "memmap"),
+    "text": ("rsc", "rsc_2_threads", "rsc_views", "memmap"),
+    "jpeg": ("rsc", "rsc_2_threads", "memmap"),
+}
+PEERS = {
+    "litdata": "litdata",
+    "mds": "streaming",
+    "webdataset": "webdataset",
+    "grain": "grain",
+    "hf": "datasets",
+}
+FULL = {"tokens": 524_288, "images": 200_000, "text": 200_000, "jpeg": 50_000}
+QUICK_PART = 16
+QUICK_SUBJECTS = ("rsc", "memmap", "litdata")
+_FIND = (
+    "import importlib.util as u,json,sys;print(json.dumps({m: bool(u.find_spec(m)) for m in sys.argv[1:]}))"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--subjects", nargs="+", help="only these (default: all)")
+    parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers")
+    parser.add_argument(
+        "--corpus", type=Path, help="folder to build the corpora in and keep (default: temporary)"
+    )
+
+
+def run(options: Options) -> Report:
+    if options.arguments.corpus is None:
+        with tempfile.TemporaryDirectory(prefix="rsc-loader-") as folder:
+            return run_in(Path(folder), options)
+    options.arguments.corpus.mkdir(parents=True, exist_ok=True)
+    return run_in(options.arguments.corpus, options)
+
+
+def run_in(folder: Path, options: Options) -> Report:
+    report = Report()
+    peers = find_peers(options, report=report)
+    for case in options.arguments.cases:
+        if not write_corpus(folder, case, part=QUICK_PART if options.quick else 1):
+            report.skip(case, reason="cifar10_jpeg.zip not found: set RSC_TEST_DATA to its folder")
+            continue
+        measure_case(folder, case, peers=peers, options=options, report=report)
+    return report
+
+
+def measure_case(folder: Path, case: str, *, peers: list[str], options: Options, report: Report) -> None:
+    wanted = options.arguments.subjects or (QUICK_SUBJECTS if options.quick else None)
+    subjects = [name for name in (*OURS[case], *peers) if wanted is None or name in wanted]
+
+    def worker(action: str, subject: str) -> dict[str, float]:
+        python = options.arguments.peers_python if subject in PEERS else sys.executable
+        return run_worker([python, str(WORKER), action, subject, case, str(folder)], timeout_s=900)
+
+    worker("prepare", "rsc")
+    for subject in [name for name in subjects if name in PEERS]:
+        try:
+            worker("prepare", subject)
+            worker("run", subject)  # also brings its files into the page cache
+        except RuntimeError as error:
+            report.skip(f"{subject} ({case})", reason=str(error).strip().splitlines()[-1])
+            subjects.remove(subject)
+    warm_page_cache(folder)
+    measured = alternate(subjects, runs=options.runs, measure=lambda subject: worker("run", subject))
+    for subject, metrics in measured.items():
+        for metric, values in metrics.items():
+            report.add(case, metric=metric, subject=subject, values=values)
+
+
+def find_peers(options: Options, *, report: Report) -> list[str]:
+    """The peers that the other interpreter can import; names the rest."""
+    found = run_worker([options.arguments.peers_python, "-c", _FIND, *PEERS.values()], timeout_s=60)
+    for name, module in PEERS.items():
+        if not found[module]:
+            report.skip(name, reason=f"{module} is not installed for {options.arguments.peers_python}")
+    return [name for name, module in PEERS.items() if found[module]]
+
+
+def write_corpus(folder: Path, case: str, *, part: int) -> bool:
+    """Write the raw files of a case from a fixed seed; False when its source is missing."""
+    sizes_path = folder / "sizes.json"
+    sizes = json.loads(sizes_path.read_text()) if sizes_path.exists() else {}
+    size = FULL[case] // part
+    if sizes.get(case) == size:
+        return True
+    rng = np.random.default_rng(0)
+    if case == "tokens":
+        rng.integers(0, 50_000, (size, 1024), dtype=np.uint16).tofile(folder / "tokens.bin")
+    elif case == "images":
+        rng.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8).tofile(folder / "images.bin")
+        rng.integers(0, 10, size).tofile(folder / "labels.bin")
+    elif case == "text":
+        lengths = rng.integers(1024, 8193, size)
+        write_blobs(folder, case, [rng.integers(97, 123, n, dtype=np.uint8).tobytes() for n in lengths])
+    else:
+        archive = Path(os.environ.get("RSC_TEST_DATA") or "../shared/data") / "cifar10_jpeg.zip"
+        if not archive.is_file():
+            return False
+        with zipfile.ZipFile(archive) as files:
+            names = [name for name in files.namelist() if "train/" in name and name.endswith(".jpg")]
+            write_blobs(
+                folder, case, [files.read(name) for name in names[:: max(len(names) // size, 1)][:size]]
+            )
+    sizes_path.write_text(json.dumps(sizes | {case: size}))
+    return True
+
+
+def write_blobs(folder: Path, case: str, samples: list[bytes]) -> None:
+    (folder / f"{case}.bin").write_bytes(b"".join(samples))
+    np.save(folder / f"{case}.offsets.npy", np.cumsum([0] + [len(sample) for sample in samples]))
+
+
+def warm_page_cache(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.read_bytes()
+
+
+if __name__ == "__main__":
+    main(__doc__ or "", run, add_arguments=add_arguments)

@@ -1,0 +1,433 @@
+"""One measurement of one loader, in a process of its own; benchmarks/loader.py calls it.
+
+    python loader_subjects.py prepare SUBJECT CASE CORPUS     write the subject's own format
+    python loader_subjects.py run SUBJECT CASE CORPUS         one epoch, prints a JSON line
+
+Subjects other than `rsc` need only numpy, torch and their own library, so that they can run in another
+environment. Every subject delivers shuffled batches of 256 as its documentation proposes, without worker
+processes; its bytes are those of the samples it delivered, whatever type it turned them into.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+BATCH = 256
+TIME_LIMIT_S = 8.0  # peers that would take minutes are cut off here; rates are per CPU second
+TOKENS = 1024
+IMAGE = (32, 32, 3)
+
+
+class Corpus:
+    """The raw files of a case, as arrays: what every format is written from, and the memmap control."""
+
+    def __init__(self, folder: Path, case: str) -> None:
+        self.folder = folder
+        self.case = case
+        self.size = json.loads((folder / "sizes.json").read_text())[case]
+
+    def tokens(self) -> np.ndarray:
+        return np.memmap(self.folder / "tokens.bin", np.uint16, "r").reshape(-1, TOKENS)
+
+    def images(self) -> tuple[np.ndarray, np.ndarray]:
+        images = np.memmap(self.folder / "images.bin", np.uint8, "r").reshape(-1, *IMAGE)
+        return images, np.memmap(self.folder / "labels.bin", np.int64, "r")
+
+    def blobs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Variable-length samples (text, jpeg): bytes end to end, offsets int64 [n + 1]."""
+        values = np.memmap(self.folder / f"{self.case}.bin", np.uint8, "r")
+        return values, np.load(self.folder / f"{self.case}.offsets.npy")
+
+    def samples(self, *, share: float = 1.0) -> Iterator[dict[str, Any]]:
+        """The first part of the corpus as a peer's writer wants it: one dict a sample."""
+        count = int(self.size * share)
+        if self.case == "tokens":
+            tokens = self.tokens()
+            yield from ({"tokens": np.array(tokens[i])} for i in range(count))
+        elif self.case == "images":
+            images, labels = self.images()
+            yield from ({"image": np.array(images[i]), "label": int(labels[i])} for i in range(count))
+        else:
+            values, offsets = self.blobs()
+            yield from ({self.case: values[offsets[i] : offsets[i + 1]].tobytes()} for i in range(count))
+
+
+Batches = Iterator[int]  # bytes of the samples in each batch
+
+
+def size_of(batch: Any) -> int:
+    """Bytes of a delivered batch: arrays and tensors by what they hold, documents by their length."""
+    if isinstance(batch, dict):
+        return sum(size_of(value) for value in batch.values())
+    if isinstance(batch, torch.Tensor | np.ndarray):
+        return int(batch.nbytes)
+    if isinstance(batch, bytes | str | memoryview):
+        return len(batch)
+    if isinstance(batch, list | tuple):
+        return sum(size_of(value) for value in batch)
+    return 8
+
+
+# The control: a plaintext memory map, whole batches gathered in a full permutation.
+
+
+def run_memmap(corpus: Corpus) -> Batches:
+    order = np.random.default_rng(1).permutation(corpus.size)
+    if corpus.case == "tokens":
+        tokens = corpus.tokens()
+        for i in range(0, len(order), BATCH):
+            yield torch.from_numpy(tokens[order[i : i + BATCH]]).nbytes
+    elif corpus.case == "images":
+        images, labels = corpus.images()
+        for i in range(0, len(order), BATCH):
+            chosen = order[i : i + BATCH]
+            yield torch.from_numpy(images[chosen]).nbytes + torch.from_numpy(labels[chosen]).nbytes
+    else:
+        values, offsets = corpus.blobs()
+        view = memoryview(values)
+        for i in range(0, len(order), BATCH):
+            chosen = order[i : i + BATCH]
+            bounds = zip(offsets[chosen].tolist(), offsets[chosen + 1].tolist(), strict=True)
+            documents = [bytes(view[start:stop]) for start, stop in bounds]
+            yield size_of(decode_all(documents) if corpus.case == "jpeg" else documents)
+
+
+def decode_all(files: list[bytes]) -> torch.Tensor:
+    """uint8 [n, 32, 32, 3] with Pillow, one after the other."""
+    from PIL import Image
+
+    return torch.from_numpy(
+        np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+    )
+
+
+# RSC: encrypted.
+
+
+def prepare_rsc(corpus: Corpus) -> None:
+    from rsc.store.local import LocalStore
+    from rsc.store.schema import Field, Ragged, Schema
+    from rsc.store.splits import SplitPlace, SplitWriter
+
+    store = LocalStore(corpus.folder)
+    store.delete_folder(f"rsc-{corpus.case}")
+    fields = {
+        "tokens": (Field("tokens", "tensor", "uint16", (TOKENS,)),),
+        "images": (Field("image", "tensor", "uint8", IMAGE), Field("label", "tensor", "int64")),
+        "text": (Field("text", "string"),),
+        "jpeg": (Field("jpeg", "bytes"),),
+    }[corpus.case]
+    place = SplitPlace(store, folder=f"rsc-{corpus.case}", name="benchmark", version_id="0", split="train")
+    schema = Schema(fields)
+    with _key() as key:
+        writer = SplitWriter(place, schema=schema, key=key, frame_bytes=512 << 10, shard_bytes=256 << 20)
+        for start in range(0, corpus.size, 1000):
+            stop = min(start + 1000, corpus.size)
+            if corpus.case == "tokens":
+                writer.append({"tokens": corpus.tokens()[start:stop]})
+            elif corpus.case == "images":
+                images, labels = corpus.images()
+                writer.append({"image": images[start:stop], "label": labels[start:stop]})
+            else:
+                values, offsets = corpus.blobs()
+                part = offsets[start : stop + 1]
+                writer.append(
+                    {corpus.case: Ragged(values=values[part[0] : part[-1]], offsets=part - part[0])}
+                )
+        totals = writer.finish()
+    facts = {
+        name: getattr(totals, name) for name in ("num_shards", "num_samples", "num_frames", "size_bytes")
+    }
+    facts |= {"merkle_root": totals.merkle_root.hex(), "schema": schema.to_dict()}
+    (corpus.folder / f"rsc-{corpus.case}.json").write_text(json.dumps(facts))
+
+
+def run_rsc(corpus: Corpus, **options: Any) -> Batches:
+    from rsc.loader.loader import Loader
+    from rsc.loader.ragged import RaggedTensor
+
+    with _key() as key, Loader(_open(corpus, key), batch_size=BATCH, seed=1, epochs=1, **options) as loader:
+        for batch in loader:
+            yield sum(
+                size_of(column.to_bytes() if isinstance(column, RaggedTensor) else column)
+                for column in batch.values()
+            )
+
+
+def run_rsc_views(corpus: Corpus) -> Batches:
+    """Variable fields as the loader delivers them: starts and stops into the window, nothing copied."""
+    from rsc.loader.loader import Loader
+
+    with _key() as key, Loader(_open(corpus, key), batch_size=BATCH, seed=1, epochs=1) as loader:
+        for batch in loader:
+            yield sum(int(column.lengths().sum()) for column in batch.values())
+
+
+def _open(corpus: Corpus, key: Any) -> Any:
+    from rsc.store.local import LocalStore
+    from rsc.store.manifest import ManifestTotals
+    from rsc.store.schema import Schema
+    from rsc.store.splits import SplitPlace, SplitReader
+
+    facts = json.loads((corpus.folder / f"rsc-{corpus.case}.json").read_text())
+    schema = Schema.from_dict(facts.pop("schema"))
+    totals = ManifestTotals(merkle_root=bytes.fromhex(facts.pop("merkle_root")), **facts)
+    store = LocalStore(corpus.folder)
+    place = SplitPlace(store, folder=f"rsc-{corpus.case}", name="benchmark", version_id="0", split="train")
+    return SplitReader(place, schema=schema, totals=totals, key=key)
+
+
+def _key() -> Any:
+    from rsc.store.secret import SecretKey
+
+    return SecretKey.from_buffer(bytearray(b"a key for a benchmark of no use."))
+
+
+# litdata: plaintext chunks.
+
+
+def prepare_litdata(corpus: Corpus) -> None:
+    from litdata.streaming.cache import Cache
+
+    target = _fresh(corpus, "litdata")
+    cache = Cache(str(target), chunk_bytes="64MB")
+    for index, sample in enumerate(corpus.samples()):
+        cache[index] = sample
+    cache.done()
+    cache.merge()
+
+
+def run_litdata(corpus: Corpus) -> Batches:
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    dataset = StreamingDataset(str(corpus.folder / f"litdata-{corpus.case}"), shuffle=True, drop_last=False)
+    collate = {"collate_fn": list} if corpus.case in ("text", "jpeg") else {}
+    for batch in StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0, **collate):
+        yield _size_or_decoded(corpus, batch)
+
+
+# MosaicML Streaming: MDS shards.
+
+
+def prepare_mds(corpus: Corpus) -> None:
+    from streaming import MDSWriter
+
+    columns = {
+        "tokens": {"tokens": f"ndarray:uint16:{TOKENS}"},
+        "images": {"image": "ndarray:uint8:32,32,3", "label": "int"},
+        "text": {"text": "bytes"},
+        "jpeg": {"jpeg": "bytes"},
+    }[corpus.case]
+    with MDSWriter(out=str(_fresh(corpus, "mds")), columns=columns) as writer:
+        for sample in corpus.samples(share=SHARES["mds"]):
+            writer.write(sample)
+
+
+def run_mds(corpus: Corpus) -> Batches:
+    from streaming import StreamingDataset
+    from torch.utils.data import DataLoader
+
+    dataset = StreamingDataset(
+        local=str(corpus.folder / f"mds-{corpus.case}"), shuffle=True, batch_size=BATCH
+    )
+    collate = {"collate_fn": list} if corpus.case in ("text", "jpeg") else {}
+    for batch in DataLoader(dataset, batch_size=BATCH, num_workers=0, **collate):
+        yield _size_or_decoded(corpus, batch)
+
+
+# WebDataset: tar files.
+
+
+def prepare_webdataset(corpus: Corpus) -> None:
+    import webdataset
+
+    target = _fresh(corpus, "webdataset")
+    with webdataset.ShardWriter(str(target / "%06d.tar"), maxsize=64 << 20, verbose=0) as writer:
+        for index, sample in enumerate(corpus.samples(share=SHARES["webdataset"])):
+            writer.write(
+                {"__key__": f"{index:09d}"} | {f"{name}.bin": _raw(value) for name, value in sample.items()}
+            )
+
+
+def run_webdataset(corpus: Corpus) -> Batches:
+    import webdataset
+
+    shards = sorted(str(path) for path in (corpus.folder / f"webdataset-{corpus.case}").glob("*.tar"))
+    pipeline = webdataset.WebDataset(shards, shardshuffle=len(shards), empty_check=False).shuffle(1000)
+    for samples in pipeline.batched(BATCH, collation_fn=list):
+        yield _size_or_decoded(corpus, [_parsed(corpus, sample) for sample in samples], stack=True)
+
+
+# Grain over ArrayRecord files.
+
+
+def prepare_grain(corpus: Corpus) -> None:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(_fresh(corpus, "grain") / "data.arrayrecord"), "group_size:1")
+    for sample in corpus.samples(share=SHARES["grain"]):
+        writer.write(b"".join(_raw(value) for value in sample.values()))
+    writer.close()
+
+
+def run_grain(corpus: Corpus) -> Batches:
+    import grain
+    from grain.sources import ArrayRecordDataSource
+
+    source = ArrayRecordDataSource([str(corpus.folder / f"grain-{corpus.case}" / "data.arrayrecord")])
+    dataset = grain.MapDataset.source(source).seed(1).shuffle().map(_grain_parser(corpus.case))
+    batches = dataset.batch(BATCH, batch_fn=list) if corpus.case in ("text", "jpeg") else dataset.batch(BATCH)
+    for i in range(len(batches)):
+        yield _size_or_decoded(corpus, batches[i])
+
+
+def _grain_parser(case: str) -> Callable[[bytes], Any]:
+    if case == "tokens":
+        return lambda record: np.frombuffer(record, np.uint16)
+    if case == "images":
+        return lambda record: (
+            np.frombuffer(record[:-8], np.uint8).reshape(IMAGE), np.frombuffer(record[-8:], np.int64)[0]
+        )  # fmt: skip
+    return lambda record: record
+
+
+# Hugging Face datasets: an Arrow file, numpy format.
+
+
+def prepare_hf(corpus: Corpus) -> None:
+    import datasets
+    import pyarrow as pa
+
+    share = SHARES["hf"]
+    count = int(corpus.size * share)
+    if corpus.case == "tokens":
+        flat = pa.array(np.array(corpus.tokens()[:count]).reshape(-1))
+        table = pa.table({"tokens": pa.FixedSizeListArray.from_arrays(flat, TOKENS)})
+    elif corpus.case == "images":
+        images, labels = corpus.images()
+        flat = pa.array(np.array(images[:count]).reshape(-1))
+        pixels = pa.FixedSizeListArray.from_arrays(flat, int(np.prod(IMAGE)))
+        table = pa.table({"image": pixels, "label": pa.array(np.array(labels[:count]))})
+    else:
+        table = pa.table(
+            {corpus.case: pa.array([s[corpus.case] for s in corpus.samples(share=share)], pa.binary())}
+        )
+    datasets.Dataset(table).save_to_disk(str(_fresh(corpus, "hf")))
+
+
+def run_hf(corpus: Corpus) -> Batches:
+    import datasets
+
+    dataset = datasets.load_from_disk(str(corpus.folder / f"hf-{corpus.case}")).shuffle(seed=1)
+    plain = None if corpus.case in ("text", "jpeg") else "numpy"
+    for batch in dataset.with_format(plain).iter(batch_size=BATCH):
+        yield _size_or_decoded(
+            corpus, [{corpus.case: x} for x in batch[corpus.case]] if plain is None else batch
+        )
+
+
+# What they share.
+
+
+def _fresh(corpus: Corpus, subject: str) -> Path:
+    target = corpus.folder / f"{subject}-{corpus.case}"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    return target
+
+
+def _raw(value: Any) -> bytes:
+    return value if isinstance(value, bytes) else np.asarray(value).tobytes()
+
+
+def _parsed(corpus: Corpus, sample: dict[str, Any]) -> dict[str, Any]:
+    if corpus.case == "tokens":
+        return {"tokens": np.frombuffer(sample["tokens.bin"], np.uint16)}
+    if corpus.case == "images":
+        image = np.frombuffer(sample["image.bin"], np.uint8).reshape(IMAGE)
+        return {"image": image, "label": np.frombuffer(sample["label.bin"], np.int64)[0]}
+    return {corpus.case: sample[f"{corpus.case}.bin"]}
+
+
+def _size_or_decoded(corpus: Corpus, batch: Any, *, stack: bool = False) -> int:
+    """Bytes of a batch; files are decoded first in the case `jpeg`; samples are stacked where asked."""
+    if corpus.case == "jpeg":
+        files = [bytes(s["jpeg"]) if isinstance(s, dict) else bytes(s) for s in batch]
+        return size_of(decode_all(files))
+    if stack and corpus.case in ("tokens", "images"):
+        batch = {name: torch.from_numpy(np.stack([sample[name] for sample in batch])) for name in batch[0]}
+    return size_of(batch)
+
+
+SHARES = {"litdata": 1.0, "mds": 0.125, "webdataset": 0.125, "grain": 0.125, "hf": 0.25}
+PREPARE: dict[str, Callable[[Corpus], None]] = {
+    "rsc": prepare_rsc, "litdata": prepare_litdata, "mds": prepare_mds, "webdataset": prepare_webdataset,
+    "grain": prepare_grain, "hf": prepare_hf,
+}  # fmt: skip
+RUN: dict[str, Callable[[Corpus], Batches]] = {
+    "rsc": run_rsc, "rsc_2_threads": lambda corpus: run_rsc(corpus, threads=2), "rsc_views": run_rsc_views,
+    "rsc_64mib_window": lambda corpus: run_rsc(corpus, window_bytes=64 << 20),
+    "memmap": run_memmap, "litdata": run_litdata, "mds": run_mds, "webdataset": run_webdataset,
+    "grain": run_grain, "hf": run_hf,
+}  # fmt: skip
+
+
+def measure(batches: Batches) -> dict[str, float]:
+    """CPU seconds of this process from opening to the end (imports before), and the first batch."""
+    gc.collect()
+    start, start_cpu = time.perf_counter(), _cpu_s()
+    size = next(batches)
+    first_batch_s = time.perf_counter() - start
+    for batch in batches:
+        size += batch
+        if time.perf_counter() - start > TIME_LIMIT_S:
+            break
+    cpu_s, wall_s = _cpu_s() - start_cpu, time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "mb_per_cpu_s": size / 1e6 / cpu_s,
+        "mb_per_s": size / 1e6 / wall_s,
+        "first_batch_s": first_batch_s,
+        "rss_mb": peak / (1e6 / 1024 if sys.platform != "darwin" else 1e6),
+    }
+
+
+def _cpu_s() -> float:
+    """Of the process and the children it waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _import_libraries(subject: str) -> None:
+    """Importing is not loading: it happens before the clock starts."""
+    modules = {"litdata": "litdata", "mds": "streaming", "webdataset": "webdataset", "grain": "grain.sources",
+               "hf": "datasets", "memmap": "PIL.Image"}  # fmt: skip
+    __import__(modules.get(subject, "rsc.loader.loader"))
+
+
+def main() -> None:
+    action, subject, case, folder = sys.argv[1:5]
+    torch.set_num_threads(1)
+    corpus = Corpus(Path(folder), case)
+    if action == "prepare":
+        PREPARE[subject](corpus)
+        print(json.dumps({}))
+        return
+    _import_libraries(subject)
+    print(json.dumps(measure(RUN[subject](corpus))))
+
+
+if __name__ == "__main__":
+    main()
