@@ -76,6 +76,11 @@ class AuditLog:
             return cls(disk, signer=_signer(disk), clock=clock)
 
     @property
+    def signer(self) -> Signer:
+        """Signs statements of this workspace about itself; a statement's first line tells its kind."""
+        return self._signer
+
+    @property
     def verifier(self) -> Verifier:
         return self._signer.verifier
 

@@ -85,6 +85,10 @@ class Signer:
             raise ConfigError("the log's signing key file is damaged", hint="restore log.key from its backup")
         return cls(parts[2], private_key=Ed25519PrivateKey.from_private_bytes(seed))
 
+    def sign_message(self, message: bytes) -> bytes:
+        """A bare Ed25519 signature. The message must begin with a line that no note begins with."""
+        return self._private_key.sign(message)
+
     def sign(self, text: bytes) -> bytes:
         """The signature line for `text`, which must end in a newline."""
         signature = self.verifier.key_hash + self._private_key.sign(text)

@@ -26,6 +26,7 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
+from rsc.release.facts import collected
 from rsc.review.policy import parse_policy
 from rsc.store.dataset import Dataset, list_datasets, list_versions
 from rsc.store.files import BulkStore, read_all
@@ -135,7 +136,7 @@ def overdue(workspace: Workspace, *, providers: Providers, now: datetime) -> lis
 def retained_until(dataset: Dataset) -> datetime:
     """When the policy of a version says that its key must be gone."""
     policy = parse_policy(dataset.read_review("policy.toml") or b"")
-    return dataset.created + timedelta(seconds=policy.retention_s)
+    return collected(dataset) + timedelta(seconds=policy.retention_s)
 
 
 def active_keks(providers: Providers) -> dict[str, KekInfo]:
