@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_VERHOEFF_PERMUTE = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
 _LETTER_VALUES = {ord("A") + place: str(10 + place) for place in range(26)}
 _LUHN_DOUBLE = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
@@ -45,14 +44,6 @@ def mod_11_2(text: str) -> bool:
     return (total + (10 if text[-1] in "xX" else int(text[-1]))) % 11 == 1
 
 
-def verhoeff(digits: str) -> bool:
-    """Verhoeff 1969, dihedral group D5, check digit last. Indian Aadhaar."""
-    check = 0
-    for place, digit in enumerate(reversed(digits)):
-        check = _dihedral(check, _verhoeff_permuted(int(digit), times=place % 8))
-    return check == 0
-
-
 def _dihedral(left: int, right: int) -> int:
     """Multiplication in D5 with 0-4 rotations, 5-9 reflections."""
     if left < 5:
@@ -60,10 +51,22 @@ def _dihedral(left: int, right: int) -> int:
     return (left - right) % 5 + 5 if right < 5 else (left - right) % 5
 
 
-def _verhoeff_permuted(digit: int, *, times: int) -> int:
+def _permuted(digit: int, *, times: int) -> int:
     for _ in range(times):
-        digit = _VERHOEFF_PERMUTE[digit]
+        digit = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)[digit]
     return digit
+
+
+_D5 = [[_dihedral(left, right) for right in range(10)] for left in range(10)]
+_PERMUTED = [[_permuted(digit, times=times) for digit in range(10)] for times in range(8)]
+
+
+def verhoeff(digits: str) -> bool:
+    """Verhoeff 1969: multiply the digits in D5, each permuted by its place, check digit last. Indian Aadhaar."""
+    check = 0
+    for place, digit in enumerate(reversed(digits)):
+        check = _D5[check][_PERMUTED[place & 7][int(digit)]]
+    return check == 0
 
 
 def ean_13(digits: str) -> bool:

@@ -16,10 +16,10 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from rsc.errors import ConfigError
-from rsc.review.rules.rule import Rule
+from rsc.review.rules.rule import BEHIND, Rule
 
-Window = tuple[Rule, int, int]
-"""A match of the rule may start in [from, to) of the folded text."""
+Window = tuple[Rule, int, int, int]
+"""Rule, from, to, end: it may start in [from, to) of the folded text, with a trigger that ends by `end`."""
 
 ENGINES = {"hyperscan": "hyperscan", "re2": "re2", "re": "re"}
 """Engine name -> module, fastest first."""
@@ -60,7 +60,7 @@ class Occurring(Protocol):
 
 
 class SlicePrefilter:
-    """Asks slice by slice; each slice is read `lead` further, where the trigger of a late start lies."""
+    """Asks slice by slice; each is read `BEHIND` earlier and `lead` further, as far as a trigger can reach."""
 
     def __init__(self, rules: Sequence[Rule], *, occurring: Occurring, name: str) -> None:
         self.name = name
@@ -71,8 +71,8 @@ class SlicePrefilter:
     def windows(self, text: str) -> Iterator[Window]:
         for start in range(0, len(text), _SLICE):
             stop = min(start + _SLICE, len(text))
-            for index in self._occurring(text[start : stop + self._lead]):
-                yield self._rules[index], start, stop
+            for index in self._occurring(text[max(0, start - BEHIND) : stop + self._lead]):
+                yield self._rules[index], start, stop, stop + self._rules[index].lead
 
 
 def _re_passes(rules: Sequence[Rule]) -> Occurring:
@@ -120,6 +120,7 @@ class HyperscanPrefilter:
 
         self._rules = rules
         self._leads = [rule.lead for rule in rules]
+        self._leasts = [rule.least for rule in rules]
         self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         self._database.compile(
             expressions=[rule.trigger.encode("latin-1") for rule in rules],
@@ -135,15 +136,15 @@ class HyperscanPrefilter:
             ends.append((index, end))
 
         self._database.scan(text.encode("latin-1"), match_event_handler=on_match, scratch=self._scratch)
-        open_windows: dict[int, tuple[int, int]] = {}
+        leads, leasts = self._leads, self._leasts
+        open_windows: dict[int, tuple[int, int, int]] = {}
         for index, end in ends:
-            start = max(0, end - self._leads[index])
+            start, stop = max(0, end - leads[index]), end - leasts[index] + 1
             before = open_windows.get(index)
-            if before is None or start > before[1]:
-                if before is not None:
-                    yield self._rules[index], *before
-                open_windows[index] = (start, end)
-            else:
-                open_windows[index] = (before[0], end)
-        for index, (start, end) in open_windows.items():
-            yield self._rules[index], start, end
+            if before is not None and start <= before[1]:
+                start = before[0]
+            elif before is not None:
+                yield self._rules[index], *before
+            open_windows[index] = (start, stop, end)
+        for index, window in open_windows.items():
+            yield self._rules[index], *window

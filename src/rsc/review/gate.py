@@ -69,6 +69,17 @@ class Gate:
         found = {name: self._scanner.scan(text) for name, text in texts.items()}
         return self._decide(record, texts=texts, found=found)
 
+    def pass_records(
+        self, records: Sequence[Mapping[str, Any]], *, fields: Sequence[str]
+    ) -> list[GatedRecord]:
+        """`[pass_record(record, fields=fields) for record in records]`, scanned together: faster for short texts."""
+        texts = [{name: r[name] for name in fields if r.get(name) is not None} for r in records]
+        found = iter(self._scanner.scan_many([text for named in texts for text in named.values()]))
+        return [
+            self._decide(record, texts=named, found={name: next(found) for name in named})
+            for record, named in zip(records, texts, strict=True)
+        ]
+
     def _decide(
         self, record: Mapping[str, Any], *, texts: Mapping[str, str], found: Mapping[str, list[Finding]]
     ) -> GatedRecord:

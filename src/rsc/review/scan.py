@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 from rsc.review.engines import Prefilter, choose_engine
@@ -22,6 +24,7 @@ from rsc.review.normalise import Normaliser
 from rsc.review.rules import ALL_RULES
 from rsc.review.rules.rule import Rule
 
+_BORDER = "\n\x00\n0\n\x00\n"  # the digit ends every look back (words.py), the rest every pattern
 _FEW = 3  # positions that are cheaper to try one by one than to search
 
 EngineName = Literal["auto", "hyperscan", "re2", "re"]
@@ -45,12 +48,26 @@ class Scanner:
             return found
         return [Finding(f.type, *folded.original(start=f.start, end=f.end), f.rule) for f in found]
 
+    def scan_many(self, texts: Sequence[str]) -> list[list[Finding]]:
+        """`[scan(text) for text in texts]`, faster for short texts: they are scanned as one, kept apart by a
+        border that no rule and no look at the words before a number gets across."""
+        folded = [self._normaliser.fold(text) for text in texts]
+        starts = list(accumulate((len(f.text) + len(_BORDER) for f in folded), initial=0))
+        results: list[list[Finding]] = [[] for _ in texts]
+        for finding in settle(self._matches(_BORDER.join(f.text for f in folded)), rank=self._rank):
+            index = bisect_right(starts, finding.start) - 1
+            first, last = finding.start - starts[index], finding.end - starts[index]
+            if folded[index].folded_starts:
+                first, last = folded[index].original(start=first, end=last)
+            results[index].append(Finding(finding.type, first, last, finding.rule))
+        return results
+
     def _matches(self, text: str) -> list[Finding]:
         found: list[Finding] = []
         searched: dict[str, int] = {}
-        for rule, start, stop in self._engine.windows(text):
+        for rule, start, stop, end in self._engine.windows(text):
             start = max(start, searched.get(rule.name, 0))
-            searched[rule.name] = match_rule(rule, text, start=start, stop=stop, found=found)
+            searched[rule.name] = match_rule(rule, text, start=start, stop=stop, end=end, found=found)
         return found
 
 
@@ -60,18 +77,20 @@ def rules_digest(rules: Sequence[Rule]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def match_rule(rule: Rule, text: str, *, start: int, stop: int, found: list[Finding]) -> int:
+def match_rule(rule: Rule, text: str, *, start: int, stop: int, end: int, found: list[Finding]) -> int:
     """Append the findings of one rule that start in [start, stop), leftmost first, none overlapping.
+    Their triggers end by `end`.
 
     Returns where the rule may match next: the end of the last finding, or `stop`. Whether a position
     starts a finding never depends on the window, so neither do the findings.
     """
+    group, check = rule.group, rule.check
     while start < stop:
-        match = _next_match(rule, text, start=start, stop=stop)
+        match = _next_match(rule, text, start=start, stop=stop, end=end)
         if match is None:
             return stop
-        if rule.check(text, match):
-            first, last = match.span("v") if "v" in match.re.groupindex else match.span()
+        if check(text, match):
+            first, last = match.span(group)
             found.append(Finding(rule.type, first, last, rule.name))
             start = match.end()
         else:
@@ -79,18 +98,21 @@ def match_rule(rule: Rule, text: str, *, start: int, stop: int, found: list[Find
     return start
 
 
-def _next_match(rule: Rule, text: str, *, start: int, stop: int) -> re.Match[str] | None:
+def _next_match(rule: Rule, text: str, *, start: int, stop: int, end: int) -> re.Match[str] | None:
     """The first exact match that starts in [start, stop). A search with an end is a proposal only: what it
     proposes is matched again without one, because the end could cut a match short."""
+    exact = rule.exact
     if stop - start <= _FEW:
-        return next(filter(None, (rule.exact.match(text, position) for position in range(start, stop))), None)
-    search, limit = (rule.exact, stop + rule.reach) if rule.head is None else (rule.head, stop)
+        for position in range(start, stop):
+            if match := exact.match(text, position):
+                return match
+        return None
+    search, limit = (exact, end + rule.reach) if rule.head is None else (rule.head, end)
     while start < stop:
         proposal = search.search(text, start, limit)
         if proposal is None or proposal.start() >= stop:
             return None
-        match = rule.exact.match(text, proposal.start())
-        if match is not None:
+        if match := exact.match(text, proposal.start()):
             return match
         start = proposal.start() + 1
     return None

@@ -94,6 +94,7 @@ RULES = (
         "email_spelled", "email", rf"(?i)\sat\s[{_WORD}-]{{1,63}}\s?[\[({{< ]\s?(?:dot|punkt|point|punto|\.)", 250, _SPELLED,
         strength=2, least=6, reach=330,
     ),
-    Rule("handle_at", "handle", r"(?:^|[^A-Za-z0-9_@./\\&+=%~\xff-])@[A-Za-z0-9_]{2}", 3, _HANDLE, _is_handle, least=3),
-    Rule("handle_named", "handle", rf"(?i){_SERVICES}(?: is |\s?[:=])", 34, _NAMED, _is_named, strength=2, least=4),
+    Rule("handle_at", "handle", r"(?:^|[^A-Za-z0-9_@./\\&+=%~\xff-])@[A-Za-z0-9_]", 2, _HANDLE, _is_handle, least=2),
+    Rule("handle_named", "handle", rf"(?i){_SERVICES}(?: is |\s?[:=])", 34, _NAMED, _is_named, strength=2, least=4,
+         group="v"),
 )  # fmt: skip

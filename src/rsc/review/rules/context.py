@@ -68,7 +68,7 @@ _DOCUMENTS = any_of(
 )
 _SAID_DOCUMENT = re.compile(
     rf"(?i)(?<![A-Za-z])(?:{_DOCUMENTS})(?:'?s)?(?: (?:no|nr|num|numbers?|nummer|numero|id|is|was|the|of|de|conduire|conducir|card|and|code))*"
-    r"[^0-9A-Za-z\n]{0,4}$"
+    r"[^0-9A-Za-z\n]{0,4}\Z"
 )
 
 
@@ -85,9 +85,9 @@ RULES = (
     Rule("coordinate_pair", "coordinates", r"[0-9]\.[0-9]{4,15}\xb0?(?: ?[NS])?, ?[-+]?[0-9]{1,3}\.[0-9]{4}", 33, _PAIR,
          _has_decimals, strength=2, least=12, reach=20),
     Rule("coordinate_named", "coordinates", r"(?i)lat(?:itude)?[\"']?\s?[:=]?\s?[\"']?[-+]?[0-9]{1,2}\.[0-9]", 18, _NAMED_PAIR,
-         strength=1, least=6, reach=64),
+         strength=1, least=6, reach=64, group="v"),
     Rule("coordinate_alone", "coordinates", r"(?i)(?:latitude|longitude|lat|lng|lon)[\"']?\s?(?:[:=]|is)\s?[\"']?[-+]?[0-9]{1,3}\.[0-9]", 21,
-         _NAMED_ONE, strength=2, least=6, reach=20),
+         _NAMED_ONE, strength=2, least=6, reach=20, group="v"),
     Rule("coordinate_degrees", "coordinates", r"[0-9]\s?\xb0", 13, _DEGREES, strength=1, least=2, reach=64),
     Rule("document_in_context", "id_document", _DOCUMENT_TRIGGER, 9, _DOCUMENT, _is_document, strength=3, reach=24),
 )  # fmt: skip

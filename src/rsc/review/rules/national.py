@@ -8,7 +8,7 @@ as "id", as the nearest telling word before them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from rsc.review.rules import national_checks as checks
 from rsc.review.rules.rule import Check, Rule, any_of
@@ -19,13 +19,12 @@ from rsc.review.rules.words import (
     SOCIAL_SECURITY,
     is_said,
     is_said_otherwise,
+    nearest,
     trigger_after,
-    words_before,
 )
 
 _BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9A-Za-z][.,:/-])(?<![+#])"
 _AFTER = r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9A-Za-z])"
-_COMPACT = re.compile(r"[^0-9A-Za-z]")
 _GENERIC = frozenset(
     any_of(
         "identity identification national citizen resident tax taxpayer fiscal fiscale personal insurance nationality",
@@ -78,11 +77,16 @@ _LONG_NAMES = frozenset(word for word in _NAMES if len(word) >= 5)
 """Two triggers, because Hyperscan finds up to some 70 words three times as fast as 100."""
 
 
+def _compact(printed: str) -> str:
+    """Capitals and digits only."""
+    return printed.upper() if printed.isalnum() else "".join(filter(str.isalnum, printed)).upper()
+
+
 def _checked(check: Callable[[str], bool], *, doubtful: bool = False) -> Check:
     """A rule's check over the compact form. Doubtful forms are refused where a word calls them otherwise."""
 
     def holds(text: str, match: re.Match[str]) -> bool:
-        if not check(_COMPACT.sub("", match[0]).upper()):
+        if not check(_compact(match[0])):
             return False
         return not doubtful or not is_said_otherwise(text, match.start(), words=_NAMES)
 
@@ -164,28 +168,23 @@ _BARE: dict[int, tuple[Callable[[str], bool], ...]] = {
 _BARE_FORM = re.compile(rf"{_BEFORE}[0-9](?:[ .-]?[0-9]){{7,12}}{_AFTER}")
 
 
-def _is_bare(text: str, match: re.Match[str]) -> bool:
-    digits = _COMPACT.sub("", match[0])
-    if len(set(digits)) < 3:
-        return False
-    tested = _tested_by_name(text, match.start())
-    return any(check in tested and check(digits) for check in _BARE[len(digits)])
+def _bare(names: frozenset[str]) -> Check:
+    """A check of bare digits for which one of `names` is the nearest telling word: its country's number must
+    hold, or for a general word such as "national" that of any country with as many digits."""
+
+    def holds(text: str, match: re.Match[str]) -> bool:
+        digits = _compact(match[0])
+        word = nearest(text, match.start(), words=_TELLING)
+        if word not in names or len(set(digits)) < 3:
+            return False
+        tested = _NAMED.get(word, _ALL_CHECKS)
+        return any(check in tested and check(digits) for check in _BARE[len(digits)])
+
+    return holds
 
 
-def _tested_by_name(text: str, start: int) -> Collection[Callable[[str], bool]]:
-    """The checks that the nearest telling word asks for: those of its country, or all for "national" and the like."""
-    for word in words_before(text, start):
-        if word in _NAMED:
-            return _NAMED[word]
-        if word in _GENERIC:
-            return _ALL_CHECKS
-        if word in _SOMETHING_ELSE:
-            break
-    return ()
-
-
-_ALL_CHECKS = frozenset(check for tested in _BARE.values() for check in tested)
-_SOMETHING_ELSE = OTHER | PHONE | BIRTH
+_ALL_CHECKS = tuple(check for tested in _BARE.values() for check in tested)
+_TELLING = _NAMES | OTHER | PHONE | BIRTH
 _SSN_FORM = r"(?!000|666|9[0-9]{2})[0-9]{3}%s(?!00)[0-9]{2}%s(?!0000)[0-9]{4}"
 _SSN = re.compile(_BEFORE + _SSN_FORM % ("(?P<s>[- ])", "(?P=s)") + _AFTER)
 _ITIN = re.compile(rf"{_BEFORE}9[0-9]{{2}}-(?:5[0-9]|6[0-5]|7[0-9]|8[0-8]|9[0-24-9])-[0-9]{{4}}{_AFTER}")
@@ -204,8 +203,8 @@ def _is_ssn_in_context(text: str, match: re.Match[str]) -> bool:
 _NOT_INSIDE = r"(?:^|[^0-9A-Za-z_])"
 RULES = (
     *_FORMS,
-    Rule("national_number", "national_id", trigger_after(_LONG_NAMES), 1, _BARE_FORM, _is_bare, strength=2),
-    Rule("national_number_short", "national_id", trigger_after(_NAMES - _LONG_NAMES), 1, _BARE_FORM, _is_bare, strength=2),
+    Rule("national_number", "national_id", trigger_after(_LONG_NAMES), 1, _BARE_FORM, _bare(_LONG_NAMES), strength=2),
+    Rule("national_number_short", "national_id", trigger_after(_NAMES - _LONG_NAMES), 1, _BARE_FORM, _bare(_NAMES - _LONG_NAMES), strength=2),
     Rule("us_ssn", "ssn", rf"{_NOT_INSIDE}[0-8][0-9]{{2}}[- ][0-9]{{2}}[- ][0-9]{{4}}", 11, _SSN, _is_ssn, strength=2, least=11),
     Rule("us_itin", "ssn", rf"{_NOT_INSIDE}9[0-9]{{2}}-[5-9][0-9]-[0-9]{{4}}", 11, _ITIN, _is_ssn, strength=2, least=11),
     Rule("us_ssn_in_context", "ssn", trigger_after(SOCIAL_SECURITY), 1, _SSN_ANY, _is_ssn_in_context, strength=1),

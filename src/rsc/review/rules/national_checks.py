@@ -26,7 +26,8 @@ def is_date(year: str, month: str, day: str) -> bool:
 
 def spain_dni(n: str) -> bool:
     """DNI and NIE: letter number (digits mod 23); X, Y, Z count as 0, 1, 2."""
-    return "TRWAGMYFPDXBNJZSQVHLCKE"[int(n[:-1].translate(str.maketrans("XYZ", "012"))) % 23] == n[-1]
+    number = n[:-1] if n[0].isdigit() else f"{'XYZ'.index(n[0])}{n[1:-1]}"
+    return "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23] == n[-1]
 
 
 def italy_fiscal_code(n: str) -> bool:
@@ -87,10 +88,10 @@ def denmark_cpr_checked(n: str) -> bool:
 
 
 def finland_hetu(n: str) -> bool:
-    """DDMMYY, century sign, serial, check: nine digits mod 31."""
+    """DDMMYY, a century sign (a letter, or + or - that the compact form lost), serial, check: nine digits mod 31."""
     return (
         is_date(n[4:6], n[2:4], n[:2])
-        and "0123456789ABCDEFHJKLMNPRSTUVWXY"[int(n[:6] + n[7:10]) % 31] == n[10]
+        and "0123456789ABCDEFHJKLMNPRSTUVWXY"[int(n[:6] + n[-4:-1]) % 31] == n[-1]
     )
 
 

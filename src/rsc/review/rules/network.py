@@ -73,5 +73,5 @@ RULES = (
     Rule("ipv6", "ip_address", r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}", 40, _IPV6, _is_ipv6, strength=1, least=3),
     Rule("mac", "mac_address", r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){4}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]", 14, _MAC, _is_mac,
          strength=0, least=11, reach=24),
-    Rule("url_credentials", "url_credentials", r"://[^\s/?#@]{1,257}@", 290, _URL, strength=0, least=6, reach=4),
+    Rule("url_credentials", "url_credentials", r"://[^\s/?#@]{1,257}@", 290, _URL, strength=0, least=6, reach=4, group="v"),
 )  # fmt: skip

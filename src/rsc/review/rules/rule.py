@@ -9,6 +9,10 @@ from dataclasses import dataclass
 Check = Callable[[str, "re.Match[str]"], bool]
 
 
+BEHIND = 96
+"""Characters that a trigger may begin before the match: words.DISTANCE and the longest word."""
+
+
 def always(text: str, match: re.Match[str]) -> bool:
     """For rules whose pattern alone is the proof."""
     return True
@@ -18,12 +22,12 @@ def always(text: str, match: re.Match[str]) -> bool:
 class Rule:
     """One way a type of personal data is written.
 
-    A finding starts at every position where `exact` matches and `check(text, match)` holds; its span is
-    the group `v` if the pattern has one, else the whole match.
+    A finding starts at every position where `exact` matches and `check(text, match)` holds, save inside an
+    earlier one; its span is `group`, the whole match by default.
 
     The other fields only save work. `trigger` is in the subset that RE2 and Hyperscan share (no
-    look-around, no back references); every exact match must hold a trigger, possibly with the character
-    before it, that ends `least` to `lead` characters after its start. Where that leaves many positions,
+    look-around, no back references); to every exact match belongs a trigger that ends `least` to `lead`
+    characters after its start, and begins at most `BEHIND` characters before it. Where that leaves many positions,
     `head` finds the start: it matches there, and ends no later than the trigger. Without a `head`, `exact`
     itself is searched, reading `reach` beyond the trigger.
     """
@@ -39,6 +43,7 @@ class Rule:
     least: int = 1
     head: re.Pattern[str] | None = None
     reach: int = 64
+    group: int | str = 0
 
 
 def digits_of(text: str) -> str:

@@ -51,5 +51,5 @@ RULES = (
     Rule("json_web_token", "secret", r"eyJ[A-Za-z0-9_-]{5}", 10, _JWT, strength=0, reach=15000),
     Rule("private_key", "secret", r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY", 64, _PEM, strength=0, reach=17000),
     Rule("password_assigned", "secret", r"(?i)(?:passw|passp|pwd|pass|contrasena|mot de passe|secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|token)"
-         r"[A-Za-z_ -]{0,12}[\"']?\s?(?:[:=]|is )", 48, _ASSIGNED, _is_assigned, strength=2, reach=200),
+         r"[A-Za-z_ -]{0,12}[\"']?\s?(?:[:=]|is )", 48, _ASSIGNED, _is_assigned, strength=2, reach=200, group="v"),
 )  # fmt: skip

@@ -49,6 +49,11 @@ def trigger_after(words: frozenset[str]) -> str:
     return rf"(?i)(?:^|[^a-z\xff])(?:{said})[^0-9a-z\xff][^0-9]{{0,{DISTANCE}}}[0-9]"
 
 
+def nearest(text: str, start: int, *, words: frozenset[str]) -> str:
+    """The nearest of `words` before a position, or nothing."""
+    return next((word for word in words_before(text, start) if word in words), "")
+
+
 def is_said(text: str, start: int, *, words: frozenset[str], against: frozenset[str] = OTHER) -> bool:
     """Does the nearest telling word before `start` belong to `words`?"""
     for word in words_before(text, start):

@@ -1,0 +1,125 @@
+"""All engines find the same, and what they find does not depend on how the text is cut."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from review_samples import ALONE, NAMED
+
+from rsc.errors import ConfigError
+from rsc.review.engines import ENGINES, Window, choose_engine
+from rsc.review.findings import Finding, settle
+from rsc.review.planted import planted_posts
+from rsc.review.rules import ALL_RULES
+from rsc.review.scan import Scanner, match_rule
+
+PIECES = [
+    *ALONE, *(f"{name} {number}" for name, number in NAMED),
+    *(post.text for post in planted_posts(250, seed=11, planted_share=0.8)),
+    "john [at] example [dot] org", "a.b+c@d-e.co.uk", '"j d"@x.org', "x%40y.com", "git@host.com:a/b", "tel:", "phone", "call me", "ssn is",
+    "pesel", "nhs no", "born", "geb.", "03/04/1985", "4 March 85", "(030) 23125-600", "0044 20 7946 0018", "943 476 5919", "44051401359",
+    "4111 1111 1111 1111", "GB82WEST12345698765432", "DE89 3704 0044 0532 0130 00", "536-90-4399", "192.0.2.7", "1.2.3.4", "v1.2.3.4", "::1",
+    "2001:db8::8a2e:370:7334", "10:20:30", "00-1A-2B-3C-4D-5E", "https://u:p@h.org/x", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+    "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "48.8584, 2.29448", "lat: 1.5, lon: 2.5", "51\xb028'38\"N 0\xb000'00\"W", "passport no X1234567",
+    "12 Oak Street Apt 4", "Hauptstr. 12", "rue de la Paix 3", "3 rue de la Paix", "PO Box 7", "password = hunter2!x", "AKIAIOSFODNN7EXAMPLE",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln", "-----BEGIN PRIVATE KEY-----\nMIIBVgIBADANBgkq\n-----END PRIVATE KEY-----",
+    "&#64;", "\u200b", "\uff14\uff11", "\xe9", "\n", " ", ",", "+", "(", ")", "-", "/", ".", ":", "@", "_", '"', "'", "0", "7", "x", "Z", "\x00",
+]  # fmt: skip
+
+
+class Everywhere:
+    """The definition: every rule may start at every position."""
+
+    name = "everywhere"
+
+    def windows(self, text: str) -> Iterator[Window]:
+        return ((rule, 0, len(text), len(text)) for rule in ALL_RULES)
+
+
+@cache
+def scanner(engine: str) -> Scanner:
+    made = Scanner("re" if engine == "everywhere" else engine)
+    if engine == "everywhere":
+        made._engine = Everywhere()
+    return made
+
+
+def installed() -> list[str]:
+    names = []
+    for name in ENGINES:
+        try:
+            choose_engine(name, rules=ALL_RULES)
+        except ConfigError:
+            continue
+        names.append(name)
+    return names
+
+
+texts = st.lists(st.sampled_from(PIECES), min_size=1, max_size=14).flatmap(
+    lambda pieces: st.sampled_from(["", " ", "\n", ". "]).map(lambda gap: gap.join(pieces))
+)
+
+
+@pytest.mark.parametrize("engine", installed())
+@settings(deadline=None, max_examples=150)
+@given(text=texts)
+def test_every_engine_finds_what_the_definition_finds(engine, text):
+    assert scanner(engine).scan(text) == scanner("everywhere").scan(text)
+
+
+@pytest.mark.parametrize("engine", installed())
+def test_engines_agree_on_long_and_random_text(engine):
+    rng = random.Random(4)
+    for _ in range(25):
+        text = "".join(rng.choice(PIECES) + rng.choice(["", " ", "\n"]) for _ in range(60))
+        assert scanner(engine).scan(text) == scanner("everywhere").scan(text)
+        noise = "".join(rng.choice("0123456789 abAB@.:-/+()\n") for _ in range(1500))
+        assert scanner(engine).scan(noise) == scanner("everywhere").scan(noise)
+
+
+@settings(deadline=None, max_examples=100)
+@given(parts=st.lists(texts, max_size=6))
+def test_scanning_together_is_scanning_one_by_one(parts):
+    scan = scanner("auto")
+    assert scan.scan_many(parts) == [scan.scan(part) for part in parts]
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=texts, cut=st.integers(min_value=0, max_value=400))
+def test_findings_of_a_rule_do_not_depend_on_windows(text, cut):
+    folded = scanner("re")._normaliser.fold(text).text
+    cut = min(cut, len(folded))
+    for rule in ALL_RULES:
+        whole: list[Finding] = []
+        halves: list[Finding] = []
+        match_rule(rule, folded, start=0, stop=len(folded), end=len(folded), found=whole)
+        reached = match_rule(rule, folded, start=0, stop=cut, end=cut + rule.lead, found=halves)
+        match_rule(rule, folded, start=max(reached, cut), stop=len(folded), end=len(folded), found=halves)
+        assert halves == whole
+
+
+def test_real_text_gives_the_same_on_all_engines(real_data: Path):
+    text = (real_data / "davidson_tweets.csv").read_text(encoding="utf-8")[:60_000]
+    found = [scanner(engine).scan(text) for engine in installed()]
+    assert len(found[0]) > 100
+    assert all(other == found[0] for other in found)
+
+
+def test_unknown_engine_is_named():
+    with pytest.raises(ConfigError, match="nosuch"):
+        Scanner("nosuch")
+
+
+def test_settling_prefers_proof_then_length():
+    rank = {"proof": 0, "shape": 3}
+    shape, proof = Finding("phone", 0, 30, "shape"), Finding("iban", 5, 20, "proof")
+    longer, apart = Finding("phone", 0, 9, "shape"), Finding("phone", 40, 44, "shape")
+    assert settle([shape, proof, apart], rank=rank) == [proof, apart]
+    assert settle([Finding("phone", 4, 9, "shape"), longer], rank=rank) == [longer]
+    assert settle([], rank=rank) == []
