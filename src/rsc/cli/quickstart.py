@@ -1,0 +1,226 @@
+"""`rsc quickstart`: the main job end to end, each step the command that a user would type.
+
+It works in a workspace of its own (`<workspace>/quickstart`, made anew each time), so it never meets
+your data, and it needs nothing but what is on the machine. What it prints it did: every figure of the
+summary comes out of the JSON of a command, and the steps that must fail are run until they do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsc.cli.output import JSON_FILE, JsonFlag, emit, next_commands, say, table
+from rsc.config import Workspace
+from rsc.errors import ConfigError, GateRefused, RscError
+from rsc.units import format_seconds
+
+MARKER = "made-by-rsc-quickstart"
+"""A file that says a workspace may be deleted; without it quickstart leaves a folder alone."""
+
+NUM_POSTS = 1000
+MIN_SENTENCE = 24
+"""Characters that make a sentence worth seeking: shorter ones could stand in a file by chance."""
+
+SMALL = ["train.steps=120", "checkpoint.every=25"]
+"""The language recipe cut to half a minute on two cores."""
+
+KILL_STEP = 70
+"""After two checkpoints, between two others, well before the end."""
+
+
+def quickstart(as_json: JsonFlag = False) -> None:
+    """Private text in, trained model out: import, review, encrypt, train, kill, resume, export, erase."""
+    started_s = time.monotonic()
+    guide = Guide(_fresh_workspace(Workspace.from_environment()))
+    guide.tell("What this machine has")
+    guide.run("doctor")
+    summary = _bring_data_in(guide)
+    summary |= _train_twice(guide)
+    summary |= _evaluate_and_export(guide, run=summary["run"])
+    summary |= _search_for_plaintext(guide)
+    summary |= _expire(guide)
+    guide.tell("Every promise, checked once more")
+    guide.run("verify")
+    summary["seconds"] = round(time.monotonic() - started_s, 1)
+    emit(summary, as_json=as_json, text=_summary_table(summary))
+    _next(guide, run=summary["run"])
+
+
+@dataclass(frozen=True)
+class Ran:
+    exit_code: int
+    result: dict[str, Any]
+    """The JSON of the command; empty for an action that has none."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Runs `rsc` commands the way the reader would, and shows each before it runs."""
+
+    workspace: Workspace
+
+    def tell(self, title: str) -> None:
+        say(f"\n== {title}")
+
+    def run(self, *arguments: str, expect: int = 0) -> Ran:
+        """Run one command in the workspace, its text on stderr. Raises RscError for another exit code."""
+        say(f"$ rsc {shlex.join(arguments)}")
+        with tempfile.TemporaryDirectory() as folder:
+            document = Path(folder) / "result.json"
+            done = subprocess.run(
+                [sys.executable, "-m", "rsc", *arguments],
+                env={**os.environ, "RSC_HOME": str(self.workspace.root), JSON_FILE: str(document)},
+                cwd=self.workspace.root,
+                stdout=sys.stderr,
+            )
+            if done.returncode != expect:
+                raise RscError(
+                    f"`rsc {shlex.join(arguments)}` ended with exit code {done.returncode}, not {expect}",
+                    hint=f"its output is above; the workspace is {self.workspace.root}",
+                )
+            return Ran(done.returncode, json.loads(document.read_text()) if document.exists() else {})
+
+
+def _fresh_workspace(outer: Workspace) -> Workspace:
+    root = outer.root / "quickstart"
+    if root.exists() and not (root / MARKER).exists():
+        raise ConfigError(f"{root} was not made by quickstart", hint="move it away, or set RSC_HOME")
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(mode=0o700)
+    (root / MARKER).touch()
+    return Workspace(root)
+
+
+def _bring_data_in(guide: Guide) -> dict[str, Any]:
+    guide.tell("Real text that every machine has, and 1,000 posts with planted personal data")
+    guide.run(
+        "data", "plant", "posts.jsonl", "--records", str(NUM_POSTS), "--seed", "1", "--truth", "truth.jsonl"
+    )
+    guide.run("data", "import", "posts.jsonl", "--name", "posts")
+    guide.run("data", "import", "python-docs", "--name", "pydocs")
+    guide.tell("What the gate found in the posts, against the planted truth")
+    review = guide.run("data", "review", "posts", "--truth", "truth.jsonl")
+    guide.tell("A person approves these bytes, and no others")
+    guide.run("data", "approve", "posts", "--note", "planted data of the quickstart")
+    guide.run("data", "approve", "pydocs", "--note", "documentation that ships with Python")
+    score = review.result["score"]
+    return {"review": {key: score[key] for key in ("recall", "precision")}}
+
+
+def _train_twice(guide: Guide) -> dict[str, Any]:
+    guide.tell("Training on two worker processes, without interruption")
+    command = ["train", "language", "data.name=pydocs", *SMALL]
+    whole = guide.run(*command).result
+    guide.tell(f"The same again, and one worker is killed (SIGKILL) at step {KILL_STEP}")
+    drill = f"train.fail_at=rank=1,step={KILL_STEP},kind=sigkill"
+    killed = guide.run(*command, drill).result
+    if not killed["restarts"]:
+        raise RscError(f"no worker died at step {KILL_STEP} of run {killed['run']}")
+    before, after = _losses(guide, whole["run"]), _losses(guide, killed["run"])
+    equal = before == after and len(after) == killed["steps"]
+    resumed_at = killed["resumed_at"]
+    say(f"steps {resumed_at + 1} to {len(after)} were done after the resume")
+    say(f"losses of both runs, step by step: {'equal, bit for bit' if equal else 'DIFFERENT'}")
+    drilled = {"killed_at_step": KILL_STEP, "resumed_at_step": resumed_at, "losses_equal": equal}
+    return {"run": killed["run"], "resume": {**drilled, "losses_compared": len(after)}}
+
+
+def _losses(guide: Guide, run: str) -> dict[int, float]:
+    """Loss of each step; of a step that was done twice, the later one. JSON keeps every bit of a float."""
+    lines = (guide.workspace.runs / run / "metrics" / "rank0.jsonl").read_text().splitlines()
+    return {line["step"]: line["loss"] for line in map(json.loads, lines) if "loss" in line}
+
+
+def _search_for_plaintext(guide: Guide) -> dict[str, Any]:
+    """Search every file of the data, cache and run folders; the posts' own file is the control."""
+    guide.tell("Looking for the plaintext in every file of the store, the cache and the runs")
+    posts = guide.workspace.root / "posts.jsonl"
+    sentences = _known_sentences(posts)
+    if not _holds_any(posts, sentences):
+        raise RscError("the search found nothing in posts.jsonl itself: it would find nothing anywhere")
+    files = [path for folder in ("data", "cache", "runs") for path in _files(guide.workspace.root / folder)]
+    hits = [path for path in files if _holds_any(path, sentences)]
+    say(f"{len(sentences)} sentences sought: found in posts.jsonl, as they must be, and in")
+    say(f"{len(hits)} of {len(files)} files")
+    return {"store": {"plaintext_hits": len(hits), "files": len(files), "sentences": len(sentences)}}
+
+
+def _known_sentences(posts: Path) -> list[bytes]:
+    """Lines that were imported: what the gate left as it was, what it redacted, and documentation."""
+    imported = [json.loads(line)["text"] for line in posts.read_text().splitlines()]
+    kept = [part for text in imported[:50] for part in text.split(". ") if len(part) >= MIN_SENTENCE]
+    truth = [json.loads(line) for line in (posts.parent / "truth.jsonl").read_text().splitlines()]
+    planted = [post["text"][span["start"] : span["end"]] for post in truth[:50] for span in post["spans"]]
+    documented = [line for line in (json.__doc__ or "").splitlines() if len(line) >= MIN_SENTENCE]
+    long_enough = [text for text in planted if len(text) >= 12]
+    return [text.encode() for text in {*kept, *long_enough, *documented}]
+
+
+def _holds_any(path: Path, sentences: list[bytes]) -> bool:
+    content = path.read_bytes()
+    return any(sentence in content for sentence in sentences)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def _evaluate_and_export(guide: Guide, *, run: str) -> dict[str, Any]:
+    guide.tell("How good is it? Held-out bits per byte, beside xz -9 of the same bytes")
+    measured = guide.run("eval", run).result
+    guide.run("generate", run, "--prompt", "The str type ", "--bytes", "200")
+    guide.tell("Open weights, tokenizer and a model card")
+    exported = guide.run("runs", "export", run).result
+    return {
+        "eval": {key: measured[key] for key in ("bits_per_byte", "xz_bits_per_byte")},
+        "export": {"path": exported["path"]},
+    }
+
+
+def _expire(guide: Guide) -> dict[str, Any]:
+    guide.tell("The posts' time is over: their key is destroyed, their bytes deleted, and both proved")
+    gone = guide.run("data", "expire", "posts")
+    guide.tell("Training on them is refused now (exit code 3)")
+    refused = guide.run("train", "language", "data.name=posts", expect=GateRefused.exit_code)
+    return {"expire": {"refused_exit_code": refused.exit_code, "proof": gone.result["proof"]}}
+
+
+def _summary_table(summary: dict[str, Any]) -> str:
+    review, resume, measured = summary["review"], summary["resume"], summary["eval"]
+    rows = [
+        ("personal data found", f"recall {review['recall']:.3f}, precision {review['precision']:.3f}"),
+        (
+            "plaintext at rest",
+            f"in {summary['store']['plaintext_hits']} of {summary['store']['files']} files",
+        ),
+        ("worker killed", f"at step {resume['killed_at_step']}, resumed at {resume['resumed_at_step']}"),
+        ("losses after it", "equal, bit for bit" if resume["losses_equal"] else "DIFFERENT"),
+        (
+            "held-out text",
+            f"{measured['bits_per_byte']:.2f} bits a byte; xz -9 {measured['xz_bits_per_byte']:.2f}",
+        ),
+        ("after expiry", f"training refused with exit code {summary['expire']['refused_exit_code']}"),
+        ("exported to", summary["export"]["path"]),
+        ("took", format_seconds(summary["seconds"])),
+    ]
+    return "\n" + table(rows, header=("what", "result"))
+
+
+def _next(guide: Guide, *, run: str) -> None:
+    say(f"\nthe run lies in {guide.workspace.runs / run}")
+    next_commands(
+        f"RSC_HOME={guide.workspace.root} rsc generate {run} --prompt 'The '",
+        "rsc data import YOUR_FILE.jsonl --name mine",
+        "rsc recipes ls",
+    )
