@@ -57,7 +57,8 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
         ),
         f"{format_bytes(result.source_bytes)} in {format_seconds(result.seconds)} ({format_bytes(rate)}/s)",
     ]
-    if "text" not in result.fields and any(kind == "string" for kind in result.fields.values()):
+    is_table = {"text", "image", "audio"}.isdisjoint(result.fields)
+    if is_table and any(kind == "string" for kind in result.fields.values()):
         lines.append("no field is called text: --text-field NAME says which one a language model reads")
     if policy.single_person:
         lines.append(SINGLE_PERSON)
@@ -197,7 +198,7 @@ def show_text(record: Mapping[str, Any]) -> str:
             f"{split['samples']:,}",
             split["shards"],
             format_bytes(split["size_bytes"]),
-            _fields(split["fields"]),
+            "-" if name in ("findings", "quarantine") else _fields(split["fields"]),
         )
         for name, split in record["splits"].items()
     ]

@@ -49,6 +49,20 @@ class ImportOptions(FrozenModel):
     block_chars: Annotated[int, Field(ge=64, le=1 << 20)] = 4096
     """Characters after which a block of plain text ends at the next blank line, else at the next line end."""
 
+    image_size: Annotated[str, Field(pattern=r"^[1-9][0-9]*(x[1-9][0-9]*)?$")] | None = None
+    """Decode pictures to uint8 [height, width, 3] of this size (`32`, or `height x width` as `224x160`).
+    Default: the files as given, without their metadata."""
+
+    sample_rate: Annotated[int, Field(ge=1000, le=384_000)] | None = None
+    """Decode sound to int16 samples, one channel, at this rate; files at other rates are bad records.
+    Default: the files as given, without their tags."""
+
+    label_pattern: str | None = None
+    """Fields in file names, such as `{label}_{speaker}_{index}`; without it folders are the labels."""
+
+    test_where: Annotated[str, Field(pattern=r"^[^=]+=.+$")] | None = None
+    """Which records are split `test`, by a field of the pattern: `index=0,1,2,3,4` or `speaker=theo`."""
+
     scan: bool = True
     """Look for personal data in text. Off only with a policy that names another safeguard, and said so."""
 
@@ -58,6 +72,19 @@ class ImportOptions(FrozenModel):
 
     part_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 30)] | None = None
     """Source bytes one process takes at a time: what a kill can lose. Default: by the source's size."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Height, width, channels of decoded pictures."""
+        if self.image_size is None:
+            return None
+        height, _, width = self.image_size.partition("x")
+        return int(height), int(width or height), 3
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _number_too(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) else value
 
     @field_validator("fields")
     @classmethod

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
+from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from rsc.ingest.jsonl import JsonLines
 from rsc.ingest.lines import bare_suffix, head
+from rsc.ingest.media import MediaTree
 from rsc.ingest.pydocs import PythonDocs
 from rsc.ingest.source import Source, require_readable
 from rsc.ingest.table import DelimitedTable
@@ -45,10 +47,14 @@ def detect(path: Path) -> str:
 
 def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
     is_tree = path.is_dir() or path.suffix.lower() == ".zip"
+    if kind in ("images", "audio") and is_tree:
+        return MediaTree(path, options=options, medium="image" if kind == "images" else "audio")
     if kind == "text" and (is_tree or options.records == "files"):
         return TextTree(path, options=options)
     if is_tree:
         raise ConfigError(f"{path} is a folder or archive; {kind} is read from single files")
+    if kind in ("images", "audio"):
+        raise ConfigError(f"{path} is a single file; {kind} are read from a folder or a .zip")
     if kind == "text":
         return TextFile(path, options=options)
     if kind == "csv":
@@ -60,7 +66,9 @@ def _detect_tree(path: Path) -> str:
     suffixes = Counter(entry.suffix for entry in Tree(path).entries())
     if not suffixes:
         raise DataError(f"{path} holds no files")
-    return _BY_SUFFIX.get(suffixes.most_common(1)[0][0], "text")
+    if IMAGE_SUFFIXES & suffixes.keys():
+        return "images"
+    return "audio" if AUDIO_SUFFIXES & suffixes.keys() else "text"
 
 
 def _detect_content(path: Path) -> str:

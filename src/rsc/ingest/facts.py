@@ -40,7 +40,6 @@ def import_facts(
         "quarantine": {"reasons": dict(totals.bad), "records": totals.bad_records},
         "notes": dict(totals.notes),
         "text_field": "text" if any(item.name == "text" for item in plan.schema.fields) else None,
-        "label_names": plan.source.label_names(),
     }
 
 

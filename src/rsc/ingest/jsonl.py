@@ -39,9 +39,6 @@ class JsonLines:
     def splits(self) -> tuple[str, ...]:
         return ()
 
-    def label_names(self) -> dict[str, list[str]]:
-        return {}
-
     def files(self) -> list[Path]:
         return [self.path]
 

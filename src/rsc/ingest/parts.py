@@ -137,12 +137,10 @@ def _splits(screened: Screened, chunk: Chunk, *, plan: Plan) -> dict[str, np.nda
 
 
 def _contents(screened: Screened, plan: Plan) -> Sequence[str | bytes]:
-    """What duplicates have in common: the text, else the first field of any length, else the whole row."""
-    if "text" in screened.columns:
-        return list(screened.columns["text"])
-    ragged = [item.name for item in plan.schema.fields if item.is_ragged]
-    if ragged:
-        return [value if isinstance(value, str) else bytes(value) for value in screened.columns[ragged[0]]]
+    """What duplicates have in common: the picture or sound, else the text, else the whole row."""
+    for name in (*plan.source.media(), "text"):
+        if name in screened.columns:
+            return [value if isinstance(value, str) else bytes(value) for value in screened.columns[name]]
     rows = zip(*(screened.columns[item.name] for item in plan.schema.fields), strict=True)
     return [repr([np.asarray(value).tolist() for value in row]) for row in rows]
 

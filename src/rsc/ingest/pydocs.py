@@ -39,9 +39,6 @@ class PythonDocs:
     def splits(self) -> tuple[str, ...]:
         return ()
 
-    def label_names(self) -> dict[str, list[str]]:
-        return {}
-
     def files(self) -> list[Path]:
         """Raises DataError on a Python whose library is not there as source files."""
         found = sorted(self.root.rglob("*.py"), key=lambda path: path.relative_to(self.root).as_posix())

@@ -76,8 +76,10 @@ class Chunk:
 
 
 class Source(Protocol):
-    kind: str
-    """Name of the format, as in `--format`."""
+    @property
+    def kind(self) -> str:
+        """Name of the format, as in `--format`."""
+        ...
 
     def fields(self) -> tuple[Field, ...]:
         """The fields of a record, found by looking at the start of the source."""
@@ -89,10 +91,6 @@ class Source(Protocol):
 
     def splits(self) -> tuple[str, ...]:
         """The splits that the source itself has; none for most."""
-        ...
-
-    def label_names(self) -> dict[str, list[str]]:
-        """Fields that hold the number of a name: field -> names in order of their numbers."""
         ...
 
     def files(self) -> list[Path]:

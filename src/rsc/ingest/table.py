@@ -54,9 +54,6 @@ class DelimitedTable:
     def splits(self) -> tuple[str, ...]:
         return ()
 
-    def label_names(self) -> dict[str, list[str]]:
-        return {}
-
     def files(self) -> list[Path]:
         return [self.path]
 

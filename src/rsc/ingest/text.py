@@ -43,9 +43,6 @@ class TextFile:
     def splits(self) -> tuple[str, ...]:
         return ()
 
-    def label_names(self) -> dict[str, list[str]]:
-        return {}
-
     def files(self) -> list[Path]:
         return [self.path]
 
@@ -103,9 +100,6 @@ class TextTree:
 
     def splits(self) -> tuple[str, ...]:
         return ()
-
-    def label_names(self) -> dict[str, list[str]]:
-        return {}
 
     def files(self) -> list[Path]:
         return self._tree.files()

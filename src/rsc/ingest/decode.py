@@ -1,0 +1,78 @@
+"""Is this a picture, is this a sound? And their pixels or samples, where a set is imported decoded."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from rsc.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
+MAX_PIXELS = 1 << 28  # a picture that claims more is a decompression bomb or a mistake
+
+
+def check_image(data: bytes) -> None:
+    """Read the header. Raises DataError, in words without the data, when it is no picture we can decode."""
+    with _open_image(data):
+        pass
+
+
+def image_pixels(data: bytes, *, height: int, width: int) -> np.ndarray:
+    """uint8 [height, width, 3]. Another shape is scaled to cover (bicubic) and cut in the middle; palettes,
+    transparency and CMYK become RGB. Raises DataError when the picture does not decode."""
+    with _open_image(data) as image:
+        try:
+            pixels = image.convert("RGB")
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"does not decode: {type(error).__name__}") from None
+    if pixels.size != (width, height):
+        scale = max(width / pixels.width, height / pixels.height)
+        size = (max(width, round(pixels.width * scale)), max(height, round(pixels.height * scale)))
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        resized = pixels.resize(size, Image.Resampling.BICUBIC)
+        pixels = resized.crop((left, top, left + width, top + height))
+    return np.asarray(pixels)
+
+
+def check_audio(data: bytes) -> None:
+    """Read the header. Raises DataError when it is no sound, or one of no length."""
+    import soundfile
+
+    try:
+        info = soundfile.info(io.BytesIO(data))
+    except (soundfile.LibsndfileError, RuntimeError):
+        raise DataError("not a sound file that we can decode") from None
+    if info.frames == 0:
+        raise DataError("a sound of no length")
+
+
+def audio_samples(data: bytes, *, sample_rate: int) -> np.ndarray:
+    """int16 [S], channels averaged. Raises DataError for another rate: resampling is the owner's choice."""
+    import soundfile
+
+    try:
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError):
+        raise DataError("not a sound file that we can decode") from None
+    if rate != sample_rate:
+        raise DataError(f"sample rate {rate}, not {sample_rate}")
+    if not len(samples):
+        raise DataError("a sound of no length")
+    mono: np.ndarray = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1).astype(np.int16)
+    return mono
+
+
+def _open_image(data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise DataError("not a picture that we can decode") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(f"{image.width} x {image.height} pixels: more than we decode")
+    return image

@@ -1,0 +1,242 @@
+"""Folders and zips of pictures or sounds, with labels from folders or file names, and captions.
+
+    [train|test|validation/]<class>/<name>.jpg       the class folder becomes `label`
+    <name>.wav with label_pattern={label}_{speaker}   parts of the name become fields
+    <name>.jpg beside <name>.txt                      the text becomes `text`
+
+Fields: `image` or `audio` (the file as given, or decoded), then what was found of `label`, the
+pattern's names and `text`, then `path`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from rsc.errors import ConfigError, DataError
+from rsc.ingest.config import ImportOptions
+from rsc.ingest.decode import (
+    AUDIO_SUFFIXES,
+    IMAGE_SUFFIXES,
+    audio_samples,
+    check_audio,
+    check_image,
+    image_pixels,
+)
+from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part
+from rsc.ingest.tree import Entry, Tree, group_by_size
+from rsc.store.schema import Field
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+}  # fmt: skip
+_CAPTION = ".txt"
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One record: its file, its split and the strings that its path tells."""
+
+    entry: Entry
+    split: str | None
+    strings: dict[str, str]
+    caption: Entry | None
+
+
+@dataclass
+class MediaTree:
+    """Reader of one folder or archive."""
+
+    root: Path
+    options: ImportOptions
+    medium: Literal["image", "audio"]
+
+    def __post_init__(self) -> None:
+        self._tree = Tree(self.root)
+
+    @property
+    def kind(self) -> str:
+        return "images" if self.medium == "image" else "audio"
+
+    def fields(self) -> tuple[Field, ...]:
+        strings = [*self._string_names, *(["text"] if self._has_captions else []), "path"]
+        return (self._media_field, *(Field(name, "string") for name in strings))
+
+    def media(self) -> dict[str, str]:
+        return {self.medium: self.medium}
+
+    def splits(self) -> tuple[str, ...]:
+        found = {item.split for item in self._items if item.split}
+        return tuple(name for name in ("train", "validation", "test") if name in found)
+
+    def files(self) -> list[Path]:
+        return self._tree.files()
+
+    def parts(self, *, part_bytes: int) -> Iterator[Part]:
+        return group_by_size([item.entry for item in self._items], part_bytes=part_bytes)
+
+    def read(self, part: Part) -> Iterator[Chunk]:
+        """Chunks of one split each. A file that does not decode is a bad record."""
+        start, stop = part.span
+        while start < stop:
+            end, size = start, 0
+            split = self._items[start].split
+            while end < stop and size < CHUNK_BYTES and self._items[end].split == split:
+                size += self._items[end].entry.size_bytes
+                end += 1
+            yield self._chunk(range(start, end), split=split, size_bytes=size)
+            start = end
+        if stop == len(self._items) and self._num_others:
+            note = {f"files that are no {self.medium}, left out: {self._num_others}": 1}
+            yield Chunk(columns={}, numbers=np.zeros(0, np.uint64), size_bytes=0, notes=note)
+
+    def _chunk(self, numbers: range, *, split: str | None, size_bytes: int) -> Chunk:
+        columns: dict[str, list[Any]] = {item.name: [] for item in self.fields()}
+        kept, bad = [], []
+        for number in numbers:
+            item = self._items[number]
+            data = self._tree.read(item.entry)
+            try:
+                record = {self.medium: self._decode(data), **self._strings(item)}
+            except DataError as error:
+                bad.append(BadRecord(number, item.entry.name, error.message, raw=data))
+                continue
+            kept.append(number)
+            for name, column in columns.items():
+                column.append(record[name])
+        return Chunk(
+            columns=dict(columns),
+            numbers=np.array(kept, dtype=np.uint64),
+            size_bytes=size_bytes,
+            bad=bad,
+            split=split,
+        )
+
+    def _decode(self, data: bytes) -> Any:
+        """The file itself once its header makes sense, or what is in it."""
+        if self.medium == "image":
+            shape = self.options.image_shape
+            if shape is not None:
+                return image_pixels(data, height=shape[0], width=shape[1])
+            check_image(data)
+        else:
+            if self.options.sample_rate is not None:
+                return audio_samples(data, sample_rate=self.options.sample_rate)
+            check_audio(data)
+        return data
+
+    def _strings(self, item: _Item) -> dict[str, str]:
+        strings = {**item.strings, "path": item.entry.name}
+        if self._has_captions:
+            caption = self._tree.read(item.caption) if item.caption else b""
+            strings["text"] = _caption_text(caption, encoding=self.options.encoding)
+        return strings
+
+    @cached_property
+    def _media_field(self) -> Field:
+        if self.medium == "image":
+            shape = self.options.image_shape
+            return Field("image", "bytes") if shape is None else Field("image", "tensor", "uint8", shape)
+        is_decoded = self.options.sample_rate is not None
+        return Field("audio", "tokens", "int16") if is_decoded else Field("audio", "bytes")
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        suffixes = IMAGE_SUFFIXES if self.medium == "image" else AUDIO_SUFFIXES
+        found = [entry for entry in self._tree.entries() if entry.suffix in suffixes]
+        if not found:
+            raise DataError(
+                f"{self.root} holds no {self.medium} files", hint=f"known: {', '.join(sorted(suffixes))}"
+            )
+        return found
+
+    @cached_property
+    def _captions(self) -> dict[str, Entry]:
+        """Texts by the path they share with a picture or sound."""
+        stems = {_stem(entry) for entry in self._entries}
+        texts = (entry for entry in self._tree.entries() if entry.suffix == _CAPTION)
+        return {_stem(entry): entry for entry in texts if _stem(entry) in stems}
+
+    @property
+    def _has_captions(self) -> bool:
+        return bool(self._captions)
+
+    @property
+    def _num_others(self) -> int:
+        return len(self._tree.entries()) - len(self._entries) - len(self._captions)
+
+    @cached_property
+    def _items(self) -> list[_Item]:
+        has_splits = all(entry.folders and entry.folders[0].lower() in SPLIT_NAMES for entry in self._entries)
+        folders = {entry.folders[has_splits:][:1] for entry in self._entries}
+        has_classes = len(folders) > 1 and () not in folders and self.options.label_pattern is None
+        return [self._item(entry, has_splits=has_splits, has_classes=has_classes) for entry in self._entries]
+
+    def _item(self, entry: Entry, *, has_splits: bool, has_classes: bool) -> _Item:
+        split = SPLIT_NAMES[entry.folders[0].lower()] if has_splits else None
+        strings = {"label": entry.folders[has_splits]} if has_classes else {}
+        if self._pattern is not None:
+            strings |= self._parse_name(entry)
+        if self.options.test_where is not None:
+            name, _, values = self.options.test_where.partition("=")
+            if name not in strings:
+                raise ConfigError(
+                    f"test_where: there is no field {name!r}",
+                    hint=f"there are: {', '.join(strings) or 'none'}",
+                )
+            split = "test" if strings[name] in values.split(",") else "train"
+        return _Item(entry, split, strings, self._captions.get(_stem(entry)))
+
+    def _parse_name(self, entry: Entry) -> dict[str, str]:
+        assert self._pattern is not None
+        stem = PurePosixPath(entry.name).stem
+        match = self._pattern.fullmatch(stem)
+        if match is None:
+            raise DataError(
+                f"{entry.name} does not fit label_pattern {self.options.label_pattern}",
+                hint="every file name has to; import the others from a folder of their own",
+            )
+        return match.groupdict()
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        return None if self.options.label_pattern is None else name_pattern(self.options.label_pattern)
+
+    @property
+    def _string_names(self) -> Sequence[str]:
+        return tuple(self._items[0].strings)
+
+
+def name_pattern(text: str) -> re.Pattern[str]:
+    """`{label}_{speaker}` as a regular expression; each name takes as little as it can.
+
+    Raises ConfigError for a pattern without names, or with one twice.
+    """
+    pieces = re.split(r"\{([a-z][a-z0-9_]*)\}", text)
+    names = pieces[1::2]
+    if not names or len(set(names)) != len(names) or {"text", "path", "image", "audio"} & set(names):
+        raise ConfigError(
+            f"label_pattern {text!r} is not usable", hint="for example {label}_{speaker}_{index}"
+        )
+    return re.compile(
+        "".join(f"(?P<{piece}>.+?)" if odd % 2 else re.escape(piece) for odd, piece in enumerate(pieces))
+    )
+
+
+def _stem(entry: Entry) -> str:
+    return entry.name.removesuffix(PurePosixPath(entry.name).suffix)
+
+
+def _caption_text(data: bytes, *, encoding: str) -> str:
+    """Raises DataError when a caption is in another encoding."""
+    try:
+        return data.decode(encoding).strip()
+    except UnicodeDecodeError:
+        raise DataError(f"its caption is not {encoding.upper()}") from None
