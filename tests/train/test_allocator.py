@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_blocks_cost_no_new_pages() -> None:
-    """Ten "steps" that take 64 MiB and free it: page faults in each step by default, in the first one here."""
+    """Ten "steps" that take 64 MiB and free it: page faults in each by default, in the first one here."""
 
     def faults(how: str) -> int:
         return int(subprocess.check_output([sys.executable, "-c", _FAULTS, how]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from rsc.train.config import OptimizerConfig
+from rsc.train.muon import Muon, is_muon_weight
 
 
 def learning_rate_ratio(step: int, *, steps: int, config: OptimizerConfig) -> float:
@@ -41,23 +43,34 @@ def set_learning_rate(
 
 
 def build_optimizer(model: nn.Module, *, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW with decoupled weight decay on matrices only (Loshchilov and Hutter 2019, arXiv:1711.05101).
+    """AdamW with decoupled weight decay on matrices only (Loshchilov and Hutter 2019, arXiv:1711.05101), or
+    Muon for the matrices of the trunk and AdamW for the rest.
 
     The fused kernel updates parameter and both moments in one pass over memory, on CPU and on CUDA.
     """
-    decayed, plain = split_by_decay(model)
+    with_muon: list[nn.Parameter] = []
+    if config.name == "muon":
+        with_muon = [p for name, p in model.named_parameters() if is_muon_weight(name, p)]
+    taken = {id(parameter) for parameter in with_muon}
+    decayed, plain = ([p for p in part if id(p) not in taken] for part in split_by_decay(model))
     rate = config.learning_rate
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay, "peak_lr": rate},
-        {"params": plain, "weight_decay": 0.0, "peak_lr": rate},
+    adam = {"peak_lr": rate, "lr": rate, "betas": (config.beta1, config.beta2), "eps": config.epsilon}
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": config.weight_decay, **adam},
+        {"params": plain, "weight_decay": 0.0, **adam},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=rate,
-        betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, fused=True)
+    muon = {
+        "params": with_muon,
+        "rule": "muon",
+        "peak_lr": config.muon_learning_rate,
+        "lr": config.muon_learning_rate,
+        "momentum": config.muon_momentum,
+        "weight_decay": config.weight_decay,
+    }
+    return Muon([*([muon] if with_muon else []), *({"rule": "adamw", **group} for group in groups)])
 
 
 def split_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

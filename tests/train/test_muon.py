@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from rsc.models.build import Model, build_model
+from rsc.models.config import ModelConfig, MoeConfig, TextConfig, TrunkConfig
+from rsc.train.config import OptimizerConfig
+from rsc.train.muon import is_muon_weight, orthogonalise
+from rsc.train.optim import build_optimizer
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 32), (32, 8), (3, 8, 16)])
+def test_all_directions_come_out_alike(shape: tuple[int, ...]) -> None:
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrix).float())
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    assert torch.linalg.svdvals(matrix).max() / torch.linalg.svdvals(matrix).min() > 1.5
+
+
+def test_directions_are_kept() -> None:
+    """The orthogonal factor of U S V^T is U V^T."""
+    matrix = torch.randn(12, 12, generator=torch.Generator().manual_seed(0))
+    u, _, vh = torch.linalg.svd(matrix)
+    found = orthogonalise(matrix)
+    assert torch.nn.functional.cosine_similarity(found.flatten(), (u @ vh).flatten(), dim=0) > 0.95
+
+
+@pytest.fixture
+def model() -> Model:
+    moe = MoeConfig(num_experts=2, top_k=1, expert_width=8, first_layer=1)
+    trunk = TrunkConfig(width=16, num_layers=2, num_heads=2, mlp_width=24, moe=moe)
+    return build_model(ModelConfig(trunk=trunk, text=TextConfig()), seed=0)
+
+
+def test_which_weights_it_takes(model: Model) -> None:
+    taken = {
+        name.removeprefix("trunk.blocks.") for name, p in model.named_parameters() if is_muon_weight(name, p)
+    }
+    attention = {f"{layer}.attention.{part}.weight" for layer in (0, 1) for part in ("qkv", "out")}
+    plain = {f"0.mlp.{part}.weight" for part in ("gate", "up", "down")}
+    assert taken == attention | plain | {f"1.mlp.experts.{part}" for part in ("gate", "up", "down")}
+
+
+def test_the_rest_moves_as_adamw_moves_it(model: Model) -> None:
+    twin = copy.deepcopy(model)
+    tokens = torch.randint(0, 257, (2, 9), generator=torch.Generator().manual_seed(0))
+    for name, each in (("muon", model), ("adamw", twin)):
+        optimizer = build_optimizer(each, config=OptimizerConfig.model_validate({"name": name}))
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.manual_seed(0)
+            each.embed({"tokens_BL": tokens}).square().sum().backward()
+            optimizer.step()
+    ours, theirs = model.state_dict(), twin.state_dict()
+    name = "stems.text.embedding.weight"
+    torch.testing.assert_close(ours[name], theirs[name])
+
+
+def test_state_continues_where_it_stopped(model: Model) -> None:
+    config = OptimizerConfig(name="muon", muon_learning_rate=0.02)
+    tokens = torch.randint(0, 257, (2, 9), generator=torch.Generator().manual_seed(0))
+    batch = {"tokens_BL": tokens[:, :-1], "targets_BL": tokens[:, 1:]}
+
+    def steps(each: Model, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            each(batch)["total"].backward()
+            optimizer.step()
+
+    first = build_optimizer(model, config=config)
+    steps(model, first, 2)
+    twin = copy.deepcopy(model)
+    second = build_optimizer(twin, config=config)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    steps(model, first, 2)
+    steps(twin, second, 2)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
