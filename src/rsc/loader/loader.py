@@ -63,7 +63,8 @@ class Loader:
             )
         self.order = plan_order(split, seed=seed, window_bytes=window_bytes, lanes=lanes)
         self._fields = _choose(split.schema, fields)
-        self._step_samples = batch_size * world_size
+        self._batch_size = batch_size
+        self._world_size = world_size
         self._end = None if epochs is None else epochs * split.num_samples
         self._data = split.manifest.totals.merkle_root.hex()
         self._stream = WindowStream(
@@ -85,7 +86,11 @@ class Loader:
         return self
 
     def __next__(self) -> Batch:
-        stop = self._position + self._step_samples
+        return self.take(self._batch_size)
+
+    def take(self, batch_size: int) -> Batch:
+        """The next `batch_size` samples of every rank. Raises StopIteration at the end of the last epoch."""
+        stop = self._position + batch_size * self._world_size
         if self._end is not None:
             stop = min(stop, self._end)
             if self._position >= self._end:
@@ -138,7 +143,7 @@ class Loader:
                 start = high
             number += 1
         self._open_ahead()
-        return parts[0] if len(parts) == 1 else _join(parts)
+        return parts[0] if len(parts) == 1 else join_batches(parts)
 
     def _window(self, number: int) -> RankWindow:
         """The window `number` places after the current one; opens it when it is not there."""
@@ -178,14 +183,14 @@ def plan_order(split: SplitReader, *, seed: int, window_bytes: int, lanes: int |
     """
     if not split.num_samples:
         raise ConfigError("the split has no samples", hint="import records into it, or choose another split")
-    frame_bytes = split.size_bytes / split.num_frames
+    first = split.open_shard(0)
+    samples_per_frame = max(int(first.frames["num_samples"][0]), 1)
+    frame_bytes = max(int(first.frames["plain_bytes"][0]), 1)
+    first.close()
     if lanes is None:
         most = min(window_bytes / frame_bytes, split.num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
         lanes = 1 << max(int(most).bit_length() - 1, 0)
-    first = split.open_shard(0)
-    samples_per_frame = max(int(first.frames["num_samples"][0]), 1)
-    first.close()
-    frames_per_window = max(int(window_bytes / lanes / frame_bytes), 1)
+    frames_per_window = max(window_bytes // (lanes * frame_bytes), 1)
     return Order(
         num_samples=split.num_samples,
         seed=seed,
@@ -224,7 +229,8 @@ def _from_numpy(array: NDArray[Any], field: Field) -> torch.Tensor:
     return tensor.view(torch.bfloat16) if field.dtype == "bfloat16" else tensor
 
 
-def _join(parts: list[Batch]) -> Batch:
+def join_batches(parts: list[Batch]) -> Batch:
+    """One batch with the samples of all parts, in order: a copy. Parts must have the same fields."""
     return {name: _join_column([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -76,7 +76,7 @@ class PackedLoader:
         self._field = field
         self._separator = separator
         self._length = sequence_length
-        self._step_rows = batch_size * world_size
+        self._batch_size = batch_size
         self._rank, self._world_size = rank, world_size
         self._pending = _Pending(document=0, skipped=0)
 
@@ -89,12 +89,17 @@ class PackedLoader:
         return self
 
     def __next__(self) -> dict[str, torch.Tensor]:
-        wanted = self._step_rows * self._length
+        return self.take(self._batch_size)
+
+    def take(self, batch_size: int) -> dict[str, torch.Tensor]:
+        """The next `batch_size` rows of every rank. Raises StopIteration at the end of the last epoch."""
+        rows = batch_size * self._world_size
+        wanted = rows * self._length
         self._read(wanted + 1)
         tokens, documents = self._pending.take(wanted)
         if len(documents) == 0:
             raise StopIteration
-        return self._batch(tokens, documents)
+        return self._batch(tokens, documents, rows=rows)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values, a few hundred bytes, the same on every rank and for any world size."""
@@ -135,10 +140,12 @@ class PackedLoader:
             assert isinstance(column, RaggedTensor), "checked when the loader was made"
             self._pending.append(*_with_separators(column, separator=self._separator, first=first))
 
-    def _batch(self, tokens: NDArray[np.int32], documents: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    def _batch(
+        self, tokens: NDArray[np.int32], documents: NDArray[np.int64], *, rows: int
+    ) -> dict[str, torch.Tensor]:
         """This rank's rows of a step: every `world_size`-th. A short last step is filled up."""
-        shape = (self._step_rows, self._length)
-        missing = self._step_rows * self._length - len(documents)
+        shape = (rows, self._length)
+        missing = rows * self._length - len(documents)
         targets = np.pad(tokens[1:], (0, missing), constant_values=IGNORED_TARGET)
         inputs = np.pad(tokens[:-1], (0, missing), constant_values=self._separator)
         documents = np.pad(documents, (0, missing), constant_values=documents[-1] + 1)

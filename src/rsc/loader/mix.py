@@ -1,0 +1,189 @@
+"""Several data sets as one stream, by integer weights that may change at a recorded sample number.
+
+    changes = [MixChange(start=0, weights={"web": 3, "code": 1}),
+               MixChange(start=1_000_000, weights={"web": 1, "code": 1})]
+    MixedLoader({"web": web_loader, "code": code_loader}, changes=changes, batch_size=32, world_size=8)
+
+At each step every rank takes the same number of samples of each data set: the numbers that bring what all
+ranks have had so far closest to the weights. That is arithmetic on counters which are part of the state, so
+a run is replayed exactly, no rank waits for another, and each data set keeps its own order, epochs and
+lanes. What was delivered never differs from the weights by a whole sample a rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from rsc.errors import ConfigError
+from rsc.loader.loader import Batch, join_batches
+
+
+class Source(Protocol):
+    """A stream to mix: Loader or PackedLoader, endless, made for the same rank and world size."""
+
+    def take(self, batch_size: int) -> Any: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class MixChange:
+    """From sample `start` of the mixed stream on (all ranks together), samples come by these weights.
+
+    Takes effect at the first step that begins there or later.
+    """
+
+    start: int
+    weights: Mapping[str, int]
+
+
+class MixedLoader:
+    """An iterator over the sources' batches joined, with state. `batch_size` is per rank.
+
+    Raises ConfigError for weights that name other sources, are negative or all zero, for changes out of
+    order, and for state whose weights differ in the part of the run that has passed.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        *,
+        changes: Sequence[MixChange],
+        batch_size: int,
+        world_size: int = 1,
+    ) -> None:
+        check_changes(changes, names=tuple(sources))
+        self._sources = dict(sources)
+        self._changes = list(changes)
+        self._batch_size = batch_size
+        self._world_size = world_size
+        self._delivered = dict.fromkeys(sources, 0)
+        self._era = _Era(change=0, position=0, delivered=dict(self._delivered))
+
+    @property
+    def position(self) -> int:
+        """Samples delivered to all ranks; the next step begins here."""
+        return sum(self._delivered.values())
+
+    @property
+    def delivered(self) -> dict[str, int]:
+        """Samples of each source delivered to all ranks."""
+        return dict(self._delivered)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        self._enter_era()
+        counts = share_step(
+            self._due(self.position + self._batch_size * self._world_size),
+            batch_size=self._batch_size,
+            world_size=self._world_size,
+        )
+        parts = [self._sources[name].take(count) for name, count in counts.items() if count]
+        for name, count in counts.items():
+            self._delivered[name] += count * self._world_size
+        return parts[0] if len(parts) == 1 else join_batches(parts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values, the same on every rank and for any world size."""
+        passed = [[change.start, dict(change.weights)] for change in self._changes[: self._era.change + 1]]
+        return {
+            "changes": passed,
+            "era": [self._era.position, self._era.delivered],
+            "delivered": dict(self._delivered),
+            "sources": {name: source.state_dict() for name, source in self._sources.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batch that `state` was taken at. Later changes may differ from the saving run's."""
+        passed = [MixChange(start, weights) for start, weights in state["changes"]]
+        if self._changes[: len(passed)] != passed or set(state["sources"]) != set(self._sources):
+            raise ConfigError(
+                f"the run was mixed by {state['changes']} so far, these changes begin differently",
+                hint="keep the past changes and add one that starts at the sample where it should apply",
+            )
+        for name, source in self._sources.items():
+            source.load_state_dict(state["sources"][name])
+        position, delivered = state["era"]
+        self._era = _Era(change=len(passed) - 1, position=position, delivered=dict(delivered))
+        self._delivered = dict(state["delivered"])
+
+    def close(self) -> None:
+        for source in self._sources.values():
+            source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _enter_era(self) -> None:
+        """Apply the last change whose sample number has come; shares are counted from here on."""
+        last = max(n for n, change in enumerate(self._changes) if change.start <= self.position)
+        if last > self._era.change:
+            self._era = _Era(change=last, position=self.position, delivered=dict(self._delivered))
+
+    def _due(self, stop: int) -> dict[str, tuple[int, int]]:
+        """Samples of each source still to deliver before `stop`, as an exact fraction (over, under)."""
+        weights = self._changes[self._era.change].weights
+        total = sum(weights.values())
+        length = stop - self._era.position
+        return {
+            name: (
+                length * weights[name] - (self._delivered[name] - self._era.delivered[name]) * total,
+                total,
+            )
+            for name in self._sources
+        }
+
+
+@dataclass(frozen=True)
+class _Era:
+    """Since when the current weights apply, and what had been delivered by then."""
+
+    change: int
+    position: int
+    delivered: dict[str, int]
+
+
+def share_step(due: Mapping[str, tuple[int, int]], *, batch_size: int, world_size: int) -> dict[str, int]:
+    """Split a rank's batch among sources: largest remainder, ties to the first. Integers only.
+
+    `due` holds fractions (over, under) that add up to `batch_size * world_size`. The result adds up to
+    `batch_size`; nothing is negative.
+    """
+    counts = {name: max(over // (under * world_size), 0) for name, (over, under) in due.items()}
+
+    def lacking(name: str) -> int:
+        over, under = due[name]
+        return over - counts[name] * under * world_size
+
+    while sum(counts.values()) < batch_size:
+        counts[max(counts, key=lacking)] += 1
+    while sum(counts.values()) > batch_size:
+        counts[min((name for name in counts if counts[name]), key=lacking)] -= 1
+    return counts
+
+
+def check_changes(changes: Sequence[MixChange], *, names: tuple[str, ...]) -> None:
+    """Raises ConfigError where changes cannot be followed."""
+    starts = [change.start for change in changes]
+    if not starts or starts[0] != 0 or sorted(set(starts)) != starts:
+        raise ConfigError(f"mixture changes start at {starts}: the first must be 0, each later than the last")
+    for change in changes:
+        if set(change.weights) != set(names):
+            raise ConfigError(
+                f"weights {dict(change.weights)} at sample {change.start} must name {sorted(names)}"
+            )
+        if min(change.weights.values()) < 0 or sum(change.weights.values()) == 0:
+            raise ConfigError(
+                f"weights {dict(change.weights)} at sample {change.start}: 0 or more, not all 0"
+            )
