@@ -26,6 +26,7 @@ from rsc.train.allocator import keep_freed_memory
 from rsc.train.assemble import Place, WorkerSpec, assemble
 from rsc.train.keys import open_keys
 from rsc.train.loop import Ending
+from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 
 
@@ -91,6 +92,9 @@ def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
     keep_freed_memory()
     torch.set_num_threads(recipe.train.threads or max(1, (os.cpu_count() or 1) // spec.local_world))
     store = _join(rank, spec, device=device, timeout_s=recipe.parallel.timeout_s)
+    recipe = with_precision(
+        recipe, agreed_precision(recipe, rank=rank, run=spec.run, store=store, device=device)
+    )
     layout = choose_layout(recipe.parallel, world=spec.world, facts=recipe.facts())
     has_experts = recipe.model.trunk.moe is not None
     mesh = build_mesh(layout, rank=rank, device=device, has_experts=has_experts)
@@ -104,6 +108,26 @@ def _device(local_rank: int) -> torch.device:
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def agreed_precision(recipe: Recipe, *, rank: int, run: Path, store: Store, device: torch.device) -> str:
+    """The run's number format: rank 0 measures at the first start and writes it down, everybody follows.
+
+    Two ranks, or two starts, that each measured could disagree on a busy machine.
+    """
+    note = run / "precision.json"
+    if rank == 0:
+        if not note.exists():
+            chosen = choose_precision(recipe.train.precision, device_type=device.type)
+            staged = note.with_suffix(".new")
+            staged.write_text(json.dumps({"precision": chosen.name, "reason": chosen.reason}))
+            staged.replace(note)
+        store.set("precision", json.loads(note.read_text())["precision"])
+    return store.get("precision").decode()
+
+
+def with_precision(recipe: Recipe, name: str) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": name})})
 
 
 def _join(rank: int, spec: WorkerSpec, *, device: torch.device, timeout_s: float) -> Store:
