@@ -5,8 +5,8 @@
 Each measurement is a process of its own that opens a virtual data set (virtual_store.py) with the real code:
 
     open_s                 Dataset.open and its split: root.json and the manifest's top page, checked
-    locate_s               the slowest of 200 samples all over the set, each found with nothing cached, the best
-                           of 3 tries (so that it is the sample that is slow and not the machine)
+    locate_s               the slowest of 200 samples all over the set, each found with nothing cached, the
+                           best of 3 tries (so that it is the sample that is slow and not the machine)
     rss_growth_mb          resident memory after all that, above what it was before opening
     heap_bytes_per_shard   Python heap of the open data set above that of 10^3 shards, for each further shard
     heap_mb                Python heap after the look-ups: a cache of pages with a fixed limit

@@ -71,7 +71,7 @@ class Tail:
     @cached_property
     def digest(self) -> bytes:
         """sha256 of the tail: what a manifest records for this file."""
-        return hashlib.sha256(self.block_list + self.sealed_table + self.trailer).digest()
+        return hashlib.sha256(self.to_bytes()).digest()
 
     @property
     def trailer(self) -> bytes:
@@ -82,6 +82,9 @@ class Tail:
     @property
     def num_blocks(self) -> int:
         return len(self.block_list) // HASH_BYTES
+
+    def to_bytes(self) -> bytes:
+        return self.block_list + self.sealed_table + self.trailer
 
     def block_range(self, block: int) -> range:
         """File offsets of a block."""
@@ -114,9 +117,32 @@ def read_tail(source: RandomAccess) -> Tail:
     if size < MIN_FILE_BYTES:
         raise IntegrityError(f"{size} bytes are fewer than an empty file has", outcome="truncated")
     end = _read(source, start=max(0, size - _FIRST_READ_BYTES), stop=size)
-    magic, body_bytes, num_frames, size_bytes = _TRAILER.unpack(end[-TRAILER_BYTES:])
-    if magic != TRAILER_MAGIC:
-        raise _no_trailer(source)
+    if end[-TRAILER_BYTES:].startswith(TRAILER_MAGIC):
+        length = _tail_length(end, size=size)
+        return parse_tail(
+            end if length <= len(end) else _read(source, start=size - length, stop=size), size_bytes=size
+        )
+    raise _no_trailer(source)
+
+
+def parse_tail(end: bytes, *, size_bytes: int) -> Tail:
+    """The tail out of the last bytes of a file of `size_bytes`. Raises IntegrityError as `read_tail`."""
+    length = _tail_length(end, size=size_bytes)
+    _, body_bytes, num_frames, _ = _TRAILER.unpack(end[-TRAILER_BYTES:])
+    tail = end[-length:]
+    table_start = length - TRAILER_BYTES - TAG_BYTES - num_frames * ENTRY_BYTES
+    return Tail(
+        body_bytes=body_bytes,
+        num_frames=num_frames,
+        size_bytes=size_bytes,
+        block_list=tail[:table_start],
+        sealed_table=tail[table_start:-TRAILER_BYTES],
+    )
+
+
+def _tail_length(end: bytes, *, size: int) -> int:
+    """What the trailer says, once its numbers agree with each other and with the size of the file."""
+    _, body_bytes, num_frames, size_bytes = _TRAILER.unpack(end[-TRAILER_BYTES:])
     if size_bytes != size:
         outcome = "truncated" if size_bytes > size else "trailing"
         raise IntegrityError(f"the trailer says {size_bytes} bytes, the file has {size}", outcome=outcome)
@@ -126,17 +152,7 @@ def read_tail(source: RandomAccess) -> Tail:
             f"trailer numbers do not add up: body {body_bytes}, frames {num_frames}, file {size}",
             outcome="frame",
         )
-    if length > len(end):
-        end = _read(source, start=body_bytes, stop=size)
-    tail = end[-length:]
-    table_start = length - TRAILER_BYTES - TAG_BYTES - num_frames * ENTRY_BYTES
-    return Tail(
-        body_bytes=body_bytes,
-        num_frames=num_frames,
-        size_bytes=size,
-        block_list=tail[:table_start],
-        sealed_table=tail[table_start:-TRAILER_BYTES],
-    )
+    return length
 
 
 def bad_blocks(source: RandomAccess, tail: Tail) -> Iterator[int]:

@@ -1,0 +1,198 @@
+"""Shards of a far-away bulk store through a folder on the node: ciphertext only, each byte fetched once.
+
+Shards are kept in chunks of 4 MiB named by the shard's digest: equal bytes are kept once, and a version
+that was deleted and written again never meets its predecessor's. A chunk is checked against the shard's
+block list before it is kept, which needs no key, so bytes that a storage sends wrong are fetched again and
+never served. Expired shards are removed and refused.
+
+Not covered: an expiry here is only as good as the caller's `expires`; it is the key's destruction that makes
+data unreadable. File names, sizes and times show which shards a node reads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+
+from rsc.clock import Clock, SystemClock, timestamp
+from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
+from rsc.store.chunk_folder import TAIL, CacheCounts, ChunkFolder
+from rsc.store.files import BulkStore, RandomAccess
+from rsc.store.tail import BLOCK_BYTES, Tail, parse_tail, read_tail
+
+CHUNK_BYTES = 4 * BLOCK_BYTES  # requests of 4 to 8 MiB fill a line to an object store with few connections
+_CHUNK_BLOCKS = CHUNK_BYTES // BLOCK_BYTES
+_MIN_CHUNKS = 4
+_SLACK = 1 / 32  # of the limit; listing a folder of 10^5 chunks takes 0.5 s
+_FETCHES = 4  # of bytes that are not the recorded ones, before it is an error
+
+
+class NodeCache:
+    """The cache of one node. Raises ConfigError for a limit below 16 MiB."""
+
+    def __init__(self, folder: Path, *, limit_bytes: int, clock: Clock | None = None) -> None:
+        if limit_bytes < _MIN_CHUNKS * CHUNK_BYTES:
+            raise ConfigError(f"a cache of {limit_bytes} bytes is too small", hint="give it 16 MiB or more")
+        self._clock = clock or SystemClock()
+        slack_bytes = int(limit_bytes * _SLACK)
+        self.chunks = ChunkFolder(folder, limit_bytes=limit_bytes, slack_bytes=slack_bytes, clock=self._clock)
+
+    @property
+    def folder(self) -> Path:
+        return self.chunks.folder
+
+    @property
+    def counts(self) -> CacheCounts:
+        """Since this object was made, in this process."""
+        return self.chunks.counts
+
+    def open(
+        self, store: BulkStore, path: str, *, digest: bytes, size_bytes: int, expires: datetime | None = None
+    ) -> CachedShard:
+        """A shard of a bulk store.
+
+        Raises KeyUnavailable where `expires` has passed, FileNotFoundError where the shard is missing, and
+        IntegrityError where the store keeps sending other bytes than the manifest records.
+        """
+        source = _LazySource(lambda: store.open(path, size_bytes=size_bytes))
+        return CachedShard(self, source, name=path, digest=digest, size_bytes=size_bytes, expires=expires)
+
+    def check_expiry(self, digest: bytes, expires: datetime | None) -> None:
+        """Raises KeyUnavailable, and removes what is cached of the shard, once `expires` has passed."""
+        if expires is not None and self._clock.now() >= expires:
+            self.chunks.remove_all(digest.hex())
+            raise KeyUnavailable(
+                f"shard {digest.hex()[:12]} expired at {timestamp(expires)}", state="expired"
+            )
+
+    def sweep(self) -> None:
+        """Remove what has expired and what dead processes left behind."""
+        self.chunks.sweep()
+
+
+class CachedShard:
+    """`RandomAccess` to one shard; safe from any thread."""
+
+    def __init__(
+        self,
+        cache: NodeCache,
+        source: _LazySource,
+        *,
+        name: str,
+        digest: bytes,
+        size_bytes: int,
+        expires: datetime | None,
+    ) -> None:
+        self.size_bytes = size_bytes
+        self.digest = digest
+        self._cache = cache
+        self._source = source
+        self._name = name
+        self._expires = expires
+        data = self._read_tail()
+        self.tail = parse_tail(data, size_bytes=size_bytes)
+        self._tail_bytes = data
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.tail.body_bytes // CHUNK_BYTES)
+
+    def chunk_name(self, chunk: int) -> str:
+        return f"{self.digest.hex()}.{chunk}"
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        view = memoryview(buffer)
+        if offset + len(view) > self.size_bytes:
+            raise IntegrityError(f"{self._name} ends before byte {offset + len(view)}", outcome="truncated")
+        while view and offset < self.tail.body_bytes:
+            chunk, inside = divmod(offset, CHUNK_BYTES)
+            done = self._read_chunk_into(chunk, inside, view[: self.tail.body_bytes - offset])
+            view, offset = view[done:], offset + done
+        start = offset - self.tail.body_bytes
+        view[:] = self._tail_bytes[start : start + len(view)]
+
+    def hold(self, chunk: int) -> None:
+        """Make sure that a chunk is in the cache."""
+        os.close(self._descriptor(chunk))
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _read_chunk_into(self, chunk: int, inside: int, view: memoryview) -> int:
+        fd = self._descriptor(chunk)
+        try:
+            return os.preadv(fd, [view[: CHUNK_BYTES - inside]], inside)
+        finally:
+            os.close(fd)
+
+    def _descriptor(self, chunk: int) -> int:
+        self._cache.check_expiry(self.digest, self._expires)
+        return self._cache.chunks.get(
+            self.chunk_name(chunk), expires=self._expires, fetch=lambda: self._fetch_chunk(chunk)
+        )
+
+    def _read_tail(self) -> bytes:
+        self._cache.check_expiry(self.digest, self._expires)
+        name = self.digest.hex() + TAIL
+        fd = self._cache.chunks.get(name, expires=self._expires, fetch=self._fetch_tail)
+        with os.fdopen(fd, "rb") as file:
+            file.seek(0)
+            return file.read()
+
+    def _fetch_tail(self) -> memoryview:
+        """The shard's tail from the bulk store; its sha256 is the digest."""
+        for attempt in range(_FETCHES):
+            try:
+                tail = read_tail(self._source.get())
+            except IntegrityError:
+                if attempt == _FETCHES - 1:
+                    raise
+                continue
+            if tail.digest == self.digest:
+                return memoryview(tail.to_bytes())
+        raise IntegrityError(f"{self._name} is not the file that the manifest records here", outcome="header")
+
+    def _fetch_chunk(self, chunk: int) -> memoryview:
+        """A chunk from the bulk store, every block checked."""
+        start = chunk * CHUNK_BYTES
+        data = memoryview(bytearray(min(CHUNK_BYTES, self.tail.body_bytes - start)))
+        for _ in range(_FETCHES):
+            self._source.get().read_into(start, data)
+            bad = _bad_block(self.tail, chunk, data)
+            if bad is None:
+                return data
+        raise IntegrityError(
+            f"{self._name}: MiB {bad} arrived {_FETCHES} times without its recorded hash", outcome="frame"
+        )
+
+
+class _LazySource:
+    """The shard in the bulk store, opened when it is first needed."""
+
+    def __init__(self, open_source: Callable[[], RandomAccess]) -> None:
+        self._open_source = open_source
+        self._source: RandomAccess | None = None
+        self._lock = Lock()
+
+    def get(self) -> RandomAccess:
+        with self._lock:
+            if self._source is None:
+                self._source = self._open_source()
+            return self._source
+
+    def close(self) -> None:
+        with self._lock:
+            if self._source is not None:
+                self._source.close()
+
+
+def _bad_block(tail: Tail, chunk: int, data: memoryview) -> int | None:
+    """The number of the first block of a chunk that does not have its recorded hash."""
+    for number, start in enumerate(range(0, len(data), BLOCK_BYTES)):
+        block = chunk * _CHUNK_BLOCKS + number
+        if not tail.is_block(block, data[start : start + BLOCK_BYTES]):
+            return block
+    return None
