@@ -74,8 +74,11 @@ def test_each_pair_of_axes() -> None:
     axes = ("dp_replicate", "dp_shard", "tp", "cp", "pp")
     pairs = [{"name": f"{a} {b}", "world": 4, "parallel": {a: 2, b: 2}} for a, b in combinations(axes, 2)]
     with_experts = [
-        {"name": f"ep {axis}", "world": 4, "moe": True, "parallel": {"ep": 2, axis: 2}} for axis in axes
+        {"name": f"ep {axis}", "world": 4, "moe": True, "parallel": {"ep": 2, axis: 2}}
+        for axis in axes
+        if axis != "dp_shard"
     ]
+    with_experts.append({"name": "ep dp_shard", "world": 4, "moe": True, "parallel": {"ep": 2}})
     assert_equal(pairs + with_experts)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsc.cli.output import JsonFlag, emit, next_commands, say
+from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.store.local_keys import LocalKeyProvider
@@ -20,12 +20,27 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A name from `rsc recipes ls`, or the path of a .toml file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value")] = None,
     nproc: Annotated[int, typer.Option(help="Worker processes; 0 lets the recipe or the machine say.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and count; train nothing.")] = False,
+    world_size: Annotated[int, typer.Option(help="Ranks of the job that is dry-run.")] = 1,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a recipe on approved data."""
+    """Train a recipe on approved data, or dry-run it at any number of ranks."""
+    if dry_run:
+        _dry_run(recipe, overrides=["data.name=none", *(overrides or [])], world=world_size, as_json=as_json)
+        return
     loaded = load_recipe(recipe, overrides=overrides or [])
     run, code = controller().start(loaded, workers=nproc or None)
     finish(run, code=code, as_json=as_json)
+
+
+def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) -> None:
+    from rsc.train.dryrun import dry_run_recipe, table_of  # brings torch, which training leaves to workers
+
+    loaded = load_recipe(recipe, overrides=overrides)
+    run = dry_run_recipe(loaded.recipe, world=world)
+    header, rows = table_of(run)
+    about = f"{run.num_parameters / 1e9:,.1f} B parameters on {world} ranks, {run.layout.why}\n"
+    emit({"recipe": recipe, **run.to_json()}, as_json=as_json, text=about + table(rows, header=header))
 
 
 def controller() -> Controller:

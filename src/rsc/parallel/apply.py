@@ -29,9 +29,9 @@ from rsc.parallel.config import ParallelConfig
 from rsc.parallel.context import split_context, split_sequence
 from rsc.parallel.expert import split_experts
 from rsc.parallel.fsdp import shard_weights
-from rsc.parallel.layout import microbatches, num_stages
+from rsc.parallel.layout import Layout, microbatches, num_stages
 from rsc.parallel.mesh import Mesh
-from rsc.parallel.pipeline import Pipeline, PipelineShape, Stage, cut_stages, stages_of_rank
+from rsc.parallel.pipeline import Pipeline, PipelineShape, Stage, cut_stage, share_out, stages_of_rank
 from rsc.parallel.recompute import recompute
 from rsc.parallel.tensor import PartialWeights, split_tensors
 
@@ -90,7 +90,8 @@ def parallelize(model: Model, *, mesh: Mesh, how: How) -> Placed:
     modules = [stage.model for stage in stages.values()] if layout.pp > 1 else [model]
     roots: Sequence[nn.Module] = list(stages.values()) if layout.pp > 1 else modules
     for root, module in zip(roots, modules, strict=True):
-        _place(root, module, plan=plan, mesh=mesh, how=how)
+        place(module, plan=plan, mesh=mesh, how=how)
+        cut_weights(root, module, plan=plan, mesh=mesh, how=how)
     partial = PartialWeights(modules, plan=plan, group=mesh.group("tp")) if layout.tp > 1 else None
     pipeline = (
         _pipeline(stages, mesh=mesh, how=how, width=model.config.trunk.width) if layout.pp > 1 else None
@@ -98,7 +99,8 @@ def parallelize(model: Model, *, mesh: Mesh, how: How) -> Placed:
     return Placed(mesh, modules, pipeline, partial)
 
 
-def _place(root: nn.Module, model: Model, *, plan: PlacementPlan, mesh: Mesh, how: How) -> None:
+def place(model: Model, *, plan: PlacementPlan, mesh: Mesh, how: How) -> None:
+    """The axes inside a stage."""
     layout = mesh.layout
     if layout.cp > 1:
         split_context(model, plan=plan, group=mesh.group("cp"))
@@ -110,9 +112,18 @@ def _place(root: nn.Module, model: Model, *, plan: PlacementPlan, mesh: Mesh, ho
     if how.compile_blocks:
         for block in model.trunk.blocks.values():
             block.compile()
-    # A pipeline runs each microbatch through a stage: freed weights would be gathered again for each.
-    reshard = how.config.reshard_after_forward and layout.pp == 1
+
+
+def cut_weights(root: nn.Module, model: Model, *, plan: PlacementPlan, mesh: Mesh, how: How) -> None:
+    """FSDP on one stage."""
+    reshard = frees_weights(how.config, layout=mesh.layout)
     shard_weights(root, model, plan=plan, mesh=mesh, dtype=how.dtype, reshard_after_forward=reshard)
+
+
+def frees_weights(config: ParallelConfig, *, layout: Layout) -> bool:
+    """Whether gathered weights are freed between forward and backward. A pipeline keeps them: it would
+    gather them again for every microbatch."""
+    return config.reshard_after_forward and layout.pp == 1
 
 
 def _own_stages(model: Model, *, plan: PlacementPlan, mesh: Mesh, config: ParallelConfig) -> dict[int, Stage]:
@@ -120,11 +131,9 @@ def _own_stages(model: Model, *, plan: PlacementPlan, mesh: Mesh, config: Parall
     if layout.pp == 1:
         return {}
     count = num_stages(layout, config=config)
-    every = cut_stages(model, plan=plan, num_stages=count)
-    return {
-        index: every[index]
-        for index in stages_of_rank(pp_rank=mesh.place("pp"), pp=layout.pp, num_stages=count)
-    }
+    parts = share_out(plan.stages, num_stages=count)
+    own = stages_of_rank(pp_rank=mesh.place("pp"), pp=layout.pp, num_stages=count)
+    return {index: cut_stage(model, part=parts[index]) for index in own}
 
 
 def _pipeline(stages: dict[int, Stage], *, mesh: Mesh, how: How, width: int) -> Pipeline:

@@ -15,6 +15,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+# torch 2.13 renamed these two and warns about the old names, 2.11 has only those.
+_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def gather_parts(part: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
     """[.., n, ..] on each of P ranks -> [.., P * n, ..], in rank order."""
@@ -45,7 +49,7 @@ def all_gather(part: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> tor
     """Without gradient."""
     size = dist.get_world_size(group)
     flat = part.new_empty(size, *part.shape)
-    dist.all_gather_into_tensor(flat.view(-1), part.contiguous().view(-1), group=group)
+    _gather(flat.view(-1), part.contiguous().view(-1), group=group)
     return torch.cat(list(flat), dim=dim) if dim else flat.flatten(0, 1)
 
 
@@ -54,7 +58,7 @@ def reduce_scatter(whole: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -
     size = dist.get_world_size(group)
     blocks = torch.stack(whole.chunk(size, dim=dim)).contiguous()
     part = torch.empty_like(blocks[0])
-    dist.reduce_scatter_tensor(part.view(-1), blocks.view(-1), group=group)
+    _scatter(part.view(-1), blocks.view(-1), group=group)
     return part
 
 

@@ -29,7 +29,6 @@ from torch.distributed.pipelining import (
 
 from rsc.models.build import Model
 from rsc.models.heads import Want
-from rsc.models.placement import PlacementPlan
 
 Schedule = Literal["1f1b", "interleaved", "zero_bubble"]
 _SCHEDULES: dict[str, Any] = {
@@ -55,9 +54,9 @@ class Stage(nn.Module):
         return hidden if model.head is None else model.answer(hidden, batch, Want.LOSS)["total"].reshape(1)
 
 
-def cut_stages(model: Model, *, plan: PlacementPlan, num_stages: int) -> list[Stage]:
-    """Every stage of the pipeline as a pruned copy; call it on a `meta` model, where copies are free."""
-    return [_prune(copy.deepcopy(model), part) for part in share_out(plan.stages, num_stages=num_stages)]
+def cut_stage(model: Model, *, part: set[str]) -> Stage:
+    """A pruned copy that holds the named units; copies of a `meta` model are free."""
+    return _prune(copy.deepcopy(model), part)
 
 
 def share_out(units: Sequence[tuple[str, ...]], *, num_stages: int) -> list[set[str]]:

@@ -1,0 +1,60 @@
+"""A stand-in for routing in dry runs: every expert gets the same number of rows, so shapes are known."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rsc.models.moe import MoE
+from rsc.parallel.exchange import trade_rows
+from rsc.parallel.mesh import Mesh
+from rsc.parallel.tensor import local
+
+
+def evenly(model: nn.Module, *, mesh: Mesh) -> None:
+    """Give every mixture of experts in `model` the forward pass below, in place. Weights stay."""
+    for module in model.modules():
+        if isinstance(module, MoE):
+            module.forward = _Even(module, mesh)  # type: ignore[method-assign]
+
+
+class _Even:
+    def __init__(self, moe: MoE, mesh: Mesh) -> None:
+        self._moe = moe
+        self._mesh = mesh
+
+    def __call__(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        """As MoE.forward: scores, rows in expert order, experts, rows back, weighted sum."""
+        moe, config = self._moe, self._moe.router.config
+        x_ND = x_BLD.flatten(0, 1)
+        scores_NX = F.linear(x_ND.float(), local(moe.router.weight).float()).softmax(-1)
+        weights_NK = scores_NX[:, : config.top_k]
+        rows_MD = x_ND.repeat_interleave(config.top_k, dim=0)
+        answers_MD = self._experts(rows_MD)
+        answers_NKD = answers_MD.view(*weights_NK.shape, -1)
+        out_ND = torch.einsum("nkd,nk->nd", answers_NKD, weights_NK.to(answers_NKD.dtype))
+        if moe.shared is not None:
+            out_ND = out_ND + moe.shared(x_ND)
+        return out_ND.view_as(x_BLD)
+
+    def _experts(self, rows_MD: torch.Tensor) -> torch.Tensor:
+        """To the experts' ranks and back, the same number of rows to each."""
+        ep = self._mesh.layout.ep
+        share = -(-rows_MD.shape[0] // ep)
+        padded_MD = F.pad(rows_MD, (0, 0, 0, share * ep - rows_MD.shape[0]))
+        if ep == 1:
+            return self._answer(padded_MD)
+        splits, group = [share] * ep, self._mesh.group("ep")
+        arrived_MD = trade_rows(padded_MD, sent=splits, received=splits, group=group)
+        answers_MD = trade_rows(self._answer(arrived_MD), sent=splits, received=splits, group=group)
+        return answers_MD[: rows_MD.shape[0]]
+
+    def _answer(self, rows_MD: torch.Tensor) -> torch.Tensor:
+        """Every local expert takes an equal share: three batched products, with the FLOPs of the loop."""
+        gate, up, down = (local(getattr(self._moe.experts, name)) for name in ("gate", "up", "down"))
+        share = -(-rows_MD.shape[0] // gate.shape[0])
+        padded_MD = F.pad(rows_MD, (0, 0, 0, share * gate.shape[0] - rows_MD.shape[0]))
+        rows_XCD = padded_MD.view(gate.shape[0], share, -1)
+        hidden_XCF = F.silu(rows_XCD @ gate.transpose(1, 2)) * (rows_XCD @ up.transpose(1, 2))
+        return (hidden_XCF @ down.transpose(1, 2)).flatten(0, 1)[: rows_MD.shape[0]]
