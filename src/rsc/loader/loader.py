@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
-from rsc.loader.order import Order
+from rsc.loader.order import DEFAULT_WINDOW_BYTES, Order, choose_order
 from rsc.loader.ragged import RaggedTensor, join
 from rsc.loader.stream import RankWindow, WindowStream
 from rsc.loader.window import RaggedColumn, Window
@@ -29,9 +29,6 @@ from rsc.store.splits import SplitReader
 
 Batch: TypeAlias = "dict[str, torch.Tensor | RaggedTensor]"
 
-DEFAULT_WINDOW_BYTES = 64 << 20
-_MAX_LANES = 64
-_MIN_FRAMES_PER_LANE = 4  # a lane's first and last frame are shared with its neighbours
 _STATE_FORMAT = 1
 
 
@@ -184,20 +181,18 @@ def plan_order(split: SplitReader, *, seed: int, window_bytes: int, lanes: int |
     if not split.num_samples:
         raise ConfigError("the split has no samples", hint="import records into it, or choose another split")
     first = split.open_shard(0)
-    samples_per_frame = max(int(first.frames["num_samples"][0]), 1)
-    frame_bytes = max(int(first.frames["plain_bytes"][0]), 1)
-    first.close()
-    if lanes is None:
-        most = min(window_bytes / frame_bytes, split.num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
-        lanes = 1 << max(int(most).bit_length() - 1, 0)
-    frames_per_window = max(window_bytes // (lanes * frame_bytes), 1)
-    return Order(
+    order = choose_order(
         num_samples=split.num_samples,
-        seed=seed,
-        lanes=lanes,
+        num_frames=split.num_frames,
         section_samples=first.num_samples,
-        window_samples=frames_per_window * samples_per_frame,
+        frame_samples=int(first.frames["num_samples"][0]),
+        frame_bytes=int(first.frames["plain_bytes"][0]),
+        seed=seed,
+        window_bytes=window_bytes,
+        lanes=lanes,
     )
+    first.close()
+    return order
 
 
 def _choose(schema: Schema, names: tuple[str, ...] | None) -> tuple[Field, ...]:

@@ -39,6 +39,10 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = (1 << 64) - 1
 
+DEFAULT_WINDOW_BYTES = 64 << 20
+_MAX_LANES = 64
+_MIN_FRAMES_PER_LANE = 4  # a lane's first and last frame are shared with its neighbours
+
 # What a derived key is for, so that no two permutations share one.
 _FOR_SECTIONS, _FOR_FRAMES, _FOR_WINDOW, _FOR_SLICES = range(4)
 
@@ -157,6 +161,36 @@ class Order:
         ends = np.cumsum(sizes[lane_order])
         place = int(np.flatnonzero(lane_order == lane)[0])
         return _cut(rest, start=int(ends[place] - sizes[lane]), stop=int(ends[place]))
+
+
+def choose_order(
+    *,
+    num_samples: int,
+    num_frames: int,
+    section_samples: int,
+    frame_samples: int,
+    frame_bytes: int,
+    seed: int,
+    window_bytes: int = DEFAULT_WINDOW_BYTES,
+    lanes: int | None = None,
+) -> Order:
+    """The order of a split whose frames hold about `frame_samples` samples in `frame_bytes`.
+
+    Lanes, a power of two up to 64, share `window_bytes`: one frame each or more, and windows begin where
+    frames of equal size begin. Depends on the data, the seed and these numbers only, never on ranks.
+    """
+    frame_bytes = max(frame_bytes, 1)
+    if lanes is None:
+        most = min(window_bytes / frame_bytes, num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
+        lanes = 1 << max(int(most).bit_length() - 1, 0)
+    frames_per_window = max(window_bytes // (lanes * frame_bytes), 1)
+    return Order(
+        num_samples=num_samples,
+        seed=seed,
+        lanes=lanes,
+        section_samples=section_samples,
+        window_samples=frames_per_window * max(frame_samples, 1),
+    )
 
 
 def lanes_of_rank(order: Order, window: Window, *, rank: int, world_size: int) -> Int64s:

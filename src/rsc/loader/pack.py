@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
-from rsc.loader.loader import DEFAULT_WINDOW_BYTES, Loader
+from rsc.loader.loader import Loader
+from rsc.loader.order import DEFAULT_WINDOW_BYTES
 from rsc.loader.ragged import RaggedTensor
 from rsc.store.splits import SplitReader
 
