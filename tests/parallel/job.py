@@ -1,7 +1,8 @@
 """`python tests/parallel/job.py CASES`: train the same tiny model on several meshes, print the losses.
 
 One process imports torch and forks the ranks, so a case costs its steps and not its imports. CASES is a
-JSON list of {name, world, parallel: {...}, train: {...}, moe: bool}; the answer is {name: [losses]}.
+JSON list of {name, world, parallel: {...}, train: {...}, moe: bool}; the answer is {name: [losses]}. A case
+with `relay` does its share of the steps and hands the state on: {folder, start, stop}, through checkpoints.
 The control is a plain model in one process: no mesh, no FSDP, torch's own clipping.
 """
 
@@ -14,6 +15,7 @@ import socket
 import sys
 import tempfile
 from datetime import timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,17 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from rsc.checkpoint.load import Checkpoint, materialise
+from rsc.checkpoint.meeting import Meeting
+from rsc.checkpoint.pieces import model_tensors
+from rsc.checkpoint.save import CheckpointWriter
 from rsc.models.build import build_model
 from rsc.models.moe import balance_experts
 from rsc.parallel.layout import choose_layout
 from rsc.parallel.mesh import build_mesh
-from rsc.train.engine import build_engine
+from rsc.store.local import LocalStore
+from rsc.store.secret import SecretKey
+from rsc.train.engine import Engine, build_engine
 from rsc.train.objective import loss_of
 from rsc.train.optim import build_optimizer, set_learning_rate
 from rsc.train.recipe import Recipe
@@ -34,7 +42,8 @@ from rsc.train.step import Stepper
 
 STEPS = 5
 LENGTH = 32
-BATCH = 8
+BATCH = 12  # divides by 2, 3 and 4 data-parallel ranks
+RELAY_KEY = bytes(range(32))
 
 
 def recipe_of(case: dict[str, Any]) -> Recipe:
@@ -84,7 +93,7 @@ def control(case: dict[str, Any]) -> list[float]:
     return losses
 
 
-def on_mesh(case: dict[str, Any], *, rank: int) -> list[float]:
+def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> list[float]:
     recipe = recipe_of(case)
     layout = choose_layout(recipe.parallel, world=case["world"], facts=recipe.facts())
     device = torch.device("cpu")
@@ -93,11 +102,47 @@ def on_mesh(case: dict[str, Any], *, rank: int) -> list[float]:
     stepper = Stepper(engine, config=recipe.train.optimizer, steps=STEPS)
     parts = [slice(layout.dp_rank(rank) + layout.dp * part, None, layout.dp * recipe.train.accumulate)
              for part in range(recipe.train.accumulate)]  # fmt: skip
+    relay = case.get("relay", {"start": 0, "stop": STEPS})
+    if relay["start"]:
+        take_over(engine, relay)
     losses = []
-    for step in range(STEPS):
+    for step in range(relay["start"], relay["stop"]):
         batches = [{name: value[part] for name, value in global_batch(step % 2).items()} for part in parts]
         losses.append(stepper.run(step, batches=batches).loss)
+    if relay["stop"] < STEPS:
+        hand_on(engine, relay, rank=rank, store=store)
     return losses
+
+
+def hand_on(engine: Engine, relay: dict[str, Any], *, rank: int, store: Any) -> None:
+    """Write a checkpoint of this mesh."""
+    writer = CheckpointWriter(
+        LocalStore(Path(relay["folder"])),
+        run="relay",
+        key=SecretKey.from_buffer(bytearray(RELAY_KEY)),
+        rank=rank,
+        attempt=f"{relay['start']}",
+        meeting=Meeting(store, world=dist.get_world_size()),
+        events=Silent(),
+        keep=9,
+    )
+    writer.save(step=relay["stop"], pieces=engine.pieces(), state={})
+    writer.wait()
+    dist.barrier()
+
+
+def take_over(engine: Engine, relay: dict[str, Any]) -> None:
+    """Read the checkpoint of another mesh."""
+    key = SecretKey.from_buffer(bytearray(RELAY_KEY))
+    checkpoint = Checkpoint(LocalStore(Path(relay["folder"])), step=relay["start"], run="relay", key=key)
+    names = {tensor: name for name, tensor in model_tensors(engine.placed.modules)}
+    materialise([engine.optimizer], names=names, shapes=checkpoint.shapes())
+    checkpoint.read_into(engine.pieces())
+
+
+class Silent:
+    def append(self, kind: str, **facts: Any) -> None:
+        assert kind == "checkpoint", facts
 
 
 def rank_main(rank: int, world: int, port: int, cases: list[dict[str, Any]], answers: str) -> None:
@@ -107,7 +152,7 @@ def rank_main(rank: int, world: int, port: int, cases: list[dict[str, Any]], ans
     store = dist.TCPStore("127.0.0.1", port, world, rank == 0, wait_for_workers=False)
     timeout = timedelta(seconds=60)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timeout)
-    found = {case["name"]: on_mesh(case, rank=rank) for case in cases}
+    found = {case["name"]: on_mesh(case, rank=rank, store=store) for case in cases}
     Path(answers, f"{rank}.json").write_text(json.dumps(found))
 
 
@@ -125,8 +170,8 @@ def run_world(world: int, cases: list[dict[str, Any]]) -> list[dict[str, list[fl
 
 def main(cases: list[dict[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    for world in sorted({case["world"] for case in cases}):
-        ranks = run_world(world, [case for case in cases if case["world"] == world])
+    for world, group in groupby(cases, key=lambda case: case["world"]):
+        ranks = run_world(world, list(group))
         for name in ranks[0]:
             result[name] = {
                 "losses": ranks[0][name],

@@ -28,7 +28,7 @@ def run(cases: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def assert_equal(cases: list[dict[str, Any]]) -> None:
-    found = run(cases)
+    found = run(sorted(cases, key=lambda case: case["world"]))
     assert all(answer["agree"] for answer in found.values()), "ranks report different losses"
     for case in cases:
         control = found["control-moe" if case.get("moe") else "control-dense"]["losses"]
@@ -122,3 +122,26 @@ def test_recompute_and_accumulation_change_nothing() -> None:
             },
         ]
     )
+
+
+def test_state_moves_between_meshes_and_the_losses_go_on(tmp_path: Path) -> None:
+    """dp2 x tp2 -> dp3 -> pp2 x ep2 -> one process, through encrypted checkpoints, against one whole run."""
+    runners = [
+        (4, {"tp": 2}, 0, 2),
+        (3, {}, 2, 3),
+        (4, {"pp": 2, "ep": 2}, 3, 4),
+        (1, {}, 4, 5),
+    ]
+    cases = [
+        {
+            "name": f"{world} {parallel}",
+            "world": world,
+            "moe": True,
+            "parallel": parallel,
+            "relay": {"folder": str(tmp_path), "start": start, "stop": stop},
+        }
+        for world, parallel, start, stop in runners
+    ]
+    found = run(cases)
+    losses = [loss for case in cases for loss in found[case["name"]]["losses"]]
+    assert losses == pytest.approx(found["control-moe"]["losses"], rel=TOLERANCE)
