@@ -23,8 +23,8 @@ from rsc.review.rules.words import (
     trigger_after,
 )
 
-_BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9A-Za-z][.,:/-])(?<![+#])"
-_AFTER = r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9A-Za-z])"
+_BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9A-Za-z][.,:/-])(?<![+#])(?<![0-9] )"
+_AFTER = r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9A-Za-z]| [0-9]{4} )"
 _GENERIC = frozenset(
     any_of(
         "identity identification national citizen resident tax taxpayer fiscal fiscale personal insurance nationality",

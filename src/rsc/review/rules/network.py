@@ -42,13 +42,16 @@ _URL = re.compile(
 
 
 def _is_ipv4(text: str, match: re.Match[str]) -> bool:
-    """Refuses 0/8, 127/8, 224/3 (RFC 5735) and versions. Four small numbers need a word such as "host"."""
+    """Refuses 0/8, 127/8, 224/3 (RFC 5735) and versions. Four small numbers, and
+    what object identifiers begin with, need a word such as "host"."""
     octets = [int(octet) for octet in match[0].split(".")]
     if octets[0] in (0, 127) or octets[0] >= 224:
         return False
     words = words_before(text, match.start())[:3]
     if not _VERSION.isdisjoint(words[:2]):
         return False
+    if octets[0] in (1, 2) and octets[1] in (0, 1, 2, 3, 5, 16):
+        return not _HOST.isdisjoint(words)
     return octets[0] == 10 or max(octets) >= 20 or not _HOST.isdisjoint(words)
 
 

@@ -52,11 +52,11 @@ _CARD_WORDS = frozenset(
 
 
 def _is_card(text: str, match: re.Match[str]) -> bool:
-    """Below 14 digits a bar code (EAN-13) looks the same, so there a word must say "card"."""
+    """Below 14 digits it may be a bar code (EAN-13), above 16 a message id: there a word must say "card"."""
     digits = match[0].replace(" ", "").replace("-", "")
     if not luhn(digits) or _ISSUERS.fullmatch(digits) is None or len(set(digits)) == 1:
         return False
-    return len(digits) >= 14 or is_said(text, match.start(), words=_CARD_WORDS)
+    return 14 <= len(digits) <= 16 or is_said(text, match.start(), words=_CARD_WORDS)
 
 
 def _is_iban(text: str, match: re.Match[str]) -> bool:

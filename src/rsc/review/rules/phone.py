@@ -1,9 +1,10 @@
 """Telephone numbers, judged by the numbering plans that `phonenumbers` carries (ITU-T E.164 and national).
 
-Four forms, from the firmest evidence to the weakest, each a rule of its own:
+Five forms, from the firmest evidence to the weakest, each a rule of its own:
 - international: `+` or an exit code, then a country code and as many digits as that country's plan has;
 - North American: 3-3-4 digits with separators, the way those plans are always printed;
-- national: a trunk 0 and groups, valid in the plan of one of the countries below;
+- national: a trunk 0 and groups, or an area code in brackets, valid in the plan of one of the countries below;
+- grouped: digits in uneven groups (never by thousands) that a plan without trunk 0 prints this way;
 - in context: a word such as "tel" before it and 7 to 15 digits (E.164 section 6).
 
 Not covered: bare digit runs without such a word, numbers written in words, vanity letters.
@@ -26,8 +27,11 @@ _TRUNK_REGIONS = (
 )
 """Plans that write a trunk 0 before the area code (Italy: a 0 that belongs to the number), likeliest first."""
 
+_OPEN_REGIONS = "ES NO DK PL PT CZ GR HU LV EE CH BE RU UA"
+"""Plans whose numbers have no trunk 0, or that are often written without it."""
 _EXTENSION = r"(?:,?\s?(?:x|X|[Ee]xt\.?|extension|#)\s?[0-9]{1,6})?"
-_BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,:/-])(?<![+(#$])"
+_BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,:/-])(?<![A-Z]-)(?<![+(#$])"
+_ALONE = r"(?<![0-9] )(?<! [0-9a-f]{2} )"  # not in the middle of a row of numbers
 _AFTER = r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9])"
 _GAP = r"[ .()/-]{0,3}"
 _INTERNATIONAL = re.compile(
@@ -38,14 +42,25 @@ _AMERICAN = re.compile(
     rf"[0-9]{{3}}[-. ][0-9]{{4}}{_EXTENSION}{_AFTER}"
 )
 _NATIONAL = re.compile(
-    rf"{_BEFORE}\(?0[1-9][0-9]{{0,4}}\)?(?:[ .()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{_EXTENSION}{_AFTER}"
+    rf"{_BEFORE}{_ALONE}\(?0[1-9][0-9]{{0,4}}\)?(?:[ .()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{_EXTENSION}{_AFTER}"
+)
+_BRACKETED = re.compile(rf"{_BEFORE}{_ALONE}\((?!19|20)[0-9]{{2,5}}\)[ -]?[0-9]{{2,5}}(?:[ -][0-9]{{2,4}}){{1,3}}{_EXTENSION}{_AFTER}")
+_GROUPED = re.compile(
+    rf"{_BEFORE}{_ALONE}(?:[0-9]{{2}}(?P<a>[ .-])[0-9]{{2}}(?P=a)[0-9]{{2}}(?P=a)[0-9]{{2}}|[0-9]{{3}} [0-9]{{2}} [0-9]{{2}} [0-9]{{2}}"
+    rf"|[0-9]{{3}} [0-9]{{2}} [0-9]{{3}}|[0-9]{{3}} [0-9]{{3}} [0-9]{{2}} [0-9]{{2}}|[0-9]{{2}} [0-9]{{3}} [0-9]{{2}} [0-9]{{2}})"
+    r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9]| [0-9]| [0-9a-f]{2} )"
 )
 _ANY = re.compile(rf"{_BEFORE}\(?[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
 _DATE = re.compile(
     r"(?:(?:19|20)[0-9]{2}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:19|20)[0-9]{2})"
     r"(?: [0-9]{1,6})?$"
 )
-_DOTTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3,}")
+_DOTTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9]+(?:\.[0-9]+)*\.[0-9](?:\.[0-9]+)*")
+"""An IPv4 address, or dotted parts of which one is a single digit: an object identifier, a version."""
+
+
+_TWO_PARTS = re.compile(r"[0-9]+\.[0-9]+|[0-9]{5}-[0-9]{4}")
+"""A decimal with a leading zero, a US ZIP+4."""
 
 
 @cache
@@ -92,6 +107,8 @@ def _is_international(text: str, match: re.Match[str]) -> bool:
     for prefix in ("011", "00"):
         if not number.startswith(("+", "(+")):
             digits = digits.removeprefix(prefix)
+    if number.isdigit() and not is_said(text, match.start(), words=PHONE):
+        return False  # an exit code and nothing else: any long number with two leading zeros
     return 7 <= len(digits) <= 16 and is_possible_international(digits)
 
 
@@ -104,9 +121,22 @@ def _is_national(text: str, match: re.Match[str]) -> bool:
     digits = digits_of(number)
     if _DATE.fullmatch(number) or _DOTTED.fullmatch(number) or not 9 <= len(digits) <= 12:
         return False
+    if _TWO_PARTS.fullmatch(number) and not is_said(text, match.start(), words=PHONE):
+        return False
     if _says_otherwise(text, match):
         return False
     return any(_valid(region).fullmatch(digits[region != "IT" :]) for region in _TRUNK_REGIONS.split())
+
+
+def _is_grouped(text: str, match: re.Match[str]) -> bool:
+    digits = digits_of(match[0])
+    if len(set(digits)) == 1 or _DOTTED.fullmatch(match[0]) or _says_otherwise(text, match):
+        return False
+    return any(_valid(region).fullmatch(digits) for region in _OPEN_REGIONS.split())
+
+
+def _is_bracketed(text: str, match: re.Match[str]) -> bool:
+    return 7 <= len(digits_of(_EXTENSION_AT_END.sub("", match[0]))) <= 12 and not _says_otherwise(text, match)
 
 
 def _is_in_context(text: str, match: re.Match[str]) -> bool:
@@ -129,5 +159,7 @@ RULES = (
          _AMERICAN, _is_american, strength=2, least=12, reach=10),
     Rule("phone_national", "phone", rf"{_START}\(?0[1-9][0-9]{{0,4}}[ .()/-]{{1,4}}[0-9]{{2}}", 13,
          _NATIONAL, _is_national, strength=2, least=5, reach=12),
+    Rule("phone_bracketed", "phone", r"\([0-9]{2,5}\)[ -]?[0-9]{2}", 10, _BRACKETED, _is_bracketed, strength=2, least=6, reach=20),
+    Rule("phone_grouped", "phone", r"[0-9]{2}[ .-][0-9]{2,3}[ .-][0-9]{2}", 10, _GROUPED, _is_grouped, strength=3, least=8, reach=8),
     Rule("phone_in_context", "phone", trigger_after(PHONE), 2, _ANY, _is_in_context, strength=2),
 )  # fmt: skip

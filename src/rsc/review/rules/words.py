@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import re
 
+from rsc.review.rules.rule import any_of
+
 DISTANCE = 56
 """Characters looked at before a number; about eight words, a form's label or half a sentence."""
 
 _WORD_OR_DIGIT = re.compile(r"(?<![A-Za-z\xff])[A-Za-z\xff]+|[0-9]")
 
 PHONE = frozenset(
-    "tel tele telephone telephones telefon telefono telefone telef tlf fon fono phone phones ph mobile mobil mob cell cellphone"
-    " cellular celular cellulare movil handy portable gsm fax telefax call called calls calling ring dial text texted txt sms whatsapp"
-    " signal viber hotline voicemail rufnummer telefonnummer handynummer mobilnummer telefoon telefoonnummer mobiel puhelin puhelinnumero"
-    " komorka telefonu telefonszam phonenumber callback pager beeper contact reach landline switchboard extension helpline".split()
+    any_of(
+        "tel tele telephone telephones telefon telefono telefone telef tlf fon fono phone phones ph mobile mobil mob cell cellphone",
+        "cellular celular cellulare movil handy portable gsm fax telefax call called calls calling ring dial text texted txt sms",
+        "whatsapp signal viber hotline voicemail rufnummer telefonnummer handynummer mobilnummer telefoon telefoonnummer mobiel",
+        "puhelin puhelinnumero komorka telefonu telefonszam phonenumber callback pager beeper contact reach landline switchboard",
+        "extension helpline answering message messages desk office numero nummer",
+    ).split("|")
 )
 BIRTH = frozenset(
     "dob birth birthdate birthday birthdays bday born geb geboren geburtsdatum geburtstag nee ne naissance nacido nacida nacimiento nato nata"
