@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -135,6 +136,22 @@ def test_expire_destroys_proves_and_says_so(rsc: Rsc, posts: Path) -> None:
     rsc("data", "review", "posts", expect=3)
     again, _ = rsc("data", "import", "posts.jsonl", "--json")
     rsc("data", "review", again["data"])
+
+
+def test_a_person_is_traced_and_erased(rsc: Rsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": n, "text": f"write to user{n % 5}@example.org"} for n in range(50)]
+    (tmp_path / "mail.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rsc("data", "import", "mail.jsonl")
+    found, _ = rsc("data", "trace", "--subject", "User3@example.org", "--json")
+    assert sorted(hit["record"] for hit in found["hits"]) == list(range(3, 50, 5))
+    monkeypatch.setattr("sys.stdin", io.StringIO("user3@example.org\n"))
+    told, _ = rsc("data", "erase", "--subject", "-")
+    assert "mail: 10 records removed" in told
+    assert "a second search finds 0 findings" in told
+    assert rsc("data", "trace", "--subject", "user3@example.org", "--json")[0]["hits"] == []
+    listed, _ = rsc("data", "ls", "--json")
+    assert sum(listed["data"][0]["samples"][split] for split in ("train", "validation")) == 40
+    rsc("data", "erase", "--subject", " ", expect=2)
 
 
 def test_no_torch() -> None:

@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,9 +25,11 @@ from rsc.ingest.importer import import_source
 from rsc.ingest.look import excerpts, findings_by_record, read_findings
 from rsc.ingest.progress import ProgressLine
 from rsc.release.agent import KeyAgent
+from rsc.release.erase import erase
 from rsc.release.facts import data_facts
 from rsc.release.request import KeyRequest
 from rsc.release.retention import expire
+from rsc.release.trace import trace
 from rsc.review import approval
 from rsc.review.explain import explain, lint
 from rsc.review.identity import Identity, create_identity, known_identities, load_identity
@@ -44,6 +47,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Name = Annotated[str, typer.Argument(help="Name of a data set, as in `rsc data ls`.")]
 Version = Annotated[int | None, typer.Option("--version", help="Which version; the newest if left out.")]
 As = Annotated[str | None, typer.Option("--as", help="Your name as a reviewer; your login name if left out.")]
+Subject = Annotated[
+    str, typer.Option("--subject", help="An address, number or handle of the person; - reads it from stdin.")
+]
 Note = Annotated[str, typer.Option("--note", help="What you looked at, and why you decided so.")]
 
 
@@ -220,6 +226,38 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command("trace")
+def trace_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> None:
+    """Where a person is: records, data sets, runs, checkpoints and exports. The log gets counts only."""
+    workspace, clock = Workspace.from_environment(), SystemClock()
+    audit = AuditLog.open(workspace.audit, clock=clock)
+    agent = _agent(workspace, audit=audit)
+    found = trace(workspace, _subject(subject), agent=agent, audit=audit, user=_user(as_name))
+    record = found.to_json()
+    emit(record, as_json=as_json, text=data_text.trace_text(record))
+    if found.hits:
+        next_commands("rsc data erase --subject ...")
+
+
+@app.command("erase")
+def erase_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> None:
+    """Remove a person's records: new versions without them, old keys destroyed, derived models marked."""
+    workspace, clock = Workspace.from_environment(), SystemClock()
+    audit = AuditLog.open(workspace.audit, clock=clock)
+    erased = erase(
+        workspace,
+        _subject(subject),
+        agent=_agent(workspace, audit=audit),
+        providers=configured_providers(workspace.keys),
+        audit=audit,
+        clock=clock,
+        user=_user(as_name),
+    )
+    record = erased.to_json()
+    emit(record, as_json=as_json, text=data_text.erased_text(record))
+    next_commands("rsc data ls", "rsc audit show", "rsc verify")
+
+
 @app.command("expire")
 def expire_(
     name: Name,
@@ -302,16 +340,24 @@ def _identity(workspace: Workspace, as_name: str | None) -> Identity:
     return create_identity(workspace.identities, name=name)
 
 
+def _agent(workspace: Workspace, *, audit: AuditLog) -> KeyAgent:
+    return KeyAgent(
+        workspace, providers=configured_providers(workspace.keys), audit=audit, clock=SystemClock()
+    )
+
+
 def _review_key(workspace: Workspace, dataset: Dataset, *, user: str) -> SecretKey:
     """The data key for the purpose of review; the release is logged. Raises GateRefused."""
-    clock = SystemClock()
-    agent = KeyAgent(
-        workspace,
-        providers=configured_providers(workspace.keys),
-        audit=AuditLog.open(workspace.audit, clock=clock),
-        clock=clock,
-    )
+    agent = _agent(workspace, audit=AuditLog.open(workspace.audit, clock=SystemClock()))
     return agent.release(KeyRequest(purpose="review", user=user, data=dataset.name, version=dataset.version))
+
+
+def _subject(text: str) -> str:
+    """The person's address, number or handle; `-` reads it from stdin, where no process list shows it."""
+    subject = sys.stdin.readline().strip() if text == "-" else text.strip()
+    if not subject:
+        raise ConfigError("--subject is empty", hint="an e-mail address, a number, a handle; or - for stdin")
+    return subject
 
 
 def _score(dataset: Dataset, *, key: SecretKey, truth: Path) -> dict[str, Any]:

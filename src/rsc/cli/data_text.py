@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from rsc.review.report import ReviewReport
 from rsc.store.dataset import Dataset
 from rsc.store.verify import VerifyReport
 from rsc.units import format_bytes, format_seconds
+
+BOOKKEEPING = ("findings", "quarantine", "subject-key")
+"""Splits that tell what happened to the data and are never trained on."""
 
 SINGLE_PERSON = "single-person mode: whoever imported this data may approve it alone"
 
@@ -198,7 +202,7 @@ def show_text(record: Mapping[str, Any]) -> str:
             f"{split['samples']:,}",
             split["shards"],
             format_bytes(split["size_bytes"]),
-            "-" if name in ("findings", "quarantine") else _fields(split["fields"]),
+            "-" if name in BOOKKEEPING else _fields(split["fields"]),
         )
         for name, split in record["splits"].items()
     ]
@@ -267,6 +271,36 @@ def expired_text(record: Mapping[str, Any]) -> str:
             *(f"  {told}" for told in proof["told"]),
         ]
     )
+
+
+def trace_text(record: Mapping[str, Any]) -> str:
+    hits, runs = record["hits"], record["runs"]
+    places = Counter((hit["data"], hit["version"], hit["split"] or "dropped at import") for hit in hits)
+    rows = [(data, f"v{version}", split, count) for (data, version, split), count in places.items()]
+    lines = [
+        f"{len(hits)} findings in {len({(hit['data'], hit['version']) for hit in hits})} versions",
+        *([table(rows, header=("data set", "version", "split", "findings"))] if rows else []),
+        *map(_run_line, runs),
+        *(f"could not look into {closed}" for closed in record["closed"]),
+    ]
+    return "\n".join(lines)
+
+
+def erased_text(record: Mapping[str, Any]) -> str:
+    lines = [f"{name}: {count} records removed" for name, count in record["removed"].items()]
+    lines += [f"wrote {ref['name']} version {ref['version']} without them" for ref in record["written"]]
+    lines += [
+        f"ended {ended['name']} version {', '.join(map(str, ended['versions']))}: keys destroyed"
+        for ended in record["expired"]
+    ]
+    lines += [f"marked: {_run_line(run)}" for run in record["marked"]]
+    lines.append(f"a second search finds {len(record['left']['hits'])} findings")
+    return "\n".join(lines if record["removed"] else ["nothing was found about this person", *lines[-1:]])
+
+
+def _run_line(run: Mapping[str, Any]) -> str:
+    derived = f"{len(run['checkpoints'])} checkpoints, {len(run['exports'])} exports"
+    return f"run {run['run']} was trained on {run['data']} version {run['version']} ({derived})"
 
 
 def verdict_text(signed: Approval, *, dataset: Dataset, state: ReviewState) -> str:
@@ -347,4 +381,4 @@ def _kind(field: Mapping[str, Any]) -> str:
 
 
 def _data_samples(samples: Mapping[str, int]) -> int:
-    return sum(count for split, count in samples.items() if split not in ("findings", "quarantine"))
+    return sum(count for split, count in samples.items() if split not in BOOKKEEPING)

@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from rsc.errors import DataError
+from rsc.ingest.config import ImportOptions
+from rsc.store.schema import Field
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
 MAX_PIXELS = 1 << 28  # a picture that claims more is a decompression bomb or a mistake
+
+
+@dataclass(frozen=True)
+class MediaCodec:
+    """How one field of pictures or sounds is stored: the file as given, or what is in it."""
+
+    medium: Literal["image", "audio"]
+    options: ImportOptions
+
+    def field(self, name: str) -> Field:
+        if self.medium == "image":
+            shape = self.options.image_shape
+            return Field(name, "bytes") if shape is None else Field(name, "tensor", "uint8", shape)
+        return Field(name, "bytes") if self.options.sample_rate is None else Field(name, "tokens", "int16")
+
+    def value(self, data: bytes) -> bytes | np.ndarray:
+        """Raises DataError, in words without the data, when it does not decode."""
+        shape, rate = self.options.image_shape, self.options.sample_rate
+        if self.medium == "image" and shape is not None:
+            return image_pixels(data, height=shape[0], width=shape[1])
+        if self.medium == "audio" and rate is not None:
+            return audio_samples(data, sample_rate=rate)
+        check_image(data) if self.medium == "image" else check_audio(data)
+        return data
 
 
 def check_image(data: bytes) -> None:

@@ -6,21 +6,24 @@ from collections import Counter
 from pathlib import Path
 
 from rsc.errors import ConfigError, DataError
+from rsc.ingest.arrow import HF_DICT, HF_STATE, open_hf, open_parquet
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from rsc.ingest.jsonl import JsonLines
 from rsc.ingest.lines import bare_suffix, head
+from rsc.ingest.mds import INDEX, MdsFolder
 from rsc.ingest.media import MediaTree
 from rsc.ingest.pydocs import PythonDocs
 from rsc.ingest.source import Source, require_readable
 from rsc.ingest.table import DelimitedTable
 from rsc.ingest.text import TextFile, TextTree
 from rsc.ingest.tree import Tree
+from rsc.ingest.webdataset import TarShards, is_tar
 
 PYTHON_DOCS = "python-docs"
 
 _BY_SUFFIX = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv",
+    ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv",
     ".txt": "text", ".text": "text", ".md": "text", ".rst": "text", ".log": "text",
 }  # fmt: skip
 
@@ -42,11 +45,20 @@ def detect(path: Path) -> str:
     """The format of a file or folder that exists. Raises DataError when nothing fits."""
     if path.is_dir() or path.suffix.lower() == ".zip":
         return _detect_tree(path)
+    if is_tar(path):
+        return "webdataset"
     return _BY_SUFFIX.get(bare_suffix(path)) or _detect_content(path)
 
 
 def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
     is_tree = path.is_dir() or path.suffix.lower() == ".zip"
+    if kind == "parquet":
+        return open_parquet(path, options=options)
+    if kind == "webdataset":
+        return TarShards(path, options=options)
+    if kind in ("mds", "hf"):
+        _require_folder(path, kind=kind)
+        return MdsFolder(path, options=options) if kind == "mds" else open_hf(path, options=options)
     if kind in ("images", "audio") and is_tree:
         return MediaTree(path, options=options, medium="image" if kind == "images" else "audio")
     if kind == "text" and (is_tree or options.records == "files"):
@@ -62,10 +74,23 @@ def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
     return JsonLines(path, options=options)
 
 
+def _require_folder(path: Path, *, kind: str) -> None:
+    if not path.is_dir():
+        raise ConfigError(f"{path} is a file; {kind} is a folder")
+
+
 def _detect_tree(path: Path) -> str:
+    if (path / HF_STATE).exists() or (path / HF_DICT).exists():
+        return "hf"
+    if any(path.glob(f"**/{INDEX}")):
+        return "mds"
     suffixes = Counter(entry.suffix for entry in Tree(path).entries())
     if not suffixes:
         raise DataError(f"{path} holds no files")
+    if ".parquet" in suffixes:
+        return "parquet"
+    if path.is_dir() and any(is_tar(entry) for entry in path.iterdir()):
+        return "webdataset"
     if IMAGE_SUFFIXES & suffixes.keys():
         return "images"
     return "audio" if AUDIO_SUFFIXES & suffixes.keys() else "text"

@@ -72,7 +72,7 @@ def infer_fields(rows: Iterable[Row], *, options: ImportOptions) -> tuple[Source
     for name, count in counts.items():
         if count < len(sample):
             seen[name].add("null")
-    chosen = {name: seen[name] for name in _chosen(list(seen), options=options)}
+    chosen = {name: seen[name] for name in chosen_names(list(seen), options=options)}
     stored = stored_names(
         list(chosen), texts=[n for n, kinds in chosen.items() if _is_text(kinds)], options=options
     )
@@ -113,7 +113,8 @@ def to_table(rows: Sequence[Row], *, fields: Sequence[SourceField], all_fields: 
     return Table(columns=columns, bad=bad, notes=notes)
 
 
-def _chosen(names: Sequence[str], *, options: ImportOptions) -> list[str]:
+def chosen_names(names: Sequence[str], *, options: ImportOptions) -> list[str]:
+    """The names that the options ask for. Raises ConfigError for one that is not there."""
     text = [options.text_field] if options.text_field else []
     wanted = [*(names if options.fields is None else options.fields), *text]
     for name in wanted:

@@ -21,22 +21,12 @@ import numpy as np
 
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import (
-    AUDIO_SUFFIXES,
-    IMAGE_SUFFIXES,
-    audio_samples,
-    check_audio,
-    check_image,
-    image_pixels,
-)
+from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
 from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part
+from rsc.ingest.splits import SPLIT_NAMES
 from rsc.ingest.tree import Entry, Tree, group_by_size
 from rsc.store.schema import Field
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-}  # fmt: skip
 _CAPTION = ".txt"
 
 
@@ -60,6 +50,7 @@ class MediaTree:
 
     def __post_init__(self) -> None:
         self._tree = Tree(self.root)
+        self._codec = MediaCodec(self.medium, self.options)
 
     @property
     def kind(self) -> str:
@@ -67,7 +58,7 @@ class MediaTree:
 
     def fields(self) -> tuple[Field, ...]:
         strings = [*self._string_names, *(["text"] if self._has_captions else []), "path"]
-        return (self._media_field, *(Field(name, "string") for name in strings))
+        return (self._codec.field(self.medium), *(Field(name, "string") for name in strings))
 
     def media(self) -> dict[str, str]:
         return {self.medium: self.medium}
@@ -104,7 +95,7 @@ class MediaTree:
             item = self._items[number]
             data = self._tree.read(item.entry)
             try:
-                record = {self.medium: self._decode(data), **self._strings(item)}
+                record = {self.medium: self._codec.value(data), **self._strings(item)}
             except DataError as error:
                 bad.append(BadRecord(number, item.entry.name, error.message, raw=data))
                 continue
@@ -119,33 +110,12 @@ class MediaTree:
             split=split,
         )
 
-    def _decode(self, data: bytes) -> Any:
-        """The file itself once its header makes sense, or what is in it."""
-        if self.medium == "image":
-            shape = self.options.image_shape
-            if shape is not None:
-                return image_pixels(data, height=shape[0], width=shape[1])
-            check_image(data)
-        else:
-            if self.options.sample_rate is not None:
-                return audio_samples(data, sample_rate=self.options.sample_rate)
-            check_audio(data)
-        return data
-
     def _strings(self, item: _Item) -> dict[str, str]:
         strings = {**item.strings, "path": item.entry.name}
         if self._has_captions:
             caption = self._tree.read(item.caption) if item.caption else b""
             strings["text"] = _caption_text(caption, encoding=self.options.encoding)
         return strings
-
-    @cached_property
-    def _media_field(self) -> Field:
-        if self.medium == "image":
-            shape = self.options.image_shape
-            return Field("image", "bytes") if shape is None else Field("image", "tensor", "uint8", shape)
-        is_decoded = self.options.sample_rate is not None
-        return Field("audio", "tokens", "int16") if is_decoded else Field("audio", "bytes")
 
     @cached_property
     def _entries(self) -> list[Entry]:

@@ -1,0 +1,261 @@
+"""MDS shards (MosaicML Streaming, format version 2): a folder with index.json, raw or Zstandard.
+
+    shard = num_samples u32 | offsets u32 [n + 1], from the start of the file | column config | samples
+    sample = u32 size of each column without a fixed one | values, one after the other
+
+Pickled columns are refused: reading them would run code that the source brings along.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+
+from rsc.errors import ConfigError, DataError
+from rsc.ingest.config import ImportOptions
+from rsc.ingest.decode import MediaCodec
+from rsc.ingest.fields import chosen_names, stored_names
+from rsc.ingest.rows import Row, chunks
+from rsc.ingest.source import BadRecord, Chunk, Part
+from rsc.ingest.splits import SPLIT_NAMES
+from rsc.store.schema import Field
+
+INDEX = "index.json"
+_SCALARS = (
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "float32",
+    "float64",
+)
+_TEXTS = ("str", "json", "str_int", "str_float", "str_decimal")
+_SHAPE_DTYPES = ("<u1", "<u2", "<u4", "<u8")
+_MAX_SHARD_BYTES = 1 << 32  # offsets are u32
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column: how its bytes become the value of a field."""
+
+    name: str
+    encoding: str
+    size: int | None
+    field: Field
+    decode: Callable[[bytes], Any]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    is_packed: bool
+    num_samples: int
+    size_bytes: int
+    split: str | None
+
+
+@dataclass
+class MdsFolder:
+    """Reader of one folder, or of one that has `train`, `val` ... folders of shards."""
+
+    root: Path
+    options: ImportOptions
+    kind: str = field(default="mds", init=False)
+
+    def fields(self) -> tuple[Field, ...]:
+        return tuple(column.field for column in self._columns.values())
+
+    def media(self) -> dict[str, str]:
+        return {c.field.name: "image" for c in self._columns.values() if c.encoding in ("jpeg", "png")}
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(shard.split for shard in self._shards if shard.split))
+
+    def files(self) -> list[Path]:
+        return [*self._indexes, *(shard.path for shard in self._shards)]
+
+    def parts(self, *, part_bytes: int) -> Iterator[Part]:
+        """A part is a shard: MDS keeps them small."""
+        first_record = 0
+        for number, shard in enumerate(self._shards):
+            yield Part(number, first_record=first_record, size_bytes=shard.size_bytes, span=number)
+            first_record += shard.num_samples
+
+    def read(self, part: Part) -> Iterator[Chunk]:
+        """Raises DataError for a shard that is not what the index says."""
+        shard = self._shards[part.span]
+        rows = self._rows(shard, first_record=part.first_record)
+        yield from chunks(rows, fields=self.fields(), split=shard.split)
+
+    def _rows(self, shard: _Shard, *, first_record: int) -> Iterator[Row]:
+        data = _shard_bytes(shard)
+        offsets = _offsets(data, shard)
+        for index in range(shard.num_samples):
+            number, sample = first_record + index, data[offsets[index] : offsets[index + 1]]
+            yield Row(number, self._values(bytes(sample), shard, index, number=number), len(sample))
+
+    def _values(self, sample: bytes, shard: _Shard, index: int, *, number: int) -> dict[str, Any] | BadRecord:
+        try:
+            pieces = self._pieces(sample)
+            return {column.field.name: column.decode(pieces[name]) for name, column in self._columns.items()}
+        except DataError as error:
+            reason = error.message
+        except (ValueError, IndexError, KeyError):
+            reason = "a value is not in its column's encoding"
+        return BadRecord(number, f"{shard.path.name} sample {index}", reason, raw=sample)
+
+    def _pieces(self, sample: bytes) -> dict[str, bytes]:
+        """Bytes of each column. Raises DataError when the sizes do not add up."""
+        names, sizes, at = self._layout["column_names"], [], 0
+        for size in self._layout["column_sizes"]:
+            if not size:
+                size = int.from_bytes(sample[at : at + 4], "little")
+                at += 4
+            sizes.append(size)
+        if at + sum(sizes) != len(sample):
+            raise DataError("the sizes of its columns do not add up")
+        pieces = {}
+        for name, size in zip(names, sizes, strict=True):
+            pieces[name] = sample[at : at + size]
+            at += size
+        return pieces
+
+    @cached_property
+    def _indexes(self) -> list[Path]:
+        if (self.root / INDEX).exists():
+            return [self.root / INDEX]
+        found = sorted(self.root.glob(f"*/{INDEX}"))
+        if not found or any(path.parent.name.lower() not in SPLIT_NAMES for path in found):
+            raise DataError(f"{self.root} holds no {INDEX} of MDS shards")
+        return found
+
+    @cached_property
+    def _layout(self) -> dict[str, Any]:
+        """Column names, encodings and sizes, the same in every shard."""
+        layouts = [
+            {name: shard[name] for name in ("column_names", "column_encodings", "column_sizes")}
+            for path in self._indexes
+            for shard in _index_shards(path)
+        ]
+        if not layouts or any(layout != layouts[0] for layout in layouts):
+            raise DataError(f"the shards of {self.root} differ in their columns", hint="import them apart")
+        return layouts[0]
+
+    @cached_property
+    def _columns(self) -> dict[str, _Column]:
+        layout = self._layout
+        encodings = dict(zip(layout["column_names"], layout["column_encodings"], strict=True))
+        sizes = dict(zip(layout["column_names"], layout["column_sizes"], strict=True))
+        names = chosen_names(list(encodings), options=self.options)
+        texts = [name for name in names if encodings[name] in _TEXTS]
+        stored = stored_names(names, texts=texts, options=self.options)
+        return {
+            name: _Column(
+                name, encodings[name], sizes[name], *_codec(stored[name], encodings[name], self.options)
+            )
+            for name in names
+        }
+
+    @cached_property
+    def _shards(self) -> list[_Shard]:
+        found = []
+        for index in self._indexes:
+            split = None if index.parent == self.root else SPLIT_NAMES[index.parent.name.lower()]
+            for record in _index_shards(index):
+                found.append(_shard(index.parent, record, split=split))
+        return found
+
+
+def _shard(folder: Path, record: dict[str, Any], *, split: str | None) -> _Shard:
+    """The packed file where it is there, else the raw one."""
+    raw, packed = record["raw_data"], record.get("zip_data")
+    num_samples = int(record["samples"])
+    if packed is None or not (folder / packed["basename"]).exists():
+        return _Shard(folder / raw["basename"], False, num_samples, int(raw["bytes"]), split)
+    compression = str(record.get("compression"))
+    if not compression.startswith("zstd"):
+        raise DataError(f"{packed['basename']} is packed with {compression}", hint="only zstd is read")
+    return _Shard(folder / packed["basename"], True, num_samples, int(packed["bytes"]), split)
+
+
+def _index_shards(index: Path) -> list[dict[str, Any]]:
+    try:
+        shards: list[dict[str, Any]] = json.loads(index.read_bytes())["shards"]
+        if all(shard["format"] == "mds" and shard["version"] == 2 for shard in shards):
+            return shards
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{index} is not an index of MDS version 2")
+
+
+def _shard_bytes(shard: _Shard) -> memoryview:
+    data = shard.path.read_bytes()
+    if shard.is_packed:
+        try:
+            data = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_SHARD_BYTES)
+        except zstandard.ZstdError as error:
+            raise DataError(f"{shard.path.name} does not unpack: {error}") from None
+    return memoryview(data)
+
+
+def _offsets(data: memoryview, shard: _Shard) -> list[int]:
+    count = shard.num_samples
+    head = 4 * (count + 2)
+    if len(data) < head or int.from_bytes(data[:4], "little") != count:
+        raise DataError(f"{shard.path.name} does not hold the {count} samples of the index")
+    offsets: list[int] = np.frombuffer(data[4:head], "<u4").astype(np.int64).tolist()
+    if offsets[0] < head or offsets[-1] != len(data) or offsets != sorted(offsets):
+        raise DataError(f"{shard.path.name} is cut short or not an MDS shard")
+    return offsets
+
+
+def _codec(name: str, encoding: str, options: ImportOptions) -> tuple[Field, Callable[[bytes], Any]]:
+    """Field and decoder of one encoding. Raises ConfigError for those that we do not read."""
+    if encoding in _TEXTS:
+        return Field(name, "string"), bytes.decode
+    if encoding in ("jpeg", "png"):
+        codec = MediaCodec("image", options)
+        return codec.field(name), codec.value
+    if encoding == "bytes":
+        return Field(name, "bytes"), bytes
+    if encoding in ("int", *_SCALARS):
+        dtype = np.dtype("int64" if encoding == "int" else encoding)
+        return Field(name, "tensor", dtype.name), lambda data: np.frombuffer(data, dtype)[0]
+    kind, _, rest = encoding.partition(":")
+    dtype_name, _, shape = rest.partition(":")
+    if kind == "ndarray" and dtype_name in _SCALARS:
+        return _array_codec(name, np.dtype(dtype_name), shape)
+    raise ConfigError(
+        f"column {name!r} is encoded as {encoding}, which is not read here",
+        hint="choose the others with --fields" + ("; pickles can run code" if encoding == "pkl" else ""),
+    )
+
+
+def _array_codec(name: str, dtype: np.dtype[Any], shape: str) -> tuple[Field, Callable[[bytes], Any]]:
+    if shape:
+        sizes = tuple(map(int, shape.split(",")))
+        return Field(name, "tensor", dtype.name, sizes), lambda data: np.frombuffer(data, dtype).reshape(
+            sizes
+        )
+    return Field(name, "tokens", dtype.name), lambda data: _shaped_array(data, dtype)
+
+
+def _shaped_array(data: bytes, dtype: np.dtype[Any]) -> np.ndarray:
+    """An array that carries its shape: dims and the width of a size in one byte, sizes, values."""
+    num_dims, width = data[0] >> 2, np.dtype(_SHAPE_DTYPES[data[0] & 3])
+    if num_dims != 1:
+        raise DataError(f"an array of {num_dims} dims where the shape is not fixed")
+    size = int(np.frombuffer(data, width, count=1, offset=1)[0])
+    return np.frombuffer(data, dtype, count=size, offset=1 + width.itemsize)

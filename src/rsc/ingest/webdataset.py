@@ -1,0 +1,195 @@
+"""WebDataset: tar files in which neighbouring members with one stem are one sample.
+
+    000017.jpg 000017.cls 000017.txt  ->  image, label, text
+
+| ending                         | field                        |
+|--------------------------------|------------------------------|
+| jpg jpeg png webp ...          | `image`                      |
+| wav flac ogg mp3               | `audio`                      |
+| txt text caption               | `text`                       |
+| cls                            | `label` (text)               |
+| json                           | `json` (text)                |
+| others                         | bytes, named by the ending   |
+
+The stem is stored as `key`. Pickles (`pyd`, `pickle`) are stored as bytes and never opened.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rsc.errors import DataError
+from rsc.ingest.config import ImportOptions
+from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
+from rsc.ingest.fields import chosen_names, stored_names
+from rsc.ingest.rows import Row, chunks
+from rsc.ingest.source import BadRecord, Chunk, Part
+from rsc.store.schema import Field
+
+_SAMPLES_LOOKED_AT = 100
+_TEXTS = {"txt": "text", "text": "text", "caption": "text", "cls": "label", "json": "json"}
+
+
+class _Member(NamedTuple):
+    """A file of a sample: where it lies in an unpacked tar, or its bytes from a packed one."""
+
+    ending: str
+    start: int
+    size: int
+    data: bytes | None
+
+
+class _Sample(NamedTuple):
+    key: str
+    members: list[_Member]
+
+
+class _Span(NamedTuple):
+    path: Path
+    samples: list[_Sample]
+
+
+@dataclass
+class TarShards:
+    """Reader of one tar, or of all tars in a folder in order of their names; `.tar.gz` too."""
+
+    root: Path
+    options: ImportOptions
+    kind: str = field(default="webdataset", init=False)
+
+    def fields(self) -> tuple[Field, ...]:
+        return tuple(self._fields.values())
+
+    def media(self) -> dict[str, str]:
+        return {name: name for name in ("image", "audio") if name in self._fields}
+
+    def splits(self) -> tuple[str, ...]:
+        return ()
+
+    def files(self) -> list[Path]:
+        if self.root.is_file():
+            return [self.root]
+        found = sorted(path for path in self.root.iterdir() if is_tar(path))
+        if not found:
+            raise DataError(f"{self.root} holds no tar files")
+        return found
+
+    def parts(self, *, part_bytes: int) -> Iterator[Part]:
+        number = first_record = 0
+        for path in self.files():
+            samples: list[_Sample] = []
+            size = 0
+            for sample in _samples(path):
+                samples.append(sample)
+                size += sum(member.size for member in sample.members)
+                if size >= part_bytes:
+                    yield Part(number, first_record=first_record, size_bytes=size, span=_Span(path, samples))
+                    number, first_record = number + 1, first_record + len(samples)
+                    samples, size = [], 0
+            if samples:
+                yield Part(number, first_record=first_record, size_bytes=size, span=_Span(path, samples))
+                number, first_record = number + 1, first_record + len(samples)
+
+    def read(self, part: Part) -> Iterator[Chunk]:
+        yield from chunks(self._rows(part.span, first_record=part.first_record), fields=self.fields())
+
+    def _rows(self, span: _Span, *, first_record: int) -> Iterator[Row]:
+        with span.path.open("rb") as file:
+            for number, sample in enumerate(span.samples, start=first_record):
+                files: dict[str, bytes] = {}
+                for member in sample.members:
+                    if member.data is None:
+                        file.seek(member.start)
+                    files[_name_of(member.ending)] = (
+                        file.read(member.size) if member.data is None else member.data
+                    )
+                size = sum(map(len, files.values()))
+                yield Row(number, self._values(sample.key, files, number=number), size)
+
+    def _values(self, key: str, files: dict[str, bytes], *, number: int) -> dict[str, Any] | BadRecord:
+        values: dict[str, Any] = {}
+        for source_name, item in self._sources.items():
+            try:
+                values[item.name] = self._value(source_name, item, key=key, files=files)
+            except DataError as error:
+                return BadRecord(number, f"sample {key}", error.message, raw=files.get(source_name, b""))
+        return values
+
+    def _value(self, source_name: str, item: Field, *, key: str, files: dict[str, bytes]) -> Any:
+        if source_name == "key":
+            return key
+        if source_name not in files:
+            raise DataError(f"no file for field {item.name!r}")
+        data = files[source_name]
+        if source_name in ("image", "audio"):
+            return MediaCodec(source_name, self.options).value(data)  # type: ignore[arg-type]
+        if item.kind != "string":
+            return data
+        try:
+            return data.decode(self.options.encoding)
+        except UnicodeDecodeError:
+            raise DataError(f"field {item.name!r} is not {self.options.encoding.upper()}") from None
+
+    @property
+    def _fields(self) -> dict[str, Field]:
+        return {item.name: item for item in self._sources.values()}
+
+    @cached_property
+    def _sources(self) -> dict[str, Field]:
+        """Fields of the first samples, by what they are called in the tar."""
+        seen: Counter[str] = Counter()
+        for sample in islice(_samples(self.files()[0]), _SAMPLES_LOOKED_AT):
+            seen.update({_name_of(member.ending) for member in sample.members})
+        if not seen:
+            raise DataError(f"{self.files()[0].name} holds no samples")
+        names = chosen_names([*sorted(seen), "key"], options=self.options)
+        texts = [name for name in names if name in _TEXTS.values()]
+        stored = stored_names(names, texts=[n for n in texts if n == "text"], options=self.options)
+        return {name: self._field(name, stored[name]) for name in names}
+
+    def _field(self, source_name: str, name: str) -> Field:
+        if source_name in ("image", "audio"):
+            return MediaCodec(source_name, self.options).field(name)  # type: ignore[arg-type]
+        return Field(name, "string" if source_name in (*_TEXTS.values(), "key") else "bytes")
+
+
+def is_tar(path: Path) -> bool:
+    return path.name.lower().endswith((".tar", ".tar.gz", ".tgz"))
+
+
+def _name_of(ending: str) -> str:
+    if f".{ending}" in IMAGE_SUFFIXES:
+        return "image"
+    return "audio" if f".{ending}" in AUDIO_SUFFIXES else _TEXTS.get(ending, ending)
+
+
+def _samples(path: Path) -> Iterator[_Sample]:
+    """Samples in the order of the archive. Raises DataError when it is damaged."""
+    is_packed = not path.name.lower().endswith(".tar")
+    key = ""
+    members: list[_Member] = []
+    try:
+        with tarfile.open(path, "r|*" if is_packed else "r:") as archive:
+            for info in archive:
+                folder, slash, base = info.name.rpartition("/")
+                stem, _, ending = base.partition(".")
+                if not info.isfile() or not stem:
+                    continue
+                if (name := folder + slash + stem) != key and members:
+                    yield _Sample(key, members)
+                    members = []
+                extracted = archive.extractfile(info) if is_packed else None
+                data = extracted.read() if extracted is not None else None
+                key = name
+                members.append(_Member(ending.lower(), info.offset_data, info.size, data))
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{path.name} is not a whole tar archive: {error}") from None
+    if members:
+        yield _Sample(key, members)
