@@ -7,7 +7,7 @@ from pathlib import Path
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.release.agent import KeyAgent
-from rsc.release.facts import review_state
+from rsc.release.facts import data_facts
 from rsc.review.approval import approve, reject, review_facts
 from rsc.review.identity import create_identity, load_identity
 from rsc.review.policy import Policy, parse_policy, policy_to_toml
@@ -75,14 +75,8 @@ class House:
 
     def state(self, name: str = "posts") -> str:
         dataset = Dataset.open(self.workspace.data, name=name)
-        policy = dataset.read_review("policy.toml")
-        return review_state(
-            dataset,
-            policy=parse_policy(policy),
-            policy_bytes=policy,
-            identities=self.workspace.identities,
-            now=self.clock.now(),
-        ).state
+        facts = data_facts(dataset, identities=self.workspace.identities, now=self.clock.now())
+        return facts.review.state
 
     def logged(self, kind: str) -> list[dict]:
         return [entry for entry in self.audit.entries() if entry["kind"] == kind]

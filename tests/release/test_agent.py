@@ -241,6 +241,7 @@ def test_leases_are_renewed_and_given_back(house, server):
         assert done.wait(20)
         server.end_overdue()
         assert bytes(keys["data"].view) == true_key(house)
+    server.end_overdue()
     assert [entry["how"] for entry in house.logged("lease_ended")] == ["returned"]
 
 
@@ -272,3 +273,31 @@ def test_a_lease_belongs_to_the_process_that_asked(house, server):
     assert not house.logged("lease_ended")
     holder.kill()
     holder.wait()
+
+
+def test_an_agent_that_remembers_sees_every_change_and_every_end(house):
+    """The same agent asked again and again, while bytes and time go on."""
+    house.add(approval_valid="2d", retention="9d")
+    with pytest.raises(ReviewMissing):
+        house.agent.release(TRAIN)
+    house.approve()
+    for _ in range(3):
+        house.agent.release(TRAIN).close()
+    dataset = Dataset.open(house.workspace.data, name="posts")
+    (name,) = [name for name in dataset.list_review() if name.startswith("approvals/")]
+    content = dataset.read_review(name)
+    dataset.write_review(name, content.replace(b'"note": ""', b'"note": "x"'))
+    with pytest.raises(ReviewMissing):
+        house.agent.release(TRAIN)
+    dataset.write_review(name, content)
+    house.agent.release(TRAIN).close()
+    house.clock.advance(2 * 86400 - 1)
+    house.agent.release(TRAIN).close()
+    house.clock.advance(1)
+    with pytest.raises(ReviewVoid, match="run out"):
+        house.agent.release(TRAIN)
+    house.clock.advance(-1)
+    house.agent.release(TRAIN).close()
+    house.reject(by="bob")
+    with pytest.raises(GateRefused, match="bob rejected it"):
+        house.agent.release(TRAIN)

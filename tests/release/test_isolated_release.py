@@ -52,7 +52,7 @@ def served(house, tmp_path):
     house.approve()
     run = tmp_path / "run"
     run.mkdir()
-    with AgentServer(house.agent, socket_path=run / "agent.sock", clock=house.clock):
+    with AgentServer(house.agent, socket_path=run / "agent.sock", clock=house.clock) as house.server:
         yield run
 
 
@@ -80,6 +80,7 @@ def test_a_sandboxed_worker_gets_the_key(served, house, method):
     assert done.stdout == "key 32\n", done.stderr
     (entry,) = house.logged("key_released")
     assert entry["notes"] == ["single-person review"]
+    house.server.end_overdue()
     assert house.logged("lease_ended")[0]["how"] == "returned"
 
 

@@ -11,7 +11,7 @@ over, until its lease ends (server.py kills the holder of an expired lease).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, RscError
 from rsc.release.decision import DataFacts, Decision, decide
-from rsc.release.facts import data_facts, run_record
+from rsc.release.facts import Memory, data_facts, run_record
 from rsc.release.request import KeyRequest
 from rsc.store.dataset import Dataset
 from rsc.store.keys import Envelope, KeyProvider, data_key_context, open_envelope, run_key_context
@@ -56,6 +56,7 @@ class KeyAgent:
         self._providers = providers
         self._audit = audit
         self._clock = clock
+        self._memory = Memory()
 
     def release(self, request: KeyRequest) -> SecretKey:
         """The key, for this process. Raises GateRefused (exit code 3) with one sentence when it is denied."""
@@ -104,9 +105,12 @@ class KeyAgent:
             raise
         return decision
 
-    def end(self, request: KeyRequest, *, number: int, how: str) -> None:
-        """Log that the lease of release `number` is over: `returned`, `gone` or `expired`."""
-        self._log("lease_ended", request, release=number, how=how)
+    def log_ended(self, leases: Iterable[tuple[int, KeyRequest, str]]) -> None:
+        """Log that leases are over: (number of the release, its request, `returned`, `gone` or `expired`)."""
+        self._audit.append_many(
+            {"kind": "lease_ended", **_about(request), "release": number, "how": how}
+            for number, request, how in leases
+        )
 
     def _find(self, request: KeyRequest) -> _Asked:
         if request.purpose == "checkpoint":
@@ -134,7 +138,9 @@ class KeyAgent:
         return _Asked(envelope, run_key_context(run), facts, {})
 
     def _data_facts(self, dataset: Dataset) -> DataFacts:
-        return data_facts(dataset, identities=self._workspace.identities, now=self._clock.now())
+        return data_facts(
+            dataset, identities=self._workspace.identities, now=self._clock.now(), memory=self._memory
+        )
 
     def _open(self, asked: _Asked) -> SecretKey:
         provider = self._providers.get(asked.envelope.provider)
@@ -147,9 +153,9 @@ class KeyAgent:
         return open_envelope(provider, asked.envelope, context=asked.context)
 
     def _log(self, kind: str, request: KeyRequest, **facts: Any) -> int:
-        about = {
-            name: value
-            for name in ("data", "version", "run", "purpose", "user")
-            if (value := getattr(request, name)) is not None
-        }
-        return self._audit.append(kind, **{**about, **facts})
+        return self._audit.append(kind, **{**_about(request), **facts})
+
+
+def _about(request: KeyRequest) -> dict[str, Any]:
+    names = ("data", "version", "run", "purpose", "user")
+    return {name: value for name in names if (value := getattr(request, name)) is not None}

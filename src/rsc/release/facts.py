@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,34 +13,80 @@ from rsc.audit.note import Verifier
 from rsc.clock import parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, ReviewVoid
-from rsc.release.carry import CARRIED, Carry, read_carry
+from rsc.release.carry import CARRIED, read_carry
 from rsc.release.decision import DataFacts
-from rsc.review.approval import ReviewState, approval_from_json, review_facts, status
+from rsc.review.approval import Approval, ReviewState, approval_from_json, review_facts, status
 from rsc.review.identity import known_identities
-from rsc.review.policy import Policy, parse_policy
+from rsc.review.policy import parse_policy
 from rsc.store.dataset import Dataset
 
 
-def data_facts(dataset: Dataset, *, identities: Path, now: datetime) -> DataFacts:
-    """Read and hash the review folder anew: a byte changed a second ago counts.
+@dataclass(frozen=True, slots=True)
+class ReviewFiles:
+    """Every byte that a review's state depends on, besides the version itself and the time."""
+
+    policy: bytes
+    report: bytes
+    decisions: bytes
+    approvals: tuple[bytes, ...]
+    carried: bytes | None
+    log_key: str
+    """Verifier key of the workspace's log, which signs carries (carry.py)."""
+    known: tuple[tuple[str, str], ...]
+    """(public key, name) of everybody who may sign."""
+
+    @classmethod
+    def read(cls, dataset: Dataset, *, identities: Path) -> ReviewFiles:
+        names = dataset.list_review()
+        approvals = [name for name in names if name.startswith("approvals/") and name.endswith(".json")]
+        carried = dataset.read_review(CARRIED) if CARRIED in names else None
+        log_key = Workspace(identities.parent).audit / "log.vkey"
+        return cls(
+            policy=dataset.read_review("policy.toml") or b"",
+            report=dataset.read_review("report.json") or b"",
+            decisions=dataset.read_review("decisions.json") or b"",
+            approvals=tuple(dataset.read_review(name) or b"" for name in approvals),
+            carried=carried,
+            log_key=log_key.read_text() if carried else "",
+            known=tuple(known_identities(identities).items()),
+        )
+
+
+class Memory:
+    """What was concluded from which bytes, so that an agent parses and verifies them once.
+
+    The bytes are read and compared each time; only equal bytes within a time in which no approval begins or
+    ends give the old conclusion.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[ReviewFiles, tuple[datetime, ...], datetime, DataFacts]] = {}
+
+    def recall(self, dataset: Dataset, files: ReviewFiles, *, now: datetime) -> DataFacts | None:
+        files_then, turns, then, facts = self._known.get(dataset.root_hash, (None, (), now, None))
+        has_turned = any(min(then, now) < turn <= max(then, now) for turn in turns)
+        return facts if files_then == files and not has_turned else None
+
+    def keep(self, facts: DataFacts, files: ReviewFiles, *, now: datetime) -> None:
+        turns = [(parse_timestamp(a.created), parse_timestamp(a.expires)) for a in _approvals(files)]
+        self._known[facts.root_hash] = (files, tuple(turn for pair in turns for turn in pair), now, facts)
+
+
+def data_facts(
+    dataset: Dataset, *, identities: Path, now: datetime, memory: Memory | None = None
+) -> DataFacts:
+    """Read the review folder anew: a byte changed a second ago counts.
 
     Raises ReviewVoid when policy.toml is missing or is not the one that root.json binds.
     """
-    content = dataset.read_review("policy.toml") or b""
-    if hashlib.sha256(content).hexdigest() != dataset.policy_sha256:
-        raise ReviewVoid(
-            f"the policy file of {dataset.name} version {dataset.version} was changed after the import",
-            hint="put the imported policy back; to change a policy, import again under the new one",
-        )
-    policy = parse_policy(content)
-    return DataFacts(
-        name=dataset.name,
-        version=dataset.version,
-        root_hash=dataset.root_hash,
-        created=collected(dataset),
-        policy=policy,
-        review=review_state(dataset, policy=policy, policy_bytes=content, identities=identities, now=now),
-    )
+    files = ReviewFiles.read(dataset, identities=identities)
+    known = memory.recall(dataset, files, now=now) if memory else None
+    if known is not None:
+        return known
+    facts = _conclude(dataset, files, now=now)
+    if memory is not None:
+        memory.keep(facts, files, now=now)
+    return facts
 
 
 def collected(dataset: Dataset) -> datetime:
@@ -49,44 +95,48 @@ def collected(dataset: Dataset) -> datetime:
     return parse_timestamp(told) if told else dataset.created
 
 
-def review_state(
-    dataset: Dataset, *, policy: Policy, policy_bytes: bytes, identities: Path, now: datetime
-) -> ReviewState:
-    """Where the review of a version stands at `now`, from the bytes in its folder.
-
-    A version that was rewritten to erase records also counts the approvals of what it came from (carry.py).
-    """
-    facts = review_facts(
+def _conclude(dataset: Dataset, files: ReviewFiles, *, now: datetime) -> DataFacts:
+    if hashlib.sha256(files.policy).hexdigest() != dataset.policy_sha256:
+        raise ReviewVoid(
+            f"the policy file of {dataset.name} version {dataset.version} was changed after the import",
+            hint="put the imported policy back; to change a policy, import again under the new one",
+        )
+    return DataFacts(
+        name=dataset.name,
+        version=dataset.version,
         root_hash=dataset.root_hash,
-        report=dataset.read_review("report.json") or b"",
-        policy=policy_bytes,
-        decisions=dataset.read_review("decisions.json") or b"",
-        author=str(dataset.facts.get("author", "")),
+        created=collected(dataset),
+        policy=parse_policy(files.policy),
+        review=_review_state(dataset, files, now=now),
     )
-    names = [
-        name for name in dataset.list_review() if name.startswith("approvals/") and name.endswith(".json")
-    ]
-    approvals = [approval_from_json(dataset.read_review(name) or b"") for name in names]
-    known = known_identities(identities)
-    own = status(facts, policy=policy, approvals=approvals, known=known, now=now)
-    carry = _carry(dataset, identities=identities)
-    if carry is None or own.state in ("approved", "rejected"):
+
+
+def _review_state(dataset: Dataset, files: ReviewFiles, *, now: datetime) -> ReviewState:
+    """A version that was rewritten to erase records also counts the approvals of what it came from."""
+    own = _state_of_root(dataset.root_hash, dataset, files, now=now)
+    if files.carried is None or own.state in ("approved", "rejected"):
         return own
-    states = [
-        status(replace(facts, root_hash=root), policy=policy, approvals=approvals, known=known, now=now)
-        for root in carry.approved_root_hashes
-    ]
+    verifier = Verifier.from_text(files.log_key)
+    carry = read_carry(files.carried, root_hash=dataset.root_hash, verifier=verifier)
+    states = [_state_of_root(root, dataset, files, now=now) for root in carry.approved_root_hashes]
     decided = next((state for state in states if state.state in ("approved", "rejected")), states[-1])
     return replace(decided, reason=f"{decided.reason}; {carry.told()}")
 
 
-def _carry(dataset: Dataset, *, identities: Path) -> Carry | None:
-    """The carry of a version, if it has one. Raises ReviewVoid when it is not by this workspace's log."""
-    content = dataset.read_review(CARRIED)
-    if content is None:
-        return None
-    log_key = Workspace(identities.parent).audit / "log.vkey"
-    return read_carry(content, root_hash=dataset.root_hash, verifier=Verifier.from_text(log_key.read_text()))
+def _state_of_root(root_hash: str, dataset: Dataset, files: ReviewFiles, *, now: datetime) -> ReviewState:
+    facts = review_facts(
+        root_hash=root_hash,
+        report=files.report,
+        policy=files.policy,
+        decisions=files.decisions,
+        author=str(dataset.facts.get("author", "")),
+    )
+    policy, approvals = parse_policy(files.policy), _approvals(files)
+    return status(facts, policy=policy, approvals=approvals, known=dict(files.known), now=now)
+
+
+def _approvals(files: ReviewFiles) -> list[Approval]:
+    return [approval_from_json(content) for content in files.approvals]
 
 
 def run_record(workspace: Workspace, run: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import queue
 import socket
 import threading
 from dataclasses import replace
@@ -22,7 +23,7 @@ from rsc.clock import Clock
 from rsc.errors import ConfigError, GateRefused, RscError
 from rsc.release.agent import KeyAgent
 from rsc.release.handover import Carrier, carriers, carry, send_inline
-from rsc.release.leases import Leases
+from rsc.release.leases import Lease, Leases
 from rsc.release.observe import observe
 from rsc.release.request import KeyRequest
 from rsc.release.wire import Line, error_message, peer_of, short_path
@@ -43,6 +44,7 @@ class AgentServer:
         self._path = socket_path
         self._carrier = carrier or carriers()[0]
         self._leases = Leases()
+        self._ended: queue.SimpleQueue[tuple[int, KeyRequest, str]] = queue.SimpleQueue()
         self._is_closing = threading.Event()
         self._listener = _listen(socket_path)
         self._threads = [threading.Thread(target=run, daemon=True) for run in (self._accept, self._watch)]
@@ -56,6 +58,7 @@ class AgentServer:
         for thread in self._threads:
             thread.join()
         self._listener.close()
+        self._log_ended()
         self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> AgentServer:
@@ -75,8 +78,8 @@ class AgentServer:
                 continue
             if is_alive:
                 lease.holder.kill()
-            if self._leases.end(lease.number):
-                self._agent.end(lease.request, number=lease.number, how="expired" if is_alive else "gone")
+            self._end_lease(lease, how="expired" if is_alive else "gone")
+        self._log_ended()
 
     def _watch(self) -> None:
         while not self._is_closing.wait(_LOOK_S):
@@ -156,8 +159,21 @@ class AgentServer:
 
     def _end(self, number: int, *, pid: int) -> None:
         lease = self._leases.get(number)
-        if lease is not None and lease.holder.pid == pid and self._leases.end(number):
-            self._agent.end(lease.request, number=number, how="returned")
+        if lease is not None and lease.holder.pid == pid:
+            self._end_lease(lease, how="returned")
+
+    def _end_lease(self, lease: Lease, *, how: str) -> None:
+        if self._leases.end(lease.number):
+            self._ended.put((lease.number, lease.request, how))
+
+    def _log_ended(self) -> None:
+        """Endings go to the log together, every two seconds: losing one to a crash hides no release."""
+        ended = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                ended.append(self._ended.get_nowait())
+        if ended:
+            self._agent.log_ended(ended)
 
 
 def _listen(path: Path) -> socket.socket:

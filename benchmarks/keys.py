@@ -1,0 +1,148 @@
+"""Key releases a second: decide, log durably, open the envelope, hand the descriptor over, take it.
+
+    python benchmarks/keys.py [--json] [--quick] [--runs N]
+
+`release` asks the agent over its unix socket from several client processes at once, each on one
+connection; every release is a full one (review evaluated anew, signed log record on disk, key received
+and wiped, lease given back). `release_one_client` does it one after the other. The workspace lies on the
+file system of the temporary folder: its sync rate is a limit, and is measured beside as `fdatasync`.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from harness import Options, Report, alternate, main
+
+from rsc.audit.log import AuditLog
+from rsc.clock import SystemClock
+from rsc.config import Workspace
+from rsc.release.agent import KeyAgent
+from rsc.release.client import KeyClient
+from rsc.release.request import KeyRequest
+from rsc.release.server import AgentServer
+from rsc.review.approval import approve, review_facts
+from rsc.review.identity import create_identity
+from rsc.review.policy import default_policy, policy_to_toml
+from rsc.store.dataset import Dataset, DatasetWriter
+from rsc.store.keys import data_kek_id, data_key_context, new_envelope
+from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.schema import Field, Schema, columns_from_records
+
+NUM_CLIENTS = 8
+REQUEST = KeyRequest("train", "bench", data="posts", version=1)
+
+
+def measure(options: Options) -> Report:
+    report = Report()
+    releases = 200 if options.quick else 1000
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder) / "home")
+        fill(workspace)
+        cases = {"release": NUM_CLIENTS, "release_one_client": 1}
+        found = {
+            case: alternate(
+                ["rsc", "fdatasync"] if case == "release_one_client" else ["rsc"],
+                runs=options.runs,
+                measure=lambda subject, clients=clients: rate(workspace, subject, clients, releases),
+            )
+            for case, clients in cases.items()
+        }
+    for case, subjects in found.items():
+        for subject, metrics in subjects.items():
+            report.add(case, metric="per_s", subject=subject, values=metrics["per_s"])
+    report.notes.append(f"{NUM_CLIENTS} client processes; local key folder without passphrase")
+    return report
+
+
+def rate(workspace: Workspace, subject: str, clients: int, releases: int) -> dict[str, float]:
+    if subject == "fdatasync":
+        return {"per_s": sync_rate(workspace.root / "sync", releases)}
+    context = multiprocessing.get_context("fork")
+    socket_path = workspace.root / "agent.sock"
+    ready, done = context.Event(), context.Event()
+    agent = context.Process(target=serve, args=(workspace, socket_path, ready, done))
+    agent.start()
+    ready.wait()
+    gate = context.Barrier(clients + 1)
+    asking = [
+        context.Process(target=ask, args=(socket_path, gate, releases // clients)) for _ in range(clients)
+    ]
+    for process in asking:
+        process.start()
+    gate.wait()
+    started = time.perf_counter()
+    for process in asking:
+        process.join()
+    seconds = time.perf_counter() - started
+    done.set()
+    agent.join()
+    if any(process.exitcode for process in asking):
+        sys.exit("a client failed; its message is above")
+    return {"per_s": clients * (releases // clients) / seconds}
+
+
+def serve(workspace: Workspace, socket_path: Path, ready, done) -> None:  # type: ignore[no-untyped-def]
+    clock = SystemClock()
+    providers = {"local": LocalKeyProvider(workspace.keys)}
+    agent = KeyAgent(
+        workspace, providers=providers, audit=AuditLog.open(workspace.audit, clock=clock), clock=clock
+    )
+    with AgentServer(agent, socket_path=socket_path, clock=clock):
+        ready.set()
+        done.wait()
+
+
+def ask(socket_path: Path, gate: Barrier, releases: int) -> None:
+    with KeyClient(socket_path) as client:
+        gate.wait()
+        for _ in range(releases):
+            client.end(client.release(REQUEST))
+
+
+def sync_rate(path: Path, writes: int) -> float:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    started = time.perf_counter()
+    for _ in range(writes):
+        os.write(fd, bytes(600))
+        os.fdatasync(fd)
+    os.close(fd)
+    return writes / (time.perf_counter() - started)
+
+
+def fill(workspace: Workspace) -> None:
+    """One small approved data set."""
+    clock, provider = SystemClock(), LocalKeyProvider(workspace.keys)
+    kek_id, context = data_kek_id("posts", period="2026-11"), data_key_context("posts")
+    provider.create(kek_id, period="2026-11")
+    envelope, key = new_envelope(provider, kek_id=kek_id, context=context)
+    schema, policy = Schema((Field("text", "string"),)), default_policy(single_person=True)
+    identity = create_identity(workspace.identities, name="bench")
+    with (
+        key,
+        DatasetWriter.create(
+            workspace.data, name="posts", schemas={"train": schema}, key=key, envelope=envelope, clock=clock
+        ) as writer,
+    ):
+        writer.append("train", columns_from_records(schema, [{"text": "hello"}]))
+        writer.commit(policy=policy_to_toml(policy), report=b"{}", facts={"author": "bench"})
+    dataset = Dataset.open(workspace.data, name="posts")
+    facts = review_facts(
+        root_hash=dataset.root_hash,
+        report=b"{}",
+        policy=policy_to_toml(policy),
+        decisions=b"",
+        author="bench",
+    )
+    signed = approve(facts, policy=policy, identity=identity, note="", clock=clock)
+    dataset.write_review("approvals/bench.json", signed.to_json())
+
+
+if __name__ == "__main__":
+    main(__doc__.splitlines()[0], measure)
