@@ -14,11 +14,14 @@ from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceErro
 from rsc.store.cache import CHUNK_BYTES, CachedShard, NodeCache
 from rsc.store.chunk_folder import ChunkFolder
 from rsc.store.container import ContainerReader, ContainerRecord, ContainerWriter
+from rsc.store.dataset import Dataset, DatasetWriter
 from rsc.store.eviction import belady_misses
 from rsc.store.files import read_all
-from rsc.store.follow import ChunkUse, Follower
+from rsc.store.follow import CachedRead, Follower
+from rsc.store.keys import Envelope
 from rsc.store.local import LocalReader, LocalStore
 from rsc.store.plans import Plan, read_plans
+from rsc.store.schema import Field, Ragged, Schema, columns_from_records, decode_frame
 from rsc.store.secret import SecretKey
 from tests.conftest import FakeClock
 from tests.store.memory import MemoryFile
@@ -319,6 +322,11 @@ def test_processes_share_the_folder_and_some_are_killed(tmp_path: Path) -> None:
 # --- plans and prefetching ---
 
 
+def use_of(shard: CachedShard, chunk: int) -> CachedRead:
+    """A read in the middle of a chunk."""
+    return CachedRead(shard, offset=chunk * CHUNK_BYTES + 100, size_bytes=1000)
+
+
 def test_plans_of_the_living_count(tmp_path: Path) -> None:
     mine = Plan(tmp_path)
     mine.publish({"aa.0": 1.5, "bb.17": 2.0})
@@ -345,16 +353,16 @@ def shards(cache: NodeCache, store: CountingStore, key: SecretKey) -> list[Cache
 def test_what_comes_next_is_there_before_it_is_read(
     cache: NodeCache, shards: list[CachedShard], store: CountingStore, clock: FakeClock
 ) -> None:
-    uses = [ChunkUse(shard, chunk) for chunk in range(3) for shard in shards for _ in range(2)]
+    uses = [use_of(shard, chunk) for chunk in range(3) for shard in shards for _ in range(2)]
     before = store.crossed
-    follower = Follower(cache, uses=iter(uses), ahead_bytes=3 * CHUNK_BYTES, connections=4, clock=clock)
+    follower = Follower(cache, reads=iter(uses), ahead_bytes=3 * CHUNK_BYTES, connections=4, clock=clock)
     for number, coming in enumerate(uses):
         follower.wait()
-        ahead = list(dict.fromkeys(use.name for use in uses[number:]))[:3]
+        ahead = list(dict.fromkeys(name for use in uses[number:] for name in use.names))[:3]
         assert all((cache.folder / name[:2] / name).exists() for name in ahead), number
         buffer = bytearray(100)
         crossed = store.crossed
-        coming.shard.read_into(coming.chunk * CHUNK_BYTES, buffer)
+        coming.shard.read_into(coming.offset, buffer)
         assert store.crossed == crossed, "the reader had to fetch"
         follower.advance()
     follower.close()
@@ -367,10 +375,12 @@ def test_the_plan_says_when_each_chunk_is_used_next(
     cache: NodeCache, shards: list[CachedShard], clock: FakeClock
 ) -> None:
     a, b, _ = shards
-    uses = [ChunkUse(a, 0), ChunkUse(b, 0), ChunkUse(a, 0), ChunkUse(b, 1)]
-    follower = Follower(cache, uses=iter(uses), ahead_bytes=CHUNK_BYTES, horizon=4, clock=clock)
+    uses = [use_of(a, 0), use_of(b, 0), use_of(a, 0), use_of(b, 1)]
+    follower = Follower(cache, reads=iter(uses), ahead_bytes=CHUNK_BYTES, horizon=4, clock=clock)
+    follower.wait()
     clock.advance(10)
     follower.advance()
+    follower.wait()
     (plan,) = read_plans(cache.folder)
     assert plan == pytest.approx({b.chunk_name(0): 10.0, a.chunk_name(0): 20.0, b.chunk_name(1): 30.0})
     follower.close()
@@ -380,7 +390,7 @@ def test_a_fetch_that_fails_is_raised_by_the_reader(
     cache: NodeCache, shards: list[CachedShard], store: CountingStore, clock: FakeClock
 ) -> None:
     store.lies = 10**6
-    follower = Follower(cache, uses=iter([ChunkUse(shards[0], 0)]), ahead_bytes=CHUNK_BYTES, clock=clock)
+    follower = Follower(cache, reads=iter([use_of(shards[0], 0)]), ahead_bytes=CHUNK_BYTES, clock=clock)
     follower.wait()
     with pytest.raises(IntegrityError):
         shards[0].read_into(0, bytearray(10))
@@ -412,10 +422,63 @@ def test_all_connections_are_used(
 
     LocalReader.read_into = slow_read  # type: ignore[method-assign]
     try:
-        uses = iter([ChunkUse(shard, chunk) for chunk in range(shard.num_chunks)])
-        follower = Follower(cache, uses=uses, ahead_bytes=40 * MIB, connections=5, clock=clock)
+        uses = iter([use_of(shard, chunk) for chunk in range(shard.num_chunks)])
+        follower = Follower(cache, reads=uses, ahead_bytes=40 * MIB, connections=5, clock=clock)
         follower.wait()
         follower.close()
     finally:
         LocalReader.read_into = plain_read  # type: ignore[method-assign]
     assert most == 5
+
+
+# --- a data set behind the cache ---
+
+
+def test_a_data_set_in_another_region_is_hydrated_once(
+    tmp_path: Path, key: SecretKey, clock: FakeClock
+) -> None:
+    """Two epochs in different orders through two readers of one node: each byte crosses the line once."""
+    schema = Schema((Field("body", "bytes"),))
+    rng = random.Random(3)
+    bodies = [rng.randbytes(100_000) for _ in range(120)]
+    store = CountingStore(tmp_path / "bulk")
+    envelope = Envelope("local", kek_id="data/far/2026-11", wrapped=b"", created=clock.now())
+    with DatasetWriter.create(
+        store,
+        name="far",
+        schemas={"train": schema},
+        key=key,
+        envelope=envelope,
+        clock=clock,
+        shard_bytes=5 * MIB,
+    ) as writer:
+        writer.append("train", columns_from_records(schema, [{"body": body} for body in bodies]))
+        writer.commit(policy=b"", report=b"", facts={})
+    cache = NodeCache(tmp_path / "cache", limit_bytes=32 * MIB, clock=clock)
+    splits = [Dataset.open(store, name="far", cache=cache).split("train", key=key) for _ in range(2)]
+    before = store.crossed
+    frames = [(shard, frame) for shard in range(splits[0].num_shards)
+              for frame in range(splits[0].open_shard(shard).num_frames)]  # fmt: skip
+    for epoch in range(2):
+        order = random.Random(epoch).sample(frames, len(frames))
+        followers = [split.follow(iter(order), ahead_bytes=8 * MIB) for split in splits]
+        got: list[bytes] = []
+        for shard, frame in order:
+            for split, follower in zip(splits, followers, strict=True):
+                reader = split.open_shard(shard)
+                num_samples = int(reader.frames["num_samples"][frame])
+                column = decode_frame(schema, reader.read_frame(frame), num_samples)["body"]
+                assert isinstance(column, Ragged)
+                got += [column[number].tobytes() for number in range(num_samples)]
+                assert follower is not None
+                follower.advance()
+        for follower in followers:
+            assert follower is not None
+            follower.close()
+        assert sorted(got) == sorted(bodies * 2)
+    bodies_bytes = sum(
+        reader.tail.body_bytes for reader in map(splits[0].open_shard, range(splits[0].num_shards))
+    )
+    tails = splits[0].num_shards * (1 << 16)
+    assert store.crossed - before == bodies_bytes + tails
+    assert Dataset.open(store, name="far").split("train", key=key).follow(iter(frames), ahead_bytes=1) is None

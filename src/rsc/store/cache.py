@@ -100,6 +100,11 @@ class CachedShard:
     def num_chunks(self) -> int:
         return -(-self.tail.body_bytes // CHUNK_BYTES)
 
+    def chunks_of(self, offset: int, *, size_bytes: int) -> range:
+        """Numbers of the chunks that a range of the file touches."""
+        stop = min(offset + size_bytes, self.tail.body_bytes)
+        return range(offset // CHUNK_BYTES, -(-stop // CHUNK_BYTES))
+
     def chunk_name(self, chunk: int) -> str:
         return f"{self.digest.hex()}.{chunk}"
 

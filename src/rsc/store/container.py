@@ -142,7 +142,7 @@ class ContainerReader:
         context: bytes,
         expected_digest: bytes | None = None,
     ) -> None:
-        self._source = source
+        self.source = source
         self._mapped = source if isinstance(source, MappedAccess) else None
         self._header = _read_header(source)
         with _FileKeys(key, salt=self._header[32:64]) as keys:
@@ -178,7 +178,7 @@ class ContainerReader:
         if self._mapped is not None:
             return self.open_frame_into(index, self._mapped.view(offset, size), buffer)
         sealed = memoryview(scratch if scratch is not None else bytearray(size))[:size]
-        self._source.read_into(offset, sealed)
+        self.source.read_into(offset, sealed)
         return self.open_frame_into(index, sealed, buffer)
 
     def open_frame_into(self, index: int, sealed: Buffer, buffer: Buffer) -> int:
@@ -196,7 +196,7 @@ class ContainerReader:
 
     def close(self) -> None:
         """Close the source and drop the cipher, whose key OpenSSL wipes."""
-        self._source.close()
+        self.source.close()
         del self._aead
 
     def _open_table(self, tail: Tail) -> np.ndarray[Any, np.dtype[Any]]:

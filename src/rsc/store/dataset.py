@@ -7,6 +7,7 @@ from datetime import datetime
 
 from rsc.clock import parse_timestamp
 from rsc.errors import ConfigError, IntegrityError
+from rsc.store.cache import NodeCache
 from rsc.store.files import BulkStore, read_all
 from rsc.store.keys import Envelope
 from rsc.store.locations import Location, open_store
@@ -44,8 +45,19 @@ class SplitInfo:
 class Dataset:
     """One version, opened by its root.json. Reading samples needs the key; everything here does not."""
 
-    def __init__(self, store: BulkStore, *, root: Root, root_bytes: bytes, version: int) -> None:
+    def __init__(
+        self,
+        store: BulkStore,
+        *,
+        root: Root,
+        root_bytes: bytes,
+        version: int,
+        cache: NodeCache | None = None,
+        expires: datetime | None = None,
+    ) -> None:
         self.store = store
+        self._cache = cache
+        self._expires = expires
         self.folder = version_folder(root.name, version)
         self.name = root.name
         self.version = version
@@ -58,8 +70,18 @@ class Dataset:
         self._root = root
 
     @classmethod
-    def open(cls, location: Location, *, name: str, version: int | None = None) -> Dataset:
+    def open(
+        cls,
+        location: Location,
+        *,
+        name: str,
+        version: int | None = None,
+        cache: NodeCache | None = None,
+        expires: datetime | None = None,
+    ) -> Dataset:
         """The newest version, or the one asked for.
+
+        Shards are read through `cache` where one is given; from `expires` on it removes and refuses them.
 
         Raises ConfigError when there is none, IntegrityError when root.json is not one.
         """
@@ -76,7 +98,7 @@ class Dataset:
         root = Root.from_bytes(data)
         if root.name != name:
             raise IntegrityError(f"the root in {name} belongs to data set {root.name}", outcome="header")
-        return cls(store, root=root, root_bytes=data, version=wanted)
+        return cls(store, root=root, root_bytes=data, version=wanted, cache=cache, expires=expires)
 
     @property
     def created(self) -> datetime:
@@ -118,7 +140,13 @@ class Dataset:
         if split not in self.splits:
             raise ConfigError(f"{self.name} has no split {split!r}", hint=f"it has: {', '.join(self.splits)}")
         return SplitPlace(
-            self.store, folder=self.folder, name=self.name, version_id=self.version_id, split=split
+            self.store,
+            folder=self.folder,
+            name=self.name,
+            version_id=self.version_id,
+            split=split,
+            cache=self._cache,
+            expires=self._expires,
         )
 
     def totals(self, split: str) -> ManifestTotals:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from rsc.errors import IntegrityError
+from rsc.store.cache import CachedShard, NodeCache
 from rsc.store.container import ContainerReader, ContainerRecord, ContainerWriter
-from rsc.store.files import BulkFile, BulkStore
+from rsc.store.files import BulkFile, BulkStore, RandomAccess
+from rsc.store.follow import CachedRead, Follower
 from rsc.store.manifest import ManifestReader, ManifestTotals, ManifestWriter, ShardRecord
 from rsc.store.root import manifest_path, shard_context, shard_path
 from rsc.store.schema import (
@@ -26,6 +30,7 @@ from rsc.store.schema import (
     slice_columns,
 )
 from rsc.store.secret import SecretKey
+from rsc.store.tail import TAG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,23 @@ class SplitPlace:
     name: str
     version_id: str
     split: str
+    cache: NodeCache | None = None
+    expires: datetime | None = None
+
+    def open_shard(self, record: ShardRecord) -> RandomAccess:
+        """The bytes of a shard, through the cache where there is one.
+
+        Raises IntegrityError when it is missing (`truncated`), KeyUnavailable when it has expired.
+        """
+        path = self.shard_path(record.shard)
+        try:
+            if self.cache is None:
+                return self.store.open(path, size_bytes=record.size_bytes)
+            return self.cache.open(
+                self.store, path, digest=record.digest, size_bytes=record.size_bytes, expires=self.expires
+            )
+        except FileNotFoundError:
+            raise IntegrityError(f"{path} is missing", outcome="truncated", shard=record.shard) from None
 
     def shard_path(self, shard: int) -> str:
         return shard_path(self.folder, split=self.split, shard=shard)
@@ -185,6 +207,9 @@ class SplitWriter:
         self._num_shards += 1
 
 
+_TABLES_KEPT = 256  # of shards that are read in turn; more than any loader keeps open
+
+
 class SplitReader:
     """Reads one split. Holds nothing per shard; the key stays the caller's to close."""
 
@@ -209,20 +234,49 @@ class SplitReader:
     def open_shard(self, shard: int) -> ContainerReader:
         """Raises IntegrityError when the file is not the recorded one, or missing (`truncated`)."""
         record = self.manifest.record(shard)
-        path = self.place.shard_path(shard)
-        try:
-            source = self.place.store.open(path, size_bytes=record.size_bytes)
-        except FileNotFoundError:
-            raise IntegrityError(f"{path} is missing", outcome="truncated", shard=shard) from None
+        source = self.place.open_shard(record)
         try:
             return ContainerReader(
                 source, key=self._key, context=self.place.shard_context(shard), expected_digest=record.digest
             )
         except IntegrityError as error:
             source.close()
+            path = self.place.shard_path(shard)
             raise IntegrityError(
                 f"{path}: {error.message}", hint=error.hint, **error.facts, shard=shard
             ) from None
+
+    def follow(
+        self, frames: Iterator[tuple[int, int]], *, ahead_bytes: int, connections: int = 16
+    ) -> Follower | None:
+        """Prefetch for a reader that will read `frames` (shard, frame) in this order; None without a cache.
+
+        Call the follower's `advance` after each frame, and close it at the end.
+        """
+        if self.place.cache is None:
+            return None
+        reads = self._cached_reads(frames)
+        return Follower(self.place.cache, reads=reads, ahead_bytes=ahead_bytes, connections=connections)
+
+    def _cached_reads(self, frames: Iterator[tuple[int, int]]) -> Iterator[CachedRead]:
+        """Where coming frames lie; keeps the tables of the last shards named."""
+        tables: OrderedDict[int, tuple[CachedShard, np.ndarray[Any, Any]]] = OrderedDict()
+        for shard, frame in frames:
+            if shard not in tables:
+                tables[shard] = self._cached_table(shard)
+                if len(tables) > _TABLES_KEPT:
+                    tables.popitem(last=False)
+            tables.move_to_end(shard)
+            source, table = tables[shard]
+            size = int(table["plain_bytes"][frame]) + TAG_BYTES
+            yield CachedRead(source, offset=int(table["offset"][frame]), size_bytes=size)
+
+    def _cached_table(self, shard: int) -> tuple[CachedShard, np.ndarray[Any, Any]]:
+        """A shard's bytes and frames; they stay usable when nobody keeps the shard open."""
+        reader = self.open_shard(shard)
+        source = reader.source
+        assert isinstance(source, CachedShard), "only called where there is a cache"
+        return source, reader.frames
 
     def iterate(self) -> Iterator[Columns]:
         """Columns of each frame in written order, each in a new buffer, none before its tag verified."""
