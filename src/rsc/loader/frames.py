@@ -60,8 +60,9 @@ class Section:
 class Shard:
     """An open shard, with its frame table as plain lists: they are asked for every frame."""
 
-    def __init__(self, reader: ContainerReader) -> None:
+    def __init__(self, reader: ContainerReader, *, first_sample: int) -> None:
         self._reader = reader
+        self.first_sample = first_sample
         self.table = reader.frames
         self.plain_bytes: list[int] = reader.frames["plain_bytes"].tolist()
         self.num_samples: list[int] = reader.frames["num_samples"].tolist()
@@ -89,7 +90,8 @@ class OpenShards:
 
     def get(self, shard: int) -> Shard:
         if shard not in self._open:
-            self._open[shard] = Shard(self._split.open_shard(shard))
+            first_sample = self._split.shard_record(shard).first_sample
+            self._open[shard] = Shard(self._split.open_shard(shard), first_sample=first_sample)
         self._open.move_to_end(shard)
         return self._open[shard]
 

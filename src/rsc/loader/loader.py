@@ -29,13 +29,15 @@ from rsc.store.splits import SplitReader
 
 Batch: TypeAlias = "dict[str, torch.Tensor | RaggedTensor]"
 
+SAMPLE_NUMBER = "sample_number"
 _STATE_FORMAT = 1
 
 
 class Loader:
     """An iterator of batches with named state. Endless, or `epochs` long with a shorter last batch.
 
-    `batch_size` is per rank. With `epochs` every rank takes the same number of steps; the last batch holds
+    `batch_size` is per rank. A `numbered` loader adds "sample_number", int64 [B]: where each sample is in the
+    written order of the split. With `epochs` every rank takes the same number of steps; the last batch holds
     what is left, so ranks may differ by one sample there. Raises ConfigError for an unknown field, a rank
     outside the world, or state of another data set or order.
     """
@@ -53,6 +55,7 @@ class Loader:
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         lanes: int | None = None,
         threads: int = 1,
+        numbered: bool = False,
     ) -> None:
         if not 0 <= rank < world_size or batch_size < 1:
             raise ConfigError(
@@ -64,11 +67,23 @@ class Loader:
         self._world_size = world_size
         self._end = None if epochs is None else epochs * split.num_samples
         self._data = split.manifest.totals.merkle_root.hex()
+        self.is_numbered = numbered
         self._stream = WindowStream(
-            split, order=self.order, fields=self._fields, rank=rank, world_size=world_size, threads=threads
+            split,
+            order=self.order,
+            fields=self._fields,
+            rank=rank,
+            world_size=world_size,
+            threads=threads,
+            is_numbered=numbered,
         )
         self._position = 0
         self._windows: deque[RankWindow] = deque()
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields in a batch."""
+        return tuple(field.name for field in self._fields)
 
     @property
     def position(self) -> int:
@@ -204,7 +219,10 @@ def _choose(schema: Schema, names: tuple[str, ...] | None) -> tuple[Field, ...]:
 
 
 def _columns(window: Window, fields: tuple[Field, ...], start: int, stop: int) -> Batch:
-    return {field.name: _tensor(window.columns[field.name], field, start, stop) for field in fields}
+    batch: Batch = {field.name: _tensor(window.columns[field.name], field, start, stop) for field in fields}
+    if window.numbers is not None:
+        batch[SAMPLE_NUMBER] = torch.from_numpy(window.numbers[start:stop])
+    return batch
 
 
 def _tensor(

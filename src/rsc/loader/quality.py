@@ -38,8 +38,8 @@ class ShuffleQuality:
         """One sentence with the figures."""
         return (
             f"a batch of {self.batch_samples} draws from {self.frames_in_batch:.0f} of {self.num_frames} "
-            f"frames (full permutation: {self.frames_in_batch_full:.0f}); if neighbours are alike it is worth "
-            f"{self.worst_case_batch:.0f} independent samples (full: {self.worst_case_batch_full:.0f})"
+            f"frames (full permutation: {self.frames_in_batch_full:.0f}); if neighbours are alike it is "
+            f"worth {self.worst_case_batch:.0f} independent samples (full: {self.worst_case_batch_full:.0f})"
         )
 
 

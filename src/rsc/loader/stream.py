@@ -69,7 +69,9 @@ class WindowStream:
         rank: int,
         world_size: int,
         threads: int,
+        is_numbered: bool,
     ) -> None:
+        self._is_numbered = is_numbered
         self._schema = split.schema
         self._order = order
         self._fields = fields
@@ -103,6 +105,7 @@ class WindowStream:
             num_rows=num_rows,
             memory=self._free_memory(),
             arena_bytes=arena_bytes,
+            is_numbered=self._is_numbered,
         )
         self._kept = window.kept
         shared = _SharedJobs(jobs)
@@ -153,6 +156,7 @@ class WindowStream:
                     arena_bytes,
                     lane,
                     kept,
+                    shard.first_sample + int(shard.table["first_sample"][piece.frame]),
                 )
                 jobs.append(job)
                 if self._has_ragged:
@@ -172,6 +176,6 @@ class WindowStream:
 
     def _take_kept(self, lane: int, shard: Shard, piece: Piece) -> Kept | None:
         kept = self._kept.get(lane)
-        if kept is None or (kept.shard, kept.frame) != (shard, piece.frame) or kept.first_row > piece.skip:
+        if kept is None or (kept.shard, kept.frame) != (shard, piece.frame):
             return None
-        return kept
+        return kept if kept.first_row <= piece.skip and piece.stop <= kept.stop else None

@@ -32,11 +32,12 @@ _ROOM = 1.25  # arenas differ a little from window to window; growing one means 
 
 
 class Kept(NamedTuple):
-    """Rows of a frame from `first_row` on, in the memory of the window before."""
+    """Rows [first_row, stop) of a frame, in the memory of the window before."""
 
     shard: Shard
     frame: int
     first_row: int
+    stop: int
     columns: Columns
 
 
@@ -44,7 +45,8 @@ class FrameJob(NamedTuple):
     """Rows [skip, skip + num_rows) of a frame go to the places of the window; of these only `rows`, if given.
 
     `arena_start` is where the frame's own bytes go. A frame that goes on in the next window is kept for
-    `lane`; one that began in the window before is taken from `kept` instead of read again.
+    `lane`; one that began in the window before is taken from `kept` instead of read again. Row 0 is
+    sample `first_number` of the split.
     """
 
     shard: Shard
@@ -57,6 +59,7 @@ class FrameJob(NamedTuple):
     arena_start: int
     lane: int
     kept: Kept | None
+    first_number: int
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,10 @@ class Window:
         num_rows: int,
         memory: WindowMemory,
         arena_bytes: int,
+        is_numbered: bool,
     ) -> None:
         self.num_rows = num_rows
+        self.numbers = memory.take("#", num_rows * 8).view(np.int64) if is_numbered else None
         self.kept: dict[int, Kept] = {}
         self._schema = schema
         self._arena = memory.take("", arena_bytes) if arena_bytes else None
@@ -142,6 +147,11 @@ class Window:
                 self._scatter(job, scratch=scratch)
             else:
                 self._place(job, self._bring(job, self._arena, scratch=scratch))
+            if self.numbers is not None:
+                numbers = (
+                    np.arange(job.skip, job.skip + job.num_rows) if job.rows is None else job.skip + job.rows
+                )
+                self.numbers[job.places] = job.first_number + numbers
 
     def _column(self, field: Field, *, memory: WindowMemory) -> NDArray[Any] | RaggedColumn:
         if not field.is_ragged:
@@ -167,12 +177,13 @@ class Window:
             scratch.make_room(size)
             plain = arena[job.arena_start : job.arena_start + size].data
             job.shard.read_into(job.frame, plain, scratch=scratch.sealed)
-            columns = decode_frame(self._schema, plain, job.shard.num_samples[job.frame])
-            rows = Kept(job.shard, job.frame, 0, columns)
+            num_samples = job.shard.num_samples[job.frame]
+            columns = decode_frame(self._schema, plain, num_samples)
+            rows = Kept(job.shard, job.frame, 0, num_samples, columns)
         else:
             kept = job.kept
             part = slice_columns(kept.columns, job.skip - kept.first_row, job.stop - kept.first_row)
-            rows = Kept(job.shard, job.frame, job.skip, _copy_into(arena[job.arena_start :], part))
+            rows = Kept(job.shard, job.frame, job.skip, job.stop, _copy_into(arena[job.arena_start :], part))
         if job.skip + job.num_rows < job.stop:
             self.kept[job.lane] = rows
         return rows

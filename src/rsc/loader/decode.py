@@ -1,0 +1,193 @@
+"""A stage after the loader: encoded files of a batch become one tensor, on threads, ahead of their use.
+
+    images = DecodedLoader(loader, field="jpeg", decode=decode_rgb, shape=(32, 32, 3), threads=2)
+    batch = next(images)       # {"jpeg": uint8 [B, 32, 32, 3], "jpeg_is_good": bool [B], "label": ...}
+    images.bad                 # [BadSample(sample=4711, reason="UnidentifiedImageError"), ...]
+
+A file that cannot be decoded is zeros in the batch, False in `<field>_is_good`, counted, and named by its
+sample number in the split, so that it can be looked up; it never stops a run. Decoders release the
+interpreter lock while they work (Pillow does), so threads add up.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from rsc.errors import ConfigError
+from rsc.loader.loader import SAMPLE_NUMBER, Batch, Loader
+from rsc.loader.ragged import RaggedTensor
+
+Decode: TypeAlias = "Callable[[bytes], NDArray[Any]]"
+
+_NAMED = 1000  # bad samples kept by name; all are counted
+_PARTS_PER_THREAD = 4  # files differ in cost: smaller parts even that out
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """A file that was not decoded: its number in the written order of the split, and the kind of error."""
+
+    sample: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A batch whose files are being decoded, and the loader's state after it."""
+
+    batch: Batch
+    values: torch.Tensor
+    parts: list[Future[list[BadSample]]]
+    is_good: torch.Tensor
+    state: dict[str, Any]
+
+
+class DecodedLoader:
+    """A Loader whose variable field arrives as a tensor [B, *shape]. The loader must be `numbered`.
+
+    `decode` takes the bytes of one file and gives an array of `shape`; whatever it raises makes the sample
+    bad, and so does another shape. `ahead` batches are decoded while one is used. State is the loader's own,
+    as after the last batch delivered. Raises ConfigError for a field that the loader does not deliver.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        *,
+        field: str,
+        decode: Decode,
+        shape: tuple[int, ...],
+        dtype: torch.dtype = torch.uint8,
+        threads: int = 1,
+        ahead: int = 2,
+    ) -> None:
+        if not loader.is_numbered or field not in loader.fields:
+            raise ConfigError(
+                f"cannot decode {field!r}: the loader has {', '.join(loader.fields)}, "
+                f"numbered is {loader.is_numbered}",
+                hint="open the loader with this field and numbered=True",
+            )
+        self._loader = loader
+        self._field = field
+        self._decode = decode
+        self._shape = shape
+        self._dtype = dtype
+        self._ahead = ahead
+        self._num_parts = max(threads, 1) * _PARTS_PER_THREAD
+        self._pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="rsc-decode")
+        self._queue: deque[_Pending] = deque()
+        self._state = loader.state_dict()
+        self.num_bad = 0
+        self.bad: list[BadSample] = []
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        while len(self._queue) <= self._ahead:
+            batch = next(self._loader, None)
+            if batch is None:
+                break
+            self._queue.append(self._start(batch))
+        if not self._queue:
+            raise StopIteration
+        return self._finish(self._queue.popleft())
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._queue.clear()
+        self._loader.load_state_dict(state)
+        self._state = state
+
+    def close(self) -> None:
+        """Stop the threads, and the loader."""
+        self._queue.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._loader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self, batch: Batch) -> _Pending:
+        files, numbers = batch[self._field], batch[SAMPLE_NUMBER]
+        assert isinstance(files, RaggedTensor), "checked by the loader: only variable fields hold files"
+        assert isinstance(numbers, torch.Tensor)
+        values = torch.zeros((len(files), *self._shape), dtype=self._dtype)
+        is_good = torch.ones(len(files), dtype=torch.bool)
+        bounds = np.linspace(0, len(files), self._num_parts + 1).astype(int).tolist()
+        parts = [
+            self._pool.submit(
+                self._decode_part,
+                files,
+                numbers,
+                values=values.numpy(),
+                is_good=is_good.numpy(),
+                rows=range(*pair),
+            )
+            for pair in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+        return _Pending(batch, values, parts, is_good, self._loader.state_dict())
+
+    def _finish(self, pending: _Pending) -> Batch:
+        for part in pending.parts:
+            for bad in part.result():
+                self.num_bad += 1
+                if len(self.bad) < _NAMED:
+                    self.bad.append(bad)
+        self._state = pending.state
+        return pending.batch | {self._field: pending.values, f"{self._field}_is_good": pending.is_good}
+
+    def _decode_part(
+        self,
+        files: RaggedTensor,
+        numbers: torch.Tensor,
+        *,
+        values: NDArray[Any],
+        is_good: NDArray[np.bool_],
+        rows: range,
+    ) -> list[BadSample]:
+        """Decode some files of a batch in place; returns the bad ones."""
+        view = files.values.numpy().data
+        bad: list[BadSample] = []
+        for row in rows:
+            try:
+                values[row] = self._checked(
+                    self._decode(bytes(view[int(files.starts[row]) : int(files.stops[row])]))
+                )
+            except (
+                Exception
+            ) as error:  # decoders raise many kinds for one reason: the file is not what it claims
+                is_good[row] = False
+                bad.append(BadSample(int(numbers[row]), type(error).__name__))
+        return bad
+
+    def _checked(self, array: NDArray[Any]) -> NDArray[Any]:
+        """numpy would stretch a shape like (1, 1, 3) over the picture."""
+        if array.shape != self._shape:
+            raise ShapeError(f"{array.shape} instead of {self._shape}")
+        return array
+
+
+class ShapeError(ValueError):
+    """A file decoded to another shape than the batch has."""
+
+
+def decode_rgb(file: bytes) -> NDArray[np.uint8]:
+    """Any picture that Pillow reads -> uint8 [height, width, 3], in its own size."""
+    with Image.open(io.BytesIO(file)) as image:
+        return np.asarray(image.convert("RGB"), np.uint8)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rsc.errors import ConfigError
+from rsc.loader.decode import BadSample, DecodedLoader, decode_rgb
+from rsc.loader.loader import SAMPLE_NUMBER, Loader
+from rsc.store.schema import Field, Schema, columns_from_records
+from rsc.store.splits import SplitReader
+from tests.loader.conftest import MakeSplit
+
+SHAPE = (4, 6, 3)
+SCHEMA = Schema((Field("file", "bytes"), Field("label", "tensor", "int64")))
+SMALL: dict[str, Any] = {"window_bytes": 4096, "lanes": 2, "numbered": True}
+
+
+def png(number: int, *, size: tuple[int, int] = (6, 4)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (number % 256, 1, 2)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def broken(number: int) -> bytes:
+    """Every third file is broken in one of four ways."""
+    return [b"", b"not an image", png(number)[:40], png(number, size=(9, 9))][number // 3 % 4]
+
+
+@pytest.fixture
+def pictures(make_split: MakeSplit) -> SplitReader:
+    records = [{"file": png(n) if n % 3 else broken(n), "label": n} for n in range(120)]
+    return make_split(SCHEMA, columns_from_records(SCHEMA, records), frame_bytes=1000, shard_bytes=5000)
+
+
+def open_pictures(split: SplitReader, *, threads: int = 2, **options: Any) -> DecodedLoader:
+    loader = Loader(split, batch_size=16, **SMALL, **options)
+    return DecodedLoader(loader, field="file", decode=decode_rgb, shape=SHAPE, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_good_files_are_decoded_and_bad_ones_counted_and_named(pictures: SplitReader, threads: int) -> None:
+    seen = 0
+    with open_pictures(pictures, threads=threads, epochs=1) as images:
+        for batch in images:
+            values, labels, is_good = batch["file"], batch["label"], batch["file_is_good"]
+            assert isinstance(values, torch.Tensor)
+            assert isinstance(labels, torch.Tensor)
+            assert isinstance(is_good, torch.Tensor)
+            assert values.shape == (len(labels), *SHAPE)
+            assert torch.equal(is_good, labels % 3 != 0)
+            expected = torch.where(is_good, labels, 0)
+            assert torch.equal(values[:, 0, 0, 0].long(), expected)
+            seen += len(labels)
+    assert seen == 120
+    assert images.num_bad == 40
+    assert {bad.sample for bad in images.bad} == set(range(0, 120, 3))
+    assert BadSample(9, "ShapeError") in images.bad
+    assert BadSample(3, "UnidentifiedImageError") in images.bad
+
+
+def test_resume_goes_on_after_the_last_batch_delivered(pictures: SplitReader) -> None:
+    """Batches decoded ahead are not in the state."""
+    with open_pictures(pictures) as images:
+        states, batches = [], []
+        for _ in range(9):
+            states.append(images.state_dict())
+            batches.append(next(images))
+    for state, expected in zip(states, batches, strict=True):
+        with open_pictures(pictures) as resumed:
+            resumed.load_state_dict(state)
+            found = next(resumed)
+        for name in ("file", "label", SAMPLE_NUMBER):
+            assert torch.equal(found[name], expected[name])  # type: ignore[arg-type]
+
+
+def test_sample_numbers_are_those_of_the_written_order(pictures: SplitReader, mixed: SplitReader) -> None:
+    for split, name in ((pictures, "label"), (mixed, "number")):
+        for rank in range(3):
+            with Loader(split, batch_size=11, rank=rank, world_size=3, epochs=1, **SMALL) as loader:
+                for batch in loader:
+                    assert torch.equal(batch[SAMPLE_NUMBER], batch[name])  # type: ignore[arg-type]
+
+
+def test_real_jpegs(real_data: Path, make_split: MakeSplit) -> None:
+    archive = real_data / "cifar10_jpeg.zip"
+    if not archive.is_file():
+        pytest.skip("cifar10_jpeg.zip not found in the real data")
+    with zipfile.ZipFile(archive) as files:
+        names = [name for name in files.namelist() if name.endswith(".jpg")][:200]
+        records = [{"file": files.read(name), "label": n} for n, name in enumerate(names)]
+    split = make_split(SCHEMA, columns_from_records(SCHEMA, records), frame_bytes=20_000, shard_bytes=100_000)
+    loader = Loader(split, batch_size=64, epochs=1, **SMALL)
+    with DecodedLoader(loader, field="file", decode=decode_rgb, shape=(32, 32, 3), threads=2) as images:
+        for batch in images:
+            for value, label in zip(batch["file"], batch["label"], strict=True):
+                assert np.array_equal(value, decode_rgb(records[int(label)]["file"]))
+    assert images.num_bad == 0
+
+
+def test_a_loader_without_numbers_or_field_is_refused(pictures: SplitReader) -> None:
+    for options in ({"numbered": False}, {"fields": ("label",)}):
+        with (
+            Loader(pictures, batch_size=2, **(SMALL | options)) as loader,
+            pytest.raises(ConfigError, match="numbered=True"),
+        ):
+            DecodedLoader(loader, field="file", decode=decode_rgb, shape=SHAPE)
