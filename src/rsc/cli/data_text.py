@@ -19,7 +19,7 @@ from rsc.store.dataset import Dataset
 from rsc.store.verify import VerifyReport
 from rsc.units import format_bytes, format_seconds
 
-BOOKKEEPING = ("findings", "quarantine", "subject-key")
+BOOKKEEPING = ("findings", "quarantine", "tokenizer", "subject-key")
 """Splits that tell what happened to the data and are never trained on."""
 
 SINGLE_PERSON = "single-person mode: whoever imported this data may approve it alone"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from rsc.config import FrozenModel
 
@@ -49,6 +49,12 @@ class ImportOptions(FrozenModel):
     block_chars: Annotated[int, Field(ge=64, le=1 << 20)] = 4096
     """Characters after which a block of plain text ends at the next blank line, else at the next line end."""
 
+    tokenizer: str | None = None
+    """Path of a tokenizer.json: `text` is stored as its ids."""
+
+    vocabulary: Annotated[int, Field(ge=257, le=1 << 20)] | None = None
+    """Train a byte-level BPE of so many ids on the way in and write it to `tokenizer`, unless it is there."""
+
     image_size: Annotated[str, Field(pattern=r"^[1-9][0-9]*(x[1-9][0-9]*)?$")] | None = None
     """Decode pictures to uint8 [height, width, 3] of this size (`32`, or `height x width` as `224x160`).
     Default: the files as given, without their metadata."""
@@ -72,6 +78,12 @@ class ImportOptions(FrozenModel):
 
     part_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 30)] | None = None
     """Source bytes one process takes at a time: what a kill can lose. Default: by the source's size."""
+
+    @model_validator(mode="after")
+    def _trains_into_a_file(self) -> ImportOptions:
+        if self.vocabulary is not None and self.tokenizer is None:
+            raise ValueError("vocabulary needs tokenizer=PATH, where the trained tokenizer is written")
+        return self
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:

@@ -39,6 +39,7 @@ def import_facts(
         },
         "quarantine": {"reasons": dict(totals.bad), "records": totals.bad_records},
         "notes": dict(totals.notes),
+        "tokenizer": None if plan.tokenizer is None else {"vocabulary": plan.tokenizer.vocabulary},
         "text_field": "text" if any(item.name == "text" for item in plan.schema.fields) else None,
     }
 

@@ -11,21 +11,25 @@ names, counts, the source's name and sizes are public in root.json.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
-from rsc.errors import IntegrityError, KeyUnavailable, ResourceError
+from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
+from rsc.ingest.columns import to_store
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.detect import open_source
 from rsc.ingest.facts import import_facts, report_notes, require_records, require_safeguard
+from rsc.ingest.holdout import TRAIN
 from rsc.ingest.keys import new_data_key
-from rsc.ingest.parts import Plan
+from rsc.ingest.parts import PartResult, Plan
 from rsc.ingest.progress import Progress, Silent
 from rsc.ingest.resume import CHECKPOINT_BYTES, Position, find_interrupted, import_id, only_import
 from rsc.ingest.source import Fingerprint
+from rsc.ingest.tokens import TOKENIZER_SCHEMA, TOKENIZER_SPLIT, read_tokenizer, train_bpe, write_tokenizer
 from rsc.ingest.workers import run_parts
 from rsc.ingest.writing import Totals, schemas, write_part
 from rsc.review.policy import parse_policy
@@ -33,7 +37,7 @@ from rsc.review.report import ReviewReport
 from rsc.store.keys import KeyProvider, data_key_context, open_envelope
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.root import check_name
-from rsc.store.schema import Schema
+from rsc.store.schema import Ragged, Schema
 from rsc.store.secret import SecretKey
 from rsc.store.writer import DatasetRef, DatasetWriter
 
@@ -87,13 +91,15 @@ def import_source(
     require_safeguard(rules, media=reader.media(), scan=options.scan)
     files = reader.files()
     fingerprint = Fingerprint.of(files)
-    plan = Plan(
-        name=name,
-        source=reader,
-        schema=Schema(reader.fields()),
-        options=options,
-        policy=rules,
-        engine="re2" if fingerprint.size_bytes < _SMALL_BYTES else "auto",
+    plan = _with_tokenizer(
+        Plan(
+            name=name,
+            source=reader,
+            schema=Schema(reader.fields()),
+            options=options,
+            policy=rules,
+            engine="re2" if fingerprint.size_bytes < _SMALL_BYTES else "auto",
+        )
     )
     job = _Job(
         plan=plan,
@@ -208,6 +214,10 @@ class _Job:
     def _commit(self, begun: _Begun) -> DatasetRef:
         totals = begun.totals
         require_records(totals, source=self.title)
+        if self.plan.tokenizer_json is not None:
+            begun.writer.append(
+                TOKENIZER_SPLIT, to_store(TOKENIZER_SCHEMA, {"json": [self.plan.tokenizer_json]})
+            )
         facts = import_facts(
             self.plan, source=self.title, author=self.author, totals=totals, fingerprint=self.fingerprint
         )
@@ -241,10 +251,32 @@ class _Job:
             bad=dict(totals.bad),
             bad_places=tuple(totals.bad_places),
             notes=dict(totals.notes),
-            fields={item.name: item.kind for item in self.plan.schema.fields},
+            fields={item.name: item.kind for item in self.plan.stored_schema.fields},
             source_bytes=self.fingerprint.size_bytes,
             seconds=seconds,
         )
+
+
+def _with_tokenizer(plan: Plan) -> Plan:
+    """The plan with the tokenizer that its options name, trained first where they say so."""
+    if plan.options.tokenizer is None:
+        return plan
+    if all(item.name != "text" for item in plan.schema.fields):
+        raise ConfigError("a tokenizer was given, but no field is text", hint="say which with --text-field")
+    path = Path(plan.options.tokenizer)
+    if plan.options.vocabulary is not None and not path.exists():
+        with SecretKey.generate() as throwaway:
+            results = run_parts(plan, num_processes=1, subject_key=throwaway)
+            write_tokenizer(path, train_bpe(_train_texts(results), vocabulary=plan.options.vocabulary))
+    return replace(plan, tokenizer_json=read_tokenizer(path))
+
+
+def _train_texts(results: Iterable[PartResult]) -> Iterator[str]:
+    """Redacted texts of the training split."""
+    for result in results:
+        column = result.columns.get(TRAIN, {}).get("text")
+        if isinstance(column, Ragged):
+            yield from (bytes(column[row]).decode() for row in range(len(column)))
 
 
 class _Begun:

@@ -6,12 +6,13 @@ Not covered: what the gate did not find stands in the context as it is; that is 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from rsc.ingest.tokens import TOKENIZER_SPLIT, TextTokenizer
 from rsc.ingest.writing import FINDINGS_SPLIT, QUARANTINE_SPLIT
 from rsc.review.findings import Finding
 from rsc.review.redact import mask
@@ -119,13 +120,23 @@ def _texts(
     dataset: Dataset, findings: Sequence[StoredFinding], *, key: SecretKey
 ) -> dict[tuple[str, int, str], str]:
     texts: dict[tuple[str, int, str], str] = {}
+    decode = _decoder(dataset, key=key)
     for split in sorted({finding.split for finding in findings}):
         reader = dataset.split(split, key=key)
         for finding in findings:
             if finding.split == split and _place(finding) not in texts:
-                texts[_place(finding)] = read_sample(reader, finding.sample)[finding.field]
+                value = read_sample(reader, finding.sample)[finding.field]
+                texts[_place(finding)] = value if isinstance(value, str) else decode(value)
         reader.close()
     return texts
+
+
+def _decoder(dataset: Dataset, *, key: SecretKey) -> Callable[[Iterable[int]], str]:
+    """Ids to text, with the tokenizer that was used at import; bytes where there was none."""
+    if TOKENIZER_SPLIT not in dataset.splits:
+        return lambda ids: bytes(ids).decode(errors="replace")
+    (row,) = _rows(dataset, TOKENIZER_SPLIT, key=key)
+    return TextTokenizer(row["json"]).decode
 
 
 def _context(text: str, finding: StoredFinding, *, others: Sequence[StoredFinding]) -> str:

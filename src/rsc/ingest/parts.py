@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
 from rsc.ingest.screen import FoundIn, Screened, Screener
 from rsc.ingest.source import BadRecord, Chunk, Part, Source, Values
+from rsc.ingest.tokens import TextTokenizer
 from rsc.review.policy import Policy
 from rsc.review.report import ReviewReport
 from rsc.review.scan import EngineName, Scanner
@@ -44,6 +46,19 @@ class Plan:
     options: ImportOptions
     policy: Policy
     engine: EngineName = "auto"
+    tokenizer_json: str | None = None
+
+    @cached_property
+    def tokenizer(self) -> TextTokenizer | None:
+        return None if self.tokenizer_json is None else TextTokenizer(self.tokenizer_json)
+
+    @property
+    def stored_schema(self) -> Schema:
+        """The fields as they are stored: `text` as ids where there is a tokenizer."""
+        if self.tokenizer is None:
+            return self.schema
+        ids = Field("text", "tokens", self.tokenizer.dtype)
+        return Schema(tuple(ids if item.name == "text" else item for item in self.schema.fields))
 
     @property
     def holdout(self) -> float:
@@ -105,10 +120,12 @@ def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memor
         screened = screener.screen(chunk)
         splits = _splits(screened, chunk, plan=plan)
         result.found += _place(screened.found, splits=splits, counts=counts)
+        if plan.tokenizer is not None and splits:
+            screened.columns["text"] = plan.tokenizer.encode(list(screened.columns["text"]))
         for split, rows in splits.items():
             counts[split] += len(rows)
             columns = take(screened.columns, rows) if len(splits) > 1 else screened.columns
-            pieces.setdefault(split, []).append(to_store(plan.schema, columns))
+            pieces.setdefault(split, []).append(to_store(plan.stored_schema, columns))
     result.columns = {split: concatenate_columns(columns) for split, columns in pieces.items()}
     result.report = screener.report() if plan.text_fields else replace(result.report, records=result.num_read)
     return result

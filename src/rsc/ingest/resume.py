@@ -82,6 +82,7 @@ def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes) -> str:
         "source": fingerprint.digest,
         "kind": plan.source.kind,
         "options": plan.options.model_dump(mode="json"),
+        "tokenizer": plan.tokenizer_json,
         "policy": hashlib.sha256(policy).hexdigest(),
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

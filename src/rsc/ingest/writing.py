@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rsc.ingest.columns import to_store
 from rsc.ingest.parts import QUARANTINE, Found, PartResult, Plan, quarantine_columns
 from rsc.ingest.screen import FINDINGS, merge_reports
+from rsc.ingest.tokens import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
 from rsc.review.report import ReviewReport
 from rsc.store.schema import Columns, Schema
 from rsc.store.writer import DatasetWriter
@@ -40,11 +41,12 @@ class Totals:
 
 
 def schemas(plan: Plan) -> dict[str, Schema]:
-    """The splits of a version: the data's, and two that tell what happened to it."""
+    """The splits of a version: the data's, and those that tell what happened to it."""
     return {
-        **dict.fromkeys(plan.splits, plan.schema),
+        **dict.fromkeys(plan.splits, plan.stored_schema),
         FINDINGS_SPLIT: FINDINGS,
         QUARANTINE_SPLIT: QUARANTINE,
+        **({} if plan.tokenizer_json is None else {TOKENIZER_SPLIT: TOKENIZER_SCHEMA}),
     }
 
 
