@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -130,16 +131,10 @@ class DecodedLoader:
         values = torch.zeros((len(files), *self._shape), dtype=self._dtype)
         is_good = torch.ones(len(files), dtype=torch.bool)
         bounds = np.linspace(0, len(files), self._num_parts + 1).astype(int).tolist()
+        common: dict[str, Any] = {"values": values.numpy(), "is_good": is_good.numpy()}
         parts = [
-            self._pool.submit(
-                self._decode_part,
-                files,
-                numbers,
-                values=values.numpy(),
-                is_good=is_good.numpy(),
-                rows=range(*pair),
-            )
-            for pair in zip(bounds[:-1], bounds[1:], strict=True)
+            self._pool.submit(self._decode_part, files, numbers, rows=range(*pair), **common)
+            for pair in pairwise(bounds)
         ]
         return _Pending(batch, values, parts, is_good, self._loader.state_dict())
 
@@ -166,12 +161,9 @@ class DecodedLoader:
         bad: list[BadSample] = []
         for row in rows:
             try:
-                values[row] = self._checked(
-                    self._decode(bytes(view[int(files.starts[row]) : int(files.stops[row])]))
-                )
-            except (
-                Exception
-            ) as error:  # decoders raise many kinds for one reason: the file is not what it claims
+                file = bytes(view[int(files.starts[row]) : int(files.stops[row])])
+                values[row] = self._checked(self._decode(file))
+            except Exception as error:  # decoders raise many kinds; none may stop a run
                 is_good[row] = False
                 bad.append(BadSample(int(numbers[row]), type(error).__name__))
         return bad

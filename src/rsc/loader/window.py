@@ -148,10 +148,8 @@ class Window:
             else:
                 self._place(job, self._bring(job, self._arena, scratch=scratch))
             if self.numbers is not None:
-                numbers = (
-                    np.arange(job.skip, job.skip + job.num_rows) if job.rows is None else job.skip + job.rows
-                )
-                self.numbers[job.places] = job.first_number + numbers
+                rows = np.arange(job.num_rows) if job.rows is None else job.rows
+                self.numbers[job.places] = job.first_number + job.skip + rows
 
     def _column(self, field: Field, *, memory: WindowMemory) -> NDArray[Any] | RaggedColumn:
         if not field.is_ragged:
