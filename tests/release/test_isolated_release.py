@@ -103,7 +103,8 @@ def test_hardened_but_with_the_network(served, house):
 
 
 def test_a_worker_that_lies_is_seen_from_outside(served, house):
-    refused(start([], served, "lying"), house, because="it shares the agent's network")
+    """Root sees that it shares the network; an ordinary agent may not look into it, which counts the same."""
+    refused(start([], served, "lying"), house, because="the agent")
 
 
 def test_a_lying_worker_with_capabilities_left(served, house):

@@ -31,7 +31,7 @@ def _problems(process: Path, *, allowed: set[tuple[int, int]]) -> Iterator[str]:
     if over:
         yield f"its network has routes over {' '.join(over)}"
     status = _status(process)
-    if int(status["CapEff"], 16) or int(status["CapBnd"], 16):
+    if int(status["CapEff"], 16) or int(status["CapPrm"], 16):
         yield "it has capabilities"
     if status["NoNewPrivs"] != "1":
         yield "it can gain privileges"
