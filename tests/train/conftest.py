@@ -60,15 +60,18 @@ class Rsc:
             text=True,
         )
 
-    def run(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
+    def run(self, *arguments: str, expect: int = 0, timeout_s: float = 120) -> dict[str, Any]:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=timeout_s)
         assert process.returncode == expect, f"code {process.returncode}\n{out}\n{err}"
         return {"stderr": err, **(json.loads(out) if out.startswith("{") else {})}
 
-    def train(self, *overrides: str, expect: int = 0) -> dict[str, Any]:
+    def train_command(self, *overrides: str) -> list[str]:
+        return ["train", "language", *TINY, *overrides, "--json"]
+
+    def train(self, *overrides: str, expect: int = 0, timeout_s: float = 120) -> dict[str, Any]:
         """Train the tiny model; later overrides win."""
-        return self.run("train", "language", *TINY, *overrides, "--json", expect=expect)
+        return self.run(*self.train_command(*overrides), expect=expect, timeout_s=timeout_s)
 
     def losses(self, run: str, *, rank: int = 0) -> dict[int, float]:
         return losses_by_step(self.workspace.runs / run / "metrics" / f"rank{rank}.jsonl")

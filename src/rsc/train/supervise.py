@@ -81,6 +81,13 @@ class Supervisor:
             self.tell("restart", step=self._step(), restarts=self.restarts.total, **facts)
             self.attempt += 1
 
+    def listen(self) -> None:
+        """A scheduler's SIGTERM or SIGUSR1 asks for a checkpoint; Ctrl-C comes through the controller."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda *_: self.board.request_stop())
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+
     def _give_up(self, failure: Failure) -> None:
         reason = failure.sentence()
         if self.restarts.is_crash_loop and not failure.is_fatal:
@@ -112,6 +119,7 @@ class Supervisor:
             logs_specs=DefaultLogsSpecs(),
             start_method="fork" if sys.platform == "linux" else "spawn",
         )
+        self.listen()  # torch elastic has put handlers of its own in place
         for rank, pid in context.pids().items():
             self.events.append("worker_started", rank=rank, pid=pid, attempt=self.attempt)
             self.tell("worker", rank=rank, pid=pid, attempt=self.attempt)
@@ -213,12 +221,10 @@ def main(argument: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "board"
         board = Board(path, num_ranks=job.workers)
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, lambda *_: board.request_stop())
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         events = EventLog(Path(job.run) / "events.jsonl", clock=SystemClock())
         limit = config.max_failures_without_progress
         supervisor = Supervisor(job, config, board, path, events, Restarts(limit=limit))
+        supervisor.listen()
         try:
             return supervisor.run()
         except KeyboardInterrupt:

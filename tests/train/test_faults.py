@@ -1,0 +1,169 @@
+"""`fail_at(rank, step, kind)` for each kind in a real run: what is told, what is lost, equal losses after."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsc.errors import ConfigError
+from rsc.train.config import TrainConfig
+from rsc.train.faults import Fault, FaultInjector, FaultKind, parse_fault
+
+
+@pytest.fixture(scope="session")
+def whole(rsc_with_text: Any) -> dict[int, float]:
+    """Losses of an uninterrupted run."""
+    return dict(rsc_with_text.losses(rsc_with_text.train()["run"]))
+
+
+def test_faults_are_a_closed_vocabulary() -> None:
+    assert parse_fault("rank=1,step=30,kind=sigkill; rank=0,step=2,kind=nan") == (
+        Fault(1, 30, FaultKind.SIGKILL),
+        Fault(0, 2, FaultKind.NAN),
+    )
+    assert parse_fault("") == ()
+    with pytest.raises(ConfigError, match="kind=K with K one of: sigkill, exception"):
+        parse_fault("rank=1,step=30,kind=meteor")
+    with pytest.raises(ValueError, match="is not rank=R"):
+        TrainConfig(fail_at="rank=1")
+
+
+def test_a_fault_fires_once_a_run_even_after_a_restart(tmp_path: Path) -> None:
+    def start() -> FaultInjector:
+        return FaultInjector("rank=0,step=3,kind=oom", rank=0, folder=tmp_path)
+
+    first = start()
+    first.at(2)
+    with pytest.raises(MemoryError):
+        first.at(3)
+    start().at(3)
+    FaultInjector("rank=0,step=3,kind=oom", rank=1, folder=tmp_path).at(3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("sigkill", "sigkill"), ("exception", "exception"), ("oom", "oom"), ("hang", "hang")]
+)
+def test_the_world_restarts_and_the_losses_are_equal(
+    rsc_with_text: Any, whole: dict[int, float], kind: str, reason: str
+) -> None:
+    result = rsc_with_text.train(f"train.fail_at=rank=1,step=7,kind={kind}", "train.hang_floor_s=3")
+    assert (result["state"], result["restarts"], result["resumed_at"]) == ("finished", 1, 4)
+    assert rsc_with_text.losses(result["run"]) == whole
+    (failure,) = rsc_with_text.events_of(result["run"], "failure")
+    assert (failure["rank"], failure["reason"]) == (1, reason)
+    if kind == "hang":
+        stacks = rsc_with_text.workspace.runs / result["run"] / "logs" / "rank1.stacks"
+        assert "faults.py" in stacks.read_text()
+
+
+@pytest.mark.slow
+def test_bad_batch_is_skipped_or_ends_the_run_as_the_recipe_says(rsc_with_text: Any) -> None:
+    fault = "train.fail_at=rank=1,step=7,kind=nan"
+    result = rsc_with_text.train(fault)
+    assert (result["state"], result["restarts"]) == ("finished", 0)
+    (told,) = rsc_with_text.events_of(result["run"], "bad_batch")
+    assert (told["step"], told["loss"], told["policy"]) == (7, "nan", "skip")
+    ended = rsc_with_text.train(fault, "train.bad_loss=stop", expect=1)
+    assert (ended["state"], ended["restarts"]) == ("failed", 0)
+    assert "step 7: loss nan" in ended["reason"]
+
+
+@pytest.mark.slow
+def test_full_disk_costs_a_checkpoint_and_not_the_run(rsc_with_text: Any, whole: dict[int, float]) -> None:
+    result = rsc_with_text.train("train.fail_at=rank=1,step=8,kind=disk_full;rank=1,step=11,kind=sigkill")
+    assert (result["state"], result["resumed_at"]) == ("finished", 4)
+    assert rsc_with_text.losses(result["run"]) == whole
+    (failed,) = rsc_with_text.events_of(result["run"], "checkpoint_failed")
+    assert failed["step"] == 8
+    assert "No space left" in failed["reason"]
+
+
+@pytest.mark.slow
+def test_straggler_is_told_and_data_error_ends_the_run(rsc_with_text: Any) -> None:
+    slow = rsc_with_text.train("train.fail_at=rank=1,step=3,kind=slow", "train.heartbeat_s=0.05")
+    assert [event["rank"] for event in rsc_with_text.events_of(slow["run"], "straggler")] == [1]
+    broken = rsc_with_text.train("train.fail_at=rank=0,step=5,kind=data", expect=2)
+    assert broken["reason"].startswith("rank 0 failed first: injected fault: a sample that does not decode")
+
+
+@pytest.mark.slow
+def test_a_crash_loop_ends_with_its_reason(rsc_with_text: Any) -> None:
+    faults = ";".join(f"rank=1,step={step},kind=exception" for step in (2, 2, 3))
+    once = rsc_with_text.train(f"train.fail_at={faults}", "train.max_failures_without_progress=1", expect=1)
+    assert "1 failures without a new step; the last: rank 1 failed first" in once["reason"]
+
+
+def test_sigterm_checkpoints_with_code_75_and_the_resumed_losses_are_equal(
+    rsc_with_text: Any, whole: dict[int, float]
+) -> None:
+    result = rsc_with_text.train("train.fail_at=rank=0,step=6,kind=sigterm", expect=75)
+    assert result["state"] == "requeue"
+    assert result["step"] in (6, 7)
+    resumed = rsc_with_text.run("runs", "resume", result["run"], "--json")
+    assert (resumed["state"], resumed["resumed_at"]) == ("finished", result["step"])
+    assert rsc_with_text.losses(result["run"]) == whole
+    again = rsc_with_text.run("runs", "resume", result["run"], "--json")
+    assert "nothing is left to do" in again["stderr"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_gives_130_and_the_run_can_be_resumed(rsc_with_text: Any, whole: dict[int, float]) -> None:
+    command = rsc_with_text.train_command("train.fail_at=rank=0,step=7,kind=hang")
+    process = rsc_with_text.start(*command)
+    time.sleep(6)  # hanging at step 7, or not there yet: both must hold
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    run = next(line.split()[1].rstrip(":") for line in err.splitlines() if line.startswith("run "))
+    resumed = rsc_with_text.run("runs", "resume", run, "--json")
+    assert resumed["state"] == "finished"
+    assert rsc_with_text.losses(run) == whole
+
+
+@pytest.mark.slow
+def test_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    rsc_with_text: Any, whole: dict[int, float]
+) -> None:
+    stopped = rsc_with_text.train("train.fail_at=rank=0,step=9,kind=sigterm", expect=75)
+    folder = rsc_with_text.workspace.runs / stopped["run"] / "checkpoints"
+    newest = sorted(folder.iterdir())[-1]
+    damaged = next(newest.glob("rank-0001*"))
+    data = bytearray(damaged.read_bytes())
+    data[200] ^= 1
+    damaged.write_bytes(data)
+    resumed = rsc_with_text.run("runs", "resume", stopped["run"], "--json")
+    assert (resumed["state"], resumed["resumed_at"]) == ("finished", 8)
+    assert rsc_with_text.losses(stopped["run"]) == whole
+    assert {event["step"] for event in rsc_with_text.events_of(stopped["run"], "checkpoint_damaged")} == {
+        int(newest.name.removeprefix("step-"))
+    }
+
+
+def test_two_trainings_never_share_a_run(rsc_with_text: Any) -> None:
+    stopped = rsc_with_text.train("train.fail_at=rank=0,step=2,kind=sigterm", "train.steps=4", expect=75)
+    from rsc.train.run import RunFolder
+
+    with RunFolder(rsc_with_text.workspace.runs / stopped["run"]).locked():
+        told = rsc_with_text.run("runs", "resume", stopped["run"], expect=2)["stderr"]
+    assert "is being trained by process" in told
+
+
+@pytest.mark.slow
+def test_a_hundred_random_kills_never_give_a_wrong_loss(rsc_with_text: Any) -> None:
+    """Kill points at random ranks and steps, checkpoints at every step: bit-equal to the whole run."""
+    steps = ("train.steps=400", "checkpoint.every=5", "train.metrics_every=1")
+    expected = rsc_with_text.losses(rsc_with_text.train(*steps)["run"])
+    chosen = random.Random(0)
+    points = sorted(chosen.sample(range(2, 400), 100))
+    faults = ";".join(f"rank={chosen.randrange(2)},step={step},kind=sigkill" for step in points)
+    result = rsc_with_text.train(
+        *steps, f"train.fail_at={faults}", "train.max_failures_without_progress=10", timeout_s=900
+    )
+    assert (result["state"], result["restarts"]) == ("finished", 100)
+    assert rsc_with_text.losses(result["run"]) == expected
