@@ -16,6 +16,7 @@ from rsc.errors import ConfigError
 from rsc.review.engines import ENGINES, Window, choose_engine
 from rsc.review.findings import Finding, settle
 from rsc.review.planted import planted_posts
+from rsc.review.pool import ScanPool
 from rsc.review.rules import ALL_RULES
 from rsc.review.scan import Scanner, match_rule
 
@@ -123,3 +124,44 @@ def test_settling_prefers_proof_then_length():
     assert settle([shape, proof, apart], rank=rank) == [proof, apart]
     assert settle([Finding("phone", 4, 9, "shape"), longer], rank=rank) == [longer]
     assert settle([], rank=rank) == []
+
+
+@settings(deadline=None, max_examples=120)
+@given(parts=st.lists(texts, min_size=1, max_size=5), sizes=st.lists(st.integers(0, 700), max_size=40))
+def test_streaming_is_scanning_the_whole(parts, sizes):
+    text = "\n".join(parts * 3)
+    cuts = [0, *sorted(min(size * place, len(text)) for place, size in enumerate(sizes)), len(text)]
+    pieces = [text[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    assert list(scanner("auto").scan_stream(pieces, overlap=700)) == scanner("auto").scan(text)
+
+
+def test_stream_memory_does_not_grow():
+    held = 0
+
+    def pieces() -> Iterator[str]:
+        for number in range(400):
+            yield f"{number} mail ana{number}@example.org and some words. " * 40
+
+    scan = scanner("auto")
+    original = scan._normaliser.fold
+
+    def fold(text: str):
+        nonlocal held
+        held = max(held, len(text))
+        return original(text)
+
+    scan._normaliser.fold = fold
+    try:
+        found = sum(1 for _ in scan.scan_stream(pieces(), overlap=4096))
+    finally:
+        scan._normaliser.fold = original
+    assert found == 400 * 40
+    assert held < 4 * 4096
+
+
+@pytest.mark.slow
+def test_pool_gives_the_same_in_the_same_order():
+    posts = [post.text for post in planted_posts(4000, seed=2)]
+    with ScanPool(2) as pool:
+        assert pool.scan_many(posts) == scanner("auto").scan_many(posts)
+        assert pool.scan_many([]) == []

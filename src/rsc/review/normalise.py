@@ -55,6 +55,16 @@ class Folded:
             return start, end
         return self._map(start, is_end=False), self._map(end - 1, is_end=True)
 
+    def folded(self, position: int) -> int:
+        """Where an original position lies in the folded text; inside an irregular unit: the unit's start."""
+        if not self.folded_starts:
+            return position
+        unit = min(bisect_right(self.original_starts, position), len(self.original_starts) - 1) - 1
+        folded_length = self.folded_starts[unit + 1] - self.folded_starts[unit]
+        if folded_length != self.original_starts[unit + 1] - self.original_starts[unit]:
+            return self.folded_starts[unit + (position >= self.original_starts[unit + 1])]
+        return self.folded_starts[unit] + position - self.original_starts[unit]
+
     def _map(self, position: int, *, is_end: bool) -> int:
         unit = bisect_right(self.folded_starts, position) - 1
         folded_length = self.folded_starts[unit + 1] - self.folded_starts[unit]

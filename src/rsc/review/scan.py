@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain
 from typing import Literal
 
 from rsc.review.engines import Prefilter, choose_engine
@@ -25,6 +25,8 @@ from rsc.review.rules import ALL_RULES
 from rsc.review.rules.rule import Rule
 
 _BORDER = "\n\x00\n0\n\x00\n"  # the digit ends every look back (words.py), the rest every pattern
+_CONTEXT = 512  # characters before a match that can matter: words before a number, triggers, look-behind
+_AROUND = 96
 _FEW = 3  # positions that are cheaper to try one by one than to search
 
 EngineName = Literal["auto", "hyperscan", "re2", "re"]
@@ -36,6 +38,7 @@ class Scanner:
     def __init__(self, engine: EngineName = "auto", *, rules: Sequence[Rule] = ALL_RULES) -> None:
         self.rules = tuple(rules)
         self._rank = {rule.name: rule.strength for rule in rules}
+        self._grouped = frozenset(rule.name for rule in rules if rule.group)
         self._normaliser = Normaliser()
         self._engine: Prefilter = choose_engine(engine, rules=self.rules)
         self.engine = self._engine.name
@@ -62,12 +65,50 @@ class Scanner:
             results[index].append(Finding(finding.type, first, last, finding.rule))
         return results
 
-    def _matches(self, text: str) -> list[Finding]:
+    def scan_stream(self, pieces: Iterable[str], *, overlap: int = 1 << 15) -> Iterator[Finding]:
+        """Findings of the joined pieces, offsets in the whole, in memory of one piece and two overlaps.
+
+        The same as `scan` of the whole while no chain of overlapping matches is longer than `overlap` (a
+        private key may have 17 KiB). A finding comes when `overlap` characters behind it have been read.
+        """
+        # `offset` is the buffer's place in the whole; matches that start before `resume` have been found.
+        buffer, offset, resume = "", 0, 0
+        for piece, is_last in chain(((piece, False) for piece in pieces), [("", True)]):
+            buffer += piece
+            limit = len(buffer) - (0 if is_last else overlap)
+            if limit - resume < overlap and not is_last:
+                continue  # so that no character is folded and filtered more than three times
+            folded = self._normaliser.fold(buffer)
+            found = self._matches(folded.text, start=folded.folded(resume), stop=folded.folded(limit))
+            first, latest = folded.folded(resume), folded.folded(limit)
+            cut = latest if is_last else self._free_cut(found, earliest=first, latest=latest)
+            for finding in settle((f for f in found if f.start < cut), rank=self._rank):
+                first, last = folded.original(start=finding.start, end=finding.end)
+                yield Finding(finding.type, first + offset, last + offset, finding.rule)
+            resume = len(buffer) if is_last else folded.original(start=cut, end=cut + 1)[0]
+            kept = max(0, resume - _CONTEXT)
+            buffer, offset, resume = buffer[kept:], offset + kept, resume - kept
+
+    def _free_cut(self, found: Iterable[Finding], *, earliest: int, latest: int) -> int:
+        """The last position in (earliest, latest] that no match covers; `latest` where all is covered, and then
+        a match may be cut. A finding that is a group inside its match is taken `_AROUND` longer."""
+        cut = latest
+        for finding in sorted(found, key=lambda f: -f.end):
+            around = _AROUND if finding.rule in self._grouped else 0
+            if finding.start - around < cut < finding.end + around:
+                cut = finding.start - around
+        return cut if cut > earliest else latest
+
+    def _matches(self, text: str, *, start: int = 0, stop: int | None = None) -> list[Finding]:
+        """Unsettled findings whose matches start in [start, stop)."""
         found: list[Finding] = []
         searched: dict[str, int] = {}
-        for rule, start, stop, end in self._engine.windows(text):
-            start = max(start, searched.get(rule.name, 0))
-            searched[rule.name] = match_rule(rule, text, start=start, stop=stop, end=end, found=found)
+        last = len(text) if stop is None else stop
+        for rule, first, until, end in self._engine.windows(text):
+            first = max(first, searched.get(rule.name, start))
+            searched[rule.name] = match_rule(
+                rule, text, start=first, stop=min(until, last), end=end, found=found
+            )
         return found
 
 

@@ -38,13 +38,17 @@ _PREFIXES = any_of(
 _BEHIND = re.compile(
     rf"(?<![A-Za-z0-9\xff])(?:[A-Z\xff][A-Za-z\xff-]{{2,28}}(?:{_SUFFIXED})|[A-Z][A-Za-z\xff-]{{2,24}} (?:Strasse|Str\.|Allee|Platz|Weg|Gasse|Ring|ulice)"
     rf"|(?i:{_PREFIXES}) (?:(?:de|del|della|dei|di|la|las|los|le|les|du|des|do|da|dos|d') ?){{0,2}}[A-Z\xff][A-Za-z'\xff.-]{{1,24}}(?: [A-Za-z\xff][A-Za-z'\xff.-]{{1,24}}){{0,3}})"
-    r",? (?:n\xb0? ?|no\.? ?|nr\.? ?|num\. ?)?[0-9]{1,4}(?: ?[a-zA-Z](?![A-Za-z0-9])|[-/][0-9]{1,3})?(?![0-9A-Za-z])" + _REST
+    r",? (?:n\xb0? ?|no\.? ?|nr\.? ?|num\. ?)?[0-9]{1,4}(?: ?[a-zA-Z](?![A-Za-z0-9])|[-/][0-9]{1,3})?(?![0-9A-Za-z])"
+    + _REST
 )
 _BEFORE = re.compile(
     r"(?<![0-9A-Za-z.,/$#:-])[0-9]{1,4}(?: ?(?:bis|ter|[a-d]))?,? (?:rue|avenue|av\.|boulevard|bd|chemin|impasse|quai|allee|place|cours|route|passage|square)"
-    r" (?:(?:de|du|des|la|le|les|l'|d') ?){0,3}[A-Z\xff][A-Za-z'\xff-]{1,24}(?:[ -][A-Z\xff][A-Za-z'\xff-]{1,24}){0,3}" + _REST
+    r" (?:(?:de|du|des|la|le|les|l'|d') ?){0,3}[A-Z\xff][A-Za-z'\xff-]{1,24}(?:[ -][A-Z\xff][A-Za-z'\xff-]{1,24}){0,3}"
+    + _REST
 )
-_CONTEXT = any_of("address lives? living resid(?:e|es|ing) located ship(?:ped|ping)? deliver(?:ed|y)? mail(?:ed)? send moved return off home billing")
+_CONTEXT = any_of(
+    "address lives? living resid(?:e|es|ing) located ship(?:ped|ping)? deliver(?:ed|y)? mail(?:ed)? send moved return off home billing"
+)
 _SAID = re.compile(
     rf"(?i)(?<![A-Za-z])(?:{_CONTEXT})(?: (?:address|is|are|it|them|now|to|at|in|here|me|you|the|one|with|was|from)){{0,4}}[ :=,\n\t]{{1,6}}\Z"
 )

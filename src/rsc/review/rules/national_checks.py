@@ -136,7 +136,12 @@ def romania_cnp(n: str) -> bool:
     """Weights 2 7 9 1 4 6 3 5 8 2 7 9, mod 11, 10 counts as 1; county 01 to 52, 70 or 80."""
     total = weighted_sum(n, (2, 7, 9, 1, 4, 6, 3, 5, 8, 2, 7, 9)) % 11
     county = 1 <= int(n[7:9]) <= 52 or n[7:9] in ("70", "80")
-    return n[0] != "0" and county and is_date(n[1:3], n[3:5], n[5:7]) and (1 if total == 10 else total) == int(n[12])
+    return (
+        n[0] != "0"
+        and county
+        and is_date(n[1:3], n[3:5], n[5:7])
+        and (1 if total == 10 else total) == int(n[12])
+    )
 
 
 def bulgaria_egn(n: str) -> bool:

@@ -1,0 +1,63 @@
+"""Scan on several processes. The findings are those of one `Scanner`, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from itertools import chain
+from multiprocessing import get_context
+from types import TracebackType
+
+from rsc.review.findings import Finding
+from rsc.review.rules import ALL_RULES
+from rsc.review.scan import EngineName, Scanner
+
+_BATCH_CHARACTERS = 1 << 18  # one task: long against the cost of sending it, short against the queue
+
+
+class ScanPool:
+    """Stands in for a `Scanner` where many texts are scanned; a context manager that ends its processes."""
+
+    def __init__(self, processes: int, *, engine: EngineName = "auto") -> None:
+        self.engine = engine
+        self.rules = ALL_RULES
+        self._executor = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+
+    def __enter__(self) -> ScanPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+    def scan(self, text: str) -> list[Finding]:
+        return self.scan_many([text])[0]
+
+    def scan_many(self, texts: Sequence[str]) -> list[list[Finding]]:
+        """Like `Scanner.scan_many`; a dead worker raises BrokenProcessPool, nothing is left out silently."""
+        tasks = self._executor.map(_scan_batch, [self.engine] * len(texts), _batches(texts))
+        return list(chain.from_iterable(tasks))
+
+
+def _batches(texts: Sequence[str]) -> list[list[str]]:
+    batches: list[list[str]] = []
+    size = _BATCH_CHARACTERS
+    for text in texts:
+        if size >= _BATCH_CHARACTERS:
+            batches.append([])
+            size = 0
+        batches[-1].append(text)
+        size += len(text)
+    return batches
+
+
+def _scan_batch(engine: EngineName, texts: list[str]) -> list[list[Finding]]:
+    return _worker_scanner(engine).scan_many(texts)
+
+
+@cache
+def _worker_scanner(engine: EngineName) -> Scanner:
+    """One per worker process: compiling the rules takes longer than a batch."""
+    return Scanner(engine)
