@@ -35,7 +35,7 @@ def test_recipe_builds(name: str) -> None:
     recipe = load_recipe(name, overrides=["data.name=anything"]).recipe
     count = sum(parameter.numel() for parameter in parameters(recipe.model).values())
     assert count == pytest.approx(SIZES.get(name, count), rel=0.01)
-    assert name in SIZES or count < 10e6, "a recipe without a stated size is one for a laptop"
+    assert name in SIZES or count < 12e6, "a recipe without a stated size is one for a laptop"
 
 
 def test_active_parameters_of_the_sparse_trillion() -> None:

@@ -11,7 +11,7 @@ from rsc.models.build import Model, build_model, real_positions
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.heads import Want, positions_needed
-from rsc.models.stems import AudioStem, blank, flip_and_shift, log_mel, mel_filters, normalise
+from rsc.models.stems import AudioStem, blank, flip_and_shift, log_mel, mel_filters, ngram_rows, normalise
 
 TRUNK = TrunkConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, causal=False)
 VOICE = AudioConfig(sample_rate=8000, num_mels=20, stack=2)
@@ -215,6 +215,33 @@ def test_contrastive_learns_pairs_not_features() -> None:
     assert model(batch)["count"] == 4
 
 
+def test_ngrams_are_found_wherever_they_stand() -> None:
+    tokens = torch.tensor([list(b"xx bad dog"), list(b"a BAD cat!")])
+    rows = ngram_rows(tokens, lengths=(3, 5), rows=1 << 15)
+    assert rows.shape == (2, 2, 10)
+    assert rows[0, 0, 5] == rows[0, 1, 4], "the sequence is `bad`, in any case"
+    assert len(set(rows[0].flatten().tolist())) > 14, "others differ"
+    assert rows[0].max() < 1 << 15 <= rows[1].min(), "each length has its own rows"
+
+
+def test_ngrams_reach_positions_that_hold_them() -> None:
+    text = TextConfig(ngrams=(2, 3), ngram_rows=64, ngram_width=8)
+    model = model_of(CLASSES, text=text)
+    before = model.embed({"tokens_BL": torch.tensor([list(b"abcdef")])})
+    after = model.embed({"tokens_BL": torch.tensor([list(b"aXcdef")])})
+    moved = (before - after).norm(dim=-1)[0] > 0
+    assert moved.tolist() == [False, True, True, True, False, False]
+
+
+def test_dropped_tokens_and_features_are_of_training_only() -> None:
+    head = CLASSES.model_copy(update={"dropout": 0.5})
+    model = model_of(head, text=TextConfig(drop=0.5))
+    batch = {"tokens_BL": torch.tensor([list(b"abcdefgh")])}
+    assert torch.equal(*(model(batch, Want.LOGITS)["logits"] for _ in range(2)))
+    model.train()
+    assert not torch.equal(*(model(batch, Want.LOGITS)["logits"] for _ in range(2)))
+
+
 @pytest.mark.parametrize(
     ("head", "stems", "words"),
     [
@@ -226,6 +253,8 @@ def test_contrastive_learns_pairs_not_features() -> None:
         ({"kind": "next_token"}, {"image": {}}, "reads text alone"),
         ({"kind": "masked_token"}, {"text": {"pad_to": 1}}, "needs a padding row"),
         ({"kind": "classes", "labels": ("a", "b"), "balanced": True}, {"text": {}}, "needs 2 class_shares"),
+        ({"kind": "next_token"}, {"text": {"ngram_rows": 100}}, "not a power of two"),
+        ({"kind": "next_token"}, {"text": {"drop": 0.1, "pad_to": 1}}, "drop needs a padding row"),
         ({"kind": "classes", "labels": ("a", "b")}, {}, "no stem"),
         ({"kind": "classes", "labels": ("a", "b")}, {"image": {"height": 30}}, "patch 4 does not divide 30"),
     ],

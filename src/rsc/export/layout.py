@@ -40,6 +40,8 @@ def why_not_open(config: ModelConfig, *, state: Tensors | None = None) -> str | 
     trunk, moe = config.trunk, config.trunk.moe
     if config.head.kind != "next_token":
         return f"a {config.head.kind} head"
+    if config.text is not None and config.text.ngrams:
+        return "vectors of token sequences in the text stem"
     if not trunk.causal:
         return "attention in both directions"
     if moe is not None and (

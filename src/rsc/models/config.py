@@ -124,12 +124,29 @@ class TextConfig(FrozenModel):
     """`bytes`, or the path of a tokenizer.json."""
     max_length: PositiveInt = 512
     """Tokens of one sample; longer text is cut there, and counted. Packed language data ignores this."""
+    ngrams: tuple[PositiveInt, ...] = ()
+    """Lengths of token sequences, such as [3, 4, 5], whose hashes get vectors that are added to the last
+    token's (Pagnoni et al. 2024, arXiv:2412.09871): spelling for little work. Letters lose their case."""
+    ngram_rows: PositiveInt = 32768
+    """Vectors per length; a power of two. Sequences that share one are not told apart."""
+    ngram_width: PositiveInt = 48
+    """Features of such a vector, before one matrix brings them to the trunk's width."""
+    drop: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """In training this share of the tokens is replaced by padding; for small data sets."""
     pad_to: PositiveInt = 64
     """The embedding gets rows up to the next multiple of this, for fast and divisible matrices."""
 
     @property
     def rows(self) -> int:
         return -(-self.vocabulary // self.pad_to) * self.pad_to
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> TextConfig:
+        if self.ngram_rows & (self.ngram_rows - 1):
+            raise ValueError(f"ngram_rows {self.ngram_rows} is not a power of two")
+        if self.drop and self.rows == self.vocabulary:
+            raise ValueError("drop needs a padding row to stand for dropped tokens: raise pad_to")
+        return self
 
 
 class ImageConfig(FrozenModel):
@@ -213,6 +230,8 @@ class HeadConfig(FrozenModel):
     """Share of each class in the training split; only read by `balanced`."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """classes: this much of the target is spread over all classes."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """classes, multi_label: share of the pooled features that is hidden from the last layer in training."""
     mask_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
     """masked_token: share of the tokens that are hidden (BERT, arXiv:1810.04805)."""
     projection: PositiveInt = 128

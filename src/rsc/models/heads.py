@@ -80,7 +80,9 @@ class ClassHead(nn.Module):
     def forward(
         self, hidden_BLD: torch.Tensor, real_BL: torch.Tensor | None, answers: Answers, want: Want
     ) -> dict[str, torch.Tensor]:
-        logits_BK = self.linear(mean_of_real(hidden_BLD, real_BL)).float()
+        pooled_BD = mean_of_real(hidden_BLD, real_BL)
+        pooled_BD = F.dropout(pooled_BD, self.config.dropout, training=self.training)
+        logits_BK = self.linear(pooled_BD).float()
         if want is Want.LOGITS:
             return {"logits": logits_BK}
         return (

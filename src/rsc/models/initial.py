@@ -24,6 +24,8 @@ def first_value(name: str, *, shape: torch.Size, num_layers: int, seed: int) -> 
     if name.endswith("temperature"):
         return torch.full(shape, math.log(1 / 0.07))  # CLIP's start, section 2.5
     std = STD / math.sqrt(2 * num_layers) if name.endswith(_RESIDUAL) else STD
+    if name.endswith("blend.weight"):
+        std = 1 / math.sqrt(shape[1])  # keeps the spread of what it blends
     if name.endswith("conv.weight"):
         std = math.sqrt(2 / math.prod(shape[1:]))
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()

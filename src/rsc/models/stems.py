@@ -8,6 +8,7 @@ Random augmentation draws from torch's global generator, which the loop seeds by
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +23,54 @@ class TextStem(nn.Module):
 
     def __init__(self, config: TextConfig, *, width: int) -> None:
         super().__init__()
+        self.config = config
         self.embedding = nn.Embedding(config.rows, width)
+        self.ngrams = Ngrams(config, width=width) if config.ngrams else None
 
     def forward(self, tokens_BL: torch.Tensor) -> torch.Tensor:
-        return self.embedding(tokens_BL)  # type: ignore[no-any-return]
+        if self.training and self.config.drop:
+            dropped_BL = torch.rand(tokens_BL.shape, device=tokens_BL.device) < self.config.drop
+            tokens_BL = tokens_BL.masked_fill(dropped_BL, self.config.vocabulary)
+        hidden_BLD: torch.Tensor = self.embedding(tokens_BL)
+        return hidden_BLD if self.ngrams is None else hidden_BLD + self.ngrams(tokens_BL)
+
+
+class Ngrams(nn.Module):
+    """For each position the summed vectors of the token sequences that end there, [B, L] -> [B, L, D]."""
+
+    def __init__(self, config: TextConfig, *, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.ngram_rows * len(config.ngrams), config.ngram_width)
+        self.blend = nn.Linear(config.ngram_width, width, bias=False)
+
+    def forward(self, tokens_BL: torch.Tensor) -> torch.Tensor:
+        rows_NBL = ngram_rows(tokens_BL, lengths=self.config.ngrams, rows=self.config.ngram_rows)
+        return self.blend(self.embedding(rows_NBL).sum(0))  # type: ignore[no-any-return]
+
+
+def ngram_rows(tokens_BL: torch.Tensor, *, lengths: Sequence[int], rows: int) -> torch.Tensor:
+    """Row of each sequence [len(lengths), B, L]: a polynomial hash modulo 2^64, its high bits.
+
+    Constants: Knuth's and the golden ratio's multiplier of 64 bits; any odd ones would do.
+    """
+    is_capital_BL = (tokens_BL >= ord("A")) & (tokens_BL <= ord("Z"))
+    folded_BL = tokens_BL + 32 * is_capital_BL + 1
+    hash_BL, power, tables = torch.zeros_like(folded_BL), 1, []
+    for back in range(max(lengths)):
+        shifted_BL = F.pad(folded_BL, (back, 0))[:, : folded_BL.shape[1]]
+        hash_BL = hash_BL + shifted_BL * power
+        power = _signed(power * 6364136223846793005)
+        if back + 1 in lengths:
+            mixed_BL = (hash_BL * _signed(0x9E3779B97F4A7C15)) >> 33
+            tables.append((mixed_BL & (rows - 1)) + lengths.index(back + 1) * rows)
+    return torch.stack(tables)
+
+
+def _signed(number: int) -> int:
+    """The same 64 bits as a signed integer, which is what torch multiplies."""
+    number %= 1 << 64
+    return number - (1 << 64) if number >> 63 else number
 
 
 class ImageStem(nn.Module):
