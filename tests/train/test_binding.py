@@ -15,7 +15,7 @@ from rsc.models.build import build_model
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.cross_entropy import IGNORED
 from rsc.store.schema import Field, Schema
-from rsc.train.binding import Binder, check_fields
+from rsc.train.binding import Binder, check_fields, fields_of
 from rsc.train.objective import loss_of
 
 TRUNK = TrunkConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, causal=False)
@@ -193,3 +193,9 @@ def test_fields_that_never_fit_are_found_before_the_first_step(fields: list[Fiel
 def test_fields_that_fit_are_accepted() -> None:
     schema = Schema((Field("image", "tensor", shape=(8, 8, 3)), Field("label", "tensor", dtype="int64")))
     check_fields(schema, config=config(image=PIXELS))
+
+
+def test_training_reads_the_fields_it_needs_and_no_others() -> None:
+    assert fields_of(config(image=PIXELS, text=TextConfig())) == ("image", "text", "label")
+    masked = HeadConfig(kind="masked_token")
+    assert fields_of(config(masked, text=TextConfig(field="post"))) == ("post",)

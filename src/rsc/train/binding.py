@@ -164,6 +164,13 @@ def bind_sounds(column: Column, *, config: AudioConfig, bad: Counter[str]) -> di
     return {"audio_BS": audio_BS, "audio_length_B": length_B * finite_B}
 
 
+def fields_of(config: ModelConfig) -> tuple[str, ...]:
+    """The fields of a sample that training reads."""
+    stems = [stem.field for stem in (config.image, config.audio, config.text) if stem is not None]
+    answers = [config.head.field] if config.head.kind in ("classes", "multi_label", "ctc") else []
+    return tuple(dict.fromkeys([*stems, *answers]))
+
+
 def check_fields(schema: Schema, *, config: ModelConfig) -> None:
     """Raises ConfigError for a field that the data has not, or has in a shape that never fits."""
     fields = {item.name: item for item in schema.fields}

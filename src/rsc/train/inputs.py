@@ -13,6 +13,7 @@ from rsc.loader.pack import PackedLoader
 from rsc.parallel.layout import Layout
 from rsc.store.dataset import Dataset
 from rsc.store.secret import SecretKey
+from rsc.train.binding import check_fields, fields_of
 from rsc.train.loop import BatchSource
 from rsc.train.recipe import Recipe
 
@@ -38,4 +39,5 @@ def open_source(recipe: Recipe, data: Path, *, key: SecretKey, layout: Layout, r
             separator=config.separator,
             **common,
         )
-    return cast(BatchSource, Loader(split, fields=config.fields, **common))
+    check_fields(split.schema, config=recipe.model)
+    return cast(BatchSource, Loader(split, fields=config.fields or fields_of(recipe.model), **common))
