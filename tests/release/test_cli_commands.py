@@ -1,0 +1,109 @@
+"""`rsc audit`, `rsc keys` and `rsc verify` as a person types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from house import House
+from test_agent import TRAIN
+
+from rsc.cli.main import run
+from rsc.clock import SystemClock
+from rsc.errors import KeyUnavailable
+from rsc.release import promises
+from rsc.release.request import KeyRequest
+
+
+@pytest.fixture
+def lived_in(workspace, monkeypatch) -> House:
+    """A workspace under the real clock, which the commands use, with one release in the log."""
+    monkeypatch.setattr(promises, "_LISTEN_CODE", 'print(\'{"modules": 0, "attempts": []}\')')
+    house = House(workspace, SystemClock())
+    house.add()
+    house.approve()
+    house.agent.release(TRAIN).close()
+    return house
+
+
+def ask(capsys, *arguments: str, expect: int = 0) -> dict:
+    capsys.readouterr()
+    assert run([*arguments, "--json"]) == expect
+    out = capsys.readouterr().out
+    return json.loads(out)
+
+
+def test_verify_tells_every_promise(lived_in, capsys):
+    told = ask(capsys, "verify")
+    assert told["is_kept"]
+    assert {row["promise"] for row in told["promises"]} >= {
+        "no plaintext at rest",
+        "log intact",
+        "files private",
+    }
+    assert all(row["since"] for row in told["promises"])
+    assert run(["verify"]) == 0
+    assert "keys older than policy: 0" in capsys.readouterr().out
+
+
+def test_verify_ends_with_1_when_a_promise_is_broken(lived_in, capsys):
+    (lived_in.workspace.data / "diary.txt").write_text("dear diary")
+    told = ask(capsys, "verify", expect=1)
+    assert not told["is_kept"]
+    assert [row["promise"] for row in told["promises"] if row["state"] != "kept"] == ["no plaintext at rest"]
+
+
+def test_the_log_is_shown_by_data_set(lived_in, capsys):
+    lived_in.audit.append("approve", data="talks")
+    kinds = [record["kind"] for record in ask(capsys, "audit", "show", "--data", "posts")["records"]]
+    assert kinds == ["approve", "key_released"]
+    assert len(ask(capsys, "audit", "show", "--last", "1")["records"]) == 1
+    assert run(["audit", "show"]) == 0
+    assert "key_released" in capsys.readouterr().out
+
+
+def test_the_log_is_exported_verified_elsewhere_and_witnessed(lived_in, capsys, tmp_path):
+    copy, witness = tmp_path / "copy", tmp_path / "witness.jsonl"
+    assert run(["audit", "export", str(copy)]) == 0
+    key = (copy / "log.vkey").read_text().strip()
+    assert ask(capsys, "audit", "verify", "--log", str(copy), "--key", key)["is_intact"]
+    assert run(["audit", "checkpoint", "--witness", str(witness)]) == 0
+    assert capsys.readouterr().out.startswith("openrsc/")
+    assert ask(capsys, "audit", "verify", "--witness", str(witness))["is_intact"]
+    assert run(["audit", "verify", "--log", str(copy)]) == 2
+    assert "needs the verifier key" in capsys.readouterr().err
+
+
+def test_a_damaged_log_ends_with_1(lived_in, capsys):
+    tail = lived_in.workspace.audit / "tail"
+    tail.write_bytes(tail.read_bytes().replace(b'"user":"ada"', b'"user":"eve"'))
+    told = ask(capsys, "audit", "verify", expect=1)
+    assert told["problems"][0]["first"] == 1
+    assert run(["audit", "verify"]) == 1
+    assert "record 1" in capsys.readouterr().out
+
+
+def test_keys_are_listed_and_rotated(lived_in, capsys):
+    told = ask(capsys, "keys", "ls")
+    assert [(key["kek_id"], key["opens"]) for key in told["keys"]] == [("data/posts/2026-11", ["posts 1"])]
+    assert told["older_than_policy"] == 0
+    assert ask(capsys, "keys", "rotate", "posts")["new"] == ["data/posts/2026-11.2"]
+    told = ask(capsys, "keys", "ls")
+    assert [key["state"] for key in told["keys"]] == ["destroyed", "active"]
+    lived_in.agent.release(TRAIN).close()
+
+
+def test_the_sweeper_ends_what_is_due(lived_in, capsys):
+    lived_in.add("old", retention="1s")
+    lived_in.clock.sleep(1.1)
+    assert ask(capsys, "keys", "ls")["older_than_policy"] == 1
+    told = ask(capsys, "keys", "sweep")
+    assert [item["name"] for item in told["expired"]] == ["old"]
+    assert ask(capsys, "keys", "ls")["older_than_policy"] == 0
+    with pytest.raises(KeyUnavailable):
+        lived_in.agent.release(KeyRequest("train", "ada", data="old"))
+
+
+def test_an_unknown_name_is_said(lived_in, capsys):
+    assert run(["keys", "rotate", "nothing"]) == 2
+    assert "no data set nothing" in capsys.readouterr().err
