@@ -62,8 +62,8 @@ class Shard:
 
     def __init__(self, reader: ContainerReader, *, first_sample: int) -> None:
         self._reader = reader
-        self.first_sample = first_sample
         self.table = reader.frames
+        self.first_samples: list[int] = (reader.frames["first_sample"] + first_sample).tolist()
         self.plain_bytes: list[int] = reader.frames["plain_bytes"].tolist()
         self.num_samples: list[int] = reader.frames["num_samples"].tolist()
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = (1 << 64) - 1
 
-DEFAULT_WINDOW_BYTES = 64 << 20
+DEFAULT_WINDOW_BYTES = 16 << 20
 _MAX_LANES = 64
 _MIN_FRAMES_PER_LANE = 4  # a lane's first and last frame are shared with its neighbours
 
@@ -115,8 +116,8 @@ class Order:
     def section(self, epoch: int, *, round_: int, lane: int) -> list[Run]:
         """What a lane reads in a round, as runs of the written order: one run, or a few in the last round."""
         if round_ < self.num_rounds:
-            return [self._run(self._section_numbers(epoch, first=round_ * self.lanes + lane, count=1)[0])]
-        return self._slice_of_rest(epoch, lane=lane)
+            return [self._dealt(epoch, round_ * self.lanes + lane)]
+        return _slices_of_rest(self, epoch)[lane]
 
     def frame_order(self, num_frames: int, *, epoch: int, round_: int, lane: int) -> Int64s:
         """In which order a lane reads the `num_frames` frames of its section."""
@@ -139,28 +140,28 @@ class Order:
                 found[member] = row
         return found
 
-    def _section_numbers(self, epoch: int, *, first: int, count: int) -> list[int]:
+    def _dealt(self, epoch: int, number: int) -> Run:
+        """The section that is dealt as the `number`-th of an epoch."""
         sections = self.num_samples // self.section_samples
-        index = np.arange(first, first + count, dtype=np.uint64)
-        return [int(n) for n in permute(index, size=sections, key=_derive(self.seed, _FOR_SECTIONS, epoch))]
-
-    def _run(self, section: int) -> Run:
+        section = permute(number, size=sections, key=_derive(self.seed, _FOR_SECTIONS, epoch))
         return Run(section * self.section_samples, (section + 1) * self.section_samples)
 
-    def _slice_of_rest(self, epoch: int, *, lane: int) -> list[Run]:
-        """A lane's equal part of the samples that whole rounds do not cover, lanes taken in a keyed order."""
-        sections = self.num_samples // self.section_samples
-        dealt = self.num_rounds * self.lanes
-        rest = [self._run(n) for n in self._section_numbers(epoch, first=dealt, count=sections - dealt)]
-        rest.append(Run(sections * self.section_samples, self.num_samples))
-        key = _derive(self.seed, _FOR_SLICES, epoch)
-        lane_order = permute(np.arange(self.lanes, dtype=np.uint64), size=self.lanes, key=key).astype(
-            np.int64
-        )
-        sizes = _share_equally(self.num_samples - dealt * self.section_samples, parts=self.lanes)
-        ends = np.cumsum(sizes[lane_order])
-        place = int(np.flatnonzero(lane_order == lane)[0])
-        return _cut(rest, start=int(ends[place] - sizes[lane]), stop=int(ends[place]))
+
+@lru_cache(maxsize=8)
+def _slices_of_rest(order: Order, epoch: int) -> list[list[Run]]:
+    """The samples that whole rounds do not cover, in equal parts, one for each lane in a keyed order."""
+    sections = order.num_samples // order.section_samples
+    dealt = order.num_rounds * order.lanes
+    rest = [order._dealt(epoch, number) for number in range(dealt, sections)]
+    rest.append(Run(sections * order.section_samples, order.num_samples))
+    sizes = _share_equally(order.num_samples - dealt * order.section_samples, parts=order.lanes)
+    slices: list[list[Run]] = [[]] * order.lanes
+    start = 0
+    for lane in shuffled(order.lanes, key=_derive(order.seed, _FOR_SLICES, epoch)).tolist():
+        stop = start + int(sizes[lane])
+        slices[lane] = _cut(rest, start=start, stop=stop)
+        start = stop
+    return slices
 
 
 def choose_order(
@@ -214,31 +215,28 @@ def shuffled(size: int, *, key: int | Indices) -> Int64s:
     return (keyed & low).astype(np.int64)
 
 
-def permute(index: Indices, *, size: int, key: int) -> Indices:
-    """Send each index below `size` to another one, a bijection chosen by `key`, without a table.
+def permute(index: int, *, size: int, key: int) -> int:
+    """Where a number below `size` goes in a bijection chosen by `key`, without a table.
 
     A Feistel network on the smallest power of two that holds `size`, walked again while the result lies
     outside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"): under two steps on average.
     Not a cipher: the order of samples is no secret.
     """
     bits = (size - 1).bit_length()
-    moved = _feistel(index, bits=bits, key=key)
-    outside = np.flatnonzero(moved >= size)
-    while len(outside):
-        moved[outside] = _feistel(moved[outside], bits=bits, key=key)
-        outside = outside[moved[outside] >= size]
-    return moved
+    index = _feistel(index, bits=bits, key=key)
+    while index >= size:
+        index = _feistel(index, bits=bits, key=key)
+    return index
 
 
-def _feistel(index: Indices, *, bits: int, key: int) -> Indices:
-    """One pass over [0, 2^bits): the halves are added to each other's hash in turn. bits up to 64."""
-    low_bits = np.uint64(bits // 2)
-    low_mask = np.uint64((1 << (bits // 2)) - 1)
-    high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
+def _feistel(index: int, *, bits: int, key: int) -> int:
+    """One pass over [0, 2^bits): the halves are added to each other's hash in turn."""
+    low_bits = bits // 2
+    low_mask, high_mask = (1 << low_bits) - 1, (1 << (bits - low_bits)) - 1
     high, low = index >> low_bits, index & low_mask
     for number in range(_FEISTEL_ROUNDS):
-        high = (high + _derive_each(_derive(key, 2 * number), low)) & high_mask
-        low = (low + _derive_each(_derive(key, 2 * number + 1), high)) & low_mask
+        high = (high + _derive(key, 2 * number, low)) & high_mask
+        low = (low + _derive(key, 2 * number + 1, high)) & low_mask
     return (high << low_bits) | low
 
 

@@ -139,30 +139,17 @@ class WindowStream:
             section = self._sections.section(span.epoch, round_=span.round, lane=lane)
             places, is_ours = self._places(positions, first=first)
             for piece in section.pieces(start=span.first, stop=span.first + len(positions)):
-                part = slice(piece.start - span.first, piece.start - span.first + piece.num_rows)
-                rows = None if is_ours is None else np.flatnonzero(is_ours[part])
-                if rows is not None and not len(rows):
-                    continue
+                low = piece.start - span.first
+                part = places[low : low + piece.num_rows]
+                rows = None if is_ours is None else np.flatnonzero(is_ours[low : low + piece.num_rows])
+                if rows is not None:
+                    part = part[rows]
                 shard = self._shards.get(piece.shard)
-                kept = self._take_kept(lane, shard, piece)
-                job = FrameJob(
-                    shard,
-                    piece.frame,
-                    piece.skip,
-                    piece.num_rows,
-                    piece.stop,
-                    places[part] if rows is None else places[part][rows],
-                    rows,
-                    arena_bytes,
-                    lane,
-                    kept,
-                    shard.first_sample + int(shard.table["first_sample"][piece.frame]),
-                )
-                jobs.append(job)
-                if self._has_ragged:
-                    arena_bytes += arena_bytes_of(
-                        shard, piece.frame, kept=kept, skip=piece.skip, stop=piece.stop
-                    )
+                kept = self._take_kept(lane, shard, piece) if self._has_ragged else None
+                if len(part):
+                    jobs.append(FrameJob(shard, piece, part, rows, arena_bytes, lane, kept))
+                    if self._has_ragged:
+                        arena_bytes += arena_bytes_of(shard, piece, kept=kept)
         return jobs, arena_bytes
 
     def _places(self, positions: Int64s, *, first: int) -> tuple[Int64s, NDArray[np.bool_] | None]:

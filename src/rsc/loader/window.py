@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.loader.frames import Shard
+from rsc.loader.frames import Piece, Shard
 from rsc.loader.order import Int64s
 from rsc.store.schema import ALIGNMENT, Columns, Field, Ragged, Schema, decode_frame, slice_columns
 
@@ -42,24 +42,19 @@ class Kept(NamedTuple):
 
 
 class FrameJob(NamedTuple):
-    """Rows [skip, skip + num_rows) of a frame go to the places of the window; of these only `rows`, if given.
+    """The rows of a piece, or only `rows` of them, go to `places` of the window.
 
     `arena_start` is where the frame's own bytes go. A frame that goes on in the next window is kept for
-    `lane`; one that began in the window before is taken from `kept` instead of read again. Row 0 is
-    sample `first_number` of the split.
+    `lane`; one that began in the window before is taken from `kept` instead of read again.
     """
 
     shard: Shard
-    frame: int
-    skip: int
-    num_rows: int
-    stop: int
+    piece: Piece
     places: Int64s
     rows: Int64s | None
     arena_start: int
     lane: int
     kept: Kept | None
-    first_number: int
 
 
 @dataclass(frozen=True)
@@ -148,8 +143,9 @@ class Window:
             else:
                 self._place(job, self._bring(job, self._arena, scratch=scratch))
             if self.numbers is not None:
-                rows = np.arange(job.num_rows) if job.rows is None else job.rows
-                self.numbers[job.places] = job.first_number + job.skip + rows
+                piece = job.piece
+                rows = np.arange(piece.num_rows) if job.rows is None else job.rows
+                self.numbers[job.places] = job.shard.first_samples[piece.frame] + piece.skip + rows
 
     def _column(self, field: Field, *, memory: WindowMemory) -> NDArray[Any] | RaggedColumn:
         if not field.is_ragged:
@@ -160,29 +156,29 @@ class Window:
         return RaggedColumn(values=self._arena.view(field.storage), starts=bounds[0], stops=bounds[1])
 
     def _scatter(self, job: FrameJob, *, scratch: Scratch) -> None:
-        size = job.shard.plain_bytes[job.frame]
+        frame = job.piece.frame
+        size = job.shard.plain_bytes[frame]
         scratch.make_room(size)
-        job.shard.read_into(job.frame, scratch.plain(size), scratch=scratch.sealed)
-        frame = scratch.rows(job.shard.num_samples[job.frame], size=size)
-        rows = _selection(job, first_row=0)
+        job.shard.read_into(frame, scratch.plain(size), scratch=scratch.sealed)
+        source = scratch.rows(job.shard.num_samples[frame], size=size)
+        selected = _selection(job, first_row=0)
         for name, target in self._rows.items():
-            target.put(job.places, frame[name][rows])
+            target.put(job.places, source[name][selected])
 
     def _bring(self, job: FrameJob, arena: Bytes, *, scratch: Scratch) -> Kept:
         """Bring the rows that the job needs into the arena, and keep what the next window will need."""
+        shard, piece = job.shard, job.piece
         if job.kept is None:
-            size = job.shard.plain_bytes[job.frame]
+            size = shard.plain_bytes[piece.frame]
             scratch.make_room(size)
             plain = arena[job.arena_start : job.arena_start + size].data
-            job.shard.read_into(job.frame, plain, scratch=scratch.sealed)
-            num_samples = job.shard.num_samples[job.frame]
-            columns = decode_frame(self._schema, plain, num_samples)
-            rows = Kept(job.shard, job.frame, 0, num_samples, columns)
+            shard.read_into(piece.frame, plain, scratch=scratch.sealed)
+            num_samples = shard.num_samples[piece.frame]
+            rows = Kept(shard, piece.frame, 0, num_samples, decode_frame(self._schema, plain, num_samples))
         else:
-            kept = job.kept
-            part = slice_columns(kept.columns, job.skip - kept.first_row, job.stop - kept.first_row)
-            rows = Kept(job.shard, job.frame, job.skip, job.stop, _copy_into(arena[job.arena_start :], part))
-        if job.skip + job.num_rows < job.stop:
+            part = _copy_into(arena[job.arena_start :], _still_needed(job.kept, piece))
+            rows = Kept(shard, piece.frame, piece.skip, piece.stop, part)
+        if piece.skip + piece.num_rows < piece.stop:
             self.kept[job.lane] = rows
         return rows
 
@@ -197,12 +193,16 @@ class Window:
                 self._rows[name].put(job.places, fixed[name][rows])
 
 
-def arena_bytes_of(job_shard: Shard, frame: int, *, kept: Kept | None, skip: int, stop: int) -> int:
+def arena_bytes_of(shard: Shard, piece: Piece, *, kept: Kept | None) -> int:
     """Room that a frame takes in a window: all of it, or what is still needed of one kept."""
     if kept is None:
-        return _aligned(job_shard.plain_bytes[frame])
-    part = slice_columns(kept.columns, skip - kept.first_row, stop - kept.first_row)
-    return sum(_aligned(column.values.nbytes) for column in part.values() if isinstance(column, Ragged))
+        return _aligned(shard.plain_bytes[piece.frame])
+    part = _still_needed(kept, piece).values()
+    return sum(_aligned(column.values.nbytes) for column in part if isinstance(column, Ragged))
+
+
+def _still_needed(kept: Kept, piece: Piece) -> Columns:
+    return slice_columns(kept.columns, piece.skip - kept.first_row, piece.stop - kept.first_row)
 
 
 def _copy_into(arena: Bytes, columns: Columns) -> Columns:
@@ -235,8 +235,8 @@ def _rows_of(columns: Mapping[str, NDArray[Any] | Ragged | RaggedColumn]) -> Row
 
 def _selection(job: FrameJob, *, first_row: int) -> slice | Int64s:
     """The rows that a job places, counted from the first one there is."""
-    low = job.skip - first_row
-    return slice(low, low + job.num_rows) if job.rows is None else low + job.rows
+    low = job.piece.skip - first_row
+    return slice(low, low + job.piece.num_rows) if job.rows is None else low + job.rows
 
 
 def _place_bounds(target: RaggedColumn, source: Ragged, *, rows: slice | Int64s, places: Int64s) -> None:
