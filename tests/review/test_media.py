@@ -134,7 +134,9 @@ def test_recordings_lose_tags_and_keep_samples(name):
     clean = clean_media(RECORDINGS[name])
     assert PLANTED not in clean.data
     assert clean.removed
-    before, after = (soundfile.read(io.BytesIO(data), dtype="int16")[0] for data in (RECORDINGS[name], clean.data))
+    before, after = (
+        soundfile.read(io.BytesIO(data), dtype="int16")[0] for data in (RECORDINGS[name], clean.data)
+    )
     assert len(after) > 0
     assert np.array_equal(before, after)
     assert clean_media(clean.data).data == clean.data
@@ -155,7 +157,11 @@ def test_cut_short_is_refused(name):
 
 
 @settings(deadline=None, max_examples=200)
-@given(name=st.sampled_from(sorted(PICTURES | RECORDINGS)), place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+@given(
+    name=st.sampled_from(sorted(PICTURES | RECORDINGS)),
+    place=st.floats(0, 1, exclude_max=True),
+    value=st.integers(0, 255),
+)
 def test_a_damaged_file_is_cleaned_or_refused_but_never_breaks_the_cleaner(name, place, value):
     data = bytearray((PICTURES | RECORDINGS)[name])
     data[int(place * len(data))] = value
