@@ -3,13 +3,17 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from house import SENTENCE
+from house import SENTENCE, House
 
+from rsc.audit.log import AuditLog
+from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
 from rsc.release.request import KeyRequest
 from rsc.release.retention import expire, overdue, sweep
 from rsc.store.dataset import Dataset
 from rsc.store.keys import data_key_context, open_envelope
+from rsc.store.local import LocalStore
+from rsc.store.local_keys import LocalKeyProvider
 
 
 def end(house, name: str = "posts", **options):
@@ -113,3 +117,61 @@ def test_the_sweeper_ends_what_is_past_its_retention_and_nothing_else(house):
 def test_a_data_set_that_does_not_exist(house):
     with pytest.raises(ConfigError, match="no data set"):
         end(house, "nothing")
+
+
+class PowerLoss(BaseException):
+    """Nothing may catch it and go on."""
+
+
+def _stop_at(monkeypatch, number: int, *, is_after: bool) -> list[str]:
+    """Lose power before or after the numbered step that changes something; returns the steps seen."""
+    steps: list[str] = []
+
+    def watch(owner, name: str) -> None:
+        original = getattr(owner, name)
+
+        def step(*arguments, **options):
+            steps.append(name)
+            if len(steps) == number and not is_after:
+                raise PowerLoss
+            result = original(*arguments, **options)
+            if len(steps) == number:
+                raise PowerLoss
+            return result
+
+        monkeypatch.setattr(owner, name, step)
+
+    watch(LocalKeyProvider, "destroy")
+    watch(AuditLog, "append")
+    watch(Dataset, "replace_envelope")
+    watch(LocalStore, "delete_folder")
+    watch(LocalStore, "delete")
+    return steps
+
+
+@pytest.mark.parametrize("is_after", [False, True])
+def test_power_loss_at_any_step_never_leaves_a_readable_key_said_to_be_gone(tmp_path, clock, is_after):
+    """And doing it again finishes, whatever had happened; the other version stays readable throughout."""
+    number, num_steps = 0, 99
+    while number < num_steps:
+        number += 1
+        house = House(Workspace(tmp_path / f"{is_after}-{number}"), clock)
+        house.add()
+        house.add()
+        with pytest.MonkeyPatch.context() as patch:
+            steps = _stop_at(patch, number, is_after=is_after)
+            try:
+                end(house, version=1)
+                num_steps = len(steps)
+            except PowerLoss:
+                pass
+        again = House(house.workspace, clock)
+        is_said = bool(again.logged("key_destroyed"))
+        assert not (is_said and opens(again, "posts", 1)), (number, steps)
+        assert opens(again, "posts", 2), (number, steps)
+        done = end(again, version=1)
+        assert [attempt.opened for attempt in done.after] == [False]
+        assert not opens(again, "posts", 1)
+        assert opens(again, "posts", 2)
+        assert again.logged("data_expired")
+    assert number >= 7
