@@ -24,9 +24,15 @@ TYPES: dict[str, str] = {
     "secret": "passwords, tokens, private keys",
 }
 
+RECOGNISER_TYPES: dict[str, str] = {
+    "person": "names of persons",
+    "place": "names of places",
+    "organisation": "names of organisations",
+}
+"""Types that no rule finds; a recogniser may be plugged in for them (recogniser.py)."""
+
 NOT_LOOKED_FOR: tuple[str, ...] = (
-    "names of persons",
-    "names of places and organisations",
+    *RECOGNISER_TYPES.values(),
     "free descriptions that identify a person",
     "health, belief, politics, sexual life, ethnic origin",
     "dates other than birth dates",

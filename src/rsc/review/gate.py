@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rsc.review.findings import Finding
+from rsc.review.findings import NOT_LOOKED_FOR, RECOGNISER_TYPES, TYPES, Finding
 from rsc.review.policy import Policy
+from rsc.review.recogniser import describe
 from rsc.review.redact import Replacement, redact
 from rsc.review.report import ReportCounter, ReviewReport
+from rsc.review.pool import ScanPool
 from rsc.review.scan import Scanner, rules_digest
 
 
@@ -50,7 +52,7 @@ class Gate:
         policy: Policy,
         *,
         pseudonym_key: bytes | memoryview | None = None,
-        scanner: Scanner | None = None,
+        scanner: Scanner | ScanPool | None = None,
     ) -> None:
         self.policy = policy
         self._key = pseudonym_key
@@ -105,12 +107,17 @@ class Gate:
     def report(self, *, notes: Sequence[str] = ()) -> ReviewReport:
         """What passed so far."""
         totals = self._totals
+        types = {name for r in self._scanner.recognisers for name in r.types}
+        found_by_model = {name: what for name, what in RECOGNISER_TYPES.items() if name in types}
         return ReviewReport(
             records=totals.records,
             records_dropped=totals.dropped,
             records_rejected=totals.rejected,
             characters=totals.characters,
             counts={f: {t: dict(a) for t, a in types.items()} for f, types in totals.counts.items()},
+            looked_for=(*TYPES, *found_by_model),
+            not_looked_for=tuple(what for what in NOT_LOOKED_FOR if what not in found_by_model.values()),
+            recognisers=tuple(describe(r) for r in self._scanner.recognisers),
             single_person=self.policy.single_person,
             rules=rules_digest(self._scanner.rules),
             media=dict(totals.media),

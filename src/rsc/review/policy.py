@@ -15,7 +15,7 @@ import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rsc.errors import ConfigError
-from rsc.review.findings import TYPES
+from rsc.review.findings import RECOGNISER_TYPES, TYPES
 from rsc.units import parse_seconds
 
 Action = Literal["redact", "mask", "pseudonymise", "drop", "reject", "allow"]
@@ -87,15 +87,16 @@ class Policy(BaseModel):
     @classmethod
     def _are_types(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if name not in TYPES:
-                near = difflib.get_close_matches(name, TYPES, n=1)
+            if name not in TYPES and name not in RECOGNISER_TYPES:
+                near = difflib.get_close_matches(name, [*TYPES, *RECOGNISER_TYPES], n=1)
                 raise ValueError(f"unknown type {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
         return value
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Policy:
+        types = (*TYPES, *RECOGNISER_TYPES)
         unexplained = [
-            name for name in TYPES if self.action(name) == "allow" and not self.reasons.get(name, "").strip()
+            name for name in types if self.action(name) == "allow" and not self.reasons.get(name, "").strip()
         ]
         if unexplained:
             raise ValueError(f"`allow` needs a reason under [reasons] for: {', '.join(unexplained)}")
@@ -153,7 +154,9 @@ def policy_to_toml(policy: Policy) -> bytes:
         value = getattr(policy, name)
         document.add(tomlkit.comment(_FIELD_NOTES[name]))
         document.add(name, list(value) if isinstance(value, tuple) else value)
-    document.add("actions", _table({name: policy.action(name) for name in TYPES}, notes=TYPES))
+    document.add(
+        "actions", _table({name: policy.action(name) for name in (*TYPES, *policy.actions)}, notes=TYPES)
+    )
     document.add("reasons", _table(dict(policy.reasons), notes={}))
     tables = {key: list(v) if isinstance(v, tuple) else v for key, v in policy.tables.model_dump().items()}
     document.add("tables", _table(tables, notes={}))

@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from types import TracebackType
 
 from rsc.review.findings import Finding
+from rsc.review.recogniser import Recogniser
 from rsc.review.rules import ALL_RULES
 from rsc.review.scan import EngineName, Scanner
 
@@ -22,6 +23,7 @@ class ScanPool:
     def __init__(self, processes: int, *, engine: EngineName = "auto") -> None:
         self.engine = engine
         self.rules = ALL_RULES
+        self.recognisers: tuple[Recogniser, ...] = ()
         self._executor = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
 
     def __enter__(self) -> ScanPool:

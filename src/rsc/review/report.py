@@ -27,6 +27,8 @@ class ReviewReport:
     single_person: bool = False
     rules: str = ""
     """Identifies the rule set that was used (scan.rules_digest)."""
+    recognisers: tuple[str, ...] = ()
+    """One sentence per plug-in: what it looks for, and its recall as measured by whoever plugged it in."""
     media: dict[str, int] = field(default_factory=dict)
     """Metadata removed from pictures and recordings, by kind."""
     notes: tuple[str, ...] = ()
@@ -54,7 +56,7 @@ def report_from_json(content: bytes) -> ReviewReport:
     facts: dict[str, Any] = json.loads(content)
     if facts.pop("format", None) != FORMAT:
         raise ValueError("not a review report of this version")
-    for name in ("looked_for", "not_looked_for", "notes"):
+    for name in ("looked_for", "not_looked_for", "recognisers", "notes"):
         facts[name] = tuple(facts[name])
     return ReviewReport(**facts)
 

@@ -18,9 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from typing import Literal
 
+from rsc.errors import ConfigError
 from rsc.review.engines import Prefilter, choose_engine
 from rsc.review.findings import Finding, settle
 from rsc.review.normalise import Normaliser
+from rsc.review.recogniser import Recogniser, add_recognised
 from rsc.review.rules import ALL_RULES
 from rsc.review.rules.rule import Rule
 
@@ -35,8 +37,15 @@ EngineName = Literal["auto", "hyperscan", "re2", "re"]
 class Scanner:
     """Compiled rules and one engine. Not for sharing between threads; cheap to build per process."""
 
-    def __init__(self, engine: EngineName = "auto", *, rules: Sequence[Rule] = ALL_RULES) -> None:
+    def __init__(
+        self,
+        engine: EngineName = "auto",
+        *,
+        rules: Sequence[Rule] = ALL_RULES,
+        recognisers: Sequence[Recogniser] = (),
+    ) -> None:
         self.rules = tuple(rules)
+        self.recognisers = tuple(recognisers)
         self._rank = {rule.name: rule.strength for rule in rules}
         self._grouped = frozenset(rule.name for rule in rules if rule.group)
         self._normaliser = Normaliser()
@@ -47,13 +56,15 @@ class Scanner:
         """Findings sorted by start, no two overlapping, offsets in characters of `text`."""
         folded = self._normaliser.fold(text)
         found = settle(self._matches(folded.text), rank=self._rank)
-        if not folded.folded_starts:
-            return found
-        return [Finding(f.type, *folded.original(start=f.start, end=f.end), f.rule) for f in found]
+        if folded.folded_starts:
+            found = [Finding(f.type, *folded.original(start=f.start, end=f.end), f.rule) for f in found]
+        return add_recognised(found, text=text, recognisers=self.recognisers) if self.recognisers else found
 
     def scan_many(self, texts: Sequence[str]) -> list[list[Finding]]:
         """`[scan(text) for text in texts]`, faster for short texts: they are scanned as one, kept apart by a
-        border that no rule and no look at the words before a number gets across."""
+        border that no rule and no look at the words before a number gets across. Recognisers get each alone."""
+        if self.recognisers:
+            return [self.scan(text) for text in texts]
         folded = [self._normaliser.fold(text) for text in texts]
         starts = list(accumulate((len(f.text) + len(_BORDER) for f in folded), initial=0))
         results: list[list[Finding]] = [[] for _ in texts]
@@ -70,7 +81,10 @@ class Scanner:
 
         The same as `scan` of the whole while no chain of overlapping matches is longer than `overlap` (a
         private key may have 17 KiB). A finding comes when `overlap` characters behind it have been read.
+        Raises ConfigError with recognisers: models want whole texts.
         """
+        if self.recognisers:
+            raise ConfigError("recognisers cannot read a stream", hint="scan whole texts, or leave them out")
         # `offset` is the buffer's place in the whole; matches that start before `resume` have been found.
         buffer, offset, resume = "", 0, 0
         for piece, is_last in chain(((piece, False) for piece in pieces), [("", True)]):

@@ -1,0 +1,98 @@
+"""What a reviewer looks at: findings in their surroundings, samples per type, the redacted result.
+
+Works on redacted text, which is all that an import keeps. Values that the policy allows to stay are masked
+here, so that a reviewer, a screen and a scroll-back buffer see shapes only.
+
+Not covered: personal data that nobody found stands in the surroundings as it is; finding that is what the
+reviewer is for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rsc.review.redact import Replacement, mask
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One finding as it is shown. `before` and `after` are redacted text, `shown` what stands in its place."""
+
+    record: int
+    field: str
+    type: str
+    rule: str
+    action: str
+    before: str
+    shown: str
+    after: str
+
+    def line(self) -> str:
+        """One line for a terminal, control characters and line ends as spaces."""
+        text = f"{self.before}\u27e6{self.shown}\u27e7{self.after}"
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def masked_text(redacted: str, *, replacements: Sequence[Replacement]) -> str:
+    """Redacted text in which allowed values are masked too; same length, so the offsets still hold."""
+    pieces: list[str] = []
+    done = 0
+    for replacement in replacements:
+        start, end = replacement.redacted_start, replacement.redacted_end
+        if replacement.action == "allow":
+            pieces += (redacted[done:start], mask(redacted[start:end]))
+            done = end
+    return "".join([*pieces, redacted[done:]])
+
+
+def in_context(
+    redacted: str, *, replacements: Sequence[Replacement], record: int, field: str, width: int = 40
+) -> list[Sample]:
+    """Every finding of one text with `width` characters around it. Replacements as `redact` made them."""
+    text = masked_text(redacted, replacements=replacements)
+    return [
+        Sample(
+            record=record,
+            field=field,
+            type=r.type,
+            rule=r.rule,
+            action=r.action,
+            before=text[max(0, r.redacted_start - width) : r.redacted_start],
+            shown=text[r.redacted_start : r.redacted_end],
+            after=text[r.redacted_end : r.redacted_end + width],
+        )
+        for r in replacements
+    ]
+
+
+class SampleKeeper:
+    """Keeps up to `per_type` samples of each type, every finding with equal chance (reservoir, algorithm R)."""
+
+    def __init__(self, *, per_type: int = 5, seed: int = 0) -> None:
+        self._per_type = per_type
+        self._rng = random.Random(seed)
+        self._seen: Counter[str] = Counter()
+        self._kept: dict[str, list[Sample]] = {}
+
+    def add(self, sample: Sample) -> None:
+        self._seen[sample.type] += 1
+        kept = self._kept.setdefault(sample.type, [])
+        if len(kept) < self._per_type:
+            kept.append(sample)
+            return
+        place = self._rng.randrange(self._seen[sample.type])
+        if place < self._per_type:
+            kept[place] = sample
+
+    def samples(self) -> dict[str, list[Sample]]:
+        """Type -> samples in the order of the data."""
+        return {
+            name: sorted(kept, key=lambda s: (s.record, s.field)) for name, kept in sorted(self._kept.items())
+        }
