@@ -26,7 +26,7 @@ class DataConfig(BaseModel):
     """Token put before every document when packing. 256 for bytes; a tokenizer's own for token fields."""
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Seed of the order; with the data set version it fixes what every step sees."""
-    window_bytes: int = Field(default=16 << 20, ge=1 << 16)
+    window_bytes: int = Field(default=64 << 20, ge=1 << 16)
     """Plaintext that is shuffled together and held in memory, over all ranks. Bigger mixes better."""
     lanes: int | None = Field(default=None, ge=1)
     """Parallel streams of the order; by default up to 64. Data-parallel ranks should divide it: then no frame

@@ -40,7 +40,7 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = (1 << 64) - 1
 
-DEFAULT_WINDOW_BYTES = 16 << 20
+DEFAULT_WINDOW_BYTES = 64 << 20
 _MAX_LANES = 64
 _MIN_FRAMES_PER_LANE = 4  # a lane's first and last frame are shared with its neighbours
 
