@@ -30,20 +30,24 @@ class Verifier:
 
     @property
     def key_hash(self) -> bytes:
-        return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.public_key).digest()[:4]
+        return self.key_hash_of(_ED25519)
+
+    def key_hash_of(self, kind: bytes) -> bytes:
+        """Four bytes that name the key in a signature line of that kind."""
+        return hashlib.sha256(self.name.encode() + b"\n" + kind + self.public_key).digest()[:4]
 
     def to_text(self) -> str:
         """The `vkey` form of signed-note: one line that can be mailed, printed or compared by eye."""
         return f"{self.name}+{self.key_hash.hex()}+{_b64(_ED25519 + self.public_key)}"
 
     @classmethod
-    def from_text(cls, text: str) -> Verifier:
-        """Raises ConfigError for text that is not an Ed25519 verifier key with its right hash."""
+    def from_text(cls, text: str, *, kind: bytes = _ED25519) -> Verifier:
+        """Raises ConfigError for text that is not an Ed25519 verifier key of that kind with its hash."""
         name, _, rest = text.strip().partition("+")
         key_hash, _, encoded = rest.partition("+")
         key = _unb64(encoded)
         verifier = cls(name=name, public_key=key[1:])
-        if not name or key[:1] != _ED25519 or len(key) != 33 or verifier.key_hash.hex() != key_hash:
+        if not name or key[:1] != kind or len(key) != 33 or verifier.key_hash_of(kind).hex() != key_hash:
             raise ConfigError(
                 f"{text.strip()[:60]!r} is not a verifier key",
                 hint="it is the line in the log's file log.vkey",

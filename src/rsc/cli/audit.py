@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from rsc.audit.disk import LocalDisk
 from rsc.audit.export import export_log, verify_folder
 from rsc.audit.log import AuditLog
+from rsc.audit.note import Verifier
 from rsc.audit.verify import VerifyReport
 from rsc.audit.witness import Witness
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
@@ -74,21 +76,38 @@ def export(target: Annotated[Path, typer.Argument(help="A new folder for the pub
 
 
 @app.command("checkpoint")
-def checkpoint(witness: WitnessFile = None) -> None:
+def checkpoint(
+    witness: WitnessFile = None,
+    post: Annotated[str | None, typer.Option(help="Send it to the witness at this URL.")] = None,
+    post_key: Annotated[str | None, typer.Option(help="The verifier key of that witness.")] = None,
+) -> None:
     """Publish and print the signed checkpoint; with a witness, hand it over."""
     log = _log()
     note = log.checkpoint()
     if witness is not None:
         Witness(witness).add(note, verifier=log.verifier)
         say(f"added to {witness}")
+    if post is not None:
+        if post_key is None:
+            raise ConfigError("--post needs --post-key, the verifier key of that witness")
+        note = _cosigned(note, url=post, key=post_key)
     print(note.decode(), end="")
+
+
+def _cosigned(note: bytes, *, url: str, key: str) -> bytes:
+    from rsc.audit.remote import COSIGNATURE, send_checkpoint  # loads HTTP, which nothing else needs
+
+    disk = LocalDisk(Workspace.from_environment().audit)
+    cosigned = send_checkpoint(disk, note, url=url, witness=Verifier.from_text(key, kind=COSIGNATURE))
+    say(f"cosigned at {timestamp(cosigned.seen)}")
+    return cosigned.note
 
 
 def verify(
     watch: Annotated[float | None, typer.Option(help="Check again every so many seconds.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Re-check every promise: its state, since when, what data is concerned. Exit code 1 when one is broken."""
+    """Re-check every promise: its state, since when, what data is concerned. Exit code 1 when one fails."""
     rows = _promises()
     _emit_promises(rows, as_json=as_json)
     while watch is not None:
