@@ -26,13 +26,19 @@ def document(text: str) -> Document:
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 7, 8, 9, 50])
 def test_every_token_is_scored_once_with_half_a_window_behind_it(size: int) -> None:
     whole = Document(ids=list(range(100, 100 + size)), size_bytes=size)
-    windows = list(_windows([whole], separator=SEPARATOR, context=8))
+    windows = list(_windows([whole], separator=SEPARATOR, context=8, stride=4))
     scored = [target for window in windows for target in window.targets[window.skip :]]
     assert scored == list(whole.ids)
     assert all(len(window.inputs) <= 8 and (window.skip >= 4 or window is windows[0]) for window in windows)
     assert windows[0].inputs[0] == SEPARATOR
     for window in windows:
         assert [*window.inputs[1:], window.targets[-1]] == list(window.targets)
+
+
+def test_without_overlap_every_window_is_scored_whole() -> None:
+    whole = Document(ids=list(range(100, 120)), size_bytes=20)
+    windows = list(_windows([whole], separator=SEPARATOR, context=8, stride=8))
+    assert [(len(window.inputs), window.skip) for window in windows] == [(8, 0), (8, 0), (4, 0)]
 
 
 def test_short_documents_equal_scoring_them_alone(model: Model) -> None:

@@ -63,6 +63,7 @@ def assess(
         separator=_separator(trained),
         context=trained.context,
         batch_size=config.batch_size,
+        overlap=config.overlap,
     )
     return Assessment(
         **facts,

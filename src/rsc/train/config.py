@@ -75,7 +75,7 @@ class TrainConfig(FrozenModel):
     max_failures_without_progress: Positive = 3
     """Failures in a row with no new step between them that end the run as a crash loop."""
     snapshot_every: Annotated[int, Field(ge=0)] = 0
-    """Steps between two copies of the state into a neighbour's memory; 0 turns them off."""
+    """Steps between two copies of the state into memory that outlives a worker; 0 turns them off."""
     fail_at: str = ""
     """Fault drill: `rank=1,step=30,kind=sigkill`, several with `;`. Each fires once a run."""
 
@@ -98,6 +98,8 @@ class EvalConfig(FrozenModel):
     """Samples a forward pass takes."""
     max_batches: Annotated[int, Field(ge=0)] = 0
     """Stop after this many batches; 0 reads the whole split."""
+    overlap: Fraction = 0.5
+    """Share of a language window that is context only, scored by the window before; 0: none."""
     positive: tuple[str, ...] = ()
     """Labels that count as positive in slices; empty takes the first label."""
     slice_columns: tuple[str, ...] = ()

@@ -1,8 +1,9 @@
 """Measure a model on held-out data.
 
-Language: a document is scored in windows of the trained length that overlap by half; a window scores
-only what the one before it did not, so that all but a document's first tokens have at least half a
-window of context. A document starts after a separator and pays for the separator that ends it.
+Language: a document is scored in windows of the trained length that overlap (by half unless told
+otherwise); a window scores only what the one before it did not, so that all but a document's first
+tokens have at least that much context. A document starts after a separator and pays for the one that
+ends it.
 Shapes: B windows, L positions.
 """
 
@@ -58,14 +59,21 @@ class _Window:
 
 @torch.no_grad()
 def evaluate_language(
-    model: Model, *, documents: Iterable[Document], separator: int, context: int, batch_size: int
+    model: Model,
+    *,
+    documents: Iterable[Document],
+    separator: int,
+    context: int,
+    batch_size: int,
+    overlap: float = 0.5,
 ) -> LanguageReport:
     """Score every document, in batches of `batch_size` windows. Raises DataError when there is none."""
     held = [document for document in documents if len(document.ids)]
     if not held:
         raise DataError("nothing to evaluate: the split holds no document", hint="name a split with records")
     nats_of_document = np.zeros(len(held))
-    windows = _windows(held, separator=separator, context=context)
+    stride = max(1, round(context * (1 - overlap)))
+    windows = _windows(held, separator=separator, context=context, stride=stride)
     device = next(model.parameters()).device
     while some := list(itertools.islice(windows, batch_size)):
         losses_B = model(_batch(some, device=device), Want.ITEM_LOSSES)["losses"].sum(1).cpu().numpy()
@@ -91,8 +99,9 @@ def xz_bits_per_byte(documents: Iterable[bytes], *, separator: bytes = b"\0") ->
     return 8 * len(lzma.compress(data, preset=XZ_PRESET)) / len(data)
 
 
-def _windows(documents: Sequence[Document], *, separator: int, context: int) -> Iterator[_Window]:
-    stride = max(1, context // 2)
+def _windows(
+    documents: Sequence[Document], *, separator: int, context: int, stride: int
+) -> Iterator[_Window]:
     for number, document in enumerate(documents):
         inputs, targets = [separator, *document.ids[:-1]], document.ids
         scored = 0
