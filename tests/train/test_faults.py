@@ -63,6 +63,16 @@ def test_the_world_restarts_and_the_losses_are_equal(
 
 
 @pytest.mark.slow
+def test_a_snapshot_in_memory_is_taken_up_where_it_is_newer(
+    rsc_with_text: Any, whole: dict[int, float]
+) -> None:
+    result = rsc_with_text.train("train.fail_at=rank=0,step=11,kind=sigkill", "train.snapshot_every=3")
+    assert (result["state"], result["restarts"], result["resumed_at"]) == ("finished", 1, 9)
+    assert rsc_with_text.losses(result["run"]) == whole
+    assert [event["step"] for event in rsc_with_text.events_of(result["run"], "snapshot_taken_up")] == [9]
+
+
+@pytest.mark.slow
 def test_bad_batch_is_skipped_or_ends_the_run_as_the_recipe_says(rsc_with_text: Any) -> None:
     fault = "train.fail_at=rank=1,step=7,kind=nan"
     result = rsc_with_text.train(fault)

@@ -10,6 +10,7 @@ from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.meeting import Meeting
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.clock import SystemClock
 from rsc.events import EventLog
 from rsc.parallel.mesh import Mesh
@@ -41,6 +42,8 @@ class WorkerSpec:
     master: tuple[str, int]
     board: Path
     socket: Path
+    memories: tuple[int, ...] = ()
+    """Descriptors of the local ranks' snapshot memory; empty where snapshots are off."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,15 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     events = EventLog(spec.run / "events.jsonl", clock=SystemClock())
     faults = FaultInjector(recipe.train.fail_at, rank=mesh.rank, folder=spec.run / "drill")
     source = open_source(recipe, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
-    precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)
+    precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
     engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype)
     folder = LocalStore(spec.run / "checkpoints", disk=FaultDisk(faults))
     progress = Progress()
-    Restorer(folder, run=spec.run.name, key=keys.run, mesh=mesh, store=place.store, events=events).restore(
-        engine, source=source, progress=progress
+    memory = SnapshotMemory(spec.memories[place.local_rank]) if spec.memories else None
+    restorer = Restorer(
+        folder, memory, run=spec.run.name, key=keys.run, mesh=mesh, store=place.store, events=events
     )
-
+    restorer.restore(engine, source=source, progress=progress)
     writer = CheckpointWriter(
         folder,
         run=spec.run.name,
@@ -88,6 +92,8 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         source=source,
         writer=writer,
         pieces=engine.pieces,
+        memory=memory,
+        layout=str(mesh.layout),
         board=Board(spec.board, num_ranks=spec.local_world),
         metrics=MetricsFile(spec.run / "metrics" / f"rank{mesh.rank}.jsonl"),
         faults=faults,

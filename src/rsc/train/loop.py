@@ -14,6 +14,7 @@ import torch
 from rsc.checkpoint.config import CheckpointConfig
 from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.errors import RscError
 from rsc.train.board import Board, Phase
 from rsc.train.config import TrainConfig
@@ -86,6 +87,8 @@ class Loop:
     source: BatchSource
     writer: CheckpointWriter
     pieces: Callable[[], list[Piece]]
+    memory: SnapshotMemory | None
+    layout: str
     board: Board
     metrics: MetricsFile
     faults: FaultInjector
@@ -103,6 +106,8 @@ class Loop:
             if is_last or (self.checkpoint.every and done % self.checkpoint.every == 0):
                 self._save()
                 saved_step = done
+            elif self.memory is not None and done % self.config.snapshot_every == 0:
+                self._snapshot(self.memory)
             if record.stop_requested and done < self.config.steps:
                 return self._end(Ending.REQUEUE)
         if saved_step != self.progress.step:
@@ -163,10 +168,16 @@ class Loop:
                 hint="lower train.optimizer.learning_rate, or set train.bad_loss=skip",
             )
 
+    def _state(self) -> dict[str, Any]:
+        return {"progress": self.progress.state_dict(), "loader": self.source.state_dict()}
+
+    def _snapshot(self, memory: SnapshotMemory) -> None:
+        """Copy the state into memory that outlives this process."""
+        memory.write(step=self.progress.step, pieces=self.pieces(), state=self._state(), layout=self.layout)
+
     def _save(self) -> None:
         self.board.beat(self.local_rank, phase=Phase.CHECKPOINT)
-        state = {"progress": self.progress.state_dict(), "loader": self.source.state_dict()}
-        self.writer.save(step=self.progress.step, pieces=self.pieces(), state=state)
+        self.writer.save(step=self.progress.step, pieces=self.pieces(), state=self._state())
         if not self.checkpoint.asynchronous:
             self.writer.wait()
 

@@ -14,6 +14,7 @@ from rsc.checkpoint.load import Checkpoint, materialise
 from rsc.checkpoint.pieces import model_tensors
 from rsc.checkpoint.retention import finished, remove_leftovers
 from rsc.checkpoint.save import Events
+from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.errors import IntegrityError, ResourceError
 from rsc.parallel.mesh import Mesh
 from rsc.store.files import BulkStore
@@ -24,8 +25,17 @@ from rsc.train.loop import BatchSource, Progress
 
 class Restorer:
     def __init__(
-        self, folder: BulkStore, *, run: str, key: SecretKey, mesh: Mesh, store: Store, events: Events
+        self,
+        folder: BulkStore,
+        memory: SnapshotMemory | None,
+        *,
+        run: str,
+        key: SecretKey,
+        mesh: Mesh,
+        store: Store,
+        events: Events,
     ) -> None:
+        self._memory = memory
         self._folder = folder
         self._run = run
         self._key = key
@@ -34,12 +44,15 @@ class Restorer:
         self._events = events
 
     def restore(self, engine: Engine, *, source: BatchSource, progress: Progress) -> None:
-        """Load the newest checkpoint that all ranks can read; nothing when there is none yet.
+        """Load the newest state that all ranks have: a snapshot in memory if it is newer than every
+        checkpoint, else the newest checkpoint that all can read; nothing when there is none yet.
 
         Raises IntegrityError when there are checkpoints and none is good: starting from nothing would
         throw the run away without a word.
         """
         steps = self._agreed_steps()
+        if self._take_snapshot(engine, newest=max(steps, default=0), source=source, progress=progress):
+            return
         for step in steps:
             state = self._try(step, engine)
             if state is not None:
@@ -61,13 +74,42 @@ class Restorer:
         steps: list[int] = json.loads(self._store.get("resume/steps"))
         return steps
 
+    def _take_snapshot(self, engine: Engine, *, newest: int, source: BatchSource, progress: Progress) -> bool:
+        """Take up the newest step that every rank has in memory, if that saves steps."""
+        if self._memory is None:
+            return False
+        step = self._common_step(self._memory.steps())
+        if step <= newest:
+            return False
+        snapshot = self._memory.find(step)
+        if not self._all_agree(snapshot.layout == str(self._mesh.layout)):
+            return False
+        self._prepare(engine, snapshot.shapes())
+        self._memory.read_into(snapshot, engine.pieces())
+        progress.load_state_dict(snapshot.state["progress"])
+        source.load_state_dict(snapshot.state["loader"])
+        if self._mesh.rank == 0:
+            self._events.append("snapshot_taken_up", step=step)
+        return True
+
+    def _common_step(self, steps: list[int]) -> int:
+        """The newest step that all ranks have; -1 for none. Each rank has at most two."""
+        mine = torch.tensor(steps, dtype=torch.int64, device=self._mesh.device)
+        everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        dist.all_gather(everyone, mine)
+        common = set.intersection(*(set(theirs.tolist()) for theirs in everyone))
+        return max(common, default=-1)
+
+    def _prepare(self, engine: Engine, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
+        names = {tensor: name for name, tensor in model_tensors(engine.placed.modules)}
+        materialise([engine.optimizer], names=names, shapes=shapes)
+
     def _try(self, step: int, engine: Engine) -> dict[str, Any] | None:
         """The state of a checkpoint whose tensors are now loaded, or None if any rank could not read it."""
         state, reason = None, ""
         try:
             checkpoint = Checkpoint(self._folder, step=step, run=self._run, key=self._key)
-            names = {tensor: name for name, tensor in model_tensors(engine.placed.modules)}
-            materialise([engine.optimizer], names=names, shapes=checkpoint.shapes())
+            self._prepare(engine, checkpoint.shapes())
             checkpoint.read_into(engine.pieces())
             state = checkpoint.root.state
         except (IntegrityError, ResourceError) as error:

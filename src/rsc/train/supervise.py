@@ -25,6 +25,7 @@ from typing import Any
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, start_processes
 
+from rsc.checkpoint.snapshot import new_memory
 from rsc.clock import SystemClock
 from rsc.errors import Interrupted, RequeueMe
 from rsc.events import EventLog
@@ -59,6 +60,7 @@ class Supervisor:
     board_path: Path
     events: EventLog
     restarts: Restarts
+    memories: tuple[int, ...]
     durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MEDIAN_STEPS))
     told_slow: set[int] = field(default_factory=set)
     attempt: int = 0
@@ -110,6 +112,7 @@ class Supervisor:
             master=("127.0.0.1", _free_port()),
             board=self.board_path,
             socket=Path(self.job.socket),
+            memories=self.memories,
         )
         context = start_processes(
             "rank",
@@ -223,12 +226,25 @@ def main(argument: str) -> int:
         board = Board(path, num_ranks=job.workers)
         events = EventLog(Path(job.run) / "events.jsonl", clock=SystemClock())
         limit = config.max_failures_without_progress
-        supervisor = Supervisor(job, config, board, path, events, Restarts(limit=limit))
+        memories = _memories(job.workers, config=config, events=events)
+        supervisor = Supervisor(job, config, board, path, events, Restarts(limit=limit), memories)
         supervisor.listen()
         try:
             return supervisor.run()
         except KeyboardInterrupt:
             return Interrupted.exit_code
+
+
+def _memories(workers: int, *, config: TrainConfig, events: EventLog) -> tuple[int, ...]:
+    """One memory file per rank for snapshots. Workers get them by the fork."""
+    if not config.snapshot_every:
+        return ()
+    made = [new_memory() for _ in range(workers)] if sys.platform == "linux" else [None]
+    found = tuple(descriptor for descriptor in made if descriptor is not None)
+    if len(found) < workers:
+        events.append("warning", message="train.snapshot_every is ignored: this system has no memfd")
+        return ()
+    return found
 
 
 def _free_port() -> int:

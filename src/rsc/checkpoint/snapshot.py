@@ -1,0 +1,151 @@
+"""A rank's state in memory that outlives its process: a lost worker costs N steps, no read of storage.
+
+    supervisor   makes one anonymous memory file per rank; keeps it while workers come and go
+    rank         copies its state into the older of two slots every N steps; the slot's step is written last
+    restart      ranks agree on the newest step that all of them have, and copy it back
+
+A slot is: step (-1 while it is being written), bytes of the index, index (JSON), tensors. Only the same
+layout can take it up: every rank keeps its own boxes.
+
+Not covered: the loss of the node or of its supervisor, for which there are checkpoints; the memory holds
+plain weights, as the workers' own memory does, and swap is the machine's affair.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rsc.checkpoint.format import ALIGNMENT, dtype_of
+from rsc.checkpoint.pieces import Piece
+
+_HEADER = struct.Struct("<qQ")
+_INDEX_BYTES = 1 << 20  # room for the index and the loader's state; 2,000 tensors need a quarter of it
+_TENSORS_AT = _HEADER.size + _INDEX_BYTES
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a slot holds, tensors not yet copied."""
+
+    step: int
+    state: dict[str, Any]
+    layout: str
+    entries: list[tuple[str, str, tuple[int, ...], tuple[int, ...], int]]
+    """(name, number format, whole shape, local shape, start)."""
+
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Whole shape and number format of every tensor."""
+        return {name: (whole, dtype_of(dtype)) for name, dtype, whole, _, _ in self.entries}
+
+
+class SnapshotMemory:
+    """Two slots in one memory file. Written by one rank; read by the process that takes its place."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, *, step: int, pieces: Sequence[Piece], state: Mapping[str, Any], layout: str) -> None:
+        """Copy the state into the older slot. Raises ValueError when the index has no room."""
+        entries, end = [], 0
+        for piece in pieces:
+            local = piece.tensor
+            entries.append(
+                (piece.name, str(local.dtype).removeprefix("torch."), piece.whole, tuple(local.shape), end)
+            )
+            end += -(-local.numel() * local.element_size() // ALIGNMENT) * ALIGNMENT
+        index = json.dumps({"state": dict(state), "layout": layout, "entries": entries}).encode()
+        if len(index) > _INDEX_BYTES:
+            raise ValueError(f"the index of a snapshot has {len(index)} bytes, above {_INDEX_BYTES}")
+        size = _TENSORS_AT + -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
+        steps = self.steps()
+        slot = steps.index(min(steps))
+        with self._slot(slot, size=size) as memory:
+            memory[: _HEADER.size] = _HEADER.pack(-1, len(index))
+            memory[_HEADER.size : _HEADER.size + len(index)] = index
+            _copy(memory, [piece.tensor for piece in pieces], [entry[4] for entry in entries], to_memory=True)
+            memory[: _HEADER.size] = _HEADER.pack(step, len(index))
+
+    def steps(self) -> list[int]:
+        """Step of each slot; -1 for an empty one."""
+        return [self._header(slot)[0] for slot in range(2)]
+
+    def find(self, step: int) -> Snapshot:
+        """The snapshot of that step. Raises KeyError when no slot has it."""
+        slot = self._slot_of(step)
+        _, length = self._header(slot)
+        index = json.loads(os.pread(self._descriptor, length, self._start(slot) + _HEADER.size))
+        entries = [
+            (name, dtype, tuple(whole), tuple(shape), start)
+            for name, dtype, whole, shape, start in index["entries"]
+        ]
+        return Snapshot(step, index["state"], index["layout"], entries)
+
+    @torch.no_grad()
+    def read_into(self, snapshot: Snapshot, pieces: Sequence[Piece]) -> None:
+        """Copy the tensors back. Raises ValueError when names or shapes are not those that were written."""
+        expected = [(name, dtype_of(dtype), shape) for name, dtype, _, shape, _ in snapshot.entries]
+        if expected != [(piece.name, piece.tensor.dtype, tuple(piece.tensor.shape)) for piece in pieces]:
+            raise ValueError("the snapshot holds other tensors than this rank")
+        slot = self._slot_of(snapshot.step)
+        with self._slot(slot, size=self._room()) as memory:
+            _copy(
+                memory,
+                [piece.tensor for piece in pieces],
+                [entry[4] for entry in snapshot.entries],
+                to_memory=False,
+            )
+
+    def _slot_of(self, step: int) -> int:
+        steps = self.steps()
+        if step not in steps:
+            raise KeyError(step)
+        return steps.index(step)
+
+    def _header(self, slot: int) -> tuple[int, int]:
+        raw = os.pread(self._descriptor, _HEADER.size, self._start(slot)) if self._room() else b""
+        step, length = _HEADER.unpack(raw) if len(raw) == _HEADER.size else (-1, 0)
+        return (step if length else -1), length
+
+    def _room(self) -> int:
+        return os.fstat(self._descriptor).st_size // 2
+
+    def _start(self, slot: int) -> int:
+        return slot * self._room()
+
+    def _slot(self, slot: int, *, size: int) -> mmap.mmap:
+        """Map one slot, growing the file at its first use: every slot of a run has one size."""
+        size = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        if self._room() < size:
+            os.ftruncate(self._descriptor, 2 * size)
+        return mmap.mmap(self._descriptor, self._room(), offset=self._start(slot))
+
+
+def new_memory() -> int | None:
+    """Descriptor of an empty memory file; None where the system has none: then there are only checkpoints."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    return os.memfd_create("snapshot", os.MFD_CLOEXEC)
+
+
+def _copy(
+    memory: mmap.mmap, tensors: Sequence[torch.Tensor], starts: Sequence[int], *, to_memory: bool
+) -> None:
+    whole = torch.frombuffer(memory, dtype=torch.uint8, offset=_TENSORS_AT)
+    for tensor, start in zip(tensors, starts, strict=True):
+        size = tensor.numel() * tensor.element_size()
+        if not size:
+            continue
+        place = whole[start : start + size].view(tensor.dtype).view(tensor.shape)
+        if to_memory:
+            place.copy_(tensor)
+        else:
+            tensor.copy_(place)
+    del whole
