@@ -122,6 +122,33 @@ class ArrowFile:
             raise DataError(f"{self.path.name} is not a whole Arrow file: {error}") from None
 
 
+@dataclass(frozen=True)
+class MemoryTable:
+    """A table in memory; pieces are its record batches."""
+
+    table: Any
+    split: str | None = None
+
+    @property
+    def path(self) -> Path:
+        return Path("table")
+
+    def schema(self) -> pyarrow.Schema:
+        return self.table.schema
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        for batch in self._batches():
+            yield batch.num_rows, batch.nbytes
+
+    def batches(self, start: int, stop: int) -> Iterator[pyarrow.RecordBatch]:
+        yield from self._batches()[start:stop]
+
+    def _batches(self) -> list[pyarrow.RecordBatch]:
+        if not hasattr(self.table, "to_batches"):
+            return [self.table]
+        return list(self.table.to_batches(max_chunksize=_BATCH_ROWS))
+
+
 @dataclass
 class ArrowTables:
     """Reader of tables in files of one schema."""
@@ -141,7 +168,8 @@ class ArrowTables:
         return tuple(dict.fromkeys(table.split for table in self.tables if table.split))
 
     def files(self) -> list[Path]:
-        return [*self.also_read, *(table.path for table in self.tables)]
+        paths = [table.path for table in self.tables if not isinstance(table, MemoryTable)]
+        return [*self.also_read, *paths]
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
         """Neighbouring pieces of one file of together about `part_bytes`."""

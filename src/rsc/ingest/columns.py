@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from rsc.ingest.source import Values
 from rsc.store.schema import Columns, Field, Ragged, Schema
 
 
-def to_store(schema: Schema, columns: Mapping[str, Values | Ragged]) -> Columns:
+def to_store(schema: Schema, columns: Mapping[str, Values]) -> Columns:
     """Columns of one schema, ready to append. Raises DataError naming the field that does not fit."""
     return {field.name: _column(field, columns[field.name]) for field in schema.fields}
 
@@ -22,6 +22,13 @@ def take(columns: Mapping[str, Values], rows: np.ndarray) -> dict[str, Values]:
     return {name: _take(values, rows) for name, values in columns.items()}
 
 
+def each(values: Values) -> Iterator[Any]:
+    """One entry a record."""
+    if isinstance(values, Ragged):
+        return map(values.__getitem__, range(len(values)))
+    return iter(values)
+
+
 def _take(values: Values, rows: np.ndarray) -> Values:
     if isinstance(values, np.ndarray):
         chosen: np.ndarray = values[rows]
@@ -29,7 +36,7 @@ def _take(values: Values, rows: np.ndarray) -> Values:
     return [values[row] for row in rows.tolist()]
 
 
-def _column(field: Field, values: Values | Ragged) -> np.ndarray[Any, Any] | Ragged:
+def _column(field: Field, values: Values) -> np.ndarray[Any, Any] | Ragged:
     if isinstance(values, Ragged):
         return values
     if field.kind in ("string", "bytes"):

@@ -20,6 +20,10 @@ class Lines:
     numbers: Sequence[int]
     bad: Sequence[BadRecord]
 
+    @property
+    def num_lines(self) -> int:
+        return len(self.texts) + len(self.bad)
+
 
 def decode_lines(block: bytes, *, first_line: int, options: ImportOptions) -> Lines:
     """Split a block of whole lines and decode it. Raises DataError as `decode_text` does."""

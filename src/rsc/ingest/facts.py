@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rsc import __version__
@@ -16,7 +15,7 @@ FORMAT = "rsc-import-1"
 
 
 def import_facts(
-    plan: Plan, *, source: Path | str, author: str, totals: Totals, fingerprint: Fingerprint
+    plan: Plan, *, source: str, author: str, totals: Totals, fingerprint: Fingerprint
 ) -> dict[str, Any]:
     """JSON values without personal text; the root hash binds them."""
     return {
@@ -25,7 +24,7 @@ def import_facts(
         "rsc_version": __version__,
         "source": {
             "kind": plan.source.kind,
-            "name": Path(source).name,
+            "name": source,
             "num_files": fingerprint.num_files,
             "size_bytes": fingerprint.size_bytes,
         },
@@ -74,16 +73,16 @@ def require_safeguard(policy: Policy, *, media: dict[str, str], scan: bool) -> N
     )
 
 
-def require_records(totals: Totals, *, source: Path | str) -> None:
+def require_records(totals: Totals, *, source: str) -> None:
     """Raises DataError when nothing came through."""
     if totals.samples.total():
         return
     if totals.bad:
         reason, count = totals.bad.most_common(1)[0]
         raise DataError(
-            f"none of the {totals.num_read} records of {Path(source).name} could be read; "
+            f"none of the {totals.num_read} records of {source} could be read; "
             f"{count} x {reason}, first in record {totals.bad_records[0]}",
             hint="is it the right --format?",
         )
-    raise DataError(f"{Path(source).name} left no record to store: {totals.num_read} were read",
+    raise DataError(f"{source} left no record to store: {totals.num_read} were read",
                     hint="the policy may drop them all, or the source is blank")  # fmt: skip

@@ -1,4 +1,4 @@
-"""`import_source`: a source in, a staged data set version out, plaintext in memory only.
+"""`import_source` and `import_columns`: data in, a staged version out, plaintext in memory only.
 
     source -> parts -> [read, gate, split] in one or more processes -> encrypt and append, in order
            -> the source is still what it was? -> commit (one rename) -> audit log
@@ -12,55 +12,32 @@ names, counts, the source's name and sizes are public in root.json.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from rsc.audit.log import AuditLog
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
-from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
-from rsc.ingest.columns import to_store
+from rsc.errors import ConfigError
+from rsc.ingest.arrays import Batch, open_columns
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.detect import open_source
-from rsc.ingest.facts import import_facts, report_notes, require_records, require_safeguard
+from rsc.ingest.facts import require_safeguard
 from rsc.ingest.holdout import TRAIN
-from rsc.ingest.keys import new_data_key
+from rsc.ingest.job import ImportJob, ImportResult
 from rsc.ingest.parts import PartResult, Plan
 from rsc.ingest.progress import Progress, Silent
-from rsc.ingest.resume import CHECKPOINT_BYTES, Position, find_interrupted, import_id, only_import
-from rsc.ingest.source import Fingerprint
-from rsc.ingest.tokens import TOKENIZER_SCHEMA, TOKENIZER_SPLIT, read_tokenizer, train_bpe, write_tokenizer
+from rsc.ingest.resume import CHECKPOINT_BYTES, only_import
+from rsc.ingest.source import Fingerprint, Source
+from rsc.ingest.tokens import read_tokenizer, train_bpe, write_tokenizer
 from rsc.ingest.workers import run_parts
-from rsc.ingest.writing import Totals, schemas, write_part
 from rsc.review.policy import parse_policy
-from rsc.review.report import ReviewReport
-from rsc.store.keys import KeyProvider, data_key_context, open_envelope
+from rsc.store.keys import KeyProvider
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.root import check_name
 from rsc.store.schema import Ragged, Schema
 from rsc.store.secret import SecretKey
-from rsc.store.writer import DatasetRef, DatasetWriter
 
 _SMALL_BYTES = 2 << 20  # scanned by RE2 in the half second that the fastest engine needs to get ready
-_SUBJECT_KEY = b"rsc-subject-1"  # HKDF info: the key of pseudonyms and of the subject codes in `findings`
-
-
-@dataclass(frozen=True)
-class ImportResult:
-    """What became of a source. `bad` counts records in quarantine by reason; `splits` stored samples."""
-
-    ref: DatasetRef
-    report: ReviewReport
-    splits: dict[str, int]
-    num_read: int
-    num_resumed: int
-    """Of `num_read`, records that an interrupted attempt had stored already."""
-    bad: dict[str, int]
-    bad_places: tuple[str, ...]
-    notes: dict[str, int]
-    fields: dict[str, str]
-    source_bytes: int
-    seconds: float
 
 
 def import_source(
@@ -84,26 +61,91 @@ def import_source(
     lacks a safeguard, or says reject), ResourceError (disk full); nothing is committed then. After
     ResourceError, Ctrl-C or a kill the same call goes on from its last checkpoint.
     """
-    clock, options = clock or SystemClock(), options or ImportOptions()
     check_name(name)
+    options = options or ImportOptions()
+    return _run(
+        open_source(source, options=options),
+        title=Path(source).name,
+        name=name,
+        workspace=workspace,
+        policy=policy,
+        author=author,
+        options=options,
+        provider=provider,
+        num_processes=num_processes,
+        clock=clock,
+        progress=progress,
+        checkpoint_bytes=checkpoint_bytes,
+    )
+
+
+def import_columns(
+    columns: Batch | Iterable[Batch],
+    *,
+    name: str,
+    workspace: Workspace,
+    policy: bytes,
+    author: str,
+    options: ImportOptions | None = None,
+    provider: KeyProvider | None = None,
+    clock: Clock | None = None,
+    progress: Progress | None = None,
+) -> ImportResult:
+    """As `import_source`, for data in memory: one batch of columns, or an iterable of batches.
+
+    A batch maps field names to numpy arrays [n, ...], `Ragged`, lists of str or bytes, or is a pyarrow
+    Table or RecordBatch. Text passes the gate like any other. Nothing is held out unless the options say
+    so. Cannot be resumed.
+    """
+    check_name(name)
+    options = options or ImportOptions(holdout=0.0)
+    return _run(
+        open_columns(columns, options=options),
+        title="columns",
+        name=name,
+        workspace=workspace,
+        policy=policy,
+        author=author,
+        options=options,
+        provider=provider,
+        num_processes=1,
+        clock=clock,
+        progress=progress,
+        checkpoint_bytes=CHECKPOINT_BYTES,
+    )
+
+
+def _run(
+    reader: Source,
+    *,
+    title: str,
+    name: str,
+    workspace: Workspace,
+    policy: bytes,
+    author: str,
+    options: ImportOptions,
+    provider: KeyProvider | None,
+    num_processes: int,
+    clock: Clock | None,
+    progress: Progress | None,
+    checkpoint_bytes: int,
+) -> ImportResult:
+    clock = clock or SystemClock()
     rules = parse_policy(policy)
-    reader = open_source(source, options=options)
     require_safeguard(rules, media=reader.media(), scan=options.scan)
     files = reader.files()
     fingerprint = Fingerprint.of(files)
-    plan = _with_tokenizer(
-        Plan(
-            name=name,
-            source=reader,
-            schema=Schema(reader.fields()),
-            options=options,
-            policy=rules,
-            engine="re2" if fingerprint.size_bytes < _SMALL_BYTES else "auto",
-        )
+    plan = Plan(
+        name=name,
+        source=reader,
+        schema=Schema(reader.fields()),
+        options=options,
+        policy=rules,
+        engine="re2" if 0 < fingerprint.size_bytes < _SMALL_BYTES else "auto",
     )
-    job = _Job(
-        plan=plan,
-        title=source,
+    job = ImportJob(
+        plan=_with_tokenizer(plan),
+        title=title,
         author=author,
         policy=policy,
         files=files,
@@ -117,144 +159,6 @@ def import_source(
     )
     with only_import(workspace.data / name):
         return job.run()
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One import with everything it needs."""
-
-    plan: Plan
-    title: Path | str
-    author: str
-    policy: bytes
-    files: list[Path]
-    fingerprint: Fingerprint
-    workspace: Workspace
-    provider: KeyProvider
-    num_processes: int
-    clock: Clock
-    progress: Progress
-    checkpoint_bytes: int
-
-    def run(self) -> ImportResult:
-        started_s = self.clock.monotonic_s()
-        wanted = import_id(self.plan, fingerprint=self.fingerprint, policy=self.policy)
-        begun = self._resumed(wanted) or self._fresh(wanted)
-        with begun.key, begun.key.derive(salt=b"", info=_SUBJECT_KEY) as subject_key:
-            try:
-                self._write(begun, subject_key=subject_key)
-                ref = self._commit(begun)
-            except (KeyboardInterrupt, ResourceError):
-                begun.writer.suspend()
-                find_interrupted(
-                    self.workspace.data, name=self.plan.name, wanted=wanted
-                )  # nothing saved: removed
-                raise
-            except BaseException:
-                begun.writer.abort()
-                raise
-        self._log(ref, totals=begun.totals)
-        return self._result(ref, begun, seconds=self.clock.monotonic_s() - started_s)
-
-    def _resumed(self, wanted: str) -> _Begun | None:
-        """The interrupted import, when there is one and its key still opens."""
-        found = find_interrupted(self.workspace.data, name=self.plan.name, wanted=wanted)
-        if found is None:
-            return None
-        unfinished, position = found
-        try:
-            context = data_key_context(self.plan.name)
-            key = open_envelope(self.provider, unfinished.envelope(), context=context)
-            writer = DatasetWriter.resume(unfinished, key=key, clock=self.clock)
-        except (KeyUnavailable, IntegrityError):
-            unfinished.remove()
-            return None
-        return _Begun(writer, key, position)
-
-    def _fresh(self, wanted: str) -> _Begun:
-        name = self.plan.name
-        envelope, key = new_data_key(self.provider, name=name, policy=self.plan.policy, clock=self.clock)
-        writer = DatasetWriter.create(
-            self.workspace.data,
-            name=name,
-            schemas=schemas(self.plan),
-            key=key,
-            envelope=envelope,
-            clock=self.clock,
-        )
-        position = Position(wanted, next_part=0, done_bytes=0, totals=Totals())
-        writer.checkpoint(position.to_dict())  # marks the folder as ours, should we be killed
-        return _Begun(writer, key, position)
-
-    def _write(self, begun: _Begun, *, subject_key: SecretKey) -> None:
-        """Every part that is left. Raises DataError when the source changed meanwhile."""
-        start, totals = begun.start, begun.totals
-        done_bytes = saved_bytes = start.done_bytes
-        results = run_parts(
-            self.plan, first_part=start.next_part, num_processes=self.num_processes, subject_key=subject_key
-        )
-        try:
-            for result in results:
-                write_part(begun.writer, result, totals=totals)
-                done_bytes += result.size_bytes
-                if done_bytes - saved_bytes >= self.checkpoint_bytes:
-                    position = Position(start.import_id, result.number + 1, done_bytes, totals)
-                    begun.writer.checkpoint(position.to_dict())
-                    saved_bytes = done_bytes
-                self.progress.update(
-                    done_bytes=done_bytes,
-                    total_bytes=self.fingerprint.size_bytes,
-                    num_records=totals.num_read,
-                )
-        finally:
-            results.close()
-            self.progress.finish()
-        self.fingerprint.check(self.files)
-
-    def _commit(self, begun: _Begun) -> DatasetRef:
-        totals = begun.totals
-        require_records(totals, source=self.title)
-        if self.plan.tokenizer_json is not None:
-            begun.writer.append(
-                TOKENIZER_SPLIT, to_store(TOKENIZER_SCHEMA, {"json": [self.plan.tokenizer_json]})
-            )
-        facts = import_facts(
-            self.plan, source=self.title, author=self.author, totals=totals, fingerprint=self.fingerprint
-        )
-        return begun.writer.commit(policy=self.policy, report=self._report(totals).to_json(), facts=facts)
-
-    def _report(self, totals: Totals) -> ReviewReport:
-        assert totals.report is not None, "a source with records has a report"
-        return replace(totals.report, notes=tuple(report_notes(self.plan, totals=totals)))
-
-    def _log(self, ref: DatasetRef, *, totals: Totals) -> None:
-        AuditLog.open(self.workspace.audit, clock=self.clock).append(
-            "import",
-            data=ref.name,
-            version=ref.version,
-            root_hash=ref.root_hash,
-            author=self.author,
-            records=totals.num_read,
-            stored=totals.samples.total(),
-            findings=totals.num_findings,
-            quarantined=totals.bad.total(),
-        )
-
-    def _result(self, ref: DatasetRef, begun: _Begun, *, seconds: float) -> ImportResult:
-        totals = begun.totals
-        return ImportResult(
-            ref=ref,
-            report=self._report(totals),
-            splits=dict(totals.samples),
-            num_read=totals.num_read,
-            num_resumed=begun.num_resumed,
-            bad=dict(totals.bad),
-            bad_places=tuple(totals.bad_places),
-            notes=dict(totals.notes),
-            fields={item.name: item.kind for item in self.plan.stored_schema.fields},
-            source_bytes=self.fingerprint.size_bytes,
-            seconds=seconds,
-        )
 
 
 def _with_tokenizer(plan: Plan) -> Plan:
@@ -277,14 +181,3 @@ def _train_texts(results: Iterable[PartResult]) -> Iterator[str]:
         column = result.columns.get(TRAIN, {}).get("text")
         if isinstance(column, Ragged):
             yield from (bytes(column[row]).decode() for row in range(len(column)))
-
-
-class _Begun:
-    """A writer with its key, where it started, and the totals that grow from there."""
-
-    def __init__(self, writer: DatasetWriter, key: SecretKey, start: Position) -> None:
-        self.writer = writer
-        self.key = key
-        self.start = start
-        self.totals = start.totals
-        self.num_resumed = start.totals.num_read

@@ -13,7 +13,7 @@ import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.encoding import decode_lines
+from rsc.ingest.encoding import Lines, decode_lines
 from rsc.ingest.fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
 from rsc.ingest.lines import cut_at_lines, head, read_span
 from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part
@@ -55,9 +55,9 @@ class JsonLines:
         start = 0
         while start < len(data):
             stop = data.find(b"\n", start + CHUNK_BYTES) + 1 or len(data)
-            block = data[start:stop]
-            yield self._parse(block, first_line=line)
-            line += block.count(b"\n")
+            lines = decode_lines(data[start:stop], first_line=line, options=self.options)
+            yield self._parse(lines, size_bytes=stop - start)
+            line += lines.num_lines
             start = stop
 
     @cached_property
@@ -73,8 +73,7 @@ class JsonLines:
             )
         return infer_fields(rows, options=self.options)
 
-    def _parse(self, block: bytes, *, first_line: int) -> Chunk:
-        lines = decode_lines(block, first_line=first_line, options=self.options)
+    def _parse(self, lines: Lines, *, size_bytes: int) -> Chunk:
         rows, numbers, bad = parse_objects(lines.texts, numbers=lines.numbers)
         table = to_table(rows, fields=self._fields, all_fields=self.options.fields is None)
         bad = [*lines.bad, *bad, *_misfits(table.bad, rows, numbers)]
@@ -86,7 +85,7 @@ class JsonLines:
         return Chunk(
             columns=table.columns,
             numbers=np.array(kept, dtype=np.uint64),
-            size_bytes=len(block),
+            size_bytes=size_bytes,
             bad=sorted(bad, key=lambda record: record.record),
             notes=dict(table.notes),
         )

@@ -64,17 +64,17 @@ def cut_at_lines(
     """Parts of whole lines of about `part_bytes` each.
 
     `count` gives the number of records in (bytes of a part, its first line); without it a record is
-    a line. Only compressed files carry their bytes along; plain ones are read again when parsed.
+    a line.
     Raises DataError when the compressed stream is damaged.
     """
-    keep = is_compressed(path)
+    is_forward_only = is_compressed(path)
     first_line = first_record = start = 0
     pieces = _pieces(path, part_bytes=part_bytes, max_record_bytes=max_record_bytes)
     for number, (piece, skipped_bytes) in enumerate(pieces):
         size = len(piece) + skipped_bytes
         span = LineSpan(start=start, stop=start + size, first_line=first_line, too_long=skipped_bytes > 0)
-        payload = piece if keep and not span.too_long else None
-        yield Part(number=number, first_record=first_record, size_bytes=size, span=span, payload=payload)
+        payload = None if span.too_long else piece
+        yield Part(number, first_record, size, span, payload=payload, is_forward_only=is_forward_only)
         num_lines = 1 if span.too_long else piece.count(b"\n") + (not piece.endswith(b"\n"))
         first_record += count(piece, first_line) if count and not span.too_long else num_lines
         start, first_line = span.stop, first_line + num_lines

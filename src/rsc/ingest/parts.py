@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from rsc.ingest.columns import take, to_store
+from rsc.ingest.columns import each, take, to_store
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
 from rsc.ingest.screen import FoundIn, Screened, Screener
@@ -72,6 +72,10 @@ class Plan:
         names = [*(self.source.splits() or (TRAIN,)), *([VALIDATION] if self.holdout else [])]
         return tuple(dict.fromkeys(names))
 
+    def new_scanner(self) -> Scanner:
+        """The fastest engine takes half a second to get ready: not for nothing to scan."""
+        return Scanner(self.engine if self.text_fields else "re")
+
     @property
     def text_fields(self) -> tuple[str, ...]:
         if not self.options.scan:
@@ -121,12 +125,15 @@ def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memor
         splits = _splits(screened, chunk, plan=plan)
         result.found += _place(screened.found, splits=splits, counts=counts)
         if plan.tokenizer is not None and splits:
-            screened.columns["text"] = plan.tokenizer.encode(list(screened.columns["text"]))
+            screened.columns["text"] = plan.tokenizer.encode(list(each(screened.columns["text"])))
         for split, rows in splits.items():
             counts[split] += len(rows)
             columns = take(screened.columns, rows) if len(splits) > 1 else screened.columns
             pieces.setdefault(split, []).append(to_store(plan.stored_schema, columns))
-    result.columns = {split: concatenate_columns(columns) for split, columns in pieces.items()}
+    result.columns = {
+        split: columns[0] if len(columns) == 1 else concatenate_columns(columns)
+        for split, columns in pieces.items()
+    }
     result.report = screener.report() if plan.text_fields else replace(result.report, records=result.num_read)
     return result
 
@@ -157,9 +164,18 @@ def _contents(screened: Screened, plan: Plan) -> Sequence[str | bytes]:
     """What duplicates have in common: the picture or sound, else the text, else the whole row."""
     for name in (*plan.source.media(), "text"):
         if name in screened.columns:
-            return [value if isinstance(value, str) else bytes(value) for value in screened.columns[name]]
-    rows = zip(*(screened.columns[item.name] for item in plan.schema.fields), strict=True)
-    return [repr([np.asarray(value).tolist() for value in row]) for row in rows]
+            return [
+                value if isinstance(value, str) else bytes(value) for value in each(screened.columns[name])
+            ]
+    rows = zip(*(_row_bytes(screened.columns[item.name]) for item in plan.schema.fields), strict=True)
+    return [b"\0".join(row) for row in rows]
+
+
+def _row_bytes(values: Values) -> list[bytes]:
+    return [
+        value.encode(errors="surrogatepass") if isinstance(value, str) else np.asarray(value).tobytes()
+        for value in each(values)
+    ]
 
 
 def _place(found: Sequence[FoundIn], *, splits: dict[str, np.ndarray], counts: Counter[str]) -> list[Found]:

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,9 +78,12 @@ class Position:
 
 def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes) -> str:
     """Equal for two imports that would store the same."""
+    origin = (
+        fingerprint.digest if fingerprint.num_files else secrets.token_hex()
+    )  # memory cannot be found again
     settings = {
         "version": __version__,
-        "source": fingerprint.digest,
+        "source": origin,
         "kind": plan.source.kind,
         "options": plan.options.model_dump(mode="json"),
         "tokenizer": plan.tokenizer_json,

@@ -14,16 +14,16 @@ import difflib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from rsc.errors import DataError
-from rsc.store.schema import Field
+from rsc.store.schema import Field, Ragged
 
-Values = Sequence[Any] | np.ndarray
+Values = Sequence[Any] | np.ndarray | Ragged
 """One column of a chunk: str, bytes, int, float or arrays, one entry a record."""
 
 CHUNK_BYTES = 1 << 20  # a parse step: large enough to amortise calls, small enough to stay in L2
@@ -33,9 +33,10 @@ CHUNK_BYTES = 1 << 20  # a parse step: large enough to amortise calls, small eno
 class Part:
     """A span of a source that one process reads on its own.
 
-    `span` is the reader's own business (offsets, names). `payload` carries the bytes themselves when
-    the source can only be read forwards (compressed files). `first_record` is the number of the
-    part's first record in the whole source, bad ones included.
+    `span` is the reader's own business (offsets, names). `payload` are the bytes, where the parent had
+    to read them to find the cut; they travel to another process only if that one could not read them
+    again (compressed files). `first_record` is the number of the part's first record in the whole
+    source, bad ones included.
     """
 
     number: int
@@ -43,6 +44,11 @@ class Part:
     size_bytes: int
     span: Any
     payload: bytes | None = None
+    is_forward_only: bool = False
+
+    def to_send(self) -> Part:
+        """The part as it goes to another process."""
+        return self if self.is_forward_only or self.payload is None else replace(self, payload=None)
 
 
 @dataclass(frozen=True)

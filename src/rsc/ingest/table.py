@@ -59,12 +59,11 @@ class DelimitedTable:
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
         """Row ends are found by parsing, because a quoted cell may hold a line end."""
-        keep = is_compressed(self.path)
+        packed = is_compressed(self.path)
         start = line = first_record = 0
         for number, (piece, num_rows) in enumerate(self._pieces(part_bytes)):
             span = LineSpan(start=start, stop=start + len(piece), first_line=line)
-            payload = piece if keep else None
-            yield Part(number, first_record=first_record, size_bytes=len(piece), span=span, payload=payload)
+            yield Part(number, first_record, len(piece), span, payload=piece, is_forward_only=packed)
             start, line = span.stop, line + piece.count(b"\n")
             first_record += num_rows
 

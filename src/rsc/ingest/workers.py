@@ -43,7 +43,7 @@ def run_parts(
     first = list(islice(todo, 2))
     everything = chain(first, todo)
     if num_processes == 1 or len(first) < 2:
-        scanner = Scanner(plan.engine)
+        scanner = plan.new_scanner()
         for part in everything:
             yield process_part(part, plan=plan, scanner=scanner, subject_key=subject_key.view)
         return
@@ -73,7 +73,7 @@ def _in_order(parts: Iterable[Part], *, workers: _Workers) -> Iterator[PartResul
 def _ask(part: Part, *, free: SimpleQueue[Connection]) -> PartResult:
     connection = free.get()
     try:
-        connection.send(part)
+        connection.send(part.to_send())
         answer = connection.recv()
     except (EOFError, OSError):
         raise ResourceError(
@@ -130,7 +130,7 @@ def _serve(connection: Connection) -> None:
     try:
         plan: Plan = connection.recv()
         with SecretKey.from_buffer(bytearray(connection.recv_bytes())) as subject_key:
-            scanner = Scanner(plan.engine)
+            scanner = plan.new_scanner()
             while True:
                 connection.send(_answer(connection.recv(), plan=plan, scanner=scanner, key=subject_key))
     except (EOFError, OSError):

@@ -1,0 +1,194 @@
+"""One import from begin to end: resume or start, write every part, check the source, commit, log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rsc.audit.log import AuditLog
+from rsc.clock import Clock
+from rsc.config import Workspace
+from rsc.errors import IntegrityError, KeyUnavailable, ResourceError
+from rsc.ingest.columns import to_store
+from rsc.ingest.facts import import_facts, report_notes, require_records
+from rsc.ingest.keys import new_data_key
+from rsc.ingest.parts import Plan
+from rsc.ingest.progress import Progress
+from rsc.ingest.resume import Position, find_interrupted, import_id
+from rsc.ingest.source import Fingerprint
+from rsc.ingest.tokens import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
+from rsc.ingest.workers import run_parts
+from rsc.ingest.writing import Totals, schemas, write_part
+from rsc.review.report import ReviewReport
+from rsc.store.keys import KeyProvider, data_key_context, open_envelope
+from rsc.store.secret import SecretKey
+from rsc.store.writer import DatasetRef, DatasetWriter
+
+_SUBJECT_KEY = b"rsc-subject-1"  # HKDF info: the key of pseudonyms and of the subject codes in `findings`
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    """What became of a source. `bad` counts records in quarantine by reason; `splits` stored samples."""
+
+    ref: DatasetRef
+    report: ReviewReport
+    splits: dict[str, int]
+    num_read: int
+    num_resumed: int
+    """Of `num_read`, records that an interrupted attempt had stored already."""
+    bad: dict[str, int]
+    bad_places: tuple[str, ...]
+    notes: dict[str, int]
+    fields: dict[str, str]
+    source_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ImportJob:
+    """One import with everything it needs."""
+
+    plan: Plan
+    title: str
+    author: str
+    policy: bytes
+    files: list[Path]
+    fingerprint: Fingerprint
+    workspace: Workspace
+    provider: KeyProvider
+    num_processes: int
+    clock: Clock
+    progress: Progress
+    checkpoint_bytes: int
+
+    def run(self) -> ImportResult:
+        started_s = self.clock.monotonic_s()
+        wanted = import_id(self.plan, fingerprint=self.fingerprint, policy=self.policy)
+        begun = self._resumed(wanted) or self._fresh(wanted)
+        with begun.key, begun.key.derive(salt=b"", info=_SUBJECT_KEY) as subject_key:
+            try:
+                self._write(begun, subject_key=subject_key)
+                ref = self._commit(begun)
+            except (KeyboardInterrupt, ResourceError):
+                begun.writer.suspend()
+                find_interrupted(
+                    self.workspace.data, name=self.plan.name, wanted=wanted
+                )  # nothing saved: removed
+                raise
+            except BaseException:
+                begun.writer.abort()
+                raise
+        self._log(ref, totals=begun.totals)
+        return self._result(ref, begun, seconds=self.clock.monotonic_s() - started_s)
+
+    def _resumed(self, wanted: str) -> _Begun | None:
+        """The interrupted import, when there is one and its key still opens."""
+        found = find_interrupted(self.workspace.data, name=self.plan.name, wanted=wanted)
+        if found is None:
+            return None
+        unfinished, position = found
+        try:
+            context = data_key_context(self.plan.name)
+            key = open_envelope(self.provider, unfinished.envelope(), context=context)
+            writer = DatasetWriter.resume(unfinished, key=key, clock=self.clock)
+        except (KeyUnavailable, IntegrityError):
+            unfinished.remove()
+            return None
+        return _Begun(writer, key, position)
+
+    def _fresh(self, wanted: str) -> _Begun:
+        name = self.plan.name
+        envelope, key = new_data_key(self.provider, name=name, policy=self.plan.policy, clock=self.clock)
+        writer = DatasetWriter.create(
+            self.workspace.data,
+            name=name,
+            schemas=schemas(self.plan),
+            key=key,
+            envelope=envelope,
+            clock=self.clock,
+        )
+        position = Position(wanted, next_part=0, done_bytes=0, totals=Totals())
+        writer.checkpoint(position.to_dict())  # marks the folder as ours, should we be killed
+        return _Begun(writer, key, position)
+
+    def _write(self, begun: _Begun, *, subject_key: SecretKey) -> None:
+        """Every part that is left. Raises DataError when the source changed meanwhile."""
+        start, totals = begun.start, begun.totals
+        done_bytes = saved_bytes = start.done_bytes
+        results = run_parts(
+            self.plan, first_part=start.next_part, num_processes=self.num_processes, subject_key=subject_key
+        )
+        try:
+            for result in results:
+                write_part(begun.writer, result, totals=totals)
+                done_bytes += result.size_bytes
+                if done_bytes - saved_bytes >= self.checkpoint_bytes:
+                    position = Position(start.import_id, result.number + 1, done_bytes, totals)
+                    begun.writer.checkpoint(position.to_dict())
+                    saved_bytes = done_bytes
+                self.progress.update(
+                    done_bytes=done_bytes,
+                    total_bytes=self.fingerprint.size_bytes,
+                    num_records=totals.num_read,
+                )
+        finally:
+            results.close()
+            self.progress.finish()
+        self.fingerprint.check(self.files)
+
+    def _commit(self, begun: _Begun) -> DatasetRef:
+        totals = begun.totals
+        require_records(totals, source=self.title)
+        if self.plan.tokenizer_json is not None:
+            begun.writer.append(
+                TOKENIZER_SPLIT, to_store(TOKENIZER_SCHEMA, {"json": [self.plan.tokenizer_json]})
+            )
+        facts = import_facts(
+            self.plan, source=self.title, author=self.author, totals=totals, fingerprint=self.fingerprint
+        )
+        return begun.writer.commit(policy=self.policy, report=self._report(totals).to_json(), facts=facts)
+
+    def _report(self, totals: Totals) -> ReviewReport:
+        assert totals.report is not None, "a source with records has a report"
+        return replace(totals.report, notes=tuple(report_notes(self.plan, totals=totals)))
+
+    def _log(self, ref: DatasetRef, *, totals: Totals) -> None:
+        AuditLog.open(self.workspace.audit, clock=self.clock).append(
+            "import",
+            data=ref.name,
+            version=ref.version,
+            root_hash=ref.root_hash,
+            author=self.author,
+            records=totals.num_read,
+            stored=totals.samples.total(),
+            findings=totals.num_findings,
+            quarantined=totals.bad.total(),
+        )
+
+    def _result(self, ref: DatasetRef, begun: _Begun, *, seconds: float) -> ImportResult:
+        totals = begun.totals
+        return ImportResult(
+            ref=ref,
+            report=self._report(totals),
+            splits=dict(totals.samples),
+            num_read=totals.num_read,
+            num_resumed=begun.num_resumed,
+            bad=dict(totals.bad),
+            bad_places=tuple(totals.bad_places),
+            notes=dict(totals.notes),
+            fields={item.name: item.kind for item in self.plan.stored_schema.fields},
+            source_bytes=self.fingerprint.size_bytes,
+            seconds=seconds,
+        )
+
+
+class _Begun:
+    """A writer with its key, where it started, and the totals that grow from there."""
+
+    def __init__(self, writer: DatasetWriter, key: SecretKey, start: Position) -> None:
+        self.writer = writer
+        self.key = key
+        self.start = start
+        self.totals = start.totals
+        self.num_resumed = start.totals.num_read
