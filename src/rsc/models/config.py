@@ -258,7 +258,7 @@ class ModelConfig(FrozenModel):
     audio: AudioConfig | None = None
     head: HeadConfig = Field(default_factory=HeadConfig)
     init_from: str = ""
-    """A finished run or an export to start from: weights with the same name and shape are taken over."""
+    """A run of the same workspace to start from: weights of the same name and shape are taken over."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelConfig:

@@ -25,7 +25,7 @@ from rsc.loader.config import DataConfig
 from rsc.parallel.layout import Layout, choose_layout
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
-from rsc.train.run import RunFolder, RunState
+from rsc.train.run import RunFolder, RunState, find_run
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,18 @@ class Controller:
         Raises GateRefused and ConfigError before any process starts and before the folder is made.
         """
         admission = self.gate.admit(loaded.recipe.data)
+        parent = loaded.recipe.model.init_from
+        parent_record = find_run(self.workspace.runs, parent).record() if parent else None
         resolved = pin(
-            loaded.resolved, version=admission.version, workers=workers or count_workers(loaded.recipe)
+            with_parent(loaded.resolved, parent_record.id) if parent_record else loaded.resolved,
+            version=admission.version,
+            workers=workers or count_workers(loaded.recipe),
         )
         recipe = Recipe.model_validate(resolved.values)
         layout = choose_layout(recipe.parallel, world=recipe.parallel.workers, facts=recipe.facts())
         lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
+        if parent_record is not None:
+            lineage["parent"] = {"run": parent_record.id, **parent_record.lineage}
         with uninterrupted():
             run = self._make(resolved, lineage=lineage, steps=recipe.train.steps)
         self.say(f"run {run.id}: {recipe.train.steps} steps on {_lineage_text(layout, recipe)}")
@@ -137,11 +143,12 @@ class Controller:
             "socket": str(socket),
         }
         command = [sys.executable, "-m", "rsc.train.supervise", json.dumps(job)]
+        parent = [self.workspace.runs / recipe.model.init_from] if recipe.model.init_from else []
         wrapped = wrap(
             command,
             level=isolation,
             writable=[run.path],
-            readable=[self.workspace.data / recipe.data.name, socket.parent],
+            readable=[self.workspace.data / recipe.data.name, socket.parent, *parent],
         )
         if not wrapped.is_isolated:
             self.say(f"workers are not isolated: {wrapped.reason}")
@@ -158,6 +165,12 @@ class Controller:
         if watched.hint:
             self.say(f"hint: {watched.hint}")
         return watched.exit_code
+
+
+def with_parent(resolved: Resolved, parent: str) -> Resolved:
+    """The settings with the whole id of the run to start from, however it was abbreviated."""
+    values = {**resolved.values, "model": {**resolved.values["model"], "init_from": parent}}
+    return Resolved(name=resolved.name, values=values, provenance=resolved.provenance)
 
 
 def pin(resolved: Resolved, *, version: int, workers: int) -> Resolved:

@@ -22,6 +22,7 @@ from rsc.train.objective import LossRecord, Objective, loss_record
 from rsc.train.optim import build_optimizer
 from rsc.train.recipe import Recipe
 from rsc.train.seeds import stream_seed
+from rsc.train.takeover import inheriting
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,19 @@ class Engine:
             dist.all_reduce(tensor, group=self.placed.mesh.group(axis))
 
 
-def build_engine(recipe: Recipe, *, mesh: Mesh, dtype: torch.dtype) -> Engine:
-    """Build on meta, place, fill with first values, add the optimiser."""
+def build_engine(
+    recipe: Recipe, *, mesh: Mesh, dtype: torch.dtype, inherited: Mapping[str, torch.Tensor] | None = None
+) -> Engine:
+    """Build on meta, place, fill with first values (`inherited` ones where they fit), add the optimiser."""
     model = build_model(recipe.model, device="meta")
     placed = parallelize(model, mesh=mesh, how=_how(recipe, layout=mesh.layout, mesh=mesh, dtype=dtype))
     seed = stream_seed(recipe.train.seed, "weights")
-    fill(
-        placed.modules,
-        device=mesh.device,
-        initial_value=lambda name, shape: model.initial_value(name, shape=shape, seed=seed),
-    )
+
+    def first_value(name: str, shape: torch.Size) -> torch.Tensor:
+        return model.initial_value(name, shape=shape, seed=seed)
+
+    initial_value = inheriting(first_value, weights=inherited or {})
+    fill(placed.modules, device=mesh.device, initial_value=initial_value)
     optimizer = build_optimizer(nn.ModuleList(placed.modules), config=recipe.train.optimizer)
     split_groups_by_mesh(optimizer)
     return Engine(placed, optimizer, Objective(placed.modules[0]))

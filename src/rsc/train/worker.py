@@ -28,6 +28,7 @@ from rsc.train.keys import open_keys
 from rsc.train.loop import Ending
 from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
+from rsc.train.takeover import parent_of
 
 
 def work(local_rank: int, spec: WorkerSpec) -> str:
@@ -98,7 +99,10 @@ def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
     layout = choose_layout(recipe.parallel, world=spec.world, facts=recipe.facts())
     has_experts = recipe.model.trunk.moe is not None
     mesh = build_mesh(layout, rank=rank, device=device, has_experts=has_experts)
-    with open_keys(spec.socket, run=spec.run.name, data=recipe.data) as keys:
+    parent = parent_of(recipe, run=spec.run)
+    with open_keys(
+        spec.socket, run=spec.run.name, data=recipe.data, parent=parent.name if parent else None
+    ) as keys:
         place = Place(mesh=mesh, local_rank=local_rank, local_world=spec.local_world, store=store)
         return assemble(recipe, place=place, keys=keys, spec=spec).run()
 
