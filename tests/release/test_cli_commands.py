@@ -8,6 +8,7 @@ import pytest
 from house import House
 from test_agent import TRAIN
 
+from rsc.cli import audit
 from rsc.cli.main import run
 from rsc.clock import SystemClock
 from rsc.errors import KeyUnavailable
@@ -107,3 +108,22 @@ def test_the_sweeper_ends_what_is_due(lived_in, capsys):
 def test_an_unknown_name_is_said(lived_in, capsys):
     assert run(["keys", "rotate", "nothing"]) == 2
     assert "no data set nothing" in capsys.readouterr().err
+
+
+def test_watching_tells_only_what_changes(lived_in, capsys, monkeypatch):
+    """Three more looks: nothing new, a promise broken, Ctrl-C."""
+    looks = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            (lived_in.workspace.data / "diary.txt").write_text("dear diary")
+        if len(looks) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit.time, "sleep", sleep)
+    assert run(["verify", "--watch", "7"]) == 130
+    told = capsys.readouterr().out
+    assert looks == [7.0] * 4
+    assert told.count("promise ") == 2
+    assert "data/diary.txt is no encrypted container" in told

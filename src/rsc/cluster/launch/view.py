@@ -15,27 +15,12 @@ from typing import Literal
 
 from rsc.errors import ConfigError
 
-SYSTEM = ("/usr", "/etc", "/opt", "/nix", "/gnu", "/sys")  # programs, libraries and their settings
-MERGED = (
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/libx32",
-)  # links into /usr, or folders on older systems
+# Programs, libraries and their settings; then links into /usr, which are folders on older systems
+SYSTEM = ("/usr", "/etc", "/opt", "/nix", "/gnu", "/sys")
+MERGED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 EMPTY = ("/tmp", "/var/tmp", "/run", "/dev", "/dev/shm")
-DEVICES = (
-    "null",
-    "zero",
-    "full",
-    "random",
-    "urandom",
-    "tty",
-    "kfd",
-    "dri",
-    "nvidia-caps",
-)  # no vsock, no RDMA
+# Besides these every /dev/nvidia*; no vsock, no RDMA, no disks
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kfd", "dri")
 
 Kind = Literal["tmpfs", "read", "write", "device", "link", "proc"]
 
@@ -85,7 +70,7 @@ def _merged(path: str) -> Mount:
 
 def _device_nodes() -> list[Path]:
     names = [Path("/dev") / name for name in DEVICES]
-    return [path for path in (*names, *sorted(Path("/dev").glob("nvidia[0-9a-z]*"))) if path.exists()]
+    return [path for path in (*names, *sorted(Path("/dev").glob("nvidia*"))) if path.exists()]
 
 
 def _existing(paths: Iterable[Path]) -> set[str]:
