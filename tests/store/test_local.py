@@ -115,3 +115,14 @@ def test_locations(tmp_path: Path) -> None:
     assert open_store(store) is store
     with pytest.raises(ConfigError, match="ftp"):
         open_store("ftp://host/x")
+
+
+def test_remote_locations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    assert isinstance(open_store("s3://bucket/prefix"), ObjectStore)
+    assert isinstance(open_store("gs://bucket/prefix"), ObjectStore)
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(ConfigError, match="cannot use az://"):
+        open_store("az://container/prefix")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    assert isinstance(open_store("az://container/prefix"), ObjectStore)

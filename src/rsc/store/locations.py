@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 
+from obstore.exceptions import BaseError
 from obstore.store import MemoryStore, from_url
 
 from rsc.errors import ConfigError
@@ -14,6 +16,10 @@ from rsc.store.objects import ObjectStore
 
 Location: TypeAlias = "Path | str | BulkStore"
 
+# A request may take as long as a part of 8 MiB needs on a slow line; the client's own default is 30 s.
+_CLIENT = {"timeout": "120s", "connect_timeout": "10s"}
+# The client repeats requests that failed whole (it holds the parts of uploads); reads go on in objects.py.
+_UPLOADS = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
 _REMOTE = ("s3", "gs", "az")
 
 
@@ -37,4 +43,9 @@ def open_store(location: Location) -> BulkStore:
         raise ConfigError(
             f"cannot read {scheme}:// locations", hint=f"use a folder or one of: {', '.join(_REMOTE)}, memory"
         )
-    return ObjectStore(from_url(location))
+    try:
+        backend = from_url(location, client_options=_CLIENT, retry_config=_UPLOADS)  # type: ignore[call-overload]
+    except BaseError as error:
+        hint = "name the account or region in the environment, as the provider's own tools want it"
+        raise ConfigError(f"cannot use {location}: {error}", hint=hint) from None
+    return ObjectStore(backend)

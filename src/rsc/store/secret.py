@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from rsc.errors import KeyUnavailable
 
 KEY_BYTES = 32
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class SecretKey:
@@ -107,9 +108,8 @@ def _lock(page: mmap.mmap) -> bool:
     """Pin the page and leave it out of core dumps. False where the limit or the platform forbids locking."""
     if hasattr(mmap, "MADV_DONTDUMP"):
         page.madvise(mmap.MADV_DONTDUMP)
-    library = ctypes.CDLL(None, use_errno=True)
     anchor = ctypes.c_char.from_buffer(page)
     address = ctypes.c_void_p(ctypes.addressof(anchor))
-    locked = library.mlock(address, ctypes.c_size_t(len(page))) == 0
+    locked = _LIBC.mlock(address, ctypes.c_size_t(len(page))) == 0
     del anchor
     return bool(locked)
