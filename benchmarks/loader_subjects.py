@@ -131,7 +131,7 @@ def prepare_rsc(corpus: Corpus) -> None:
     }[corpus.case]
     place = SplitPlace(store, folder=f"rsc-{corpus.case}", name="benchmark", version_id="0", split="train")
     schema = Schema(fields)
-    with _key() as key:
+    with example_key() as key:
         writer = SplitWriter(place, schema=schema, key=key, frame_bytes=512 << 10, shard_bytes=256 << 20)
         for start in range(0, corpus.size, 1000):
             stop = min(start + 1000, corpus.size)
@@ -154,28 +154,44 @@ def prepare_rsc(corpus: Corpus) -> None:
     (corpus.folder / f"rsc-{corpus.case}.json").write_text(json.dumps(facts))
 
 
-def run_rsc(corpus: Corpus, **options: Any) -> Batches:
-    from rsc.loader.loader import Loader
-    from rsc.loader.ragged import RaggedTensor
-
-    with _key() as key, Loader(_open(corpus, key), batch_size=BATCH, seed=1, epochs=1, **options) as loader:
+def run_rsc(corpus: Corpus, *, threads: int = 1, window_bytes: int | None = None) -> Batches:
+    """Documents as `bytes`, files decoded, all else as delivered."""
+    with example_key() as key, _loader(corpus, key, threads=threads, window_bytes=window_bytes) as loader:
         for batch in loader:
-            yield sum(
-                size_of(column.to_bytes() if isinstance(column, RaggedTensor) else column)
-                for column in batch.values()
-            )
+            if corpus.case == "text":
+                yield size_of(batch["text"].to_bytes())
+            else:
+                yield sum(size_of(column) for name, column in batch.items() if name in _DELIVERED)
 
 
 def run_rsc_views(corpus: Corpus) -> Batches:
-    """Variable fields as the loader delivers them: starts and stops into the window, nothing copied."""
-    from rsc.loader.loader import Loader
-
-    with _key() as key, Loader(_open(corpus, key), batch_size=BATCH, seed=1, epochs=1) as loader:
+    """Documents as the loader delivers them: starts and stops into the window, nothing copied."""
+    with example_key() as key, _loader(corpus, key) as loader:
         for batch in loader:
-            yield sum(int(column.lengths().sum()) for column in batch.values())
+            yield int(batch["text"].lengths().sum())
 
 
-def _open(corpus: Corpus, key: Any) -> Any:
+_DELIVERED = ("tokens", "image", "label", "jpeg")
+IN_CACHE_BYTES = 8 << 20
+
+
+def _loader(corpus: Corpus, key: Any, *, threads: int = 1, window_bytes: int | None = None) -> Any:
+    """A window that stays in the cache where rows are moved, the default one where they are not."""
+    from rsc.loader.decode import DecodedLoader, decode_rgb
+    from rsc.loader.loader import Loader
+    from rsc.loader.order import DEFAULT_WINDOW_BYTES
+
+    is_ragged = corpus.case in ("text", "jpeg")
+    window_bytes = window_bytes or (DEFAULT_WINDOW_BYTES if is_ragged else IN_CACHE_BYTES)
+    is_jpeg = corpus.case == "jpeg"
+    options: dict[str, Any] = {"batch_size": BATCH, "seed": 1, "epochs": 1, "window_bytes": window_bytes}
+    loader = Loader(open_split(corpus, key), threads=1 if is_jpeg else threads, numbered=is_jpeg, **options)
+    if is_jpeg:
+        return DecodedLoader(loader, field="jpeg", decode=decode_rgb, shape=IMAGE, threads=threads)
+    return loader
+
+
+def open_split(corpus: Corpus, key: Any) -> Any:
     from rsc.store.local import LocalStore
     from rsc.store.manifest import ManifestTotals
     from rsc.store.schema import Schema
@@ -189,7 +205,7 @@ def _open(corpus: Corpus, key: Any) -> Any:
     return SplitReader(place, schema=schema, totals=totals, key=key)
 
 
-def _key() -> Any:
+def example_key() -> Any:
     from rsc.store.secret import SecretKey
 
     return SecretKey.from_buffer(bytearray(b"a key for a benchmark of no use."))
@@ -414,7 +430,7 @@ def _import_libraries(subject: str) -> None:
     """Importing is not loading: it happens before the clock starts."""
     modules = {"litdata": "litdata", "mds": "streaming", "webdataset": "webdataset", "grain": "grain.sources",
                "hf": "datasets", "memmap": "PIL.Image"}  # fmt: skip
-    __import__(modules.get(subject, "rsc.loader.loader"))
+    __import__(modules.get(subject, "rsc.loader.decode"))
 
 
 def main() -> None:

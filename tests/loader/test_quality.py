@@ -49,6 +49,6 @@ def test_measured_numbers_are_those_that_the_loader_delivers(numbers: SplitReade
 
 
 def test_explains_itself_without_a_key(numbers: SplitReader) -> None:
-    quality = measure_shuffle(numbers.manifest, batch_samples=100, window_bytes=4096)
+    quality = measure_shuffle(numbers.manifest, schema=numbers.schema, batch_samples=100, window_bytes=4096)
     assert quality.num_frames == 25
     assert "a batch of 100 draws from" in quality.explain()

@@ -202,6 +202,7 @@ def plan_order(split: SplitReader, *, seed: int, window_bytes: int, lanes: int |
         section_samples=first.num_samples,
         frame_samples=int(first.frames["num_samples"][0]),
         frame_bytes=int(first.frames["plain_bytes"][0]),
+        is_ragged=any(field.is_ragged for field in split.schema.fields),
         seed=seed,
         window_bytes=window_bytes,
         lanes=lanes,

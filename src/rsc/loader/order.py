@@ -172,17 +172,20 @@ def choose_order(
     frame_samples: int,
     frame_bytes: int,
     seed: int,
+    is_ragged: bool,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     lanes: int | None = None,
 ) -> Order:
     """The order of a split whose frames hold about `frame_samples` samples in `frame_bytes`.
 
-    Lanes, a power of two up to 64, share `window_bytes`: one frame each or more, and windows begin where
-    frames of equal size begin. Depends on the data, the seed and these numbers only, never on ranks.
+    Lanes, a power of two up to 64, share `window_bytes`. Frames with the same number of samples fill windows
+    exactly, so one frame a lane will do; others (`is_ragged`) cross from window to window and are copied
+    then, so a lane gets four. Depends on the data, the seed and these numbers only, never on ranks.
     """
     frame_bytes = max(frame_bytes, 1)
     if lanes is None:
-        most = min(window_bytes / frame_bytes, num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
+        lane_bytes = frame_bytes * (4 if is_ragged else 1)
+        most = min(window_bytes / lane_bytes, num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
         lanes = 1 << max(int(most).bit_length() - 1, 0)
     frames_per_window = max(window_bytes // (lanes * frame_bytes), 1)
     return Order(

@@ -17,6 +17,7 @@ import numpy as np
 
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s, Order, Window, choose_order
 from rsc.store.manifest import ManifestReader
+from rsc.store.schema import Schema
 
 _WINDOWS_MEASURED = 24
 
@@ -46,6 +47,7 @@ class ShuffleQuality:
 def measure_shuffle(
     manifest: ManifestReader,
     *,
+    schema: Schema,
     batch_samples: int = 256,
     window_bytes: int = DEFAULT_WINDOW_BYTES,
     lanes: int | None = None,
@@ -63,6 +65,7 @@ def measure_shuffle(
         section_samples=manifest.record(0).num_samples,
         frame_samples=frame_samples,
         frame_bytes=totals.size_bytes // totals.num_frames,
+        is_ragged=any(field.is_ragged for field in schema.fields),
         seed=seed,
         window_bytes=window_bytes,
         lanes=lanes,
