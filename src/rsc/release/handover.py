@@ -23,6 +23,7 @@ from rsc.store.secret import KEY_BYTES, SecretKey
 Carrier = Literal["memfd_secret", "memfd", "socket"]
 _MEMORY: tuple[Carrier, ...] = ("memfd_secret", "memfd")
 _SYS_MEMFD_SECRET = {"x86_64": 447, "aarch64": 447}  # kernel syscall tables
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _FD_CLOEXEC = 0x80000  # O_CLOEXEC, the only flag of memfd_secret
 _F_ADD_SEALS, _SEALS = 1033, 0x0001 | 0x0002 | 0x0004  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW
 
@@ -85,7 +86,7 @@ def _make_fd(carrier: Carrier) -> int:
         fd = os.memfd_create("key", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
         number = _SYS_MEMFD_SECRET.get(platform.machine(), -1)
-        fd = ctypes.CDLL(None, use_errno=True).syscall(number, _FD_CLOEXEC)
+        fd = _LIBC.syscall(number, _FD_CLOEXEC)
         if fd < 0:
             raise OSError(ctypes.get_errno(), "memfd_secret")
     os.ftruncate(fd, mmap.PAGESIZE)
