@@ -121,6 +121,16 @@ def test_several_labels_are_scored_one_by_one() -> None:
     assert report.per_class == {"a": pytest.approx(2 / 3), "b": 0.0}
 
 
+def test_hidden_tokens_are_scored_alike_each_time() -> None:
+    model = model_of(HeadConfig(kind="masked_token", mask_share=0.3), text=TextConfig())
+    columns = [columns_from_records(TEXTS, posts())]
+    state = torch.random.get_rng_state()
+    first, again = (evaluate_samples(model, columns=columns, config=EvalConfig()) for _ in range(2))
+    assert first == again
+    assert first.measures["loss"].value == pytest.approx(math.log(257), abs=0.2)
+    assert torch.equal(torch.random.get_rng_state(), state), "training's random stream is left alone"
+
+
 def test_best_path_joins_repeats_and_drops_blanks() -> None:
     best = torch.tensor([[1, 1, 0, 1, 2, 2, 0, 2], [0, 0, 0, 2, 1, 0, 0, 0]])
     logits = torch.nn.functional.one_hot(best, 3).float()

@@ -60,6 +60,8 @@ def evaluate_samples(model: Model, *, columns: Iterable[Columns], config: EvalCo
     """Score every sample that can be used. Raises DataError when there is none."""
     model.eval()
     kind = model.config.head.kind
+    if kind == "masked_token":
+        return _guesses_of_hidden(model, columns=columns, config=config)
     answers = _Answers(model.config.head.labels)
     bad: Counter[str] = Counter()
     binder, device = Binder(model.config), next(model.parameters()).device
@@ -73,6 +75,25 @@ def evaluate_samples(model: Model, *, columns: Iterable[Columns], config: EvalCo
     if kind == "contrastive":
         return answers.paired(bad)
     return answers.several(bad) if kind == "multi_label" else answers.sorted_out(bad, config=config)
+
+
+def _guesses_of_hidden(model: Model, *, columns: Iterable[Columns], config: EvalConfig) -> SampleReport:
+    """Loss in nats per hidden token; which tokens are hidden is drawn from a seed of its own."""
+    binder, device = Binder(model.config), next(model.parameters()).device
+    nats, counts = [np.zeros(0)], [np.zeros(0, int)]
+    bad: Counter[str] = Counter()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for batch in batches_of(columns, batch_size=config.batch_size):
+            bound = binder.bind(batch)
+            bad += bound.bad
+            ready = {name: value.to(device) for name, value in bound.batch.items()}
+            nats.append(model(ready, Want.ITEM_LOSSES)["losses"].sum(1).cpu().numpy())
+            counts.append((bound.batch["targets_BL"] >= 0).sum(1).numpy())
+    if not sum(map(len, counts)):
+        raise DataError("nothing to evaluate: the split holds no sample")
+    loss = ratio(np.concatenate(nats), sizes_N=np.concatenate(counts))
+    return SampleReport(measures={"loss": loss}, count=loss.count, bad=dict(+bad))
 
 
 class _Answers:
