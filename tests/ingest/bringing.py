@@ -8,7 +8,8 @@ from typing import Any
 
 from rsc.config import Workspace
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.importer import ImportResult, import_source
+from rsc.ingest.importer import import_source
+from rsc.ingest.job import ImportResult
 from rsc.review.policy import default_policy, policy_to_toml
 from rsc.store.dataset import Dataset
 from rsc.store.keys import data_key_context, open_envelope

@@ -8,7 +8,8 @@ import pytest
 from rsc.config import Workspace
 from rsc.errors import DataError, GateRefused
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.importer import ImportResult, import_columns
+from rsc.ingest.importer import import_columns
+from rsc.ingest.job import ImportResult
 from rsc.store.schema import Ragged
 
 from .bringing import POLICY, SAFE, stored

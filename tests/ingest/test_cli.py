@@ -154,6 +154,20 @@ def test_a_person_is_traced_and_erased(rsc: Rsc, tmp_path: Path, monkeypatch: py
     rsc("data", "erase", "--subject", " ", expect=2)
 
 
+def test_rows_that_stand_out_are_not_approved(rsc: Rsc, tmp_path: Path) -> None:
+    rows = [{"text": f"note {n}", "town": "a" if n < 19 else "b"} for n in range(20)]
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "policy.toml").write_text(
+        'single_person = true\nrequired_approvers = 1\n[tables]\nquasi_identifiers = ["town"]\nk = 3\n'
+    )
+    rsc("data", "import", "notes.jsonl", "--policy", "policy.toml")
+    review, _ = rsc("data", "review", "notes", "--json")
+    assert (review["tables"]["rows"], review["tables"]["rows_below_k"]) == (20, 1)
+    assert "1 rows stand out" in rsc("data", "review", "notes")[0]
+    _, told = rsc("data", "approve", "notes", expect=3)
+    assert "stand out" in told
+
+
 def test_no_torch() -> None:
     code = "import sys, rsc.cli.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

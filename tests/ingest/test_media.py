@@ -77,6 +77,24 @@ def test_pictures_need_a_safeguard(workspace: Workspace, tmp_path: Path) -> None
         bring_in(workspace, source, policy=POLICY)
 
 
+def test_metadata_is_taken_out_and_told(workspace: Workspace, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x010E] = "taken by Eve at home"  # ImageDescription
+    exif[0x0112] = 6  # Orientation: turn it to the right
+    Image.new("RGB", (6, 4), (255, 0, 0)).save(file, "JPEG", exif=exif)
+    bitmap = picture((1, 2, 3), kind="BMP")
+    source = lay_out(tmp_path / "pets", {"a.jpg": file.getvalue(), "b.bmp": bitmap})
+    result = bring_in(workspace, source, policy=SAFE, holdout=0)
+    (row,) = stored(workspace, "train")
+    assert b"Eve" not in row["image"]
+    assert result.report.media["exif"] == 1
+    assert Image.open(io.BytesIO(row["image"])).getexif()[0x0112] == 6
+    assert stored(workspace, "quarantine")[0]["raw"] == bitmap
+    bring_in(workspace, source, policy=SAFE, holdout=0, image_size="6x4")
+    assert len(stored(workspace, "train")) == 2
+
+
 def test_decoded_to_one_shape(workspace: Workspace, tmp_path: Path) -> None:
     files = {
         "a.png": picture((9, 8, 7)),

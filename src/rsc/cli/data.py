@@ -9,6 +9,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from rsc.config import Resolved, Workspace, parse_as
 from rsc.errors import ConfigError, DataError, RscError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.importer import import_source
-from rsc.ingest.look import excerpts, findings_by_record, read_findings
+from rsc.ingest.look import excerpts, findings_by_record, read_findings, read_rows
 from rsc.ingest.progress import ProgressLine
 from rsc.release.agent import KeyAgent
 from rsc.release.erase import erase
@@ -34,9 +35,10 @@ from rsc.review import approval
 from rsc.review.explain import explain, lint
 from rsc.review.identity import Identity, create_identity, known_identities, load_identity
 from rsc.review.planted import planted_posts
-from rsc.review.policy import default_policy, parse_policy, policy_to_toml
+from rsc.review.policy import Tables, default_policy, parse_policy, policy_to_toml
 from rsc.review.report import report_from_json
 from rsc.review.score import Rate, read_corpus, score
+from rsc.review.tables import TableReport, assess_table
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.keys import KeyProvider
 from rsc.store.providers.configured import configured_providers
@@ -142,6 +144,8 @@ def review(
     with _review_key(workspace, dataset, user=_user(as_name)) as key:
         shown = excerpts(dataset, key=key, per_type=samples)
         record["samples"] = [data_text.excerpt_record(item) for item in shown]
+        if facts.policy.tables.quasi_identifiers:
+            record["tables"] = asdict(_assess(dataset, rules=facts.policy.tables, key=key))
         if truth is not None:
             record["score"] = _score(dataset, key=key, truth=truth)
     emit(record, as_json=as_json, text=data_text.review_text(record))
@@ -383,11 +387,20 @@ def _share(rate: Rate) -> float | None:
     return None if rate.value is None else round(rate.value, 4)
 
 
+def _assess(dataset: Dataset, *, rules: Tables, key: SecretKey) -> TableReport:
+    """How well the rows hide each other. Raises ConfigError for a declared column that is not there."""
+    names = (*rules.quasi_identifiers, *rules.sensitive)
+    return assess_table(list(read_rows(dataset, names, key=key)), rules=rules)
+
+
 def _sign(verdict: Any, *, name: str, version: int | None, note: str, as_name: str | None) -> None:
     workspace, clock = Workspace.from_environment(), SystemClock()
     dataset = Dataset.open(workspace.data, name=name, version=version)
     before = data_facts(dataset, identities=workspace.identities, now=clock.now())
     identity = _identity(workspace, as_name)
+    if verdict is approval.approve and before.policy.tables.quasi_identifiers:
+        with _review_key(workspace, dataset, user=identity.name) as key:
+            _assess(dataset, rules=before.policy.tables, key=key).require(data=name)
     facts = approval.review_facts(
         root_hash=dataset.root_hash,
         report=dataset.read_review("report.json") or b"",

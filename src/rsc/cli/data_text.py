@@ -8,7 +8,7 @@ from typing import Any
 
 from rsc.cli.output import table
 from rsc.clock import timestamp
-from rsc.ingest.importer import ImportResult
+from rsc.ingest.job import ImportResult
 from rsc.ingest.look import Excerpt
 from rsc.release.decision import DataFacts
 from rsc.release.retention import Expired
@@ -132,6 +132,8 @@ def review_text(record: Mapping[str, Any]) -> str:
     ]
     if "score" in record:
         lines += _section("against the truth", [_score_table(record["score"])])
+    if "tables" in record:
+        lines += _section("rows that hide each other", _table_lines(record["tables"]))
     lines += _section(
         "in context (what matched is replaced or masked)", list(map(_sample_line, record["samples"]))
     )
@@ -139,6 +141,19 @@ def review_text(record: Mapping[str, Any]) -> str:
     lines += _section("notes", [f"  {note}" for note in report["notes"]])
     lines += ["", f"NOT looked for: {'; '.join(report['not_looked_for'])}"]
     return "\n".join(lines)
+
+
+def _table_lines(tables: Mapping[str, Any]) -> list[str]:
+    groups = (
+        f"{tables['rows']:,} rows in {tables['groups']:,} groups, the smallest has {tables['smallest_group']}"
+    )
+    if tables["holds"]:
+        return [f"  {groups}: the policy's k and l hold"]
+    steps = [
+        f"  coarsen {name}: {how}"
+        for name, how in (tables["suggestion"] or {"columns": {}})["columns"].items()
+    ]
+    return [f"  {groups}: {tables['rows_below_k']:,} rows stand out, it cannot be approved so", *steps]
 
 
 def policy_lines(record: Mapping[str, Any]) -> list[str]:

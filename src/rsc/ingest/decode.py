@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
@@ -50,11 +50,14 @@ def check_image(data: bytes) -> None:
 
 
 def image_pixels(data: bytes, *, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, 3]. Another shape is scaled to cover (bicubic) and cut in the middle; palettes,
-    transparency and CMYK become RGB. Raises DataError when the picture does not decode."""
+    """uint8 [height, width, 3]. The camera's orientation is applied; another shape is scaled to cover
+    (bicubic) and cut in the middle; palettes, transparency and CMYK become RGB.
+
+    Raises DataError when the picture does not decode.
+    """
     with _open_image(data) as image:
         try:
-            pixels = image.convert("RGB")
+            pixels = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, ValueError, SyntaxError) as error:
             raise DataError(f"does not decode: {type(error).__name__}") from None
     if pixels.size != (width, height):

@@ -14,6 +14,7 @@ from rsc.ingest.lines import bare_suffix, head
 from rsc.ingest.mds import INDEX, MdsFolder
 from rsc.ingest.media import MediaTree
 from rsc.ingest.pydocs import PythonDocs
+from rsc.ingest.several import FileSet
 from rsc.ingest.source import Source, require_readable
 from rsc.ingest.table import DelimitedTable
 from rsc.ingest.text import TextFile, TextTree
@@ -63,6 +64,8 @@ def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
         return MediaTree(path, options=options, medium="image" if kind == "images" else "audio")
     if kind == "text" and (is_tree or options.records == "files"):
         return TextTree(path, options=options)
+    if path.is_dir() and kind in ("jsonl", "csv"):
+        return _file_set(kind, path, options=options)
     if is_tree:
         raise ConfigError(f"{path} is a folder or archive; {kind} is read from single files")
     if kind in ("images", "audio"):
@@ -72,6 +75,20 @@ def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
     if kind == "csv":
         return DelimitedTable(path, options=options)
     return JsonLines(path, options=options)
+
+
+def _file_set(kind: str, folder: Path, *, options: ImportOptions) -> Source:
+    """Every file of the kind directly in a folder. Raises DataError when there is none."""
+    paths = sorted(p for p in folder.iterdir() if p.is_file() and _BY_SUFFIX.get(bare_suffix(p)) == kind)
+    if not paths:
+        raise DataError(f"{folder} holds no {kind} files")
+    if kind == "jsonl":
+        json_lines = JsonLines(paths[0], options=options)
+        return FileSet(
+            [json_lines, *(JsonLines(path, options=options, like=json_lines) for path in paths[1:])]
+        )
+    table = DelimitedTable(paths[0], options=options)
+    return FileSet([table, *(DelimitedTable(path, options=options, like=table) for path in paths[1:])])
 
 
 def _require_folder(path: Path, *, kind: str) -> None:
@@ -93,7 +110,10 @@ def _detect_tree(path: Path) -> str:
         return "webdataset"
     if IMAGE_SUFFIXES & suffixes.keys():
         return "images"
-    return "audio" if AUDIO_SUFFIXES & suffixes.keys() else "text"
+    if AUDIO_SUFFIXES & suffixes.keys():
+        return "audio"
+    kinds = {_BY_SUFFIX.get(bare_suffix(Path(entry.name))) for entry in Tree(path).entries()}
+    return next((kind for kind in ("jsonl", "csv") if path.is_dir() and kind in kinds), "text")
 
 
 def _detect_content(path: Path) -> str:

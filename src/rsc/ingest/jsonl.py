@@ -28,6 +28,8 @@ class JsonLines:
 
     path: Path
     options: ImportOptions
+    like: JsonLines | None = None
+    """The first file of a set, whose types hold for all."""
     kind: str = field(default="jsonl", init=False)
 
     def fields(self) -> tuple[Field, ...]:
@@ -63,6 +65,8 @@ class JsonLines:
     @cached_property
     def _fields(self) -> tuple[SourceField, ...]:
         """Types of the first rows. Raises DataError when none of them is a JSON object."""
+        if self.like is not None:
+            return self.like._fields
         lines = decode_lines(head(self.path, size_bytes=_HEAD_BYTES), first_line=0, options=self.options)
         rows, _, bad = parse_objects(lines.texts[:SAMPLE_ROWS], numbers=lines.numbers[:SAMPLE_ROWS])
         if not rows:

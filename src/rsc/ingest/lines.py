@@ -74,10 +74,18 @@ def cut_at_lines(
         size = len(piece) + skipped_bytes
         span = LineSpan(start=start, stop=start + size, first_line=first_line, too_long=skipped_bytes > 0)
         payload = None if span.too_long else piece
-        yield Part(number, first_record, size, span, payload=payload, is_forward_only=is_forward_only)
         num_lines = 1 if span.too_long else piece.count(b"\n") + (not piece.endswith(b"\n"))
-        first_record += count(piece, first_line) if count and not span.too_long else num_lines
-        start, first_line = span.stop, first_line + num_lines
+        num_records = count(piece, first_line) if count and not span.too_long else num_lines
+        yield Part(
+            number,
+            first_record,
+            size,
+            span,
+            payload=payload,
+            is_forward_only=is_forward_only,
+            num_records=num_records,
+        )
+        start, first_line, first_record = span.stop, first_line + num_lines, first_record + num_records
 
 
 def read_span(path: Path, part: Part) -> bytes:

@@ -112,6 +112,13 @@ def read_sample(reader: SplitReader, sample: int) -> dict[str, Any]:
     return {name: _value(column, row, kind=kinds[name]) for name, column in columns.items()}
 
 
+def read_rows(dataset: Dataset, names: Sequence[str], *, key: SecretKey) -> Iterator[dict[str, Any]]:
+    """These fields of every sample of the data's own splits, one frame in memory."""
+    for split, info in dataset.splits.items():
+        if set(names) <= {item.name for item in info.schema.fields} and split != FINDINGS_SPLIT:
+            yield from ({name: row[name] for name in names} for row in _rows(dataset, split, key=key))
+
+
 def _place(finding: StoredFinding) -> tuple[str, int, str]:
     return finding.split, finding.sample, finding.field
 

@@ -77,6 +77,12 @@ class Plan:
         return Scanner(self.engine if self.text_fields else "re")
 
     @property
+    def media_fields(self) -> tuple[str, ...]:
+        """Fields that hold pictures or sounds as files, not decoded."""
+        files = {item.name for item in self.schema.fields if item.kind == "bytes"}
+        return tuple(name for name in self.source.media() if name in files)
+
+    @property
     def text_fields(self) -> tuple[str, ...]:
         if not self.options.scan:
             return ()
@@ -112,16 +118,17 @@ def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memor
         policy=plan.policy,
         scanner=scanner,
         text_fields=plan.text_fields,
+        media_fields=plan.media_fields,
         subject_key=subject_key,
     )
     pieces: dict[str, list[Columns]] = {}
     counts: Counter[str] = Counter()
     result = PartResult(part.number, part.size_bytes, {}, [], [], screener.report(), 0)
     for chunk in plan.source.read(part):
-        result.bad += chunk.bad
         result.notes.update(chunk.notes)
         result.num_read += chunk.num_records + len(chunk.bad)
         screened = screener.screen(chunk)
+        result.bad += sorted((*chunk.bad, *screened.bad), key=lambda record: record.record)
         splits = _splits(screened, chunk, plan=plan)
         result.found += _place(screened.found, splits=splits, counts=counts)
         if plan.tokenizer is not None and splits:
@@ -134,7 +141,9 @@ def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memor
         split: columns[0] if len(columns) == 1 else concatenate_columns(columns)
         for split, columns in pieces.items()
     }
-    result.report = screener.report() if plan.text_fields else replace(result.report, records=result.num_read)
+    result.report = screener.report()
+    if not plan.text_fields:
+        result.report = replace(result.report, records=result.num_read)
     return result
 
 

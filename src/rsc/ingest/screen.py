@@ -20,10 +20,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from rsc.errors import ReviewRejected
-from rsc.ingest.columns import take
-from rsc.ingest.source import Chunk, Values
+from rsc.errors import DataError, ReviewRejected
+from rsc.ingest.columns import each, take
+from rsc.ingest.source import BadRecord, Chunk, Values
 from rsc.review.gate import Gate, GatedRecord
+from rsc.review.media import clean_media
 from rsc.review.policy import Policy
 from rsc.review.redact import Replacement, pseudonym
 from rsc.review.report import ReviewReport
@@ -66,10 +67,15 @@ class Screened:
     columns: dict[str, Values]
     numbers: np.ndarray
     found: list[FoundIn] = field(default_factory=list)
+    bad: list[BadRecord] = field(default_factory=list)
 
 
 class Screener:
-    """One policy over the chunks of one part. `report` counts what passed."""
+    """One policy over the chunks of one part. `report` counts what passed.
+
+    `media_fields` hold whole files: their metadata is taken out (review.media), and a file that cannot
+    be cleaned is a bad record.
+    """
 
     def __init__(
         self,
@@ -77,37 +83,62 @@ class Screener:
         policy: Policy,
         scanner: Scanner,
         text_fields: Sequence[str],
+        media_fields: Sequence[str] = (),
         subject_key: memoryview,
     ) -> None:
         self._gate = Gate(policy, pseudonym_key=subject_key, scanner=scanner)
         self._fields = tuple(text_fields)
+        self._media_fields = tuple(media_fields)
+        self._removed: Counter[str] = Counter()
         self._subject_key = subject_key
 
     def report(self) -> ReviewReport:
-        return self._gate.report()
+        return replace(self._gate.report(), media=dict(self._removed))
 
     def screen(self, chunk: Chunk) -> Screened:
         """Raises ReviewRejected when the policy says that a finding stops the import."""
-        if not self._fields or not chunk.num_records:
-            return Screened(dict(chunk.columns), chunk.numbers)
-        texts = [chunk.columns[name] for name in self._fields]
-        clean: list[dict[str, str]] = []
-        kept: list[int] = []
+        columns, numbers, bad = self._clean(chunk)
+        if not self._fields or not len(numbers):
+            return Screened(columns, numbers, bad=bad)
+        texts = zip(*(columns[name] for name in self._fields), strict=True)
+        originals = [dict(zip(self._fields, values, strict=True)) for values in texts]
+        gated = self._gate.pass_records(originals, fields=self._fields)
+        kept = [row for row, result in enumerate(gated) if result.record is not None]
         found: list[FoundIn] = []
-        for row, values in enumerate(zip(*texts, strict=True)):
-            original = dict(zip(self._fields, values, strict=True))
-            gated = self._gate.pass_record(original, fields=self._fields)
-            if gated.findings:
-                number = int(chunk.numbers[row])
-                _stop_if_rejected(gated, number=number)
-                found += self._rows(gated, original, number=number, position=len(clean))
-            if gated.record is not None:
-                clean.append(gated.record)
-                kept.append(row)
+        position = 0
+        for row, result in enumerate(gated):
+            if result.findings:
+                number = int(numbers[row])
+                _stop_if_rejected(result, number=number)
+                found += self._rows(result, originals[row], number=number, position=position)
+            position += result.record is not None
         rows = np.array(kept, dtype=np.int64)
-        columns = take(chunk.columns, rows) if len(kept) < chunk.num_records else dict(chunk.columns)
+        columns = take(columns, rows) if len(kept) < len(numbers) else columns
+        clean = [result.record for result in gated if result.record is not None]
         columns |= {name: [record[name] for record in clean] for name in self._fields}
-        return Screened(columns, chunk.numbers[rows], found)
+        return Screened(columns, numbers[rows], found, bad)
+
+    def _clean(self, chunk: Chunk) -> tuple[dict[str, Values], np.ndarray, list[BadRecord]]:
+        """The chunk with its files stripped, without those that cannot be."""
+        columns, numbers = dict(chunk.columns), chunk.numbers
+        reasons: dict[int, BadRecord] = {}
+        for name in self._media_fields if len(numbers) else ():
+            files: list[bytes] = []
+            for row, data in enumerate(each(columns[name])):
+                try:
+                    clean = clean_media(bytes(data))
+                except DataError as error:
+                    number = int(numbers[row])
+                    reasons[row] = BadRecord(number, f"record {number}", error.message, raw=bytes(data))
+                    files.append(b"")
+                    continue
+                self._removed.update(removed.kind for removed in clean.removed)
+                files.append(clean.data)
+            columns[name] = files
+        if not reasons:
+            return columns, numbers, []
+        rows = np.array([row for row in range(len(numbers)) if row not in reasons], dtype=np.int64)
+        return take(columns, rows), numbers[rows], list(reasons.values())
 
     def _rows(
         self, gated: GatedRecord, original: dict[str, str], *, number: int, position: int

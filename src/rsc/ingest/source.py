@@ -45,6 +45,8 @@ class Part:
     span: Any
     payload: bytes | None = None
     is_forward_only: bool = False
+    num_records: int = 0
+    """Records in it, bad ones included; told by readers whose files can be several (several.py)."""
 
     def to_send(self) -> Part:
         """The part as it goes to another process."""

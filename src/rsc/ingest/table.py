@@ -43,6 +43,8 @@ class DelimitedTable:
 
     path: Path
     options: ImportOptions
+    like: DelimitedTable | None = None
+    """The first file of a set, whose types hold for all."""
     kind: str = field(default="csv", init=False)
 
     def fields(self) -> tuple[Field, ...]:
@@ -63,7 +65,15 @@ class DelimitedTable:
         start = line = first_record = 0
         for number, (piece, num_rows) in enumerate(self._pieces(part_bytes)):
             span = LineSpan(start=start, stop=start + len(piece), first_line=line)
-            yield Part(number, first_record, len(piece), span, payload=piece, is_forward_only=packed)
+            yield Part(
+                number,
+                first_record,
+                len(piece),
+                span,
+                payload=piece,
+                is_forward_only=packed,
+                num_records=num_rows,
+            )
             start, line = span.stop, line + piece.count(b"\n")
             first_record += num_rows
 
@@ -108,6 +118,10 @@ class DelimitedTable:
 
     @cached_property
     def _fields(self) -> tuple[SourceField, ...]:
+        if self.like is not None:
+            if set(self._header) != set(self.like._header):
+                raise DataError(f"{self.path.name} has other columns than {self.like.path.name}")
+            return self.like._fields
         rows = self._rows(io.StringIO(self._head, newline="\n"), first_line=0, is_whole=False)
         cells = [row.cells for row in islice(rows, 1, SAMPLE_ROWS) if len(row.cells) == len(self._header)]
         if not cells:

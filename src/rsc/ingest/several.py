@@ -1,0 +1,81 @@
+"""A folder of JSON-lines or table files as one source, in order of their names.
+
+The types are those of the first file. Files whose names begin with a split (`train-00.jsonl`,
+`test.csv`) belong to it, when all of them do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from rsc.ingest.jsonl import JsonLines
+from rsc.ingest.source import BadRecord, Chunk, Part
+from rsc.ingest.splits import split_of_file
+from rsc.ingest.table import DelimitedTable
+from rsc.store.schema import Field
+
+
+class _Span(NamedTuple):
+    file: int
+    part: Part
+
+
+@dataclass
+class FileSet:
+    """Reader of several files of one kind."""
+
+    readers: Sequence[JsonLines | DelimitedTable]
+
+    def __post_init__(self) -> None:
+        splits = [split_of_file(reader.path) for reader in self.readers]
+        self._splits = splits if all(splits) else [None] * len(splits)
+
+    @property
+    def kind(self) -> str:
+        return self.readers[0].kind
+
+    def fields(self) -> tuple[Field, ...]:
+        return self.readers[0].fields()
+
+    def media(self) -> dict[str, str]:
+        return {}
+
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(split for split in self._splits if split))
+
+    def files(self) -> list[Path]:
+        return [reader.path for reader in self.readers]
+
+    def parts(self, *, part_bytes: int) -> Iterator[Part]:
+        number = first_record = 0
+        for index, reader in enumerate(self.readers):
+            last = 0
+            for part in reader.parts(part_bytes=part_bytes):
+                last = part.first_record + part.num_records
+                span = _Span(index, replace(part, payload=None) if not part.is_forward_only else part)
+                yield replace(
+                    part,
+                    number=number,
+                    first_record=first_record + part.first_record,
+                    span=span,
+                    payload=None,
+                )
+                number += 1
+            first_record += last
+
+    def read(self, part: Part) -> Iterator[Chunk]:
+        """Numbers count over all files; places name the file."""
+        index, inner = part.span
+        shift = part.first_record - inner.first_record
+        name = self.readers[index].path.name
+        for chunk in self.readers[index].read(inner):
+            chunk.numbers = chunk.numbers + shift
+            chunk.bad = [
+                BadRecord(bad.record + shift, f"{name} {bad.place}", bad.reason, raw=bad.raw)
+                for bad in chunk.bad
+            ]
+            chunk.split = self._splits[index]
+            yield chunk
