@@ -12,7 +12,10 @@ from rsc import errors
 from rsc.cli import main as front
 from rsc.config import Workspace
 
-LIGHT = ["--help", "--version", *(f"{name} --help" for name in front.VERBS)]
+MODEL_VERBS = {"eval", "generate", "predict"}
+"""They open a model, and may import torch before they parse."""
+
+LIGHT = ["--help", "--version", *(f"{name} --help" for name in front.VERBS if name not in MODEL_VERBS)]
 
 
 def rsc(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -12,21 +12,26 @@ import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rsc.train.step import StepRecord
+from rsc.clock import Clock, timestamp
+
+if TYPE_CHECKING:  # torch stays out of those who only read metrics
+    from rsc.train.step import StepRecord
 
 
 class MetricsFile:
     """Appends whole lines; a crash can cut only the last one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, clock: Clock) -> None:
+        self._clock = clock
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, *, step: int, record: StepRecord, **facts: Any) -> None:
         """One step. `step` counts finished steps, so the first line says 1."""
         line = {
+            "time": timestamp(self._clock.now()),
             "step": step,
             "loss": record.loss,
             "items": record.count,
