@@ -42,6 +42,7 @@ _MASK_64 = (1 << 64) - 1
 
 DEFAULT_WINDOW_BYTES = 64 << 20
 _MAX_LANES = 64
+_FRAME_SLACK = 0.02  # tags, offsets and tables: 16 frames of "512 KiB" should fit into 8 MiB
 _MIN_FRAMES_PER_LANE = 4  # a lane's first and last frame are shared with its neighbours
 
 # What a derived key is for, so that no two permutations share one.
@@ -182,7 +183,7 @@ def choose_order(
     exactly, so one frame a lane will do; others (`is_ragged`) cross from window to window and are copied
     then, so a lane gets four. Depends on the data, the seed and these numbers only, never on ranks.
     """
-    frame_bytes = max(frame_bytes, 1)
+    frame_bytes = max(round(frame_bytes * (1 - _FRAME_SLACK)), 1)
     if lanes is None:
         lane_bytes = frame_bytes * (4 if is_ragged else 1)
         most = min(window_bytes / lane_bytes, num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
