@@ -56,22 +56,23 @@ class LocalDisk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._start = f"{folder}/"  # joining text is ten times quicker than joining paths
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def read(self, path: str, *, offset: int = 0) -> bytes:
-        with open(self._folder / path, "rb") as file:
+        with open(self._start + path, "rb") as file:
             file.seek(offset)
             return file.read()
 
     def identity(self, path: str) -> tuple[int, int]:
         try:
-            status = (self._folder / path).stat()
+            status = os.stat(self._start + path)  # noqa: PTH116
         except FileNotFoundError:
             return 0, 0
         return status.st_ino, status.st_size
 
     def append(self, path: str, data: bytes) -> None:
-        fd = os.open(self._folder / path, os.O_WRONLY | os.O_APPEND)
+        fd = os.open(self._start + path, os.O_WRONLY | os.O_APPEND)
         try:
             _write_all(fd, data)
             os.fdatasync(fd)
@@ -109,7 +110,7 @@ class LocalDisk:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(self._start + "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield

@@ -37,15 +37,18 @@ class ReviewFiles:
 
     @classmethod
     def read(cls, dataset: Dataset, *, identities: Path) -> ReviewFiles:
-        names = dataset.list_review()
-        approvals = [name for name in names if name.startswith("approvals/") and name.endswith(".json")]
-        carried = dataset.read_review(CARRIED) if CARRIED in names else None
+        approvals = dataset.store.children(f"{dataset.folder}/review/approvals")
+        carried = dataset.read_review(CARRIED)
         log_key = Workspace(identities.parent).audit / "log.vkey"
         return cls(
             policy=dataset.read_review("policy.toml") or b"",
             report=dataset.read_review("report.json") or b"",
             decisions=dataset.read_review("decisions.json") or b"",
-            approvals=tuple(dataset.read_review(name) or b"" for name in approvals),
+            approvals=tuple(
+                dataset.read_review(f"approvals/{name}") or b""
+                for name in approvals
+                if name.endswith(".json")
+            ),
             carried=carried,
             log_key=log_key.read_text() if carried else "",
             known=tuple(known_identities(identities).items()),
