@@ -21,6 +21,7 @@ from rsc.store.schema import (
     count_samples,
     decode_frame,
     encode_frame,
+    frame_in_place,
     sample_bytes,
     slice_columns,
 )
@@ -67,6 +68,7 @@ def test_frames_round_trip_and_are_canonical(case: tuple[Schema, Columns]) -> No
     decoded = decode_frame(schema, frame, num_samples)
     assert_equal(decoded, columns)
     assert encode_frame(schema, decoded) == frame
+    assert frame_in_place(schema, columns) in (None, frame)
     assert Schema.from_dict(schema.to_dict()) == schema
 
 
@@ -96,6 +98,18 @@ def test_columns_start_aligned_and_are_views() -> None:
         values = column.values if isinstance(column, Ragged) else column
         assert (values.ctypes.data - base) % ALIGNMENT == 0
         assert base <= values.ctypes.data < base + len(frame)
+
+
+def test_only_a_frame_that_lies_ready_is_taken_in_place() -> None:
+    schema = Schema((Field("a", "tensor", "uint16", (32,)),))
+    values = np.arange(96, dtype=np.uint16).reshape(3, 32)
+    assert frame_in_place(schema, {"a": values}) == encode_frame(schema, {"a": values})
+    assert frame_in_place(schema, {"a": values[::-1]}) is None
+    assert frame_in_place(schema, {"a": values[:0]}) is None
+    narrow = Schema((Field("a", "tensor", "uint16", (31,)),))
+    assert frame_in_place(narrow, {"a": np.zeros((3, 31), np.uint16)}) is None
+    two = Schema((Field("a", "tensor", "uint16", (32,)), Field("b", "tensor", "uint16", (32,))))
+    assert frame_in_place(two, {"a": values, "b": values}) is None
 
 
 def test_sample_bytes_counts_what_is_stored() -> None:

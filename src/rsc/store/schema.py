@@ -208,6 +208,22 @@ def encode_frame_into(schema: Schema, columns: Columns, buffer: bytearray | memo
     return size
 
 
+def frame_in_place(schema: Schema, columns: Columns) -> memoryview | None:
+    """The frame where it already lies in memory: one fixed column in C order without padding. Else None.
+
+    Saves the copy of `encode_frame_into`, a tenth of what writing arrays costs.
+    """
+    (first, *more) = _parts(schema, columns)
+    if (
+        more
+        or not first.flags.c_contiguous
+        or not 0 < first.nbytes <= MAX_FRAME_BYTES
+        or first.nbytes % ALIGNMENT
+    ):
+        return None
+    return first.reshape(-1).view(np.uint8).data
+
+
 def encode_frame(schema: Schema, columns: Columns) -> bytearray:
     """`encode_frame_into` a new buffer of the right size."""
     buffer = bytearray(frame_size(schema, columns))

@@ -25,6 +25,7 @@ from rsc.store.schema import (
     concatenate_columns,
     decode_frame,
     encode_frame_into,
+    frame_in_place,
     frame_size,
     sample_bytes,
     slice_columns,
@@ -162,12 +163,18 @@ class SplitWriter:
         parts = self._pending if more is None else [*self._pending, more]
         columns = parts[0] if len(parts) == 1 else concatenate_columns(parts)
         self._pending, self._pending_bytes = [], 0
+        frame = frame_in_place(self.schema, columns)
+        if frame is None:
+            frame = self._encode(columns)
+        num_samples = len(next(iter(columns.values())))
+        self._shard_with_room(len(frame)).write_frame(frame, num_samples=num_samples)
+
+    def _encode(self, columns: Columns) -> memoryview:
         size = frame_size(self.schema, columns)
         if len(self._buffer) < size:
             self._buffer = bytearray(size)
         encode_frame_into(self.schema, columns, self._buffer)
-        num_samples = len(next(iter(columns.values())))
-        self._shard_with_room(size).write_frame(memoryview(self._buffer)[:size], num_samples=num_samples)
+        return memoryview(self._buffer)[:size]
 
     def _shard_with_room(self, size: int) -> ContainerWriter:
         if self._shard is not None and self._shard.body_bytes + size > self._shard_bytes:
