@@ -125,7 +125,8 @@ def nanogpt(bench: Bench, *, text: str, cut: int) -> None:
     ids[cut:].tofile(place / "data" / "plays" / "val.bin")
     steps = 20 if bench.quick else 2000
     settings = {
-        "device": "cpu", "compile": False, "dataset": "plays", "eval_iters": 5 if bench.quick else 200, "eval_interval": steps,
+        "device": "cpu", "compile": False, "dataset": "plays", "eval_interval": steps,
+        "eval_iters": 5 if bench.quick else 200,
         "log_interval": 500, "block_size": 64, "batch_size": 12, "n_layer": 4, "n_head": 4, "n_embd": 128,
         "max_iters": steps, "lr_decay_iters": steps, "dropout": 0.0, "gradient_accumulation_steps": 1,
         "learning_rate": 1e-3, "min_lr": 1e-4, "beta2": 0.99, "warmup_iters": 100,

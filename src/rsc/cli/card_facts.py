@@ -57,7 +57,7 @@ def card_facts(
         num_parameters=num_parameters,
         layout=layout,
         context=_input(recipe),
-        data=[_data(run, workspace=workspace, recipe=recipe)],
+        data=[_data(each, workspace=workspace, split=recipe.data.split) for each in lineages(run)],
         run=_run(run, recipe=recipe, step=step),
         measures=[facts for result in evaluation.values() for facts in _measures(result)],
         slices=slices,
@@ -88,11 +88,19 @@ def _input(recipe: Recipe) -> str:
     return " and ".join(parts)
 
 
-def _data(run: RunFolder, *, workspace: Workspace, recipe: Recipe) -> DataFacts:
+def lineages(run: RunFolder) -> list[Mapping[str, Any]]:
+    """Where the run comes from, and where the run it started from comes from, and so on."""
+    found, lineage = [], run.record().lineage
+    while lineage:
+        found.append(lineage)
+        lineage = lineage.get("parent", {})
+    return found
+
+
+def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> DataFacts:
     """From the lineage, which was written when training began; what is gone since is unknown."""
-    lineage = run.record().lineage
     data, review = lineage.get("data", {}), lineage.get("review", {})
-    split, num_samples = recipe.data.split, 0
+    num_samples = 0
     more: dict[str, Any] = {}
     try:
         dataset = Dataset.open(workspace.data, name=data["name"], version=data["version"])
