@@ -114,6 +114,7 @@ def test_not_utf8_names_the_line_and_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 2 is not UTF-8") as told:
         read_all(JsonLines(path, options=PLAIN))
     assert "--encoding latin-1" in str(told.value)
+    assert "bad_encoding=quarantine" in str(told.value)
     rows, bad = read_all(JsonLines(path, options=ImportOptions(encoding="latin-1")))
     assert [row["text"] for row in rows] == ["plain", "caf\u00e9", "end"]
     rows, bad = read_all(JsonLines(path, options=ImportOptions(bad_encoding="quarantine")))

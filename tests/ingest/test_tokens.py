@@ -39,7 +39,7 @@ def test_train_then_store_ids(workspace: Workspace, tmp_path: Path) -> None:
     path = posts(tmp_path / "posts.jsonl", 300)
     target = tmp_path / "tokenizer.json"
     result = bring_in(workspace, path, tokenizer=str(target), vocabulary=320)
-    assert result.fields["text"] == "tokens"
+    assert [(item.name, item.kind, item.dtype) for item in result.fields][1] == ("text", "tokens", "uint16")
     assert "example.org" not in target.read_text()
     tokenizer = TextTokenizer(target.read_text())
     rows = sorted(stored(workspace, "train") + stored(workspace, "validation"), key=lambda row: row["id"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rsc.cli.output import table
@@ -16,6 +16,7 @@ from rsc.review.approval import Approval, ReviewState
 from rsc.review.policy import Policy
 from rsc.review.report import ReviewReport
 from rsc.store.dataset import Dataset
+from rsc.store.schema import Field
 from rsc.store.verify import VerifyReport
 from rsc.units import format_bytes, format_seconds
 
@@ -32,7 +33,7 @@ def import_record(result: ImportResult) -> dict[str, Any]:
         "root_hash": result.ref.root_hash,
         "records": result.num_read,
         "splits": result.splits,
-        "fields": result.fields,
+        "fields": {item.name: field_kind(item) for item in result.fields},
         "resumed": result.num_resumed,
         "findings": result.report.findings,
         "by_type": result.report.by_type(),
@@ -50,7 +51,7 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in result.splits.items())
     lines = [
         f"{ref.name} version {ref.version}: {result.num_read:,} records read, stored as {splits}",
-        f"fields: {', '.join(f'{name} ({kind})' for name, kind in result.fields.items())}",
+        f"fields: {', '.join(f'{item.name} ({field_kind(item)})' for item in result.fields)}",
         f"found: {_counts(result.report.by_type()) or 'nothing of what is looked for'}",
         *(f"note: {count:,} x {note}" for note, count in result.notes.items()),
         *_bad_lines(result),
@@ -61,12 +62,27 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
         ),
         f"{format_bytes(result.source_bytes)} in {format_seconds(result.seconds)} ({format_bytes(rate)}/s)",
     ]
-    is_table = {"text", "image", "audio"}.isdisjoint(result.fields)
-    if is_table and any(kind == "string" for kind in result.fields.values()):
-        lines.append("no field is called text: --text-field NAME says which one a language model reads")
+    lines += _advice({item.name: item.kind for item in result.fields})
     if policy.single_person:
         lines.append(SINGLE_PERSON)
     return "\n".join(lines)
+
+
+def _advice(kinds: Mapping[str, str]) -> Iterator[str]:
+    """What a newcomer may have missed, by what the fields lack."""
+    if {"image", "audio"} & kinds.keys():
+        if "label" not in kinds:
+            yield "no labels: class folders give them, or names with label_pattern={label}_{speaker}_{index}"
+    elif "text" not in kinds and "string" in kinds.values():
+        yield "no field is called text: --text-field NAME says which one a language model reads"
+
+
+def field_kind(item: Field) -> str:
+    """`string`, `int64`, `uint8[32x32x3]`, `uint16 tokens`."""
+    if item.kind in ("string", "bytes"):
+        return item.kind
+    shape = "x".join(map(str, item.shape))
+    return f"{item.dtype}[{shape}]" if shape else item.dtype + (" tokens" if item.kind == "tokens" else "")
 
 
 def version_record(dataset: Dataset) -> dict[str, Any]:
@@ -196,7 +212,7 @@ def show_record(dataset: Dataset, facts: DataFacts, *, key_state: str) -> dict[s
                 "shards": split.num_shards,
                 "frames": split.num_frames,
                 "size_bytes": split.size_bytes,
-                "fields": split.schema.to_dict(),
+                "fields": {item.name: field_kind(item) for item in split.schema.fields},
             }
             for name, split in dataset.splits.items()
         },
@@ -252,6 +268,8 @@ def verify_record(dataset: Dataset, report: VerifyReport) -> dict[str, Any]:
 def verify_text(record: Mapping[str, Any]) -> str:
     verdict = "is what its root says" if record["is_good"] else "is NOT what its root says"
     frames = f"{record['frames_authenticated']} frames authenticated"
+    if not record["frames_authenticated"]:
+        frames = "by hash; --with-key also authenticates every frame"
     what = f"{record['shards']} shards, {format_bytes(record['size_bytes'])}, {frames}"
     head = f"{record['data']} version {record['version']} {verdict}: {what}"
     return "\n".join([head, *(f"  {p['path']}: {p['outcome']}: {p['message']}" for p in record["problems"])])
@@ -384,15 +402,8 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} x {name}" for name, count in counts.items())
 
 
-def _fields(fields: Iterable[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{field['name']}:{_kind(field)}" for field in fields)
-
-
-def _kind(field: Mapping[str, Any]) -> str:
-    if field["kind"] in ("string", "bytes"):
-        return str(field["kind"])
-    shape = "x".join(map(str, field["shape"]))
-    return f"{field['dtype']}[{shape}]" if shape else str(field["dtype"])
+def _fields(fields: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}:{kind}" for name, kind in fields.items())
 
 
 def _data_samples(samples: Mapping[str, int]) -> int:

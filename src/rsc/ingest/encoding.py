@@ -52,7 +52,7 @@ def not_encoded(place: str, *, options: ImportOptions) -> DataError:
     return DataError(
         f"{place} is not {options.encoding.upper()}",
         hint="give the file's encoding, for example --encoding latin-1 or --encoding cp1252, "
-        "or set such records aside with --bad-encoding quarantine",
+        "or set such records aside with bad_encoding=quarantine",
     )
 
 

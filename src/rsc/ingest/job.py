@@ -21,6 +21,7 @@ from rsc.ingest.workers import run_parts
 from rsc.ingest.writing import Totals, schemas, write_part
 from rsc.review.report import ReviewReport
 from rsc.store.keys import KeyProvider, data_key_context, open_envelope
+from rsc.store.schema import Field
 from rsc.store.secret import SecretKey
 from rsc.store.writer import DatasetRef, DatasetWriter
 
@@ -40,7 +41,7 @@ class ImportResult:
     bad: dict[str, int]
     bad_places: tuple[str, ...]
     notes: dict[str, int]
-    fields: dict[str, str]
+    fields: tuple[Field, ...]
     source_bytes: int
     seconds: float
 
@@ -177,7 +178,7 @@ class ImportJob:
             bad=dict(totals.bad),
             bad_places=tuple(totals.bad_places),
             notes=dict(totals.notes),
-            fields={item.name: item.kind for item in self.plan.stored_schema.fields},
+            fields=self.plan.stored_schema.fields,
             source_bytes=self.fingerprint.size_bytes,
             seconds=seconds,
         )
