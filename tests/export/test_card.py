@@ -84,6 +84,12 @@ def test_two_people_are_not_called_one() -> None:
     assert "single-person" not in to_markdown(replace(FACTS, data=data))
 
 
+@pytest.mark.parametrize(("findings", "words"), [(None, "unknown"), ({}, "nothing")])
+def test_nothing_found_is_not_the_same_as_unknown(findings: dict[str, int] | None, words: str) -> None:
+    data = [replace(FACTS.data[0], findings=findings)]
+    assert f"| found by the gate | {words} |" in to_markdown(replace(FACTS, data=data))
+
+
 def test_sabotage_and_parents_are_told() -> None:
     run = replace(FACTS.run, faults_injected="rank=1,step=30,kind=sigkill", parent="run 2026-11-20-x")
     page = to_markdown(replace(FACTS, run=run))

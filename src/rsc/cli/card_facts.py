@@ -90,7 +90,8 @@ def _input(recipe: Recipe) -> str:
 
 def lineages(run: RunFolder) -> list[Mapping[str, Any]]:
     """Where the run comes from, and where the run it started from comes from, and so on."""
-    found, lineage = [], run.record().lineage
+    found: list[Mapping[str, Any]] = []
+    lineage = run.record().lineage
     while lineage:
         found.append(lineage)
         lineage = lineage.get("parent", {})

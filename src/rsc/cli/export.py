@@ -58,4 +58,5 @@ def export_run(
     emit(record, as_json=as_json, text=str(result.path))
     if result.reason:
         say(f"in RSC's own layout, not an open one: {result.reason}")
-    next_commands(f"rsc generate {result.path}" if config.text else f"rsc predict {result.path} FILE")
+    speaks = config.head.kind == "next_token"
+    next_commands(f"rsc generate {result.path}" if speaks else f"rsc predict {result.path} FILE")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 UNKNOWN = "unknown"
 
@@ -30,8 +30,8 @@ class DataFacts:
     report_hash: str
     purposes: Sequence[str] = ()
     expires: str = UNKNOWN
-    findings: Mapping[str, int] = field(default_factory=dict)
-    """What the gate found and acted on, by type. Counts only."""
+    findings: Mapping[str, int] | None = None
+    """What the gate found, by type; counts only. None: no longer known."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,16 @@ def _data_rows(data: DataFacts) -> dict[str, str]:
         "policy hash": data.policy_hash,
         "report hash": data.report_hash,
         "purposes": ", ".join(data.purposes) or UNKNOWN,
-        "found by the gate": ", ".join(f"{kind} {count:,}" for kind, count in data.findings.items())
-        or "nothing",
+        "found by the gate": _findings(data.findings),
         "key period": data.key_period,
         "data expire": data.expires,
     }
+
+
+def _findings(findings: Mapping[str, int] | None) -> str:
+    if findings is None:
+        return UNKNOWN
+    return ", ".join(f"{kind} {count:,}" for kind, count in findings.items()) or "nothing"
 
 
 def _run_rows(run: RunFacts) -> dict[str, str]:
