@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsc.store.files import BulkStore
 from rsc.store.local import LocalStore
 from rsc.store.schema import Columns, Field, Schema, columns_from_records
 from rsc.store.secret import SecretKey
@@ -45,12 +46,19 @@ def make_split(tmp_path: Path) -> MakeSplit:
     """make_split(schema, columns, frame_bytes=..., shard_bytes=...) -> an open SplitReader."""
     made = 0
 
-    def make(schema: Schema, columns: Columns, *, frame_bytes: int, shard_bytes: int) -> SplitReader:
+    def make(
+        schema: Schema,
+        columns: Columns,
+        *,
+        frame_bytes: int,
+        shard_bytes: int,
+        store: BulkStore | None = None,
+    ) -> SplitReader:
         nonlocal made
         made += 1
         key = SecretKey.generate()
         place = SplitPlace(
-            LocalStore(tmp_path), folder=f"v{made}", name="test", version_id="0", split="train"
+            store or LocalStore(tmp_path), folder=f"v{made}", name="test", version_id="0", split="train"
         )
         writer = SplitWriter(place, schema=schema, key=key, frame_bytes=frame_bytes, shard_bytes=shard_bytes)
         writer.append(columns)

@@ -13,8 +13,10 @@ from rsc.errors import ConfigError, IntegrityError
 from rsc.loader.frames import Shard
 from rsc.loader.loader import Batch, Loader
 from rsc.loader.ragged import RaggedTensor
+from rsc.store.local import LocalStore
+from rsc.store.locations import open_store
 from rsc.store.splits import SplitReader
-from tests.loader.conftest import mixed_record
+from tests.loader.conftest import MIXED, MakeSplit, mixed_columns, mixed_record
 
 SMALL = {"window_bytes": 4096, "lanes": 4}
 LEGS = st.tuples(st.integers(1, 8), st.integers(1, 30), st.integers(0, 3))  # world size, batch size, steps
@@ -59,9 +61,19 @@ def test_the_global_order_does_not_depend_on_the_world_size(
     assert run_epoch(numbers, world_size=world_size, batch_size=batch_size, threads=0, **SMALL) == alone
 
 
-def test_every_field_of_a_sample_travels_together(mixed: SplitReader) -> None:
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("threads", [0, 3])
+def test_every_field_of_a_sample_travels_together(mixed: SplitReader, threads: int, world_size: int) -> None:
+    seen = sum(
+        check_fields(mixed, rank=rank, world_size=world_size, threads=threads) for rank in range(world_size)
+    )
+    assert seen == 700
+
+
+def check_fields(split: SplitReader, **place: int) -> int:
+    """Compare every field of an epoch with what its number says; returns the number of samples."""
     seen = 0
-    with Loader(mixed, batch_size=23, epochs=1, **SMALL) as loader:
+    with Loader(split, batch_size=23, epochs=1, **SMALL, **place) as loader:
         for batch in loader:
             images, texts, tokens = batch["image"], batch["text"], batch["tokens"]
             assert isinstance(images, torch.Tensor)
@@ -74,7 +86,19 @@ def test_every_field_of_a_sample_travels_together(mixed: SplitReader) -> None:
                 assert text_bytes[i] == expected["text"]
                 assert np.array_equal(tokens[i].numpy(), expected["tokens"])
                 seen += 1
-    assert seen == 700
+    return seen
+
+
+def test_object_storage_gives_the_same_batches(make_split: MakeSplit, mixed: SplitReader) -> None:
+    """Ranged reads into a buffer instead of a memory map."""
+    split = make_split(
+        MIXED, mixed_columns(700), frame_bytes=1024, shard_bytes=10_000, store=open_store("memory://")
+    )
+    assert not isinstance(split.place.store, LocalStore)
+    options: dict[str, Any] = {"batch_size": 50, "threads": 2, "epochs": 1, **SMALL}
+    with Loader(split, **options) as remote, Loader(mixed, **options) as local:
+        for batch, expected in zip(remote, local, strict=True):
+            assert_same(batch, copy_of(expected))
 
 
 def test_packed_ragged_lies_end_to_end(mixed: SplitReader) -> None:

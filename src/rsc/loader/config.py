@@ -32,4 +32,5 @@ class DataConfig(BaseModel):
     """Parallel streams of the order; by default up to 64. Data-parallel ranks should divide it: then no frame
     is read twice. Part of the order: a run cannot change it half way."""
     threads: int = Field(default=1, ge=0)
-    """Threads of a rank that decrypt the next window; 0 decrypts when the batch is asked for."""
+    """Threads of a rank that read and decrypt the next window; 0 does it when the batch is asked for. Each
+    has one read in flight: with object storage take as many as it needs to fill the line."""

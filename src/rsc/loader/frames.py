@@ -109,6 +109,7 @@ class SectionReader:
         self._order = order
         self._shards = shards
         self._kept: OrderedDict[tuple[int, int, int], Section] = OrderedDict()
+        self._rest: tuple[int, list[list[Run]]] | None = None
 
     def section(self, epoch: int, *, round_: int, lane: int) -> Section:
         key = (epoch, round_, lane)
@@ -119,7 +120,10 @@ class SectionReader:
         return self._kept[key]
 
     def _look_up(self, epoch: int, *, round_: int, lane: int) -> Section:
-        runs = self._order.section(epoch, round_=round_, lane=lane)
+        if round_ == self._order.num_rounds:
+            runs = self._slices_of_rest(epoch)[lane]
+        else:
+            runs = self._order.section(epoch, round_=round_, lane=lane)
         parts = [part for run in runs for part in self._frames_of(run)]
         shards, frames, skips, counts, is_edge = (
             np.concatenate(column) for column in zip(*parts, strict=True)
@@ -129,6 +133,12 @@ class SectionReader:
         # begin, as long as frames hold the same number of samples.
         order = order[np.argsort(is_edge[order], kind="stable")]
         return Section(shards=shards[order], frames=frames[order], skips=skips[order], counts=counts[order])
+
+    def _slices_of_rest(self, epoch: int) -> list[list[Run]]:
+        """The last round's sections, which the order computes for all lanes together."""
+        if self._rest is None or self._rest[0] != epoch:
+            self._rest = epoch, self._order.slices_of_rest(epoch)
+        return self._rest[1]
 
     def _frames_of(self, run: Run) -> Iterator[tuple[Int64s, Int64s, Int64s, Int64s, NDArray[np.bool_]]]:
         """(shard, frame, skip, count, is_edge) of the frames that overlap a run, shard by shard."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +117,22 @@ class Order:
         """What a lane reads in a round, as runs of the written order: one run, or a few in the last round."""
         if round_ < self.num_rounds:
             return [self._dealt(epoch, round_ * self.lanes + lane)]
-        return _slices_of_rest(self, epoch)[lane]
+        return self.slices_of_rest(epoch)[lane]
+
+    def slices_of_rest(self, epoch: int) -> list[list[Run]]:
+        """Sections of the last round: what whole rounds do not cover, in equal parts, one for each lane."""
+        sections = self.num_samples // self.section_samples
+        dealt = self.num_rounds * self.lanes
+        rest = [self._dealt(epoch, number) for number in range(dealt, sections)]
+        rest.append(Run(sections * self.section_samples, self.num_samples))
+        sizes = _share_equally(self.num_samples - dealt * self.section_samples, parts=self.lanes)
+        slices: list[list[Run]] = [[]] * self.lanes
+        start = 0
+        for lane in shuffled(self.lanes, key=_derive(self.seed, _FOR_SLICES, epoch)).tolist():
+            stop = start + int(sizes[lane])
+            slices[lane] = _cut(rest, start=start, stop=stop)
+            start = stop
+        return slices
 
     def frame_order(self, num_frames: int, *, epoch: int, round_: int, lane: int) -> Int64s:
         """In which order a lane reads the `num_frames` frames of its section."""
@@ -146,23 +160,6 @@ class Order:
         sections = self.num_samples // self.section_samples
         section = permute(number, size=sections, key=_derive(self.seed, _FOR_SECTIONS, epoch))
         return Run(section * self.section_samples, (section + 1) * self.section_samples)
-
-
-@lru_cache(maxsize=8)
-def _slices_of_rest(order: Order, epoch: int) -> list[list[Run]]:
-    """The samples that whole rounds do not cover, in equal parts, one for each lane in a keyed order."""
-    sections = order.num_samples // order.section_samples
-    dealt = order.num_rounds * order.lanes
-    rest = [order._dealt(epoch, number) for number in range(dealt, sections)]
-    rest.append(Run(sections * order.section_samples, order.num_samples))
-    sizes = _share_equally(order.num_samples - dealt * order.section_samples, parts=order.lanes)
-    slices: list[list[Run]] = [[]] * order.lanes
-    start = 0
-    for lane in shuffled(order.lanes, key=_derive(order.seed, _FOR_SLICES, epoch)).tolist():
-        stop = start + int(sizes[lane])
-        slices[lane] = _cut(rest, start=start, stop=stop)
-        start = stop
-    return slices
 
 
 def choose_order(

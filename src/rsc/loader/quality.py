@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s, Order, Window, choose_order
+from rsc.store.dataset import Dataset
 from rsc.store.manifest import ManifestReader
 from rsc.store.schema import Schema
+from rsc.store.splits import open_manifest
 
 _WINDOWS_MEASURED = 24
 
@@ -71,6 +73,15 @@ def measure_shuffle(
         lanes=lanes,
     )
     return measure_order(order, frame_samples=frame_samples, batch_samples=batch_samples)
+
+
+def measure_split(dataset: Dataset, split: str, *, batch_samples: int = 256) -> ShuffleQuality:
+    """`measure_shuffle` of a split of a data set version, with the default window."""
+    manifest = open_manifest(dataset.place(split), totals=dataset.totals(split))
+    try:
+        return measure_shuffle(manifest, schema=dataset.splits[split].schema, batch_samples=batch_samples)
+    finally:
+        manifest.close()
 
 
 def measure_order(order: Order, *, frame_samples: int, batch_samples: int) -> ShuffleQuality:
