@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from rsc.checkpoint.behind import BehindFile
 from rsc.checkpoint.format import (
     FRAME_BYTES,
     ROOT_FILE,
@@ -75,6 +76,8 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
         self.durable_step: int | None = None
         """Newest step that rank 0 committed; other ranks do not learn it."""
+        self.failure = ""
+        """Why the newest checkpoint failed, on rank 0; empty after one that stands."""
 
     def prepare(self, pieces: Sequence[Piece]) -> None:
         """Make and touch the staging buffer in the background: the first save is as fast as the others."""
@@ -119,10 +122,11 @@ class CheckpointWriter:
         try:
             root = self._commit(self._meeting.collect(topic), step=step, state=state)
         except (OSError, RscError) as error:
-            self._events.append("checkpoint_failed", step=step, reason=_reason(error))
+            self.failure = _reason(error)
+            self._events.append("checkpoint_failed", step=step, reason=self.failure)
             return
         timing = {"held_s": round(held_s, 6), "durable_s": round(self._stopwatch_s() - started, 6)}
-        self.durable_step = step
+        self.durable_step, self.failure = step, ""
         self._events.append(
             "checkpoint", step=step, size_bytes=root.size_bytes, root=root.merkle_root, **timing
         )
@@ -144,7 +148,7 @@ class CheckpointWriter:
         return root
 
     def _put_container(self, name: str, *, step: int, frames: Sequence[bytes | memoryview]) -> FileRecord:
-        file = self._store.create(f"{folder_name(step)}/{name}")
+        file = BehindFile(self._store.create(f"{folder_name(step)}/{name}"))
         try:
             context = context_of(run=self._run, step=step, file=name)
             writer = ContainerWriter(file, key=self._key, context=context)

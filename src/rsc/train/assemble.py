@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.restore import Restorer
 from rsc.train.step import Stepper
+from rsc.train.takeover import weights_of
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,20 @@ class Place:
 def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> Loop:
     """Everything up to the first step, at the state of the newest good checkpoint."""
     mesh = place.mesh
-    events = EventLog(spec.run / "events.jsonl", clock=SystemClock())
-    faults = FaultInjector(recipe.train.fail_at, rank=mesh.rank, folder=spec.run / "drill")
+    clock = SystemClock()
+    events = EventLog(spec.run / "events.jsonl", clock=clock)
+    faults = FaultInjector(
+        recipe.train.fail_at,
+        rank=mesh.rank,
+        folder=spec.run / "drill",
+        tell=lambda fault: events.append("fault_injected", **asdict(fault)),
+    )
     source = open_source(recipe, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
-    engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype)
+    inherited = None
+    if keys.parent is not None:
+        inherited = weights_of(spec.run.parent / recipe.model.init_from, key=keys.parent)
+    engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype, inherited=inherited)
     folder = LocalStore(spec.run / "checkpoints", disk=FaultDisk(faults))
     progress = Progress()
     memory = SnapshotMemory(spec.memories[place.local_rank]) if spec.memories else None
@@ -95,7 +105,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         memory=memory,
         layout=str(mesh.layout),
         board=Board(spec.board, num_ranks=spec.local_world),
-        metrics=MetricsFile(spec.run / "metrics" / f"rank{mesh.rank}.jsonl"),
+        metrics=MetricsFile(spec.run / "metrics" / f"rank{mesh.rank}.jsonl", clock=clock),
         faults=faults,
         events=events,
         progress=progress,

@@ -61,8 +61,16 @@ class FaultInjector:
     """Fires the faults of one rank. Files in `folder` remember, through restarts, which have fired."""
 
     def __init__(
-        self, text: str, *, rank: int, folder: Path, sleep: Callable[[float], None] = time.sleep
+        self,
+        text: str,
+        *,
+        rank: int,
+        folder: Path,
+        tell: Callable[[Fault], None] = lambda _: None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """`tell` hears of a fault just before it fires."""
+        self._tell = tell
         self._faults = [fault for fault in parse_fault(text) if fault.rank == rank]
         self._folder = folder
         self._sleep = sleep
@@ -75,6 +83,7 @@ class FaultInjector:
         self.poison_loss = False
         for fault in self._faults:
             if fault.step == step and self._first_time(fault):
+                self._tell(fault)
                 self._fire(fault.kind)
         if self._slow_s:
             self._sleep(self._slow_s)
