@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -166,6 +169,32 @@ def test_rows_that_stand_out_are_not_approved(rsc: Rsc, tmp_path: Path) -> None:
     assert "1 rows stand out" in rsc("data", "review", "notes")[0]
     _, told = rsc("data", "approve", "notes", expect=3)
     assert "stand out" in told
+
+
+def test_ctrl_c_ends_with_130_and_publishes_nothing(rsc: Rsc, tmp_path: Path) -> None:
+    (tmp_path / "posts.jsonl").write_text(
+        "".join(json.dumps({"text": f"post {n}"}) + "\n" for n in range(100_000))
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "rsc",
+        "data",
+        "import",
+        "posts.jsonl",
+        "--processes",
+        "2",
+        "part_bytes=4096",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not any(tmp_path.glob("home/data/posts/.staging-*/progress.json")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130, told
+    assert "nothing was published" in told
+    assert "Traceback" not in told
+    assert rsc("data", "ls", "--json")[0]["data"] == []
 
 
 def test_no_torch() -> None:

@@ -86,18 +86,22 @@ def import_(
     author = _identity(workspace, as_name).name
     rules = _policy_bytes(workspace, path=policy, safeguard=safeguard)
     name = name or _name_of(source)
-    result = import_source(
-        source,
-        name=name,
-        workspace=workspace,
-        policy=rules,
-        author=author,
-        options=options,
-        provider=next(iter(configured_providers(workspace.keys).values())),
-        num_processes=processes or len(os.sched_getaffinity(0)),
-        clock=clock,
-        progress=ProgressLine(clock=clock),
-    )
+    try:
+        result = import_source(
+            source,
+            name=name,
+            workspace=workspace,
+            policy=rules,
+            author=author,
+            options=options,
+            provider=next(iter(configured_providers(workspace.keys).values())),
+            num_processes=processes or len(os.sched_getaffinity(0)),
+            clock=clock,
+            progress=ProgressLine(clock=clock),
+        )
+    except KeyboardInterrupt:
+        say("interrupted: nothing was published; the same command goes on from the last checkpoint")
+        raise
     emit(data_text.import_record(result), as_json=as_json, text="")
     say(data_text.import_text(result, policy=parse_policy(rules)))
     next_commands(f"rsc data review {name}", f"rsc data show {name}", f"rsc data approve {name}")

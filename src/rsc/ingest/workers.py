@@ -114,19 +114,23 @@ class _Workers:
             process.join()
 
     def _start(self, count: int) -> None:
+        """Workers inherit a blocked SIGINT: Ctrl-C reaches the whole group, and the parent decides."""
         context = get_context("spawn")
-        for _ in range(count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self.connections.append(ours)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for _ in range(count):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs,), daemon=True)
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+                self.connections.append(ours)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection) -> None:
     """A worker's life: the plan, the key, then a part at a time until the parent goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:
         plan: Plan = connection.recv()
         with SecretKey.from_buffer(bytearray(connection.recv_bytes())) as subject_key:
