@@ -50,3 +50,21 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
             if number == len(lines):
                 return
             raise IntegrityError(f"{path.name} line {number} is not JSON", outcome="frame") from None
+
+
+class EventTail:
+    """What other processes append to a file from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def fresh(self) -> list[dict[str, Any]]:
+        """The events whose lines were finished since the last call."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(newline)
+        return [json.loads(line) for line in whole.split(b"\n") if line]

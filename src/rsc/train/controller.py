@@ -21,6 +21,7 @@ from rsc.clock import Clock
 from rsc.cluster.launch.sandbox import Level, Wrapped, wrap
 from rsc.config import Resolved, Workspace, to_toml
 from rsc.errors import Interrupted, RequeueMe
+from rsc.events import EventTail
 from rsc.loader.config import DataConfig
 from rsc.parallel.layout import Layout, choose_layout
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
@@ -120,7 +121,8 @@ class Controller:
     def _watch(self, run: RunFolder, *, command: Wrapped, wishes: Wishes) -> Watched:
         """Start the supervisor and follow what it tells until it ends."""
         line = ProgressLine(steps=run.record().steps)
-        watched = Watched(line, self.say, run.events(clock=self.clock))
+        tail = EventTail(run.path / "events.jsonl")
+        watched = Watched(line, self.say, run.events(clock=self.clock), tail)
         with subprocess.Popen(
             command.argv,
             env={**command.environment, "PYTHONUNBUFFERED": "1"},

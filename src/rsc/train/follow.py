@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rsc.errors import Interrupted, RequeueMe
-from rsc.events import EventLog
+from rsc.events import EventLog, EventTail
 from rsc.train.run import RunRecord, RunState
 from rsc.units import format_seconds
 
@@ -73,6 +73,7 @@ class Watched:
     line: ProgressLine
     say: Callable[[str], None]
     events: EventLog
+    tail: EventTail
     step: int = 0
     loss: float | None = None
     restarts: int = 0
@@ -88,6 +89,7 @@ class Watched:
         assert process.stdout is not None
         for text in process.stdout:
             self.hear(json.loads(text), supervisor=process.pid)
+            self._tell_failed_checkpoints()
         code = process.wait()
         self.exit_code = Interrupted.exit_code if wishes.interrupted else max(code, -code)
         if self.exit_code not in (0, RequeueMe.exit_code, Interrupted.exit_code) and not self.reason:
@@ -114,6 +116,13 @@ class Watched:
                 self.step = told["step"]
             case "failed":
                 self.step, self.reason, self.hint = told["step"], told["reason"], told["hint"]
+
+    def _tell_failed_checkpoints(self) -> None:
+        """They do not end a run, but whoever watches should know that a crash now would cost more."""
+        for event in self.tail.fresh():
+            if event["kind"] == "checkpoint_failed":
+                self.line.close()
+                self.say(f"checkpoint of step {event['step']} failed: {event['reason']}")
 
     def changes(self, before: RunRecord) -> dict[str, Any]:
         """The fields of run.json that this drive changed."""

@@ -15,7 +15,7 @@ from rsc.checkpoint.config import CheckpointConfig
 from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.snapshot import SnapshotMemory
-from rsc.errors import RscError
+from rsc.errors import ResourceError, RscError
 from rsc.train.board import Board, Phase
 from rsc.train.config import TrainConfig
 from rsc.train.faults import FaultInjector
@@ -183,10 +183,19 @@ class Loop:
 
     def _end(self, ending: Ending) -> Ending:
         self.writer.wait()
+        if self.writer.failure:
+            raise CheckpointLost(
+                f"the checkpoint of the last step, {self.progress.step}, failed: {self.writer.failure}",
+                hint="free space, then `rsc runs resume` goes on from the newest one",
+            )
         torch.distributed.barrier()
         self.board.beat(self.local_rank, phase=Phase.DONE)
         self.metrics.close()
         return ending
+
+
+class CheckpointLost(ResourceError):
+    """A run without its last checkpoint has no result, and starting again meets the same disk."""
 
 
 class BadLoss(RscError):

@@ -17,7 +17,7 @@ from rsc.train.config import TrainConfig
 
 _FIRST_STEP_FACTOR = 10.0  # a start imports, compiles and opens data before its first step
 _FATAL = {2, 3}  # configuration and gate: the same start would say the same again
-_HOPELESS = {"BadLoss"}
+_HOPELESS = {"BadLoss", "CheckpointLost"}
 
 
 @dataclass(frozen=True)
