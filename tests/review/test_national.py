@@ -39,7 +39,8 @@ def test_bare_digits_need_their_name(scanner, name, number):
 def test_one_changed_digit_of_a_checked_number_fails(position):
     for check, number in (
         (checks.poland_pesel, "44051401359"), (checks.germany_tax_id, "86095742719"),
-        (checks.croatia_oib, "33392005961"), (checks.norway_birth, "15108695088"), (checks.turkey_identity, "17291716060"),
+        (checks.croatia_oib, "33392005961"), (checks.norway_birth, "15108695088"),
+        (checks.turkey_identity, "17291716060"),
         (checks.south_africa_identity, "7503305044089"), (checks.switzerland_ahv, "7569217076985"),
     ):  # fmt: skip
         assert check(number)

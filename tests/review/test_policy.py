@@ -46,7 +46,8 @@ def test_bad_policies_name_the_field_and_the_rule(line, message):
 def test_explain_says_every_action_and_what_is_not_covered():
     policy = parse_policy(
         b"single_person = true\nrequired_approvers = 1\nsafeguard = 'people agreed in writing'\n"
-        b"[actions]\nemail = 'pseudonymise'\nhandle = 'allow'\nsecret = 'reject'\nssn = 'drop'\nphone = 'mask'\n"
+        b"[actions]\nemail = 'pseudonymise'\nhandle = 'allow'\nsecret = 'reject'\nssn = 'drop'\n"
+        b"phone = 'mask'\n"
         b"[reasons]\nhandle = 'public figures only'\n[tables]\nquasi_identifiers = ['zip', 'age']\n"
     )
     text = "\n".join(explain(policy))

@@ -12,7 +12,7 @@ from rsc.review.score import Labelled, Rate, canonical_type, read_corpus, score
 
 
 def test_wilson_interval_against_published_values():
-    # Brown, Cai, DasGupta 2001 and the usual worked examples; n = 10, x = 10 -> [0.7225, 1]; x = 1 -> [0.0179, 0.4042]
+    # Wilson 1927 in the form of Brown, Cai, DasGupta 2001, equation 4, worked by hand for n = 10
     assert Rate(10, 10).interval() == pytest.approx((0.72246, 1.0), abs=1e-4)
     assert Rate(1, 10).interval() == pytest.approx((0.01787, 0.40415), abs=1e-4)
     assert Rate(0, 0).interval() == (0.0, 1.0)

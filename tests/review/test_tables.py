@@ -38,7 +38,8 @@ def test_published_example_is_4_anonymous_but_not_diverse():
 def people(count: int, *, seed: int = 1) -> list[dict[str, str]]:
     rng = random.Random(seed)
     return [
-        {"zip": f"0{rng.randint(1000, 1999)}", "age": str(rng.randint(18, 90)), "born": f"19{rng.randint(30, 99)}-0{rng.randint(1, 9)}-1{rng.randint(0, 9)}"}
+        {"zip": f"0{rng.randint(1000, 1999)}", "age": str(rng.randint(18, 90)),
+        "born": f"19{rng.randint(30, 99)}-0{rng.randint(1, 9)}-1{rng.randint(0, 9)}"}
         for _ in range(count)
     ]  # fmt: skip
 

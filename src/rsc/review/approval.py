@@ -48,7 +48,7 @@ class ReviewFacts:
 def review_facts(
     *, root_hash: str, report: bytes, policy: bytes, decisions: bytes, author: str
 ) -> ReviewFacts:
-    """Facts from the bytes as they lie in the review folder. No decisions file is the same as an empty one."""
+    """Facts from the bytes as they lie in the review folder. No decisions file counts as an empty one."""
     report_hash, policy_hash, decisions_hash = (
         hashlib.sha256(part).hexdigest() for part in (report, policy, decisions)
     )

@@ -62,7 +62,7 @@ _PERMUTED = [[_permuted(digit, times=times) for digit in range(10)] for times in
 
 
 def verhoeff(digits: str) -> bool:
-    """Verhoeff 1969: multiply the digits in D5, each permuted by its place, check digit last. Indian Aadhaar."""
+    """Verhoeff 1969: multiply the digits in D5, each permuted by its place. Indian Aadhaar."""
     check = 0
     for place, digit in enumerate(reversed(digits)):
         check = _D5[check][_PERMUTED[place & 7][int(digit)]]

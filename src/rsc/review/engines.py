@@ -60,7 +60,7 @@ class Occurring(Protocol):
 
 
 class SlicePrefilter:
-    """Asks slice by slice; each is read `BEHIND` earlier and `lead` further, as far as a trigger can reach."""
+    """Asks slice by slice; each is read `BEHIND` earlier and `lead` further: a trigger's reach."""
 
     def __init__(self, rules: Sequence[Rule], *, occurring: Occurring, name: str) -> None:
         self.name = name
@@ -111,23 +111,17 @@ def _re2_group(rules: Sequence[Rule]) -> Any:
 
 
 class HyperscanPrefilter:
-    """One pass over the bytes; every end of a trigger opens a window of the rule's `lead` before it."""
+    """Every end of a trigger opens a window of the rule's `lead` before it."""
 
     name = "hyperscan"
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        import hyperscan
-
         self._rules = rules
         self._leads = [rule.lead for rule in rules]
         self._leasts = [rule.least for rule in rules]
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-        self._database.compile(
-            expressions=[rule.trigger.encode("latin-1") for rule in rules],
-            ids=list(range(len(rules))),
-            flags=0,
-        )
-        self._scratch = hyperscan.Scratch(self._database)
+        self._databases = [
+            _hyperscan_database(rules, indices=indices) for indices in _apart(rules) if indices
+        ]
 
     def windows(self, text: str) -> Iterator[Window]:
         ends: list[tuple[int, int]] = []
@@ -135,7 +129,9 @@ class HyperscanPrefilter:
         def on_match(index: int, _start: int, end: int, _flags: int, _context: Any) -> None:
             ends.append((index, end))
 
-        self._database.scan(text.encode("latin-1"), match_event_handler=on_match, scratch=self._scratch)
+        data = text.encode("latin-1")
+        for database, scratch in self._databases:
+            database.scan(data, match_event_handler=on_match, scratch=scratch)
         leads, leasts = self._leads, self._leasts
         open_windows: dict[int, tuple[int, int, int]] = {}
         for index, end in ends:
@@ -148,3 +144,35 @@ class HyperscanPrefilter:
             open_windows[index] = (start, stop, end)
         for index, window in open_windows.items():
             yield self._rules[index], *window
+
+
+_APART = (
+    frozenset(
+        ["national_number", "national_number_short", "phone_in_context", "street_in_context"]
+        + ["street_numbered", "iban", "json_web_token", "dk_cpr"]
+    ),
+    frozenset(
+        ["street_behind", "street_before", "post_box", "coordinate_degrees", "email", "ipv6"]
+        + ["ch_ahv", "fi_hetu", "ru_snils"]
+    ),
+)
+"""Rules compiled into databases of their own, the rest into one: 135 MB/s on sparse text where a single
+database reaches 89. Which, was found by climbing over measured times; the cause is that up to some 90
+literals Hyperscan uses its fastest matcher. A rule that is not named here still works."""
+
+
+def _apart(rules: Sequence[Rule]) -> list[list[int]]:
+    """Indices of the rules, by database."""
+    named = [[index for index, rule in enumerate(rules) if rule.name in names] for names in _APART]
+    rest = [index for index in range(len(rules)) if not any(index in indices for indices in named)]
+    return [*named, rest]
+
+
+def _hyperscan_database(rules: Sequence[Rule], *, indices: list[int]) -> tuple[Any, Any]:
+    """A compiled database, which reports the rules' own indices, and its scratch space."""
+    import hyperscan
+
+    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    expressions = [rules[index].trigger.encode("latin-1") for index in indices]
+    database.compile(expressions=expressions, ids=indices, flags=0)
+    return database, hyperscan.Scratch(database)

@@ -10,7 +10,8 @@ from rsc.units import format_seconds
 
 _ISOLATION = {
     "required": "Workers get a key only after they proved that they have no route out.",
-    "best-effort": "Workers are cut off from the network where the kernel allows it, and the report says when it does not.",
+    "best-effort": "Workers are cut off from the network where the kernel allows it, and the report says "
+    "when it does not.",
     "none": "Workers may have a route out: nothing stops code in them from sending data away.",
 }
 

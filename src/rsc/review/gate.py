@@ -17,10 +17,10 @@ from typing import Any
 
 from rsc.review.findings import NOT_LOOKED_FOR, RECOGNISER_TYPES, TYPES, Finding
 from rsc.review.policy import Policy
+from rsc.review.pool import ScanPool
 from rsc.review.recogniser import describe
 from rsc.review.redact import Replacement, redact
 from rsc.review.report import ReportCounter, ReviewReport
-from rsc.review.pool import ScanPool
 from rsc.review.scan import Scanner, rules_digest
 
 
@@ -74,7 +74,7 @@ class Gate:
     def pass_records(
         self, records: Sequence[Mapping[str, Any]], *, fields: Sequence[str]
     ) -> list[GatedRecord]:
-        """`[pass_record(record, fields=fields) for record in records]`, scanned together: faster for short texts."""
+        """`[pass_record(record, fields=fields) for record in records]`, scanned together: faster."""
         texts = [{name: r[name] for name in fields if r.get(name) is not None} for r in records]
         found = iter(self._scanner.scan_many([text for named in texts for text in named.values()]))
         return [

@@ -139,7 +139,7 @@ def _ogg_payload(page: bytes) -> bytes:
 
 
 def _header_packets(pages: list[bytes], *, count: int) -> tuple[list[bytes], int]:
-    """The first `count` packets and the number of pages they fill; RFC 3533 has samples begin on a fresh page."""
+    """The first `count` packets and the number of pages they fill; samples begin on a fresh page."""
     packets, packet = list[bytes](), b""
     for index, page in enumerate(pages):
         offset = 27 + page[26]

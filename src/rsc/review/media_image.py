@@ -19,15 +19,33 @@ from rsc.review.media_parts import (
 
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length: TEM, RST0-7
 _PNG_KEPT = frozenset(
-    {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"bKGD", b"pHYs",
-     b"cICP", b"mDCV", b"cLLI", b"acTL", b"fcTL", b"fdAT"}
-)  # fmt: skip
+    {
+        b"IHDR",
+        b"PLTE",
+        b"IDAT",
+        b"IEND",
+        b"tRNS",
+        b"gAMA",
+        b"cHRM",
+        b"sRGB",
+        b"iCCP",
+        b"sBIT",
+        b"bKGD",
+        b"pHYs",
+        b"cICP",
+        b"mDCV",
+        b"cLLI",
+        b"acTL",
+        b"fcTL",
+        b"fdAT",
+    }
+)
 _PNG_KINDS = {b"eXIf": "exif", b"tIME": "time", b"tEXt": "comment", b"zTXt": "comment", b"iTXt": "comment"}
 _WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
 
 
 def clean_jpeg(data: bytes) -> tuple[bytes, list[Removed]]:
-    """Keep what decoding needs: frame, tables, scans, JFIF without its thumbnail, ICC, Adobe's colour note."""
+    """Keep what decoding needs: frame, tables, scans, JFIF without thumbnail, ICC, Adobe's colour note."""
     kept, removed = [data[:2]], list[Removed]()
     offset, orientation = 2, 1
     while True:
@@ -138,7 +156,7 @@ def _png_chunk(name: bytes, payload: bytes) -> bytes:
 
 
 def clean_webp(data: bytes) -> tuple[bytes, list[Removed]]:
-    """Keep image, alpha, animation and colour chunks; the extended header's EXIF and XMP flags are cleared."""
+    """Keep image, alpha, animation and colour chunks; clear the header's EXIF and XMP flags."""
     kept, removed = list[tuple[bytes, bytes]](), list[Removed]()
     orientation = 1
     for name, payload in riff_chunks(data):

@@ -10,7 +10,7 @@ _ORIENTATION, _GPS = 0x0112, 0x8825  # tags of the TIFF 6.0 directory and of EXI
 
 
 class Removed(NamedTuple):
-    """A kind of metadata that was taken out: exif, gps, xmp, thumbnail, comment, tags, picture, trailing, ..."""
+    """What was taken out: exif, gps, xmp, thumbnail, comment, iptc, tags, picture, trailing, ..."""
 
     kind: str
     size_bytes: int

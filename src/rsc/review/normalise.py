@@ -35,9 +35,18 @@ _PLAIN = {
     **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u0060", "'"),
     **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'),
     **dict.fromkeys("\u00b0\u00ba\u02da", DEGREE),
-    "\u3002": ".", "\u2024": ".", "\u00df": "s", "\u00f8": "o", "\u00d8": "O", "\u0142": "l", "\u0141": "L",
-    "\u0131": "i", "\u0130": "I", "\u0111": "d", "\u0110": "D",
-}  # fmt: skip
+    "\u3002": ".",
+    "\u2024": ".",
+    "\u00df": "s",
+    "\u00f8": "o",
+    "\u00d8": "O",
+    "\u0142": "l",
+    "\u0141": "L",
+    "\u0131": "i",
+    "\u0130": "I",
+    "\u0111": "d",
+    "\u0110": "D",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ class Folded:
     original_starts: tuple[int, ...] = ()
 
     def original(self, *, start: int, end: int) -> tuple[int, int]:
-        """Original span of a folded span with start < end. A character that folded to several counts whole."""
+        """Original span of a folded span with start < end. What folded to several counts whole."""
         if not self.folded_starts:
             return start, end
         return self._map(start, is_end=False), self._map(end - 1, is_end=True)

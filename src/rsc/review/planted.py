@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import random
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,20 @@ _LAST = [
 _HOSTS = ["example.com", "example.org", "example.net", "mail.example.com", "post.example.org"]
 _STREETS = ["Oak", "Maple", "Cedar", "Station", "Church", "Mill", "Park", "Victoria", "Lincoln", "Harbour"]
 _CHATTER = (
-    "cannot believe how long the queue was today", "does anyone have a spare ticket for saturday?", "the new update broke my camera again",
-    "we painted the kitchen and the dog helped", "best soup of my life, no contest", "thanks everybody for the kind words",
-    "trains are late, as always", "who wants to play on sunday", "I finally finished that book", "rain all week and no umbrella",
-    "my cousin is selling her old bike", "honestly the second season was better", "lost my keys somewhere near the park",
-)  # fmt: skip
+    "cannot believe how long the queue was today",
+    "does anyone have a spare ticket for saturday?",
+    "the new update broke my camera again",
+    "we painted the kitchen and the dog helped",
+    "best soup of my life, no contest",
+    "thanks everybody for the kind words",
+    "trains are late, as always",
+    "who wants to play on sunday",
+    "I finally finished that book",
+    "rain all week and no umbrella",
+    "my cousin is selling her old bike",
+    "honestly the second season was better",
+    "lost my keys somewhere near the park",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +153,25 @@ def _email(rng: random.Random) -> str:
 
 
 def _phone(rng: random.Random) -> str:
-    return _number(rng, rng.choice((
-        "(212) 555-01##", "415-555-01##", "+1 312 555 01##", "+44 20 7946 0###", "020 7946 0###", "+49 30 23125 ###",
-        "030 23125 ###", "+33 6 39 98 ## ##", "06 39 98 ## ##", "+34 612 34 5# ##", "+81 3 5555 01##", "+61 2 5550 ####",
-    )))  # fmt: skip
+    return _number(
+        rng,
+        rng.choice(
+            (
+                "(212) 555-01##",
+                "415-555-01##",
+                "+1 312 555 01##",
+                "+44 20 7946 0###",
+                "020 7946 0###",
+                "+49 30 23125 ###",
+                "030 23125 ###",
+                "+33 6 39 98 ## ##",
+                "06 39 98 ## ##",
+                "+34 612 34 5# ##",
+                "+81 3 5555 01##",
+                "+61 2 5550 ####",
+            )
+        ),
+    )
 
 
 def _card(rng: random.Random) -> str:
@@ -222,18 +247,33 @@ def _handle(rng: random.Random) -> str:
 
 
 _PLANTS: dict[str, Callable[[random.Random], str]] = {
-    "email": _email, "phone": _phone, "credit_card": _card, "iban": _iban, "ssn": _ssn, "national_id": _national_id,
-    "date_of_birth": _birth_date, "ip_address": _ip, "mac_address": _mac, "secret": _secret, "street_address": _address,
+    "email": _email,
+    "phone": _phone,
+    "credit_card": _card,
+    "iban": _iban,
+    "ssn": _ssn,
+    "national_id": _national_id,
+    "date_of_birth": _birth_date,
+    "ip_address": _ip,
+    "mac_address": _mac,
+    "secret": _secret,
+    "street_address": _address,
     "handle": _handle,
-}  # fmt: skip
+}
 _LEADS: dict[str, tuple[str, ...]] = {
-    "email": ("write to", "my mail is", "contact:", "ping"), "phone": ("call me on", "my number is", "text", "new phone:"),
-    "credit_card": ("my card", "charged to", "card no"), "iban": ("send it to", "IBAN", "account"),
-    "ssn": ("SSN", "my social is", "her social security number is"), "national_id": ("DNI", "mi NIF es"),
-    "date_of_birth": ("born on", "DOB:", "date of birth"), "ip_address": ("my server is", "logged in from", "host"),
-    "mac_address": ("the card says", "mac"), "secret": ("oops I pasted", "key:"), "street_address": ("we live at", "party at", "ship to"),
+    "email": ("write to", "my mail is", "contact:", "ping"),
+    "phone": ("call me on", "my number is", "text", "new phone:"),
+    "credit_card": ("my card", "charged to", "card no"),
+    "iban": ("send it to", "IBAN", "account"),
+    "ssn": ("SSN", "my social is", "her social security number is"),
+    "national_id": ("DNI", "mi NIF es"),
+    "date_of_birth": ("born on", "DOB:", "date of birth"),
+    "ip_address": ("my server is", "logged in from", "host"),
+    "mac_address": ("the card says", "mac"),
+    "secret": ("oops I pasted", "key:"),
+    "street_address": ("we live at", "party at", "ship to"),
     "handle": ("follow", "thanks", "cc"),
-}  # fmt: skip
+}
 _LOOKALIKES: tuple[Callable[[random.Random], str], ...] = (
     lambda rng: f"order {_number(rng, '%#########')} has shipped",
     lambda rng: f"build {_number(rng, '%########')} fails on windows",
@@ -241,10 +281,15 @@ _LOOKALIKES: tuple[Callable[[random.Random], str], ...] = (
     lambda rng: f"ISBN 978-{_number(rng, '#-##-######-#')} is sold out",
     lambda rng: f"see OID 1.3.6.1.4.1.{rng.randint(1, 9999)}.{rng.randint(1, 99)}",
     lambda rng: f"commit {rng.randbytes(20).hex()} fixed it",
-    lambda rng: f"version {rng.randint(1, 20)}.{rng.randint(0, 20)}.{rng.randint(0, 9)}.{rng.randint(0, 255)} is out",
-    lambda rng: f"on 2024-0{rng.randint(1, 9)}-1{rng.randint(0, 9)} 1{rng.randint(0, 9)}:{rng.randint(10, 59)}:0{rng.randint(0, 9)} it stopped",
+    lambda rng: (
+        f"version {rng.randint(1, 20)}.{rng.randint(0, 20)}.{rng.randint(0, 9)}.{rng.randint(0, 255)} is out"
+    ),
+    lambda rng: (
+        f"on 2024-0{rng.randint(1, 9)}-1{rng.randint(0, 9)} "
+        f"1{rng.randint(0, 9)}:{rng.randint(10, 59)}:0{rng.randint(0, 9)} it stopped"
+    ),
     lambda rng: f"we sold {rng.randint(1, 9)},{_digits(rng, 3)},{_digits(rng, 3)} of them",
     lambda rng: f"look at icon@{rng.randint(2, 3)}x.png",
-    lambda rng: f"uuid {rng.randbytes(4).hex()}-{rng.randbytes(2).hex()}-4{rng.randbytes(2).hex()[1:]}-a{rng.randbytes(2).hex()[1:]}-{rng.randbytes(6).hex()}",
+    lambda rng: f"uuid {uuid.UUID(int=rng.getrandbits(128), version=4)}",
     lambda rng: f"score 3-2, then {rng.randint(10, 99)}-{rng.randint(10, 99)}",
-)  # fmt: skip
+)

@@ -62,7 +62,7 @@ class Scanner:
 
     def scan_many(self, texts: Sequence[str]) -> list[list[Finding]]:
         """`[scan(text) for text in texts]`, faster for short texts: they are scanned as one, kept apart by a
-        border that no rule and no look at the words before a number gets across. Recognisers get each alone."""
+        border that no rule and no look at the words before a number gets across. Recognisers get each one."""
         if self.recognisers:
             return [self.scan(text) for text in texts]
         folded = [self._normaliser.fold(text) for text in texts]
@@ -104,8 +104,8 @@ class Scanner:
             buffer, offset, resume = buffer[kept:], offset + kept, resume - kept
 
     def _free_cut(self, found: Iterable[Finding], *, earliest: int, latest: int) -> int:
-        """The last position in (earliest, latest] that no match covers; `latest` where all is covered, and then
-        a match may be cut. A finding that is a group inside its match is taken `_AROUND` longer."""
+        """The last position in (earliest, latest] that no match covers; `latest` if there is none, and then a
+        match may be cut. A finding that is a group inside its match is taken `_AROUND` longer."""
         cut = latest
         for finding in sorted(found, key=lambda f: -f.end):
             around = _AROUND if finding.rule in self._grouped else 0

@@ -22,24 +22,28 @@ from typing import Any, NamedTuple
 from rsc.errors import DataError
 from rsc.review.findings import TYPES, Finding
 
-ALIASES: dict[str, str] = {
-    "email_address": "email", "mail": "email", "e_mail": "email",
-    "phone_number": "phone", "telephone": "phone", "telephonenum": "phone", "phonenumber": "phone", "fax_number": "phone",
-    "creditcard": "credit_card", "credit_card_number": "credit_card", "creditcardnumber": "credit_card", "credit_debit_card": "credit_card",
-    "iban_code": "iban", "us_ssn": "ssn", "social_security_number": "ssn", "socialnum": "ssn", "socialnumber": "ssn", "us_itin": "ssn",
-    "es_nif": "national_id", "es_nie": "national_id", "it_fiscal_code": "national_id", "in_aadhaar": "national_id", "in_pan": "national_id",
-    "pl_pesel": "national_id", "uk_nhs": "national_id", "uk_nino": "national_id", "nhs_number": "national_id", "au_tfn": "national_id",
-    "au_medicare": "national_id", "fi_personal_identity_code": "national_id", "sg_nric_fin": "national_id", "kr_rrn": "national_id",
-    "th_tnin": "national_id", "br_cpf": "national_id", "national_id_number": "national_id", "tax_id": "national_id", "aadhaar": "national_id",
-    "taxnum": "national_id", "pesel": "national_id", "nif": "national_id", "cpf": "national_id", "idcardnum": "national_id",
-    "us_passport": "id_document", "passport": "id_document", "us_driver_license": "id_document", "driver_license": "id_document",
-    "us_bank_number": "id_document", "bank_account": "id_document", "accountnum": "id_document", "driverlicensenum": "id_document",
-    "ip": "ip_address", "ipv4": "ip_address", "ipv6": "ip_address", "ipaddress": "ip_address",
-    "mac": "mac_address", "macaddress": "mac_address", "crypto": "crypto_wallet", "bitcoin_address": "crypto_wallet", "bitcoinaddress": "crypto_wallet",
-    "dob": "date_of_birth", "dateofbirth": "date_of_birth", "birth_date": "date_of_birth", "gps": "coordinates", "coordinate": "coordinates", "nearbygpscoordinate": "coordinates",
-    "username": "handle", "user_name": "handle", "twitter_handle": "handle", "address": "street_address", "street": "street_address",
-    "password": "secret", "api_key": "secret", "key": "secret", "token": "secret", "private_key": "secret",
-}  # fmt: skip
+_LABELS: dict[str, str] = {
+    "email": "email_address mail e_mail",
+    "phone": "phone_number telephone telephonenum phonenumber fax_number",
+    "credit_card": "creditcard credit_card_number creditcardnumber credit_debit_card",
+    "iban": "iban_code",
+    "ssn": "us_ssn social_security_number socialnum socialnumber us_itin",
+    "national_id": "es_nif es_nie it_fiscal_code in_aadhaar in_pan pl_pesel uk_nhs uk_nino nhs_number "
+    "au_tfn au_medicare fi_personal_identity_code sg_nric_fin kr_rrn th_tnin br_cpf "
+    "national_id_number tax_id aadhaar taxnum pesel nif cpf idcardnum",
+    "id_document": "us_passport passport us_driver_license driver_license us_bank_number bank_account "
+    "accountnum driverlicensenum",
+    "ip_address": "ip ipv4 ipv6 ipaddress",
+    "mac_address": "mac macaddress",
+    "crypto_wallet": "crypto bitcoin_address bitcoinaddress",
+    "date_of_birth": "dob dateofbirth birth_date",
+    "coordinates": "gps coordinate nearbygpscoordinate",
+    "handle": "username user_name twitter_handle",
+    "street_address": "address street",
+    "secret": "password api_key key token private_key",
+}
+ALIASES: dict[str, str] = {label: name for name, labels in _LABELS.items() for label in labels.split()}
+"""Labels of other tools and corpora, in lower case with underscores, and our type for each."""
 
 Scan = Callable[[str], Sequence[Finding]]
 
@@ -135,8 +139,10 @@ def read_corpus(path: Path) -> Iterator[Labelled]:
 
 
 def parse_labelled(record: dict[str, Any]) -> Labelled:
-    """Understands `text`/`full_text`/`source_text`, `spans`/`entities`/`labels`/`privacy_mask`, and spans as
-    objects (`start`|`start_position`|`begin`, `end`|`end_position`, `type`|`entity_type`|`label`) or triples."""
+    """One record in the layout of any common corpus; docs/review.md lists the names that are understood.
+
+    Raises ValueError, KeyError, TypeError or StopIteration for what is none of them.
+    """
     text = next(
         record[name] for name in ("text", "full_text", "source_text", "unmasked_text") if name in record
     )

@@ -61,7 +61,8 @@ class TableReport:
             steps = self.suggestion.columns if self.suggestion else {}
             hint = "; ".join(f"coarsen {column}: {how}" for column, how in steps.items())
             raise ReviewRejected(
-                f"{data}: {self.rows_below_k} of {self.rows} rows stand out, the smallest group has {self.smallest_group}",
+                f"{data}: {self.rows_below_k} of {self.rows} rows stand out, the smallest group has "
+                f"{self.smallest_group}",
                 hint=hint or "declare fewer quasi-identifiers, or drop the rows that stand out",
             )
 

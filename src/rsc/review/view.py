@@ -20,7 +20,7 @@ from rsc.review.redact import Replacement, mask
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One finding as it is shown. `before` and `after` are redacted text, `shown` what stands in its place."""
+    """One finding as it is shown. `before`, `after`: redacted text; `shown`: what stands in its place."""
 
     record: int
     field: str
@@ -73,7 +73,7 @@ def in_context(
 
 
 class SampleKeeper:
-    """Keeps up to `per_type` samples of each type, every finding with equal chance (reservoir, algorithm R)."""
+    """Keeps up to `per_type` samples of each type, each finding with equal chance (algorithm R)."""
 
     def __init__(self, *, per_type: int = 5, seed: int = 0) -> None:
         self._per_type = per_type

@@ -19,7 +19,30 @@ _LOCAL = rf"[{_WORD}_](?:[{_WORD}_.+'&%~#!$*^-]{{0,62}}[{_WORD}_+'~!$*^-])?"
 _EMAIL_HEAD = rf"(?<![{_WORD}_.+-])(?:{_LOCAL}|\"[^\"\n]{{1,64}}\")(?:@|%40)"
 _EMAIL = re.compile(rf"{_EMAIL_HEAD}{_DOMAIN}(?![{_WORD}_-]|\.[{_WORD}])")
 _NOT_A_TOP_LEVEL = frozenset(
-    "png jpg jpeg gif svg webp ico js css html htm pdf tgz gz json xml yml yaml txt exe dll log".split()
+    [
+        "png",
+        "jpg",
+        "jpeg",
+        "gif",
+        "svg",
+        "webp",
+        "ico",
+        "js",
+        "css",
+        "html",
+        "htm",
+        "pdf",
+        "tgz",
+        "gz",
+        "json",
+        "xml",
+        "yml",
+        "yaml",
+        "txt",
+        "exe",
+        "dll",
+        "log",
+    ]
 )
 
 
@@ -31,7 +54,8 @@ def _is_address(text: str, match: re.Match[str]) -> bool:
 
 
 _TOP_LEVELS = any_of(
-    "com org net edu gov info io co ai app dev me biz mil int de fr es it nl be ch at pl se no dk fi pt ie uk us ca au nz",
+    "com org net edu gov info io co ai app dev me biz mil int de fr es it nl be ch at pl se no dk fi pt ie "
+    "uk us ca au nz",
     "in jp kr cn br mx ar cl za ru ua cz sk hu ro bg gr tr il eu",
 )
 _OPEN, _CLOSE = r"[\[({<]\s?", r"\s?[\])}>]"
@@ -40,10 +64,12 @@ _AT = rf"\s?{_OPEN}(?:at|@|AT|At|arroba|chez){_CLOSE}\s?"
 _SPELLED_LOCAL = rf"[{_WORD}_](?:[{_WORD}_.+-]{{0,40}}[{_WORD}_])?(?:{_DOT}[{_WORD}_-]{{1,30}}){{0,3}}"
 _BRACKETED_HEAD = rf"(?<![{_WORD}_.+-]){_SPELLED_LOCAL}{_AT}"
 _BRACKETED = re.compile(
-    rf"{_BRACKETED_HEAD}{_LABEL}(?:(?:{_DOT}|\.){_LABEL}){{0,4}}(?:{_DOT}|\.)[A-Za-z\xff]{{2,24}}(?![{_WORD}_-])"
+    rf"{_BRACKETED_HEAD}{_LABEL}(?:(?:{_DOT}|\.){_LABEL}){{0,4}}(?:{_DOT}"
+    rf"|\.)[A-Za-z\xff]{{2,24}}(?![{_WORD}_-])"
 )
 _SPELLED = re.compile(
-    rf"(?<![{_WORD}_.+-]){_SPELLED_LOCAL}\s(?:at|AT|At)\s{_LABEL}(?:{_DOT}{_LABEL}){{0,3}}{_DOT}(?i:{_TOP_LEVELS})"
+    rf"(?<![{_WORD}_.+-]){_SPELLED_LOCAL}\s(?:at|AT"
+    rf"|At)\s{_LABEL}(?:{_DOT}{_LABEL}){{0,3}}{_DOT}(?i:{_TOP_LEVELS})"
     rf"(?![{_WORD}_-])"
 )
 _HANDLE = re.compile(
@@ -51,10 +77,62 @@ _HANDLE = re.compile(
     r"(?![A-Za-z0-9_/(@\xff-]|\.[A-Za-z])"
 )
 _CODE_TAGS = frozenset(
-    "param params return returns throws see since deprecated override property media import charset keyframes supports"
-    " author version link code interface implements inheritdoc test before after autowired component service staticmethod"
-    " classmethod abstractmethod dataclass cached_property font-face page layer container include mixin extend type"
-    " typedef private public protected internal example todo nullable notnull suppresswarnings entity table column".split()
+    [
+        "param",
+        "params",
+        "return",
+        "returns",
+        "throws",
+        "see",
+        "since",
+        "deprecated",
+        "override",
+        "property",
+        "media",
+        "import",
+        "charset",
+        "keyframes",
+        "supports",
+        "author",
+        "version",
+        "link",
+        "code",
+        "interface",
+        "implements",
+        "inheritdoc",
+        "test",
+        "before",
+        "after",
+        "autowired",
+        "component",
+        "service",
+        "staticmethod",
+        "classmethod",
+        "abstractmethod",
+        "dataclass",
+        "cached_property",
+        "font-face",
+        "page",
+        "layer",
+        "container",
+        "include",
+        "mixin",
+        "extend",
+        "type",
+        "typedef",
+        "private",
+        "public",
+        "protected",
+        "internal",
+        "example",
+        "todo",
+        "nullable",
+        "notnull",
+        "suppresswarnings",
+        "entity",
+        "table",
+        "column",
+    ]
 )
 
 
@@ -63,7 +141,8 @@ def _is_handle(text: str, match: re.Match[str]) -> bool:
 
 
 _SERVICES = (
-    r"(?:user ?name|user ?id|screen ?name|twitter|instagram|insta|telegram|snapchat|skype|discord|tiktok|login|nick(?:name)?)"
+    r"(?:user ?name|user ?id|screen ?name|twitter|instagram|insta|telegram|snapchat|skype|discord|tiktok"
+    r"|login|nick(?:name)?)"
     r"(?: (?:handle|account|name|id))?"
 )
 _NAMED = re.compile(
@@ -71,7 +150,31 @@ _NAMED = re.compile(
     r"(?P<v>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{1,30}[A-Za-z0-9_]))(?![A-Za-z0-9_@(\[-]|\.[A-Za-z0-9])"
 )
 _COMMON = frozenset(
-    "not the this that null none true false admin root user an my your now here required invalid string name self str int".split()
+    [
+        "not",
+        "the",
+        "this",
+        "that",
+        "null",
+        "none",
+        "true",
+        "false",
+        "admin",
+        "root",
+        "user",
+        "an",
+        "my",
+        "your",
+        "now",
+        "here",
+        "required",
+        "invalid",
+        "string",
+        "name",
+        "self",
+        "str",
+        "int",
+    ]
 )
 
 
@@ -83,18 +186,54 @@ def _is_named(text: str, match: re.Match[str]) -> bool:
 
 RULES = (
     Rule(
-        "email", "email", rf"[{_WORD}_+'~!$*^\"-](?:@|%40)[{_WORD}\[]", 72, _EMAIL, _is_address,
-        strength=1, least=3, head=re.compile(_EMAIL_HEAD),
+        "email",
+        "email",
+        rf"[{_WORD}_+'~!$*^\"-](?:@|%40)[{_WORD}\[]",
+        72,
+        _EMAIL,
+        _is_address,
+        strength=1,
+        least=3,
+        head=re.compile(_EMAIL_HEAD),
     ),
     Rule(
-        "email_bracketed", "email", rf"(?i){_OPEN}(?:at|@|arroba|chez){_CLOSE}", 170, _BRACKETED,
-        strength=1, least=4, head=re.compile(_BRACKETED_HEAD),
+        "email_bracketed",
+        "email",
+        rf"(?i){_OPEN}(?:at|@|arroba|chez){_CLOSE}",
+        170,
+        _BRACKETED,
+        strength=1,
+        least=4,
+        head=re.compile(_BRACKETED_HEAD),
     ),
     Rule(
-        "email_spelled", "email", rf"(?i)\sat\s[{_WORD}-]{{1,63}}\s?[\[({{< ]\s?(?:dot|punkt|point|punto|\.)", 250, _SPELLED,
-        strength=2, least=6, reach=330,
+        "email_spelled",
+        "email",
+        rf"(?i)\sat\s[{_WORD}-]{{1,63}}\s?[\[({{< ]\s?(?:dot|punkt|point|punto|\.)",
+        250,
+        _SPELLED,
+        strength=2,
+        least=6,
+        reach=330,
     ),
-    Rule("handle_at", "handle", r"(?:^|[^A-Za-z0-9_@./\\&+=%~\xff-])@[A-Za-z0-9_]", 2, _HANDLE, _is_handle, least=2),
-    Rule("handle_named", "handle", rf"(?i){_SERVICES}(?: is |\s?[:=])", 34, _NAMED, _is_named, strength=2, least=4,
-         group="v"),
-)  # fmt: skip
+    Rule(
+        "handle_at",
+        "handle",
+        r"(?:^|[^A-Za-z0-9_@./\\&+=%~\xff-])@[A-Za-z0-9_]",
+        2,
+        _HANDLE,
+        _is_handle,
+        least=2,
+    ),
+    Rule(
+        "handle_named",
+        "handle",
+        rf"(?i){_SERVICES}(?: is |\s?[:=])",
+        34,
+        _NAMED,
+        _is_named,
+        strength=2,
+        least=4,
+        group="v",
+    ),
+)

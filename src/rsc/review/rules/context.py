@@ -12,22 +12,56 @@ from rsc.review.rules.rule import Rule, any_of
 from rsc.review.rules.words import BIRTH, is_said, trigger_after
 
 _MONTH = (
-    r"(?:jan(?:uary|vier|uar|eiro)?|ene(?:ro)?|feb(?:ruary|ruar|rero|braio)?|fev(?:rier|ereiro)?|mar(?:ch|s|zo|co)?|maerz|marz|mrt"
-    r"|apr(?:il|ile)?|avr(?:il)?|abr(?:il)?|may|mai|mayo|mei|maggio|maio|june?|juin|juni|junio|giugno|junho|july?|juillet|juli|julio"
-    r"|luglio|julho|aug(?:ust|ustus)?|aout|ago(?:sto)?|sept?(?:ember|embre|iembre)?|set(?:tembre|embro)?|oct(?:ober|obre|ubre)?"
-    r"|okt(?:ober)?|ott(?:obre)?|out(?:ubro)?|nov(?:ember|embre|iembre|embro)?|dec(?:ember|embre)?|dez(?:ember|embro)?|dic(?:iembre|embre)?)"
+    r"(?:jan(?:uary|vier|uar|eiro)?|ene(?:ro)?|feb(?:ruary|ruar|rero|braio)?|fev(?:rier|ereiro)?|mar(?:ch|s"
+    r"|zo|co)?|maerz|marz|mrt"
+    r"|apr(?:il|ile)?|avr(?:il)?|abr(?:il)?|may|mai|mayo|mei|maggio|maio|june?|juin|juni|junio|giugno|junho"
+    r"|july?|juillet|juli|julio"
+    r"|luglio|julho|aug(?:ust|ustus)?|aout|ago(?:sto)?|sept?(?:ember|embre|iembre)?|set(?:tembre|embro)?"
+    r"|oct(?:ober|obre|ubre)?"
+    r"|okt(?:ober)?|ott(?:obre)?|out(?:ubro)?|nov(?:ember|embre|iembre|embro)?|dec(?:ember|embre)?"
+    r"|dez(?:ember|embro)?|dic(?:iembre|embre)?)"
 )
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _YEAR = r"(?:18[89][0-9]|19[0-9]{2}|20[0-2][0-9])"
 _DATE = re.compile(
-    rf"(?i)(?<![0-9A-Za-z\xff])(?<![0-9][-/.,:])(?:{_YEAR}(?P<a>[-/. ]){_DAY}(?P=a){_DAY}(?:T[0-9:]{{4,8}}Z?)?"
-    rf"|{_DAY}(?P<b>[-/.]| / ){_DAY}(?P=b)(?:{_YEAR}|[0-9]{{2}})|{_DAY}\. ?{_DAY}\. ?{_YEAR}|{_DAY} {_DAY} {_YEAR}"
-    rf"|{_DAY}(?:st|nd|rd|th|er|\.)?(?:[- ]|, ?)(?:day of |of |de |d')?{_MONTH}\.?(?:,? |[-/])(?:de |del |of )?(?:{_YEAR}|'?[0-9]{{2}})"
-    rf"|{_MONTH}\.?[- /]{_DAY}(?:st|nd|rd|th)?(?:,? |[-/])(?:{_YEAR}|'[0-9]{{2}})|{_YEAR}[- /]{_MONTH}[- /]{_DAY})(?![0-9A-Za-z]|[-/][0-9])"
+    rf"(?i)(?<![0-9A-Za-z\xff])(?<![0-9][-/.,:])(?:{_YEAR}(?P<a>[-/. "
+    rf"]){_DAY}(?P=a){_DAY}(?:T[0-9:]{{4,8}}Z?)?"
+    rf"|{_DAY}(?P<b>[-/.]| / ){_DAY}(?P=b)(?:{_YEAR}|[0-9]{{2}})|{_DAY}\. ?{_DAY}\. ?{_YEAR}|{_DAY} {_DAY} "
+    rf"{_YEAR}"
+    rf"|{_DAY}(?:st|nd|rd|th|er|\.)?(?:[- ]|, ?)(?:day of |of |de |d')?{_MONTH}\.?(?:,? |[-/])(?:de |del "
+    rf"|of )?(?:{_YEAR}|'?[0-9]{{2}})"
+    rf"|{_MONTH}\.?[- /]{_DAY}(?:st|nd|rd|th)?(?:,? |[-/])(?:{_YEAR}|'[0-9]{{2}})|{_YEAR}[- /]{_MONTH}[- "
+    rf"/]{_DAY})(?![0-9A-Za-z]|[-/][0-9])"
 )
 _NOT_BIRTH = frozenset(
-    "died death deceased hired joined married expires expiry expiration due issued issue since until signed posted published updated"
-    " created modified deadline visit admitted discharged appointment invoice".split()
+    [
+        "died",
+        "death",
+        "deceased",
+        "hired",
+        "joined",
+        "married",
+        "expires",
+        "expiry",
+        "expiration",
+        "due",
+        "issued",
+        "issue",
+        "since",
+        "until",
+        "signed",
+        "posted",
+        "published",
+        "updated",
+        "created",
+        "modified",
+        "deadline",
+        "visit",
+        "admitted",
+        "discharged",
+        "appointment",
+        "invoice",
+    ]
 )
 
 
@@ -37,15 +71,18 @@ def _is_birth_date(text: str, match: re.Match[str]) -> bool:
 
 _LATITUDE, _LONGITUDE = r"[-+]?(?:90|[1-8]?[0-9])\.[0-9]", r"[-+]?(?:180|1[0-7][0-9]|[1-9]?[0-9])\.[0-9]"
 _PAIR = re.compile(
-    rf"(?<![0-9A-Za-z.,+-]){_LATITUDE}{{4,15}}\xb0?(?: ?[NS])?, ?{_LONGITUDE}{{4,15}}\xb0?(?: ?[EWO](?![A-Za-z]))?"
+    rf"(?<![0-9A-Za-z.,+-]){_LATITUDE}{{4,15}}\xb0?(?: ?[NS])?, ?{_LONGITUDE}{{4,15}}\xb0?(?: "
+    rf"?[EWO](?![A-Za-z]))?"
     r"(?![0-9A-Za-z]|[.,] ?-?[0-9])"
 )
 _NAMED_PAIR = re.compile(
-    rf"(?i)(?<![A-Za-z])lat(?:itude)?[\"']?\s?[:=]?\s?[\"']?(?P<v>{_LATITUDE}{{1,15}}\xb0?\s?[NS]?[\"']?[,;/ ]{{1,3}}(?:and )?[\"']?"
+    rf"(?i)(?<![A-Za-z])lat(?:itude)?[\"']?\s?[:=]?\s?[\"']?(?P<v>{_LATITUDE}{{1,15}}"
+    r"\xb0?\s?[NS]?[\"']?[,;/ ]{1,3}(?:and )?[\"']?"
     rf"(?:lon(?:g(?:itude)?)?|lng)[\"']?\s?[:=]?\s?[\"']?{_LONGITUDE}{{1,15}})(?![0-9])"
 )
 _NAMED_ONE = re.compile(
-    rf"(?i)(?<![A-Za-z])(?:latitude|longitude|lat|lng|lon)[\"']?\s?(?:[:=]|is)\s?[\"']?(?P<v>{_LONGITUDE}{{3,15}})(?![0-9])"
+    rf"(?i)(?<![A-Za-z])(?:latitude|longitude|lat|lng|lon)[\"']?\s?(?:[:=]"
+    rf"|is)\s?[\"']?(?P<v>{_LONGITUDE}{{3,15}})(?![0-9])"
 )
 _MINUTES = r"(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?'\s?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?(?:\"|'')\s?)?)?"
 _DEGREES = re.compile(
@@ -60,14 +97,18 @@ def _has_decimals(text: str, match: re.Match[str]) -> bool:
 
 
 _DOCUMENT = re.compile(
-    r"(?<![0-9A-Za-z_\xff.@/#-])(?=[A-Z-]{0,8}[0-9])[A-Z0-9](?:[A-Z0-9-]{4,19})(?<!-)(?![0-9A-Za-z_@\xff]|[.,][0-9])"
+    r"(?<![0-9A-Za-z_\xff.@/#-])(?=[A-Z-]{0,8}[0-9])[A-Z0-9](?:[A-Z0-9-]{4,19})(?<!-)(?![0-9A-Za-z_@\xff]"
+    r"|[.,][0-9])"
 )
 _DOCUMENTS = any_of(
-    "passports? passeport reisepass(?:nummer)? pasaporte passaporto passaporte paspoort paszport licen[cs]es? dl fuhrerschein permis permiso",
-    "patente rijbewijs (?:personal)?ausweis(?:nummer)? accounts? acct routing bsb medicare policy konto(?:nummer)? compte cuenta conto",
+    "passports? passeport reisepass(?:nummer)? pasaporte passaporto passaporte paspoort paszport "
+    "licen[cs]es? dl fuhrerschein permis permiso",
+    "patente rijbewijs (?:personal)?ausweis(?:nummer)? accounts? acct routing bsb medicare policy "
+    "konto(?:nummer)? compte cuenta conto",
 )
 _SAID_DOCUMENT = re.compile(
-    rf"(?i)(?<![A-Za-z])(?:{_DOCUMENTS})(?:'?s)?(?: (?:no|nr|num|numbers?|nummer|numero|id|is|was|the|of|de|conduire|conducir|card|and|code))*"
+    rf"(?i)(?<![A-Za-z])(?:{_DOCUMENTS})(?:'?s)?(?: (?:no|nr|num|numbers?|nummer|numero|id|is|was|the|of|de"
+    rf"|conduire|conducir|card|and|code))*"
     r"[^0-9A-Za-z\n]{0,4}\Z"
 )
 
@@ -81,13 +122,58 @@ def _is_document(text: str, match: re.Match[str]) -> bool:
 
 _DOCUMENT_TRIGGER = rf"(?i)(?:{_DOCUMENTS})[^0-9\n]{{0,56}}[0-9]"
 RULES = (
-    Rule("date_of_birth", "date_of_birth", trigger_after(BIRTH), 14, _DATE, _is_birth_date, strength=1, reach=28),
-    Rule("coordinate_pair", "coordinates", r"[0-9]\.[0-9]{4,15}\xb0?(?: ?[NS])?, ?[-+]?[0-9]{1,3}\.[0-9]{4}", 33, _PAIR,
-         _has_decimals, strength=2, least=12, reach=20),
-    Rule("coordinate_named", "coordinates", r"(?i)lat(?:itude)?[\"']?\s?[:=]?\s?[\"']?[-+]?[0-9]{1,2}\.[0-9]", 18, _NAMED_PAIR,
-         strength=1, least=6, reach=64, group="v"),
-    Rule("coordinate_alone", "coordinates", r"(?i)(?:latitude|longitude|lat|lng|lon)[\"']?\s?(?:[:=]|is)\s?[\"']?[-+]?[0-9]{1,3}\.[0-9]", 21,
-         _NAMED_ONE, strength=2, least=6, reach=20, group="v"),
+    Rule(
+        "date_of_birth",
+        "date_of_birth",
+        trigger_after(BIRTH),
+        14,
+        _DATE,
+        _is_birth_date,
+        strength=1,
+        reach=28,
+    ),
+    Rule(
+        "coordinate_pair",
+        "coordinates",
+        r"[0-9]\.[0-9]{4,15}\xb0?(?: ?[NS])?, ?[-+]?[0-9]{1,3}\.[0-9]{4}",
+        33,
+        _PAIR,
+        _has_decimals,
+        strength=2,
+        least=12,
+        reach=20,
+    ),
+    Rule(
+        "coordinate_named",
+        "coordinates",
+        r"(?i)lat(?:itude)?[\"']?\s?[:=]?\s?[\"']?[-+]?[0-9]{1,2}\.[0-9]",
+        18,
+        _NAMED_PAIR,
+        strength=1,
+        least=6,
+        reach=64,
+        group="v",
+    ),
+    Rule(
+        "coordinate_alone",
+        "coordinates",
+        r"(?i)(?:latitude|longitude|lat|lng|lon)[\"']?\s?(?:[:=]|is)\s?[\"']?[-+]?[0-9]{1,3}\.[0-9]",
+        21,
+        _NAMED_ONE,
+        strength=2,
+        least=6,
+        reach=20,
+        group="v",
+    ),
     Rule("coordinate_degrees", "coordinates", r"[0-9]\s?\xb0", 13, _DEGREES, strength=1, least=2, reach=64),
-    Rule("document_in_context", "id_document", _DOCUMENT_TRIGGER, 9, _DOCUMENT, _is_document, strength=3, reach=24),
-)  # fmt: skip
+    Rule(
+        "document_in_context",
+        "id_document",
+        _DOCUMENT_TRIGGER,
+        9,
+        _DOCUMENT,
+        _is_document,
+        strength=3,
+        reach=24,
+    ),
+)

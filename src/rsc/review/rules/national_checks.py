@@ -9,7 +9,10 @@ from datetime import date
 
 from rsc.review.checksums import ean_13, luhn, mod_11_2, mod_11_10, verhoeff, weighted_sum
 
-_ODD = dict(zip("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", (1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23), strict=True))  # fmt: skip
+_ODD_OF_DIGIT = (1, 0, 5, 7, 9, 13, 15, 17, 19, 21)
+_ODD_OF_LETTER = (*_ODD_OF_DIGIT, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23)
+_ODD = {str(digit): value for digit, value in enumerate(_ODD_OF_DIGIT)}
+_ODD |= {chr(65 + letter): value for letter, value in enumerate(_ODD_OF_LETTER)}
 
 
 def is_date(year: str, month: str, day: str) -> bool:
@@ -88,7 +91,7 @@ def denmark_cpr_checked(n: str) -> bool:
 
 
 def finland_hetu(n: str) -> bool:
-    """DDMMYY, a century sign (a letter, or + or - that the compact form lost), serial, check: nine digits mod 31."""
+    """DDMMYY, a century sign (the compact form loses + and -), serial, check: nine digits mod 31."""
     return (
         is_date(n[4:6], n[2:4], n[:2])
         and "0123456789ABCDEFHJKLMNPRSTUVWXY"[int(n[:6] + n[-4:-1]) % 31] == n[-1]
@@ -124,11 +127,13 @@ def poland_pesel(n: str) -> bool:
 
 
 def czech_birth(n: str) -> bool:
-    """Ten digits divide by 11; women add 50 to the month, 20 more when numbers ran out. Nine digits: before 1954."""
+    """Ten digits divide by 11; women add 50 to the month, 20 more when numbers ran out.
+
+    Nine digits: before 1954, no check."""
     month = int(n[2:4]) % 50
     month = month - 20 if month > 20 else month
     return is_date(n[:2], f"{month:02d}", n[4:6]) and (
-        len(n) == 9 or int(n) % 11 == 0 or int(n[:9]) % 11 == 10 and n[9] == "0"
+        len(n) == 9 or int(n) % 11 == 0 or (int(n[:9]) % 11 == 10 and n[9] == "0")
     )
 
 

@@ -19,15 +19,80 @@ _IPV4 = re.compile(
     r"(?![A-Za-z0-9_\xff]|\.[0-9]|-[A-Za-z])"
 )
 _VERSION = frozenset(
-    "v ver version versions release released releases build firmware driver drivers chapter section clause paragraph"
-    " update updated upgrade upgraded patch patched hotfix oid sdk agent browser library package plugin bios kernel".split()
+    [
+        "v",
+        "ver",
+        "version",
+        "versions",
+        "release",
+        "released",
+        "releases",
+        "build",
+        "firmware",
+        "driver",
+        "drivers",
+        "chapter",
+        "section",
+        "clause",
+        "paragraph",
+        "update",
+        "updated",
+        "upgrade",
+        "upgraded",
+        "patch",
+        "patched",
+        "hotfix",
+        "oid",
+        "sdk",
+        "agent",
+        "browser",
+        "library",
+        "package",
+        "plugin",
+        "bios",
+        "kernel",
+    ]
 )
 _HOST = frozenset(
-    "ip ips ipv address addresses addr host hosts server servers from ping dns gateway subnet login logged connect connected"
-    " connecting client clients remote peer router network ssh proxy vpn at via firewall port".split()
+    [
+        "ip",
+        "ips",
+        "ipv",
+        "address",
+        "addresses",
+        "addr",
+        "host",
+        "hosts",
+        "server",
+        "servers",
+        "from",
+        "ping",
+        "dns",
+        "gateway",
+        "subnet",
+        "login",
+        "logged",
+        "connect",
+        "connected",
+        "connecting",
+        "client",
+        "clients",
+        "remote",
+        "peer",
+        "router",
+        "network",
+        "ssh",
+        "proxy",
+        "vpn",
+        "at",
+        "via",
+        "firewall",
+        "port",
+    ]
 )
 _IPV6 = re.compile(
-    r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}|(?<=::))"
+    r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
+    r"|(?<=::))"
     r"(?:%[0-9A-Za-z]{1,15})?(?![0-9A-Za-z:\xff])"
 )
 _MAC = re.compile(
@@ -72,9 +137,47 @@ def _is_mac(text: str, match: re.Match[str]) -> bool:
 
 
 RULES = (
-    Rule("ipv4", "ip_address", r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", 13, _IPV4, _is_ipv4, strength=1, least=7, reach=16),
-    Rule("ipv6", "ip_address", r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}", 40, _IPV6, _is_ipv6, strength=1, least=3),
-    Rule("mac", "mac_address", r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){4}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]", 14, _MAC, _is_mac,
-         strength=0, least=11, reach=24),
-    Rule("url_credentials", "url_credentials", r"://[^\s/?#@]{1,257}@", 290, _URL, strength=0, least=6, reach=4, group="v"),
-)  # fmt: skip
+    Rule(
+        "ipv4",
+        "ip_address",
+        r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+        13,
+        _IPV4,
+        _is_ipv4,
+        strength=1,
+        least=7,
+        reach=16,
+    ),
+    Rule(
+        "ipv6",
+        "ip_address",
+        r"[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?:[0-9A-Fa-f]{1,4}:){6}",
+        40,
+        _IPV6,
+        _is_ipv6,
+        strength=1,
+        least=3,
+    ),
+    Rule(
+        "mac",
+        "mac_address",
+        r"[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){4}|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]",
+        14,
+        _MAC,
+        _is_mac,
+        strength=0,
+        least=11,
+        reach=24,
+    ),
+    Rule(
+        "url_credentials",
+        "url_credentials",
+        r"://[^\s/?#@]{1,257}@",
+        290,
+        _URL,
+        strength=0,
+        least=6,
+        reach=4,
+        group="v",
+    ),
+)

@@ -24,11 +24,25 @@ _ISSUERS = re.compile(
     r"|(?:0604|5018|5020|5038|5[6-8][0-9]{2}|6304|6390|6759|676[1-3]|60[0-9]{2})[0-9]{8,15}"
 )
 _COUNTRIES_OF_LENGTH = {
-    15: "NO", 16: "BE", 18: "DK FK FO FI GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK",
-    21: "CH HR LI LV", 22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL",
-    24: "AD CZ ES MD PK RO SA SE SK TN VG", 25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM",
-    28: "AL AZ BY CY DO GT HN HU LB NI PL SV", 29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
-}  # fmt: skip
+    15: "NO",
+    16: "BE",
+    18: "DK FK FO FI GL NL SD",
+    19: "MK SI",
+    20: "AT BA EE KZ LT LU MN XK",
+    21: "CH HR LI LV",
+    22: "BG BH CR DE GB GE IE ME RS VA",
+    23: "AE GI IL IQ OM SO TL",
+    24: "AD CZ ES MD PK RO SA SE SK TN VG",
+    25: "LY PT ST",
+    26: "IS TR",
+    27: "BI DJ FR GR IT MC MR SM",
+    28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+    29: "BR EG PS QA UA",
+    30: "JO KW MU YE",
+    31: "MT SC",
+    32: "LC",
+    33: "RU",
+}
 
 
 def _iban_pattern(*, letters: str, gap: str) -> str:
@@ -46,8 +60,36 @@ _IBAN = re.compile(_iban_pattern(letters="A-Z", gap="[ -]?") + "|" + _iban_patte
 
 
 _CARD_WORDS = frozenset(
-    "card cards visa mastercard maestro amex credit debit cc payment pay paid charge charged karte kreditkarte kartennummer carte"
-    " tarjeta carta cartao kort kaart karta expiry cvv cvc ccn".split()
+    [
+        "card",
+        "cards",
+        "visa",
+        "mastercard",
+        "maestro",
+        "amex",
+        "credit",
+        "debit",
+        "cc",
+        "payment",
+        "pay",
+        "paid",
+        "charge",
+        "charged",
+        "karte",
+        "kreditkarte",
+        "kartennummer",
+        "carte",
+        "tarjeta",
+        "carta",
+        "cartao",
+        "kort",
+        "kaart",
+        "karta",
+        "expiry",
+        "cvv",
+        "cvc",
+        "ccn",
+    ]
 )
 
 
@@ -65,8 +107,26 @@ def _is_iban(text: str, match: re.Match[str]) -> bool:
 
 
 RULES = (
-    Rule("card", "credit_card", r"(?:^|[^0-9A-Za-z_])(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8}", 28, _CARD, _is_card,
-         strength=0, least=12, reach=8),
-    Rule("iban", "iban", r"[A-Z]{2}[ -]?[0-9]{2}[ -]?[0-9A-Z]{2}|[a-z]{2}[0-9]{2}[0-9a-z]{2}", 8, _IBAN, _is_iban, strength=0,
-         least=6, reach=34),
-)  # fmt: skip
+    Rule(
+        "card",
+        "credit_card",
+        r"(?:^|[^0-9A-Za-z_])(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8}",
+        28,
+        _CARD,
+        _is_card,
+        strength=0,
+        least=12,
+        reach=8,
+    ),
+    Rule(
+        "iban",
+        "iban",
+        r"[A-Z]{2}[ -]?[0-9]{2}[ -]?[0-9A-Z]{2}|[a-z]{2}[0-9]{2}[0-9a-z]{2}",
+        8,
+        _IBAN,
+        _is_iban,
+        strength=0,
+        least=6,
+        reach=34,
+    ),
+)

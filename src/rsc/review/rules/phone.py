@@ -3,7 +3,7 @@
 Five forms, from the firmest evidence to the weakest, each a rule of its own:
 - international: `+` or an exit code, then a country code and as many digits as that country's plan has;
 - North American: 3-3-4 digits with separators, the way those plans are always printed;
-- national: a trunk 0 and groups, or an area code in brackets, valid in the plan of one of the countries below;
+- national: a trunk 0 and groups, valid in the plan of a country below, or an area code in brackets;
 - grouped: digits in uneven groups (never by thousands) that a plan without trunk 0 prints this way;
 - in context: a word such as "tel" before it and 7 to 15 digits (E.164 section 6).
 
@@ -22,10 +22,11 @@ from rsc.review.rules.words import PHONE, is_said, is_said_otherwise, trigger_af
 
 _EXTENSION_AT_END = re.compile(r"[,\s]*(?:[xX#]|[Ee]xt\.?|extension)\s?[0-9]{1,6}$")
 _TRUNK_REGIONS = (
-    "GB FR DE AU NL BE CH AT SE FI IE IN JP KR CN TW TH MY ID PH VN PK BD LK IL TR ZA EG KE NG GH MA DZ TN NZ AR BR"
+    "GB FR DE AU NL BE CH AT SE FI IE IN JP KR CN TW TH MY ID PH VN PK BD LK IL TR ZA EG KE NG GH MA DZ TN "
+    "NZ AR BR"
     " RO BG HR RS SI SK UA AE SA JO LB IR IQ AL MK BA ME LT IT"
 )
-"""Plans that write a trunk 0 before the area code (Italy: a 0 that belongs to the number), likeliest first."""
+"""Plans that write a trunk 0 before the area code (Italy: within the number), likeliest first."""
 
 _OPEN_REGIONS = "ES NO DK PL PT CZ GR HU LV EE CH BE RU UA"
 """Plans whose numbers have no trunk 0, or that are often written without it."""
@@ -45,11 +46,14 @@ _NATIONAL = re.compile(
     rf"{_BEFORE}{_ALONE}\(?0[1-9][0-9]{{0,4}}\)?(?:[ .()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{_EXTENSION}{_AFTER}"
 )
 _BRACKETED = re.compile(
-    rf"{_BEFORE}{_ALONE}\((?!19|20)[0-9]{{2,5}}\)[ -]?[0-9]{{2,5}}(?:[ -][0-9]{{2,4}}){{1,3}}{_EXTENSION}{_AFTER}"
+    rf"{_BEFORE}{_ALONE}\((?!19|20)[0-9]{{2,5}}\)[ -]?[0-9]{{2,5}}(?:[ "
+    rf"-][0-9]{{2,4}}){{1,3}}{_EXTENSION}{_AFTER}"
 )
 _GROUPED = re.compile(
-    rf"{_BEFORE}{_ALONE}(?:[0-9]{{2}}(?P<a>[ .-])[0-9]{{2}}(?P=a)[0-9]{{2}}(?P=a)[0-9]{{2}}|[0-9]{{3}} [0-9]{{2}} [0-9]{{2}} [0-9]{{2}}"
-    rf"|[0-9]{{3}} [0-9]{{2}} [0-9]{{3}}|[0-9]{{3}} [0-9]{{3}} [0-9]{{2}} [0-9]{{2}}|[0-9]{{2}} [0-9]{{3}} [0-9]{{2}} [0-9]{{2}})"
+    rf"{_BEFORE}{_ALONE}(?:[0-9]{{2}}(?P<a>[ .-])[0-9]{{2}}(?P=a)[0-9]{{2}}(?P=a)[0-9]{{2}}|[0-9]{{3}} "
+    rf"[0-9]{{2}} [0-9]{{2}} [0-9]{{2}}"
+    rf"|[0-9]{{3}} [0-9]{{2}} [0-9]{{3}}|[0-9]{{3}} [0-9]{{3}} [0-9]{{2}} [0-9]{{2}}|[0-9]{{2}} [0-9]{{3}} "
+    rf"[0-9]{{2}} [0-9]{{2}})"
     r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9]| [0-9]| [0-9a-f]{2} )"
 )
 _ANY = re.compile(rf"{_BEFORE}\(?[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
@@ -155,13 +159,60 @@ def _says_otherwise(text: str, match: re.Match[str]) -> bool:
 _START = r"(?:^|[^0-9A-Za-z_])"
 _SIX_MORE = r"(?:[ .()/-]{0,3}[0-9]){6}"
 RULES = (
-    Rule("phone_international", "phone", rf"(?:\+|{_START}00|{_START}011[ -])[( ]{{0,2}}[0-9]{_SIX_MORE}", 34,
-         _INTERNATIONAL, _is_international, strength=1, least=8, reach=4),
-    Rule("phone_american", "phone", r"[2-9][0-9]{2}(?:\) ?-?|[-./] ?|\s)[0-9]{3}[-. ][0-9]{4}", 24,
-         _AMERICAN, _is_american, strength=2, least=12, reach=10),
-    Rule("phone_national", "phone", rf"{_START}\(?0[1-9][0-9]{{0,4}}[ .()/-]{{1,4}}[0-9]{{2}}", 13,
-         _NATIONAL, _is_national, strength=2, least=5, reach=12),
-    Rule("phone_bracketed", "phone", r"\([0-9]{2,5}\)[ -]?[0-9]{2}", 10, _BRACKETED, _is_bracketed, strength=2, least=6, reach=20),
-    Rule("phone_grouped", "phone", r"[0-9]{2}[ .-][0-9]{2,3}[ .-][0-9]{2}", 10, _GROUPED, _is_grouped, strength=3, least=8, reach=8),
+    Rule(
+        "phone_international",
+        "phone",
+        rf"(?:\+|{_START}00|{_START}011[ -])[( ]{{0,2}}[0-9]{_SIX_MORE}",
+        34,
+        _INTERNATIONAL,
+        _is_international,
+        strength=1,
+        least=8,
+        reach=4,
+    ),
+    Rule(
+        "phone_american",
+        "phone",
+        r"[2-9][0-9]{2}(?:\) ?-?|[-./] ?|\s)[0-9]{3}[-. ][0-9]{4}",
+        24,
+        _AMERICAN,
+        _is_american,
+        strength=2,
+        least=12,
+        reach=10,
+    ),
+    Rule(
+        "phone_national",
+        "phone",
+        rf"{_START}\(?0[1-9][0-9]{{0,4}}[ .()/-]{{1,4}}[0-9]{{2}}",
+        13,
+        _NATIONAL,
+        _is_national,
+        strength=2,
+        least=5,
+        reach=12,
+    ),
+    Rule(
+        "phone_bracketed",
+        "phone",
+        r"\([0-9]{2,5}\)[ -]?[0-9]{2}",
+        10,
+        _BRACKETED,
+        _is_bracketed,
+        strength=2,
+        least=6,
+        reach=20,
+    ),
+    Rule(
+        "phone_grouped",
+        "phone",
+        r"[0-9]{2}[ .-][0-9]{2,3}[ .-][0-9]{2}",
+        10,
+        _GROUPED,
+        _is_grouped,
+        strength=3,
+        least=8,
+        reach=8,
+    ),
     Rule("phone_in_context", "phone", trigger_after(PHONE), 2, _ANY, _is_in_context, strength=2),
-)  # fmt: skip
+)

@@ -27,9 +27,9 @@ class Rule:
 
     The other fields only save work. `trigger` is in the subset that RE2 and Hyperscan share (no
     look-around, no back references); to every exact match belongs a trigger that ends `least` to `lead`
-    characters after its start, and begins at most `BEHIND` characters before it. Where that leaves many positions,
-    `head` finds the start: it matches there, and ends no later than the trigger. Without a `head`, `exact`
-    itself is searched, reading `reach` beyond the trigger.
+    characters after its start, and begins at most `BEHIND` characters before it. Where that leaves many
+    positions, `head` finds the start: it matches there, and ends no later than the trigger. Without a
+    `head`, `exact` itself is searched, reading `reach` beyond the trigger.
     """
 
     name: str

@@ -14,22 +14,30 @@ _EDGE = r"(?<![0-9A-Za-z_\xff-])"
 _END = r"(?![0-9A-Za-z_\xff-])"
 _AWS = re.compile(rf"{_EDGE}(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z2-7]{{16}}{_END}")
 _PREFIXED = re.compile(
-    _EDGE + r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}|glpat-[A-Za-z0-9_-]{20,64}|xox[abeoprs]-[A-Za-z0-9-]{10,250}"
-    r"|(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,128}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,250}"
-    r"|sk-(?:proj-|ant-[a-z0-9]{3,8}-)?[A-Za-z0-9_-]{20,200}|hf_[A-Za-z0-9]{30,64}|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"
-    r"|ya29\.[A-Za-z0-9_-]{20,250}|dop_v1_[a-f0-9]{64}|shpat_[a-fA-F0-9]{32}|AGE-SECRET-KEY-1[A-Z0-9]{58}|hvs\.[A-Za-z0-9_-]{24,200})" + _END
+    _EDGE + r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}|glpat-[A-Za-z0-9_-]{20,64}"
+            r"|xox[abeoprs]-[A-Za-z0-9-]{10,250}"
+    r"|(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,128}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}"
+    r"|pypi-[A-Za-z0-9_-]{50,250}"
+    r"|sk-(?:proj-|ant-[a-z0-9]{3,8}-)?[A-Za-z0-9_-]{20,200}|hf_[A-Za-z0-9]{30,64}"
+    r"|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"
+    r"|ya29\.[A-Za-z0-9_-]{20,250}|dop_v1_[a-f0-9]{64}|shpat_[a-fA-F0-9]{32}|AGE-SECRET-KEY-1[A-Z0-9]{58}"
+    r"|hvs\.[A-Za-z0-9_-]{24,200})" + _END
 )  # fmt: skip
 _JWT = re.compile(_EDGE + r"eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{4,8192}\.[A-Za-z0-9_-]{0,2048}")
 _PEM = re.compile(
-    r"-----BEGIN (?P<k>(?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?)-----[A-Za-z0-9+/=\s:,.\\()-]{16,16384}?-----END (?P=k)-----"
+    r"-----BEGIN (?P<k>(?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: "
+    r"BLOCK)?)-----[A-Za-z0-9+/=\s:,.\\()-]{16,16384}?-----END (?P=k)-----"
 )
 _ASSIGNED = re.compile(
-    r"(?i)(?<![A-Za-z])(?:password|passwd|passphrase|passwort|pwd|pass|contrasena|mot de passe|secret|secret[_ -]?key|api[_ -]?key|apikey"
-    r"|access[_ -]?(?:key|token)|auth[_ -]?token|client[_ -]?secret|private[_ -]?key|token)[\"']?\s?(?::=|=>|[:=]| is )\s?"
+    r"(?i)(?<![A-Za-z])(?:password|passwd|passphrase|passwort|pwd|pass|contrasena|mot de passe|secret"
+    r"|secret[_ -]?key|api[_ -]?key|apikey"
+    r"|access[_ -]?(?:key|token)|auth[_ -]?token|client[_ -]?secret|private[_ -]?key|token)[\"']?\s?(?::="
+    r"|=>|[:=]| is )\s?"
     r"(?P<q>[\"']?)(?P<v>[^\s\"'<>,;(){}\[\]]{6,128})(?P=q)(?![A-Za-z0-9(])"
 )
 _PLACEHOLDER = re.compile(
-    r"(?i)(?:your|my|the|some|change|example|placeholder|xxx+|\*{3,}|\.{3,}|none|null|true|false|undefined|required|optional|string|os\.|env\.|process\."
+    r"(?i)(?:your|my|the|some|change|example|placeholder|xxx+|\*{3,}|\.{3,}|none|null|true|false|undefined"
+    r"|required|optional|string|os\.|env\.|process\."
     r"|config\.|self\.|\$|%|password|secret|token|[a-z_.]+\()"
 )
 
@@ -45,11 +53,33 @@ def _is_assigned(text: str, match: re.Match[str]) -> bool:
 
 RULES = (
     Rule("aws_key", "secret", r"A(?:KIA|SIA|ROA|IDA|BIA|CCA)[A-Z2-7]{16}", 20, _AWS, strength=0),
-    Rule("prefixed_token", "secret", r"gh[pousr]_[A-Za-z0-9]|github_pat_|glpat-|xox[abeoprs]-|[srp]k_(?:live|test)_|AIza[A-Za-z0-9_-]{4}|npm_[A-Za-z0-9]"
-         r"|pypi-[A-Za-z0-9_-]{4}|sk-[A-Za-z0-9_-]{8}|hf_[A-Za-z0-9]{4}|SG\.[A-Za-z0-9_-]|ya29\.|dop_v1_|shpat_|AGE-SECRET-KEY-1|hvs\.[A-Za-z0-9_-]{2}",
-         16, _PREFIXED, strength=0, reach=300),
+    Rule(
+        "prefixed_token",
+        "secret",
+        r"gh[pousr]_[A-Za-z0-9]|github_pat_|glpat-|xox[abeoprs]-|[srp]k_(?:live|test)_|AIza[A-Za-z0-9_-]{4}"
+        r"|npm_[A-Za-z0-9]"
+        r"|pypi-[A-Za-z0-9_-]{4}|sk-[A-Za-z0-9_-]{8}|hf_[A-Za-z0-9]{4}|SG\.[A-Za-z0-9_-]|ya29\.|dop_v1_"
+        r"|shpat_|AGE-SECRET-KEY-1|hvs\.[A-Za-z0-9_-]{2}",
+        16,
+        _PREFIXED,
+        strength=0,
+        reach=300,
+    ),
     Rule("json_web_token", "secret", r"eyJ[A-Za-z0-9_-]{5}", 10, _JWT, strength=0, reach=15000),
-    Rule("private_key", "secret", r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY", 64, _PEM, strength=0, reach=17000),
-    Rule("password_assigned", "secret", r"(?i)(?:passw|passp|pwd|pass|contrasena|mot de passe|secret|api[_ -]?key|access[_ -]?key|private[_ -]?key|token)"
-         r"[A-Za-z_ -]{0,12}[\"']?\s?(?:[:=]|is )", 48, _ASSIGNED, _is_assigned, strength=2, reach=200, group="v"),
-)  # fmt: skip
+    Rule(
+        "private_key", "secret", r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY", 64, _PEM, strength=0, reach=17000
+    ),
+    Rule(
+        "password_assigned",
+        "secret",
+        r"(?i)(?:passw|passp|pwd|pass|contrasena|mot de passe|secret|api[_ -]?key|access[_ -]?key|private[_ "
+        r"-]?key|token)"
+        r"[A-Za-z_ -]{0,12}[\"']?\s?(?:[:=]|is )",
+        48,
+        _ASSIGNED,
+        _is_assigned,
+        strength=2,
+        reach=200,
+        group="v",
+    ),
+)
