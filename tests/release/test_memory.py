@@ -5,6 +5,8 @@ The search reads another process's memory through /proc/PID/mem, as a debugger d
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
 import subprocess
@@ -15,6 +17,8 @@ import pytest
 from test_agent import true_key
 
 from rsc.release.server import AgentServer
+from rsc.store.keys import Envelope, data_key_context, open_envelope
+from rsc.store.local_keys import LocalKeyProvider
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/mem")
 
@@ -50,6 +54,21 @@ agent = KeyAgent(workspace, providers={"local": LocalKeyProvider(workspace.keys)
 for _ in range(20):
     agent.release(KeyRequest("train", "ada", data="posts")).close()
 print("ended", flush=True)
+sys.stdin.readline()
+"""
+
+
+MAKER = """
+import sys
+from pathlib import Path
+from rsc.store.keys import data_kek_id, data_key_context, new_envelope
+from rsc.store.local_keys import LocalKeyProvider
+provider, kek_id = LocalKeyProvider(Path(sys.argv[1]) / "keys"), data_kek_id("posts", period="2026-11")
+provider.create(kek_id, period="2026-11")
+envelope, key = new_envelope(provider, kek_id=kek_id, context=data_key_context("posts"))
+key.close()
+(Path(sys.argv[1]) / "key.json").write_text(envelope.to_json())
+print("made", flush=True)
 sys.stdin.readline()
 """
 
@@ -126,11 +145,26 @@ def test_the_search_finds_a_worker_that_keeps_a_copy(house, served):
 
 def test_an_agent_that_released_keys_holds_no_copy_of_them(house, served):
     secret = true_key(house)
+    written = json.loads((house.workspace.keys / "data/posts/2026-11.kek").read_text())["secret"]
     agent = start(AGENT, str(house.workspace.root))
     assert agent.stdout.readline() == "ended\n"
-    assert copies_in_memory(agent.pid, secret) == 0
+    for form in (secret, base64.b64decode(written), written.encode()):
+        assert copies_in_memory(agent.pid, form) == 0
     agent.kill()
     agent.wait()
+
+
+def test_a_process_that_makes_and_wraps_keys_holds_no_copy_of_them(tmp_path, searchable):
+    maker = start(MAKER, str(tmp_path))
+    assert maker.stdout.readline() == "made\n"
+    folder = tmp_path / "keys"
+    written = json.loads((folder / "data/posts/2026-11.kek").read_text())["secret"]
+    envelope = Envelope.from_json((tmp_path / "key.json").read_text())
+    with open_envelope(LocalKeyProvider(folder), envelope, context=data_key_context("posts")) as key:
+        for form in (bytes(key.view), base64.b64decode(written), written.encode()):
+            assert copies_in_memory(maker.pid, form) == 0
+    maker.kill()
+    maker.wait()
 
 
 def assert_not_in_environment_or_argv(pid: int, secret: bytes) -> None:

@@ -15,8 +15,10 @@ passphrase or a hardware token protects those).
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -29,10 +31,12 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from rsc.clock import Clock, SystemClock, parse_timestamp, timestamp
 from rsc.errors import KeyUnavailable
 from rsc.store.keys import KekInfo, check_kek_id
+from rsc.store.providers.wiping import wipe
 from rsc.store.secret import KEY_BYTES, SecretKey
 
 _SALT_BYTES = 32
 _TAG_BYTES = 16
+_SECRET = re.compile(rb'"secret": "([A-Za-z0-9+/=]*)"')
 _ZERO_NONCE = bytes(12)  # one AES key per wrap, see above
 _SCRYPT_LOG_N = 17  # 128 MiB and about 0.3 s; OWASP Password Storage Cheat Sheet, scrypt
 _SCRYPT_R, _SCRYPT_P = 8, 1
@@ -70,16 +74,16 @@ class LocalKeyProvider:
                 "created": timestamp(self._clock.now()),
                 "expires": None if expires is None else timestamp(expires),
                 "protection": "none" if self._passphrase is None else "scrypt",
-                "secret": base64.b64encode(self._seal(kek, kek_id=kek_id)).decode(),
             }
-        _write_new(self._record_path(kek_id), record)
+            sealed = self._seal(kek, kek_id=kek_id)
+        _write_new(self._record_path(kek_id), record, sealed=sealed)
         return _info(record)
 
     def wrap(self, kek_id: str, key: SecretKey, *, context: bytes) -> bytes:
         """salt (32) | AES-256-GCM ciphertext (32) | tag (16)."""
         with self._open_kek(kek_id) as kek:
             return _encrypt(
-                kek, bytes(key.view), context=_bind(kek_id, context), salt=self._random_bytes(_SALT_BYTES)
+                kek, key.view, context=_bind(kek_id, context), salt=self._random_bytes(_SALT_BYTES)
             )
 
     def unwrap(self, kek_id: str, wrapped: bytes, *, context: bytes) -> SecretKey:
@@ -127,20 +131,19 @@ class LocalKeyProvider:
     @contextmanager
     def _open_kek(self, kek_id: str) -> Iterator[SecretKey]:
         self._require_active(kek_id)
-        record = _read(self._record_path(kek_id), kek_id=kek_id)
-        sealed = bytearray(base64.b64decode(record["secret"]))
+        record, sealed = _read_with_secret(self._record_path(kek_id), kek_id=kek_id)
         kek = self._unseal(sealed, kek_id=kek_id, protection=record["protection"])
         try:
             yield kek
         finally:
             kek.close()
 
-    def _seal(self, kek: SecretKey, *, kek_id: str) -> bytes:
+    def _seal(self, kek: SecretKey, *, kek_id: str) -> bytearray:
         if self._passphrase is None:
-            return bytes(kek.view)
+            return bytearray(kek.view)
         with self._master() as master:
             salt = self._random_bytes(_SALT_BYTES)
-            return _encrypt(master, bytes(kek.view), context=_bind(kek_id, b"kek"), salt=salt)
+            return bytearray(_encrypt(master, kek.view, context=_bind(kek_id, b"kek"), salt=salt))
 
     def _unseal(self, sealed: bytearray, *, kek_id: str, protection: str) -> SecretKey:
         if protection == "none":
@@ -167,7 +170,7 @@ class LocalKeyProvider:
         salt_bytes = base64.b64decode(record["salt"])
         kdf = Scrypt(salt=salt_bytes, length=KEY_BYTES, n=1 << record["log_n"], r=_SCRYPT_R, p=_SCRYPT_P)
         master = SecretKey()
-        kdf.derive_into(bytes(self._passphrase), master.view)
+        kdf.derive_into(self._passphrase, master.view)
         return master
 
 
@@ -175,7 +178,7 @@ def _bind(kek_id: str, context: bytes) -> bytes:
     return b"rsc-wrap-1\n" + kek_id.encode() + b"\n" + context
 
 
-def _encrypt(key: SecretKey, plain: bytes, *, context: bytes, salt: bytes) -> bytes:
+def _encrypt(key: SecretKey, plain: memoryview, *, context: bytes, salt: bytes) -> bytes:
     with key.derive(salt=salt, info=b"rsc-wrap-1") as once:
         return salt + once.aead().encrypt(_ZERO_NONCE, plain, context)
 
@@ -209,8 +212,20 @@ def _info(record: dict[str, Any]) -> KekInfo:
 
 
 def _read(path: Path, *, kek_id: str) -> dict[str, Any]:
+    """The public part of a key's file."""
+    record, sealed = _read_with_secret(path, kek_id=kek_id)
+    sealed[:] = bytes(len(sealed))
+    return record
+
+
+def _read_with_secret(path: Path, *, kek_id: str) -> tuple[dict[str, Any], bytearray]:
+    """A key's file as (its public part, its sealed secret); no other copy of that is left in memory."""
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
+        with path.open("rb", buffering=0) as file:
+            content = bytearray(path.stat().st_size)
+            file.readinto(content)
+        sealed = _cut_secret(content)
+        record: dict[str, Any] = json.loads(content)
     except FileNotFoundError:
         raise KeyUnavailable(
             f"there is no key {kek_id} in this key folder",
@@ -219,19 +234,38 @@ def _read(path: Path, *, kek_id: str) -> dict[str, Any]:
         ) from None
     except ValueError:
         raise KeyUnavailable(f"the file of key {kek_id} is damaged", kek_id=kek_id) from None
-    return record
+    return record, sealed
 
 
-def _write_new(path: Path, record: dict[str, Any]) -> None:
-    """Write a 0600 file that appears whole or not at all, and never over an existing one."""
+def _cut_secret(content: bytearray) -> bytearray:
+    """Take the secret out of the text of a key's file, leaving as many letters A."""
+    match = _SECRET.search(content)
+    if match is None:
+        return bytearray()
+    start, end = match.span(1)
+    with memoryview(content) as view:
+        decoded = binascii.a2b_base64(view[start:end])
+    content[start:end] = b"A" * (end - start)
+    sealed = bytearray(decoded)
+    wipe(decoded)
+    return sealed
+
+
+def _write_new(path: Path, record: dict[str, Any], *, sealed: bytearray | None = None) -> None:
+    """Write a 0600 file that appears whole or not at all, and never over an existing one.
+
+    With `sealed` it gets a secret, in base64; `sealed` is overwritten, and the text that held it.
+    """
+    text = _to_text(record, sealed=sealed)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(fd, json.dumps(record, indent=1).encode() + b"\n")
+        os.write(fd, text)
         os.fsync(fd)
     finally:
         os.close(fd)
+        text[:] = bytes(len(text))
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -239,6 +273,18 @@ def _write_new(path: Path, record: dict[str, Any]) -> None:
     finally:
         temporary.unlink()
     _sync_folder(path.parent)
+
+
+def _to_text(record: dict[str, Any], *, sealed: bytearray | None) -> bytearray:
+    if sealed is None:
+        return bytearray(json.dumps(record, indent=1).encode() + b"\n")
+    text = bytearray(json.dumps({**record, "secret": ""}, indent=1).encode() + b"\n")
+    encoded = binascii.b2a_base64(sealed, newline=False)
+    place = text.index(b'"secret": "') + len(b'"secret": "')
+    text[place:place] = encoded
+    wipe(encoded)
+    sealed[:] = bytes(len(sealed))
+    return text
 
 
 def _overwrite(path: Path, *, random_bytes: Callable[[int], bytes]) -> None:

@@ -14,7 +14,6 @@ import contextlib
 import ctypes
 import hmac
 import mmap
-import os
 from types import TracebackType
 from typing import NoReturn
 
@@ -40,8 +39,12 @@ class SecretKey:
 
     @classmethod
     def generate(cls) -> SecretKey:
-        """A new key from the operating system's generator."""
-        return cls.from_buffer(bytearray(os.urandom(KEY_BYTES)))
+        """A new key from the operating system's generator, read straight into locked memory."""
+        key = cls()
+        with open("/dev/urandom", "rb", buffering=0) as generator:
+            if generator.readinto(key.view) != KEY_BYTES:  # reads of up to 256 bytes are never short
+                raise OSError("/dev/urandom gave less than was asked for")
+        return key
 
     @classmethod
     def from_buffer(cls, source: bytearray | memoryview) -> SecretKey:
