@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
+from rsc.ingest.detect import open_source
 from rsc.ingest.text import TextFile, TextTree, cut_blocks
 
 from .conftest import read_all
@@ -77,6 +78,14 @@ def test_a_folder_or_zip_is_a_record_a_file(tmp_path: Path, packed: bool) -> Non
         ("e.txt", "no text in it"),
         ("l.txt", "not UTF-8"),
     ]
+
+
+def test_a_whole_file_as_one_record(tmp_path: Path) -> None:
+    path = tmp_path / "essay.txt"
+    path.write_text("one\n\ntwo\n")
+    source = open_source(path, options=ImportOptions(records="files"))
+    assert read_all(source)[0] == [{"#": 0, "text": "one\n\ntwo\n", "path": "essay.txt"}]
+    assert source.files() == [path]
 
 
 def test_a_damaged_zip(tmp_path: Path) -> None:

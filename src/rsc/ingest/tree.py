@@ -1,4 +1,4 @@
-"""A folder or a zip archive as one sorted list of files, read one at a time."""
+"""A folder, a zip archive or a single file as one sorted list of files, read one at a time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Tree:
     def entries(self) -> list[Entry]:
         """Raises DataError for a damaged archive, or one with encrypted members."""
         if self._entries is None:
-            found = self._in_folder() if self.root.is_dir() else self._in_archive()
+            found = self._in_archive() if self._is_archive else self._in_folder()
             self._entries = sorted(
                 (entry for entry in found if _is_wanted(entry)), key=lambda entry: entry.name
             )
@@ -54,20 +54,26 @@ class Tree:
 
     def files(self) -> list[Path]:
         """What has to stay unchanged: the archive, or every file of the folder."""
-        if not self.root.is_dir():
+        if self.root.is_file():
             return [self.root]
         return [self.root / entry.name for entry in self.entries()]
 
     def read(self, entry: Entry) -> bytes:
         """All bytes of one file. Raises DataError when the archive's checksum does not fit."""
-        if self.root.is_dir():
-            return (self.root / entry.name).read_bytes()
+        if not self._is_archive:
+            return (self.root if self.root.is_file() else self.root / entry.name).read_bytes()
         try:
             return self._open().read(entry.name)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             raise DataError(f"{self.root.name}: {entry.name} cannot be unpacked: {error}") from None
 
+    @property
+    def _is_archive(self) -> bool:
+        return self.root.suffix.lower() == ".zip" and self.root.is_file()
+
     def _in_folder(self) -> Iterator[Entry]:
+        if self.root.is_file():
+            yield Entry(self.root.name, self.root.stat().st_size)
         for folder, _, names in os.walk(self.root):
             for path in (Path(folder, name) for name in names):
                 if path.is_file():

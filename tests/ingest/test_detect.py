@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from rsc.errors import ConfigError, DataError
+from rsc.ingest.config import ImportOptions
+from rsc.ingest.detect import detect, open_source
+from rsc.ingest.source import Fingerprint
+
+PLAIN = ImportOptions()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.jsonl", b"{}", "jsonl"),
+        ("a.ndjson.zst", b"", "jsonl"),
+        ("a.tsv.gz", b"", "csv"),
+        ("a.md", b"x", "text"),
+        ("a.parquet", b"x", "parquet"),
+        ("a.tgz", b"x", "webdataset"),
+        ("posts", b'  {"text": "a"}\n', "jsonl"),
+        ("notes", b"plain words", "text"),
+    ],
+)
+def test_names_and_first_bytes(tmp_path: Path, name: str, content: bytes, kind: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert detect(tmp_path / name) == kind
+
+
+def test_a_json_list_gets_the_command_that_turns_it_into_lines(tmp_path: Path) -> None:
+    path = tmp_path / "posts.json"
+    path.write_text('[{"text": "a"}]')
+    with pytest.raises(DataError, match="one JSON list") as told:
+        open_source(path, options=PLAIN)
+    assert f"jq -c '.[]' {path} > posts.jsonl" in str(told.value)
+
+
+def test_unknown_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"\0\1\2")
+    with pytest.raises(DataError, match="--format"):
+        open_source(tmp_path / "a.bin", options=PLAIN)
+
+
+def test_trees_by_what_they_hold(tmp_path: Path) -> None:
+    for name, kind in (("a.png", "images"), ("a.wav", "audio"), ("a.txt", "text"), ("a.csv", "csv")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        (folder / name).write_bytes(b"x")
+        (folder / "README.md").write_bytes(b"x")
+        assert detect(folder) == kind
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("__MACOSX/._a.png", b"x")
+        archive.writestr("docs/a.txt", b"x")
+    assert detect(tmp_path / "a.zip") == "text"
+
+
+def test_empty_folder_and_wrong_shapes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no files"):
+        open_source(tmp_path, options=PLAIN)
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(ConfigError, match="mds is a folder"):
+        open_source(tmp_path / "a.txt", options=ImportOptions(format="mds"))
+    with pytest.raises(ConfigError, match="images are read from a folder"):
+        open_source(tmp_path / "a.txt", options=ImportOptions(format="images"))
+
+
+def test_a_fingerprint_sees_every_change(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    before = Fingerprint.of([path])
+    before.check([path])
+    copy = tmp_path / "b.txt"
+    copy.write_text("one")
+    copy.replace(path)  # the same bytes in another file
+    with pytest.raises(DataError, match="changed while it was being imported"):
+        before.check([path])
+    path.unlink()
+    with pytest.raises(DataError, match="does not exist"):
+        before.check([path])
