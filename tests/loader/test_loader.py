@@ -15,6 +15,7 @@ from rsc.loader.loader import Batch, Loader
 from rsc.loader.ragged import RaggedTensor
 from rsc.store.local import LocalStore
 from rsc.store.locations import open_store
+from rsc.store.schema import Columns, Field, Ragged, Schema
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MIXED, MakeSplit, mixed_columns, mixed_record
 
@@ -108,6 +109,25 @@ def test_packed_ragged_lies_end_to_end(mixed: SplitReader) -> None:
     values, offsets = texts.packed()
     assert values.numpy().tobytes() == b"".join(texts.to_bytes())
     assert offsets.diff().tolist() == texts.lengths().tolist()
+
+
+def test_bfloat16_arrives_as_bfloat16(make_split: MakeSplit) -> None:
+    """numpy has no such type; the store keeps its bit pattern."""
+    schema = Schema((Field("fixed", "tensor", "bfloat16", (3,)), Field("series", "tokens", "bfloat16")))
+    halves = torch.arange(40, dtype=torch.bfloat16)
+    bits = halves.view(torch.uint16).numpy()
+    fixed = np.repeat(bits[:, None], 3, axis=1)
+    offsets = np.arange(41, dtype=np.int64)
+    columns: Columns = {"fixed": fixed, "series": Ragged(values=bits, offsets=offsets)}
+    split = make_split(schema, columns, frame_bytes=100, shard_bytes=10_000)
+    with Loader(split, batch_size=40, **SMALL) as loader:
+        batch = next(loader)
+    fixed_column, series = batch["fixed"], batch["series"]
+    assert isinstance(fixed_column, torch.Tensor)
+    assert isinstance(series, RaggedTensor)
+    assert fixed_column.dtype == series.packed()[0].dtype == torch.bfloat16
+    assert torch.equal(fixed_column[:, 1], series.packed()[0])
+    assert torch.equal(fixed_column[:, 0].sort().values, halves)
 
 
 def test_resume_at_every_step_gives_the_same_batches(mixed: SplitReader) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 
@@ -42,7 +43,13 @@ class RaggedTensor:
         """(values end to end, offsets int64 [n + 1]): one copy."""
         offsets = torch.zeros(len(self) + 1, dtype=torch.int64)
         torch.cumsum(self.lengths(), dim=0, out=offsets[1:])
-        return (torch.cat(list(self)) if len(self) else self.values[:0]), offsets
+        if not len(self):
+            return self.values[:0], offsets
+        dtype = self.values.dtype
+        items = self.values.view(torch.int16) if dtype == torch.bfloat16 else self.values  # numpy has no bf16
+        values = items.numpy()  # slicing it is five times cheaper than slicing a tensor
+        parts = [values[start:stop] for start, stop in self.bounds()]
+        return torch.from_numpy(np.concatenate(parts)).view(dtype), offsets
 
     def to_bytes(self) -> list[bytes]:
         """One `bytes` a sample: one copy. Only for uint8 values."""
