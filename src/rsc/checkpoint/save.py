@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ from rsc.checkpoint.format import (
 )
 from rsc.checkpoint.meeting import Meeting
 from rsc.checkpoint.pieces import Piece
-from rsc.checkpoint.retention import prune
+from rsc.checkpoint.retention import finished, prune
 from rsc.checkpoint.staging import Staging
 from rsc.errors import ResourceError, RscError
 from rsc.store.container import ContainerWriter
@@ -124,6 +125,7 @@ class CheckpointWriter:
         except (OSError, RscError) as error:
             self.failure = _reason(error)
             self._events.append("checkpoint_failed", step=step, reason=self.failure)
+            self._remove_parts(step)
             return
         timing = {"held_s": round(held_s, 6), "durable_s": round(self._stopwatch_s() - started, 6)}
         self.durable_step, self.failure = step, ""
@@ -131,6 +133,12 @@ class CheckpointWriter:
             "checkpoint", step=step, size_bytes=root.size_bytes, root=root.merkle_root, **timing
         )
         prune(self._store, **self._retention)
+
+    def _remove_parts(self, step: int) -> None:
+        """What other ranks wrote of a checkpoint that failed would keep a full disk full."""
+        with suppress(OSError, RscError):
+            if step not in finished(self._store):
+                self._store.delete_folder(folder_name(step))
 
     def _write_file(self, *, step: int, entries: list[Entry]) -> FileRecord:
         stream = self._staging.stream(stream_bytes(entries))
