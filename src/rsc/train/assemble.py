@@ -66,7 +66,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         recipe.train.fail_at,
         rank=mesh.rank,
         folder=spec.run / "drill",
-        tell=lambda fault: events.append("fault_injected", **asdict(fault)),
+        tell=lambda fault: events.append("fault_injected", fault=asdict(fault)),
     )
     source = open_source(recipe, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
