@@ -46,7 +46,10 @@ class RmsNorm(torch.autograd.Function):
 
 
 class Attend(torch.autograd.Function):
-    """From `qkv` [B, L, G, S, E] to [B, L, G * R * E]: rotary turn, masked softmax, mixing."""
+    """From `qkv` [B, L, G, S, E] to [B, L, G * R * E]: rotary turn, masked softmax, mixing.
+
+    A mask [B, L, M] says who may look at whom; where `causal` is set it must forbid looking ahead too.
+    """
 
     @staticmethod
     def forward(
@@ -64,12 +67,12 @@ class Attend(torch.autograd.Function):
         v_ZLE = qkv_BLGSE[..., S - 1, :].permute(0, 2, 1, 3).reshape(B * G, L, E)
         mixed_ZRLE = torch.empty_like(q_ZRLE, memory_format=torch.contiguous_format)
         shares = []
-        for rows, keys in _blocks(L, causal=causal and mask_BLM is None):
+        for rows, keys in _blocks(L, causal=causal):
             share_ZQM = _share(q_ZRLE, k_ZLE, rows, keys, mask_BLM=mask_BLM, causal=causal)
             shares.append(share_ZQM)
             mixed_ZRLE[:, :, rows] = torch.bmm(share_ZQM, v_ZLE[:, keys]).view(B * G, S - 2, -1, E)
         ctx.save_for_backward(qk_ZTLE, v_ZLE, *tables, *shares)
-        ctx.causal = causal and mask_BLM is None
+        ctx.causal = causal
         return mixed_ZRLE.view(B, G * (S - 2), L, E).transpose(1, 2).reshape(B, L, -1)
 
     @staticmethod
@@ -146,12 +149,11 @@ def _share(
     score_ZQM = torch.baddbmm(
         nothing, q_ZQE, k_ZLE[:, keys].transpose(1, 2), beta=0, alpha=1 / math.sqrt(q_ZQE.shape[-1])
     )
-    Z, R, L, _ = q_ZRLE.shape
     if mask_BLM is not None:
-        by_sample = score_ZQM.view(len(mask_BLM), -1, L, L)
-        by_sample.masked_fill_(~mask_BLM[:, None], float("-inf"))
+        seen_BQM = mask_BLM[:, rows, keys].repeat(1, q_ZRLE.shape[1], 1)
+        score_ZQM.view(len(seen_BQM), -1, *seen_BQM.shape[1:]).masked_fill_(~seen_BQM[:, None], float("-inf"))
     elif causal:
         size = rows.stop - rows.start
         ahead = torch.full((size, size), float("-inf"), dtype=score_ZQM.dtype).triu_(1)
-        score_ZQM.view(Z, R, size, -1)[..., rows] += ahead
+        score_ZQM.view(-1, size, score_ZQM.shape[-1])[..., rows] += ahead
     return torch.softmax(score_ZQM, dim=-1)
