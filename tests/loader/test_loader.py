@@ -254,6 +254,8 @@ def test_a_changed_frame_stops_the_loader(numbers: SplitReader, threads: int) ->
     ):
         list(loader)
     assert error.value.facts["outcome"] == "frame"
+    assert "000000002.rsc: frame 0 of 5" in error.value.message
+    assert "rsc data verify test" in str(error.value.hint)
 
 
 def test_fields_can_be_chosen(mixed: SplitReader) -> None:

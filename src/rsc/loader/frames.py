@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rsc.errors import IntegrityError
 from rsc.loader.order import Int64s, Order, Run
 from rsc.store.container import ContainerReader
 from rsc.store.local import LocalStore
@@ -60,8 +61,10 @@ class Section:
 class Shard:
     """An open shard, with its frame table as plain lists: they are asked for every frame."""
 
-    def __init__(self, reader: ContainerReader, *, first_sample: int) -> None:
+    def __init__(self, reader: ContainerReader, *, path: str, data: str, first_sample: int) -> None:
         self._reader = reader
+        self._path = path
+        self._data = data
         self.table = reader.frames
         self.first_samples: list[int] = (reader.frames["first_sample"] + first_sample).tolist()
         self.plain_bytes: list[int] = reader.frames["plain_bytes"].tolist()
@@ -70,9 +73,13 @@ class Shard:
     def read_into(self, frame: int, plain: memoryview, *, scratch: bytearray) -> None:
         """Decrypt a frame to the start of `plain`. `scratch` has room for it and its tag.
 
-        Raises IntegrityError `frame` when it does not authenticate. Safe from several threads.
+        Raises IntegrityError when it does not authenticate or is not there. Safe from several threads.
         """
-        self._reader.read_frame_into(frame, plain, scratch=scratch)
+        try:
+            self._reader.read_frame_into(frame, plain, scratch=scratch)
+        except IntegrityError as error:
+            hint = f"see what else is damaged with `rsc data verify {self._data}`; do not train on this shard"
+            raise IntegrityError(f"{self._path}: {error.message}", hint=hint, **error.facts) from None
 
     def close(self) -> None:
         self._reader.close()
@@ -90,8 +97,13 @@ class OpenShards:
 
     def get(self, shard: int) -> Shard:
         if shard not in self._open:
-            first_sample = self._split.shard_record(shard).first_sample
-            self._open[shard] = Shard(self._split.open_shard(shard), first_sample=first_sample)
+            place = self._split.place
+            self._open[shard] = Shard(
+                self._split.open_shard(shard),
+                path=place.shard_path(shard),
+                data=place.name,
+                first_sample=self._split.shard_record(shard).first_sample,
+            )
         self._open.move_to_end(shard)
         return self._open[shard]
 
