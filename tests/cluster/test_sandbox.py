@@ -42,6 +42,8 @@ def findings(done: subprocess.CompletedProcess[str], part: str = "isolation") ->
 def method(request, tmp_path):
     if request.param == "bwrap" and shutil.which("bwrap") is None:
         pytest.skip("bubblewrap is not installed (apt install bubblewrap)")
+    if shutil.which("unshare") is None:
+        pytest.skip("the `unshare` command is not installed (Linux, util-linux)")
     other = subprocess.run(["unshare", "-Urnpf", "--mount-proc", "true"], capture_output=True, text=True)
     if other.returncode:
         pytest.skip(f"this kernel gives this user no namespaces: {other.stderr.strip()}")

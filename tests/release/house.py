@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
@@ -15,6 +19,16 @@ from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
 from rsc.store.keys import data_kek_id, data_key_context, new_envelope
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.schema import Field, Schema, columns_from_records
+
+
+def require_namespaces() -> None:
+    """Skip where this user gets no network namespace to try things in."""
+    if shutil.which("unshare") is None:
+        pytest.skip("the `unshare` command is not installed (Linux, util-linux)")
+    tried = subprocess.run(["unshare", "-Urn", "true"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"this kernel gives this user no namespaces: {tried.stderr.strip()}")
+
 
 SENTENCE = "the quick brown fox of the private diary jumps over 13 lazy dogs"
 

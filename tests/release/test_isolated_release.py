@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
+from house import require_namespaces
 
 from rsc.cluster.launch.sandbox import wrap
 from rsc.release.server import AgentServer
@@ -45,9 +46,7 @@ except RscError as error:
 @pytest.fixture
 def served(house, tmp_path):
     """A data set that requires isolation, and an agent whose socket lies in a run folder."""
-    other = subprocess.run(["unshare", "-Urn", "true"], capture_output=True, text=True)
-    if other.returncode:
-        pytest.skip(f"this kernel gives this user no namespaces: {other.stderr.strip()}")
+    require_namespaces()
     house.add(isolation="required")
     house.approve()
     run = tmp_path / "run"
@@ -140,6 +139,7 @@ def probe_in(argv) -> str:
 
 
 def test_loopback_down_is_not_taken_for_isolation():
+    require_namespaces()
     assert "none is up" in probe_in(["unshare", "-Urn"])
 
 

@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
-from house import House
+from house import House, require_namespaces
 from test_agent import TRAIN, start_holder
 
 from rsc.release import promises
@@ -157,9 +157,7 @@ def test_a_module_that_connects_is_found():
 
 def test_light_commands_work_without_any_network(tmp_path):
     """Every verb that needs no data, in an empty network namespace."""
-    other = subprocess.run(["unshare", "-Urn", "true"], capture_output=True, text=True)
-    if other.returncode:
-        pytest.skip(f"this kernel gives this user no namespaces: {other.stderr.strip()}")
+    require_namespaces()
     environment = {**os.environ, "RSC_HOME": str(tmp_path / "home")}
     for verb in ("data ls", "keys ls", "audit show", "audit verify", "verify", "recipes ls"):
         argv = ["unshare", "-Urn", sys.executable, "-m", "rsc", *verb.split(), "--json"]
