@@ -482,3 +482,5 @@ def test_a_data_set_in_another_region_is_hydrated_once(
     tails = splits[0].num_shards * (1 << 16)
     assert store.crossed - before == bodies_bytes + tails
     assert Dataset.open(store, name="far").split("train", key=key).follow(iter(frames), ahead_bytes=1) is None
+    Dataset.open(store, name="far", cache=cache).delete()
+    assert list(cache.folder.glob("??/*")) == []

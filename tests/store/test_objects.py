@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from obstore.store import S3Store
 
 from rsc.errors import IntegrityError, ResourceError
 from rsc.store.cache import CHUNK_BYTES, NodeCache
@@ -205,3 +206,32 @@ def test_a_connection_lost_at_any_request_publishes_nothing_or_all(key: SecretKe
             dataset = Dataset.open(store, name="posts")
             assert_equal(concatenate_columns(list(dataset.split("train", key=key).iterate())), COLUMNS)
     assert failed == total
+
+
+@pytest.mark.slow
+def test_a_data_set_on_the_s3_of_moto(key: SecretKey, clock: FakeClock) -> None:
+    """The same against somebody else's idea of S3."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    boto3 = pytest.importorskip("boto3")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        login = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}", **login).create_bucket(Bucket="bucket")
+        backend = S3Store(
+            "bucket",
+            endpoint=f"http://{host}:{port}",
+            region="us-east-1",
+            access_key_id="a",
+            secret_access_key="b",
+            client_options={"allow_http": True},
+        )
+        for version in (1, 2):
+            write(ObjectStore(backend), key, clock)
+            dataset = Dataset.open(ObjectStore(backend), name="posts")
+            assert dataset.version == version
+            assert dataset.verify(key=key).is_good
+            assert_equal(concatenate_columns(list(dataset.split("train", key=key).iterate())), COLUMNS)
+    finally:
+        server.stop()

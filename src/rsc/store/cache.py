@@ -63,10 +63,14 @@ class NodeCache:
     def check_expiry(self, digest: bytes, expires: datetime | None) -> None:
         """Raises KeyUnavailable, and removes what is cached of the shard, once `expires` has passed."""
         if expires is not None and self._clock.now() >= expires:
-            self.chunks.remove_all(digest.hex())
+            self.forget(digest)
             raise KeyUnavailable(
                 f"shard {digest.hex()[:12]} expired at {timestamp(expires)}", state="expired"
             )
+
+    def forget(self, digest: bytes) -> None:
+        """Remove what is cached of a shard."""
+        self.chunks.remove_all(digest.hex())
 
     def sweep(self) -> None:
         """Remove what has expired and what dead processes left behind."""

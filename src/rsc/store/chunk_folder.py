@@ -106,12 +106,11 @@ class ChunkFolder:
         try:
             data = fetch()
             with _resource_errors(self.folder):
-                self._make_room(len(data))
                 os.ftruncate(part, 0)
                 _write_all(part, data)
                 os.fsync(part)
                 os.utime(part, (self._now_s(), _NEVER_S if expires is None else expires.timestamp()))
-                _part_of(path).rename(path)
+                self._admit(path, size_bytes=len(data))
         except BaseException:
             _part_of(path).unlink(missing_ok=True)
             raise
@@ -131,14 +130,15 @@ class ChunkFolder:
         os.utime(fd, (now_s, expiry_s))
         return fd
 
-    def _make_room(self, size_bytes: int) -> None:
-        """Count `size_bytes` in; evict by the jobs' plans when the limit is reached."""
+    def _admit(self, path: Path, *, size_bytes: int) -> None:
+        """Give a finished part its name and count it in; evict first where it would exceed the limit."""
         with self._ledger() as ledger:
             used = ledger.read()
             if used + size_bytes > self.limit_bytes:
                 self._remove_dead_parts()
                 used = self._evict(size_bytes)
-            ledger.write(used + size_bytes)
+            ledger.write(used + size_bytes)  # before the name: a crash between the two counts too much
+            _part_of(path).rename(path)
 
     def _evict(self, size_bytes: int) -> int:
         """Free room for `size_bytes` and the slack; returns what is then used.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +12,7 @@ from rsc.store.cache import NodeCache
 from rsc.store.files import BulkStore, read_all
 from rsc.store.keys import Envelope
 from rsc.store.locations import Location, open_store
-from rsc.store.manifest import ManifestTotals
+from rsc.store.manifest import ManifestTotals, ShardRecord
 from rsc.store.root import (
     Root,
     SplitRecord,
@@ -24,7 +25,7 @@ from rsc.store.root import (
 )
 from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
-from rsc.store.splits import SplitPlace, SplitReader
+from rsc.store.splits import SplitPlace, SplitReader, open_manifest
 from rsc.store.staging import STAGING
 from rsc.store.verify import VerifyReport, verify_dataset
 from rsc.store.writer import DatasetRef, DatasetWriter
@@ -171,7 +172,9 @@ class Dataset:
         )
 
     def delete(self) -> None:
-        """Remove the version. It stops to exist first (one rename, or its root.json), then its bytes go."""
+        """Remove the version. It stops to exist first (one rename, or its root.json), then its bytes go, and
+        what this node's cache holds of it."""
+        digests = [record.digest for record in self._records()] if self._cache is not None else []
         if self.store.renames_folders:
             trash = f"{self.name}/{STAGING}{self.version_id}"
             self.store.publish(self.folder, trash)
@@ -179,6 +182,13 @@ class Dataset:
         else:
             self.store.delete(f"{self.folder}/root.json")
             self.store.delete_folder(self.folder)
+        for digest in digests:
+            assert self._cache is not None, "digests are listed for a cache"
+            self._cache.forget(digest)
+
+    def _records(self) -> Iterator[ShardRecord]:
+        for split in self.splits:
+            yield from open_manifest(self.place(split), totals=self.totals(split)).records()
 
 
 def list_versions(location: Location, name: str) -> list[int]:
