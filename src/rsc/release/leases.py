@@ -12,7 +12,6 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 
 from rsc.release.request import KeyRequest
 
@@ -55,7 +54,8 @@ class Lease:
     """Index of the release in the audit log."""
     request: KeyRequest
     holder: Process
-    expires: datetime
+    expires_s: float
+    """On the clock that stands still while the machine sleeps: a suspended laptop kills no run."""
 
 
 class Leases:
@@ -65,9 +65,9 @@ class Leases:
         self._lock = threading.Lock()
         self._live: dict[int, Lease] = {}
 
-    def add(self, number: int, *, request: KeyRequest, pid: int, expires: datetime) -> Lease:
+    def add(self, number: int, *, request: KeyRequest, pid: int, expires_s: float) -> Lease:
         """Raises ProcessLookupError when the holder has already gone."""
-        lease = Lease(number, request, Process(pid), expires)
+        lease = Lease(number, request, Process(pid), expires_s)
         with self._lock:
             self._live[number] = lease
         return lease
@@ -76,10 +76,9 @@ class Leases:
         with self._lock:
             return self._live.get(number)
 
-    def extend(self, number: int, *, now: datetime, lease_s: float) -> None:
+    def extend(self, number: int, *, expires_s: float) -> None:
         with self._lock:
-            lease = self._live[number]
-            self._live[number] = replace(lease, expires=now + timedelta(seconds=lease_s))
+            self._live[number] = replace(self._live[number], expires_s=expires_s)
 
     def end(self, number: int) -> Lease | None:
         """Take a lease out and close its descriptor; None when it had ended."""

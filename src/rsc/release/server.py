@@ -14,7 +14,6 @@ import queue
 import socket
 import threading
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -71,10 +70,10 @@ class AgentServer:
 
     def end_overdue(self) -> None:
         """Kill the holders of leases that ran out, and forget those who are gone. Runs every two seconds."""
-        now = self._clock.now()
+        now_s = self._clock.monotonic_s()
         for lease in self._leases.all():
             is_alive = lease.holder.is_alive()
-            if is_alive and now < lease.expires:
+            if is_alive and now_s < lease.expires_s:
                 continue
             if is_alive:
                 lease.holder.kill()
@@ -131,9 +130,9 @@ class AgentServer:
         grant = self._agent.grant(request, outside=outside, holder=holder)
         with grant.key:
             lease_s = grant.decision.lease_s
-            expires = self._clock.now() + timedelta(seconds=lease_s)
+            expires_s = self._clock.monotonic_s() + lease_s
             try:
-                self._leases.add(grant.number, request=request, pid=pid, expires=expires)
+                self._leases.add(grant.number, request=request, pid=pid, expires_s=expires_s)
             except ProcessLookupError:
                 raise GateRefused("the process that asked is gone") from None
             reply = {"ok": True, "lease": grant.number, "lease_s": lease_s, "carrier": self._carrier}
@@ -154,7 +153,7 @@ class AgentServer:
             raise GateRefused(f"there is no lease {number} of this process", hint="ask for the key again")
         same_key = replace(lease.request, isolation=request.isolation, hygiene=request.hygiene)
         decision = self._agent.renew(same_key, outside=outside)
-        self._leases.extend(number, now=self._clock.now(), lease_s=decision.lease_s)
+        self._leases.extend(number, expires_s=self._clock.monotonic_s() + decision.lease_s)
         return decision.lease_s
 
     def _end(self, number: int, *, pid: int) -> None:
