@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rsc.config import Workspace
@@ -141,7 +141,7 @@ def _run(run: RunFolder, *, recipe: Recipe, step: int) -> RunFacts:
         code_hash=code.get("sources_sha256", UNKNOWN),
         seed=recipe.train.seed,
         steps=step,
-        precision=recipe.train.precision,
+        precision=run.precision(),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         layout=record.lineage.get("layout", UNKNOWN),
         started=record.created,
@@ -149,8 +149,19 @@ def _run(run: RunFolder, *, recipe: Recipe, step: int) -> RunFacts:
         restarts=record.restarts,
         energy_wh=None,
         faults_injected=recipe.train.fail_at,
+        isolation=_isolation([event for event in events if event["kind"] == "driven"]),
         parent=recipe.model.init_from,
     )
+
+
+def _isolation(drives: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the workers had a way out, over all starts of the run."""
+    if not drives:
+        return UNKNOWN
+    open_ones = [drive["reason"] for drive in drives if not drive["isolated"]]
+    if open_ones:
+        return f"not isolated in {len(open_ones)} of {len(drives)} starts: {open_ones[-1]}"
+    return f"workers had no network but loopback ({drives[-1]['method']}), probed from inside"
 
 
 def _measures(result: Mapping[str, Any]) -> list[MeasureFacts]:

@@ -107,13 +107,13 @@ class Controller:
     def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level) -> int:
         with run.locked(), _socket_folder() as socket, Wishes() as wishes:
             run.update(state=RunState.RUNNING, reason="")
+            command = self._command(run, recipe, isolation=isolation, socket=socket)
             events = run.events(clock=self.clock)
-            events.append("driven", workers=recipe.parallel.workers)
+            sandbox = {"isolated": command.is_isolated, "method": command.method, "reason": command.reason}
+            events.append("driven", workers=recipe.parallel.workers, **sandbox)
             events.close()
             with self.gate.serve(socket):
-                watched = self._watch(
-                    run, command=self._command(run, recipe, isolation=isolation, socket=socket), wishes=wishes
-                )
+                watched = self._watch(run, command=command, wishes=wishes)
             before = run.record()
             run.update(**watched.changes(before))
             return self._conclude(run, watched)

@@ -111,6 +111,13 @@ class RunFolder:
             os.fsync(file.fileno())
         staged.replace(self.path / "run.json")
 
+    def precision(self) -> str:
+        """The number format that its workers agreed on; `unknown` before the first start."""
+        try:
+            return str(json.loads((self.path / "precision.json").read_bytes())["precision"])
+        except FileNotFoundError:
+            return "unknown"
+
     def update(self, **changes: Any) -> RunRecord:
         """Replace some fields of the record; the caller holds the lock."""
         record = replace(self.record(), **changes)
