@@ -79,6 +79,16 @@ def measure_torchrun(*, folder: Path) -> dict[str, float]:
     return recovery([(line["step"], line["time_s"]) for line in lines[0]], lost_s=lost_s)
 
 
+def why_not_torchrun(folder: Path) -> str:
+    """One trial: why the peer cannot be measured here; empty when it can."""
+    try:
+        measure_torchrun(folder=folder)
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.decode(errors="replace").splitlines() if "Error: " in line]
+        return f"did not come back after the kill: {lines[0] if lines else error}"
+    return ""
+
+
 def recovery(steps: list[tuple[int, float]], *, lost_s: float) -> dict[str, float]:
     """From (step, time it ended) in the order of time, and when the worker was lost."""
     before = [step for step, ended_s in steps if ended_s < lost_s]
@@ -102,7 +112,9 @@ def run(options: Options) -> Report:
                 "rsc": partial(measure_rsc, kind, home=home, snapshot_every=0),
                 "rsc_snapshot": partial(measure_rsc, kind, home=home, snapshot_every=2),
             }
-            if kind == "sigkill":
+            if kind == "sigkill" and (reason := why_not_torchrun(home)):
+                report.skip("torchrun_checkpoint", reason=reason)
+            elif kind == "sigkill":
                 subjects["torchrun_checkpoint"] = partial(measure_torchrun, folder=home)
             found = alternate(subjects, runs=options.runs, measure=lambda name, ways=subjects: ways[name]())
             for subject, metrics in found.items():

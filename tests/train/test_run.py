@@ -1,0 +1,121 @@
+"""Run folders, boards, ledgers, progress lines: what lies around a run."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsc.errors import ConfigError
+from rsc.train.board import Board, Phase
+from rsc.train.follow import ProgressLine, outer_pid
+from rsc.train.ledger import ledger
+from rsc.train.run import RunFolder, RunState, find_run, list_runs
+from rsc.train.seeds import stream_seed
+
+
+def make(runs: Path, clock: Any, *, recipe: str = "language") -> RunFolder:
+    return RunFolder.create(runs, recipe=recipe, steps=10, lineage={"data": {"name": "posts"}}, clock=clock)
+
+
+def test_a_run_is_named_by_date_recipe_and_four_hex(tmp_path: Path, clock: Any) -> None:
+    run = make(tmp_path, clock)
+    assert run.id.startswith("2026-11-21-language-")
+    assert len(run.id.removeprefix("2026-11-21-language-")) == 4
+    assert (run.record().state, run.record().steps) == (RunState.CREATED, 10)
+    assert run.update(state=RunState.FINISHED, step=10) == run.record()
+
+
+def test_runs_are_found_by_id_by_part_and_by_last(tmp_path: Path, clock: Any) -> None:
+    first = make(tmp_path, clock)
+    clock.advance(60)
+    second = make(tmp_path, clock, recipe="vision")
+    assert [run.id for run in list_runs(tmp_path)] == [first.id, second.id]
+    assert find_run(tmp_path, "last") == find_run(tmp_path, second.id) == second
+    assert find_run(tmp_path, first.id[-4:]) == first
+    with pytest.raises(ConfigError, match="fits 2 runs"):
+        find_run(tmp_path, "2026-11")
+    with pytest.raises(ConfigError, match="there is no run 'none'"):
+        find_run(tmp_path, "none")
+
+
+def test_only_one_process_holds_a_run(tmp_path: Path, clock: Any) -> None:
+    run = make(tmp_path, clock)
+    assert run.holder() is None
+    with run.locked():
+        assert run.holder() == os.getpid()
+        with pytest.raises(ConfigError, match=f"is being trained by process {os.getpid()}"), run.locked():
+            pass
+    with run.locked():
+        pass
+    assert run.holder() is None
+
+
+def test_a_board_is_the_same_memory_for_everyone(tmp_path: Path) -> None:
+    ours, theirs = (Board(tmp_path / "board", num_ranks=3) for _ in range(2))
+    ours.clear()
+    theirs.beat(1, phase=Phase.COMPUTE, step=7, loss=2.5)
+    assert ours.rows["step"].tolist() == [0, 7, 0]
+    assert float(ours.rows["loss"][1]) == 2.5
+    ours.request_stop()
+    assert theirs.stop_requested
+    ours.clear()
+    assert theirs.stop_requested
+    assert theirs.rows["step"].tolist() == [0, 0, 0]
+
+
+def at(second: float) -> str:
+    return f"2026-11-21T09:00:{second:06.3f}Z"
+
+
+def test_the_ledger_counts_each_step_once_and_only_driven_time(clock: Any) -> None:
+    events = [
+        {"time": at(0), "kind": "driven"},
+        {"time": at(8), "kind": "failure", "step": 3},
+        {"time": at(10), "kind": "ended"},
+        {"time": at(40), "kind": "driven"},
+        {"time": at(50), "kind": "ended"},
+    ]
+    metrics = [{"step": step, "step_s": 2.0} for step in (1, 2, 3, 2, 3, 4)]
+    account = ledger(events, metrics=metrics, now=clock.now())
+    assert (account.driven_s, account.useful_s, account.lost_steps, account.failures) == (20.0, 8.0, 2, 1)
+    assert account.ettr == pytest.approx(0.4)
+
+
+def test_a_controller_that_died_is_counted_to_its_last_event(clock: Any) -> None:
+    events = [
+        {"time": at(0), "kind": "driven"},
+        {"time": at(7), "kind": "checkpoint"},
+        {"time": at(30), "kind": "driven"},
+        {"time": at(35), "kind": "ended"},
+    ]
+    assert ledger(events, metrics=[], now=clock.now()).driven_s == 12.0
+
+
+def test_progress_is_one_plain_line_now_and_then_and_always_the_last() -> None:
+    out = io.StringIO()
+    line = ProgressLine(steps=100, out=out, every_s=10)
+    for step in range(101):
+        line.show(step=step, loss=1.0, items=step * 50, time_s=step / 10 + 1000)
+    assert out.getvalue().splitlines() == [
+        "step 0/100  loss 1.0000",
+        "step 100/100  loss 1.0000  500 items/s  ETA 0 s",
+    ]
+
+
+def test_a_process_outside_a_sandbox_keeps_its_number() -> None:
+    assert outer_pid(os.getpid(), ancestor=os.getppid()) == os.getpid()
+
+
+def test_streams_are_apart_and_stay_what_they_were() -> None:
+    seeds = {
+        stream_seed(0, "weights"),
+        stream_seed(1, "weights"),
+        stream_seed(0, "step", 3, 1),
+        stream_seed(0, "step", 31),
+    }
+    assert len(seeds) == 4
+    assert stream_seed(0, "weights") == 4194789700723333633
