@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -288,3 +289,29 @@ def test_hugging_face_folder(workspace: Workspace, tmp_path: Path) -> None:
     assert [row["label"] for row in stored(workspace, "validation")] == ["no", "yes", "no", "yes"]
     rows, _ = read_all(open_source(tmp_path / "set" / "train", options=PLAIN), part_bytes=1)
     assert [row["text"] for row in rows] == [f"t {n}" for n in range(10)]
+
+
+def test_every_reader_works_in_another_process(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(table(8), tmp_path / "a.parquet")
+    hf(tmp_path / "hf", 9)
+    tar(tmp_path / "a.tar", samples(6))
+    mds(tmp_path / "mds", [3, 4])
+    (tmp_path / "a.csv").write_text("id,text\n1,a\n2,b\n")
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    (tmp_path / "a.txt").write_text("a\n\nb\n")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.png").write_bytes(picture((1, 2, 3)))
+    for path in sorted(tmp_path.iterdir()):
+        here = open_source(path, options=PLAIN)
+        here.fields(), here.media(), here.splits()
+        parts = list(here.parts(part_bytes=1))
+        there = pickle.loads(pickle.dumps(here))
+        for part in parts:
+            sent = pickle.loads(pickle.dumps(part.to_send()))
+            chunks = zip(here.read(part), there.read(sent), strict=True)
+            assert all(repr(one.columns) == repr(two.columns) and one.num_records for one, two in chunks), (
+                path.name
+            )

@@ -29,7 +29,7 @@ from rsc.ingest.progress import Progress, Silent
 from rsc.ingest.resume import CHECKPOINT_BYTES, only_import
 from rsc.ingest.source import Fingerprint, Source
 from rsc.ingest.tokens import read_tokenizer, train_bpe, write_tokenizer
-from rsc.ingest.workers import run_parts
+from rsc.ingest.workers import PART_BYTES, run_parts
 from rsc.review.policy import parse_policy
 from rsc.store.keys import KeyProvider
 from rsc.store.local_keys import LocalKeyProvider
@@ -143,6 +143,7 @@ def _run(
         policy=rules,
         engine="re2" if 0 < fingerprint.size_bytes < _SMALL_BYTES else "auto",
     )
+    is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES
     job = ImportJob(
         plan=_with_tokenizer(plan),
         title=title,
@@ -152,7 +153,7 @@ def _run(
         fingerprint=fingerprint,
         workspace=workspace,
         provider=provider or LocalKeyProvider(workspace.keys, clock=clock),
-        num_processes=num_processes,
+        num_processes=1 if is_small else num_processes,
         clock=clock,
         progress=progress or Silent(),
         checkpoint_bytes=checkpoint_bytes,

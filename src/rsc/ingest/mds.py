@@ -74,6 +74,10 @@ class MdsFolder:
     options: ImportOptions
     kind: str = field(default="mds", init=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs; decoders are found there again."""
+        return {"root": self.root, "options": self.options, "kind": self.kind}
+
     def fields(self) -> tuple[Field, ...]:
         return tuple(column.field for column in self._columns.values())
 
