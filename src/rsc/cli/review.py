@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +14,10 @@ from rsc.errors import ConfigError
 from rsc.review.explain import explain, lint
 from rsc.review.findings import NOT_LOOKED_FOR
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
+from rsc.review.redact import redact
 from rsc.review.scan import Scanner
 from rsc.review.score import read_corpus, score
+from rsc.review.view import SampleKeeper, in_context
 
 app = typer.Typer(
     no_args_is_help=True, help="Judge the scanner on labelled text, write and explain policies."
@@ -39,6 +43,41 @@ def score_corpus(
         "not_looked_for": list(NOT_LOOKED_FOR),
     }
     emit(facts, as_json=as_json, text=_score_text(facts))
+
+
+@app.command("scan")
+def scan_text(
+    file: Annotated[Path, typer.Argument(help="Text in UTF-8; each line is a record.")],
+    policy: Annotated[Path | None, typer.Option(help="A policy in TOML; by default all is redacted.")] = None,
+    samples: Annotated[int, typer.Option(help="Findings shown per type, with what matched masked.")] = 3,
+    as_json: JsonFlag = False,
+) -> None:
+    """What the gate would find in a text file and put in its place. Nothing is imported or written."""
+    if policy is None:
+        rules = default_policy(single_person=True)
+    else:
+        rules = parse_policy(_existing(policy).read_bytes(), name=policy.name)
+    scanner, keeper, key = Scanner(), SampleKeeper(per_type=samples), secrets.token_bytes(32)
+    counts: Counter[str] = Counter()
+    with _existing(file).open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            clean, found = redact(line, findings=scanner.scan(line), policy=rules, pseudonym_key=key)
+            counts.update(replacement.type for replacement in found)
+            for sample in in_context(clean, replacements=found, record=number, field="line"):
+                keeper.add(sample)
+    kept = keeper.samples()
+    facts = {
+        "file": file.name,
+        "findings": dict(counts.most_common()),
+        "samples": {name: [sample.to_dict() for sample in shown] for name, shown in kept.items()},
+        "not_looked_for": list(NOT_LOOKED_FOR),
+    }
+    lines_of_text = [f"{counts.total()} findings"]
+    for name, shown in kept.items():
+        lines_of_text.append(f"{name}: {counts[name]}")
+        lines_of_text += [f"  line {sample.record}: {sample.line()}" for sample in shown]
+    lines_of_text.append("not looked for: " + "; ".join(NOT_LOOKED_FOR))
+    emit(facts, as_json=as_json, text="\n".join(lines_of_text))
 
 
 @policy_app.command("new")

@@ -1,6 +1,6 @@
 """Words before a number that say what it is. The nearest word that says anything decides.
 
-Folded and lower case, so accents do not matter. English, German, French, Spanish, Italian, Portuguese,
+Folded, lower case, without accents. English, German, French, Spanish, Italian, Portuguese,
 Dutch, Polish and the Nordic languages, each with the word a form or a sentence would use.
 """
 
@@ -13,161 +13,63 @@ from rsc.review.rules.rule import any_of
 DISTANCE = 56
 """Characters looked at before a number; about eight words, a form's label or half a sentence."""
 
-_WORD_OR_DIGIT = re.compile(r"(?<![A-Za-z\xff])[A-Za-z\xff]+|[0-9]")
+SENTENCE = "."
+_TOKEN = re.compile(r"(?<![A-Za-z\xff])[A-Za-z\xff]+|[0-9]|[.!?]\s|[\"\n]")
 
 PHONE = frozenset(
     any_of(
-        "tel tele telephone telephones telefon telefono telefone telef tlf fon fono phone phones ph mobile "
-        "mobil mob cell cellphone",
-        "cellular celular cellulare movil handy portable gsm fax telefax call called calls calling ring "
-        "dial text texted txt sms",
-        "whatsapp signal viber hotline voicemail rufnummer telefonnummer handynummer mobilnummer telefoon "
-        "telefoonnummer mobiel",
-        "puhelin puhelinnumero komorka telefonu telefonszam phonenumber callback pager beeper contact reach "
-        "landline switchboard",
-        "extension helpline answering message messages desk office numero nummer",
+        "tel tele telephone telephones telefon telefono telefone telef tlf fon fono phone phones ph",
+        "mobile mobil mob cell cellphone cellular celular cellulare movil handy portable gsm fax telefax",
+        "call called calls calling ring dial text texted txt sms whatsapp signal viber hotline voicemail",
+        "rufnummer telefonnummer handynummer mobilnummer telefoon telefoonnummer mobiel puhelin",
+        "puhelinnumero komorka telefonu telefonszam phonenumber callback pager beeper contact reach",
+        "landline switchboard extension helpline answering message messages desk office numero nummer",
     ).split("|")
 )
+_OWN_SENTENCE = frozenset(
+    any_of(
+        "text texted txt call called calls calling ring dial reach contact message messages signal answer",
+        "answering desk office nummer numero portable handy extension movil born nee ne nato nata",
+    ).split("|")
+)
+"""Words with other meanings too: "text" in an earlier sentence says nothing about a number in this one."""
+
 BIRTH = frozenset(
-    [
-        "dob",
-        "birth",
-        "birthdate",
-        "birthday",
-        "birthdays",
-        "bday",
-        "born",
-        "geb",
-        "geboren",
-        "geburtsdatum",
-        "geburtstag",
-        "nee",
-        "ne",
-        "naissance",
-        "nacido",
-        "nacida",
-        "nacimiento",
-        "nato",
-        "nata",
-        "nascita",
-        "nascido",
-        "nascida",
-        "nascimento",
-        "urodzony",
-        "urodzona",
-        "urodzenia",
-        "fodt",
-        "fodd",
-        "fodselsdato",
-        "fodelsedatum",
-        "syntynyt",
-        "syntymaaika",
-        "geboortedatum",
-        "cumpleanos",
-        "compleanno",
-        "aniversario",
-        "anniversaire",
-        "verjaardag",
-        "dateofbirth",
-    ]
+    any_of(
+        "dob birth birthdate birthday birthdays bday born geb geboren geburtsdatum geburtstag nee ne",
+        "naissance nacido nacida nacimiento nato nata nascita nascido nascida nascimento urodzony",
+        "urodzona urodzenia fodt fodd fodselsdato fodelsedatum syntynyt syntymaaika geboortedatum",
+        "cumpleanos compleanno aniversario anniversaire verjaardag dateofbirth",
+    ).split("|")
 )
 SOCIAL_SECURITY = frozenset(
-    ["ssn", "ssns", "social", "security", "socialsecurity", "soc", "sec", "itin", "tin", "taxpayer"]
+    any_of(
+        "ssn ssns social security socialsecurity soc sec itin tin taxpayer",
+    ).split("|")
 )
 OTHER = frozenset(
-    [
-        "order",
-        "orders",
-        "invoice",
-        "part",
-        "build",
-        "isbn",
-        "issn",
-        "ean",
-        "upc",
-        "asin",
-        "sku",
-        "version",
-        "ver",
-        "ticket",
-        "serial",
-        "tracking",
-        "shipment",
-        "ref",
-        "reference",
-        "case",
-        "model",
-        "doi",
-        "oid",
-        "uid",
-        "pid",
-        "timestamp",
-        "epoch",
-        "port",
-        "code",
-        "commit",
-        "revision",
-        "rev",
-        "batch",
-        "lot",
-        "item",
-        "items",
-        "product",
-        "page",
-        "pages",
-        "bytes",
-        "total",
-        "price",
-        "amount",
-        "sum",
-        "usd",
-        "eur",
-        "gbp",
-        "euro",
-        "dollars",
-        "population",
-        "units",
-        "sold",
-        "parcel",
-        "booking",
-        "transaction",
-        "receipt",
-        "po",
-        "rma",
-        "patent",
-        "grant",
-        "chapter",
-        "section",
-        "figure",
-        "table",
-        "row",
-        "line",
-        "error",
-        "exit",
-        "status",
-        "status_code",
-        "hash",
-        "checksum",
-        "md5",
-        "uuid",
-        "guid",
-        "size",
-        "votes",
-        "views",
-        "likes",
-        "followers",
-        "downloads",
-    ]
+    any_of(
+        "order orders invoice part build isbn issn ean upc asin sku version ver ticket serial tracking",
+        "shipment ref reference case model doi oid uid pid timestamp epoch port code commit revision rev",
+        "batch lot item items product page pages bytes total price amount sum usd eur gbp euro dollars",
+        "population units sold parcel booking transaction receipt po rma patent grant chapter section",
+        "figure table row line error exit status status_code hash checksum md5 uuid guid size votes views",
+        "likes followers downloads posted",
+    ).split("|")
 )
 
 
 def words_before(text: str, start: int) -> list[str]:
-    """Lower-case words before a position, nearest first, back to the last digit or `DISTANCE` characters."""
+    """Lower-case words before a position, nearest first, back to the last digit, or to where the line or the
+    quotation of the nearest word begins, or `DISTANCE` characters. `SENTENCE` stands between sentences."""
     words: list[str] = []
-    for word in reversed(_WORD_OR_DIGIT.findall(text, max(0, start - DISTANCE), start)):
-        if word.isdigit():
+    for token in reversed(_TOKEN.findall(text, max(0, start - DISTANCE), start)):
+        if token.isalpha():
+            words.append(token.lower())
+        elif token[0] in ".!?":
+            words.append(SENTENCE)
+        elif words or token.isdigit():
             break
-        words.append(word.lower())
     return words
 
 
@@ -183,11 +85,14 @@ def nearest(text: str, start: int, *, words: frozenset[str]) -> str:
 
 
 def is_said(text: str, start: int, *, words: frozenset[str], against: frozenset[str] = OTHER) -> bool:
-    """Does the nearest telling word before `start` belong to `words`?"""
-    for word in words_before(text, start):
-        if word in words:
+    """Does the nearest telling word before `start` belong to `words`? Verbs count in their own sentence only."""
+    is_same_sentence = True
+    for place, word in enumerate(words_before(text, start)):
+        if word == SENTENCE and place:
+            is_same_sentence = False
+        elif word in words and (is_same_sentence or word not in _OWN_SENTENCE):
             return True
-        if word in against:
+        elif word in against:
             return False
     return False
 
