@@ -224,10 +224,10 @@ class HeadConfig(FrozenModel):
     """Names of the classes, in order of their numbers; the symbols of ctc."""
     unit: Literal["words", "characters"] = "words"
     """ctc: what of the text one symbol stands for."""
-    balanced: bool = False
-    """classes: an item weighs 1 / share of its class in `class_shares`."""
+    balance: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """classes: an item weighs (1 / share of its class) to this power: 0 counts items, 1 counts classes."""
     class_shares: tuple[PositiveFloat, ...] = ()
-    """Share of each class in the training split; only read by `balanced`."""
+    """Share of each class in the training split; only read by `balance`."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """classes: this much of the target is spread over all classes."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -244,8 +244,8 @@ class HeadConfig(FrozenModel):
                 raise ValueError(f'a {self.kind} head needs `labels`, for example ["cat", "dog"]')
             if len(set(self.labels)) < len(self.labels):
                 raise ValueError("labels has a name twice")
-        if self.balanced and len(self.class_shares) != len(self.labels):
-            raise ValueError(f"balanced needs {len(self.labels)} class_shares, got {len(self.class_shares)}")
+        if self.balance and len(self.class_shares) != len(self.labels):
+            raise ValueError(f"balance needs {len(self.labels)} class_shares, got {len(self.class_shares)}")
         return self
 
 

@@ -97,11 +97,17 @@ class ClassHead(nn.Module):
         facts = {"ignore_index": IGNORED, "label_smoothing": smoothing}
         losses_B = F.cross_entropy(logits_BK, label_B, reduction="none", **facts)  # type: ignore[arg-type]
         counted_B = label_B != IGNORED
-        if self.config.balanced:
-            shares_K = torch.tensor(self.config.class_shares, device=label_B.device)
-            losses_B = losses_B * (1 / (len(shares_K) * shares_K))[label_B.clamp_min(0)]
+        if self.config.balance:
+            losses_B = losses_B * self._class_weights.to(label_B.device)[label_B.clamp_min(0)]
         correct = ((logits_BK.argmax(-1) == label_B) & counted_B).sum()
         return {"total": losses_B.sum(), "count": counted_B.sum(), "correct": correct}
+
+    @property
+    def _class_weights(self) -> torch.Tensor:
+        """(1 / share) ** balance, scaled so that the mean weight of an item is 1."""
+        shares_K = torch.tensor(self.config.class_shares)
+        weights_K = shares_K**-self.config.balance
+        return weights_K / (weights_K * shares_K).sum()
 
     def _any_of(self, logits_BK: torch.Tensor, answers: Answers) -> dict[str, torch.Tensor]:
         labels_BK = answers["labels_BK"]
