@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rsc.cli.output import table
 from rsc.clock import timestamp
 from rsc.ingest.job import ImportResult
-from rsc.ingest.look import Excerpt
 from rsc.release.decision import DataFacts
-from rsc.release.retention import Expired
-from rsc.review.approval import Approval, ReviewState
 from rsc.review.policy import Policy
-from rsc.review.report import ReviewReport
 from rsc.store.dataset import Dataset
 from rsc.store.schema import Field
 from rsc.store.verify import VerifyReport
@@ -107,76 +102,6 @@ def state_record(dataset: Dataset, facts: DataFacts) -> dict[str, Any]:
     }
 
 
-def report_record(report: ReviewReport) -> dict[str, Any]:
-    return {
-        "records": report.records,
-        "characters": report.characters,
-        "dropped": report.records_dropped,
-        "findings": report.findings,
-        "by_type": report.by_type(),
-        "by_field": report.counts,
-        "media": report.media,
-        "looked_for": list(report.looked_for),
-        "not_looked_for": list(report.not_looked_for),
-        "notes": list(report.notes),
-        "rules": report.rules,
-    }
-
-
-def excerpt_record(item: Excerpt) -> dict[str, Any]:
-    finding = item.finding
-    return {
-        "type": finding.type,
-        "rule": finding.rule,
-        "action": finding.action,
-        "field": finding.field,
-        "record": finding.record,
-        "context": item.context,
-    }
-
-
-def review_text(record: Mapping[str, Any]) -> str:
-    """The whole review for a person, most important first."""
-    report = record["report"]
-    lines = [
-        _state_line(record),
-        _report_line(report),
-        *_section(
-            "found, by field and type",
-            [table(_found_rows(report["by_field"]), header=("field", "type", "action", "count"))],
-        ),
-    ]
-    if "score" in record:
-        lines += _section("against the truth", [_score_table(record["score"])])
-    if "tables" in record:
-        lines += _section("rows that hide each other", _table_lines(record["tables"]))
-    lines += _section(
-        "in context (what matched is replaced or masked)", list(map(_sample_line, record["samples"]))
-    )
-    lines += _section("the policy", [f"  {line}" for line in policy_lines(record)])
-    lines += _section("notes", [f"  {note}" for note in report["notes"]])
-    lines += ["", f"NOT looked for: {'; '.join(report['not_looked_for'])}"]
-    return "\n".join(lines)
-
-
-def _table_lines(tables: Mapping[str, Any]) -> list[str]:
-    groups = (
-        f"{tables['rows']:,} rows in {tables['groups']:,} groups, the smallest has {tables['smallest_group']}"
-    )
-    if tables["holds"]:
-        return [f"  {groups}: the policy's k and l hold"]
-    steps = [
-        f"  coarsen {name}: {how}"
-        for name, how in (tables["suggestion"] or {"columns": {}})["columns"].items()
-    ]
-    return [f"  {groups}: {tables['rows_below_k']:,} rows stand out, it cannot be approved so", *steps]
-
-
-def policy_lines(record: Mapping[str, Any]) -> list[str]:
-    remarks = [f"{remark['level']}: {remark['field']}: {remark['sentence']}" for remark in record["remarks"]]
-    return [*record["policy"], *remarks]
-
-
 def ls_text(records: Sequence[Mapping[str, Any]]) -> str:
     if not records:
         return "no data sets yet"
@@ -240,13 +165,13 @@ def show_text(record: Mapping[str, Any]) -> str:
     facts, key = record["facts"], record["key"]
     source = facts.get("source", {})
     lines = [
-        _state_line(record),
+        state_line(record),
         f"imported {record['created']} by {record['author']}, kept until {record['kept_until']}",
         f"source: {source.get('name')} ({source.get('kind')}, {format_bytes(source.get('size_bytes', 0))})",
         f"key: {key['kek_id']} ({key['provider']}, {key['state']})",
         f"root: {record['root_hash']}",
-        *_section("splits", [table(splits, header=("split", "samples", "shards", "stored", "fields"))]),
-        *_section("notes", [f"  {count:,} x {note}" for note, count in facts.get("notes", {}).items()]),
+        *section("splits", [table(splits, header=("split", "samples", "shards", "stored", "fields"))]),
+        *section("notes", [f"  {count:,} x {note}" for note, count in facts.get("notes", {}).items()]),
     ]
     return "\n".join(lines)
 
@@ -275,121 +200,14 @@ def verify_text(record: Mapping[str, Any]) -> str:
     return "\n".join([head, *(f"  {p['path']}: {p['outcome']}: {p['message']}" for p in record["problems"])])
 
 
-def expired_record(ended: Expired) -> dict[str, Any]:
-    return {
-        "data": ended.name,
-        "versions": list(ended.versions),
-        "kek_ids": list(ended.kek_ids),
-        "freed_bytes": ended.freed_bytes,
-        "proof": {
-            "opened_before": sum(attempt.opened for attempt in ended.before),
-            "tried_after": len(ended.after),
-            "opened_after": sum(attempt.opened for attempt in ended.after),
-            "told": sorted({attempt.told for attempt in ended.after}),
-        },
-    }
-
-
-def expired_text(record: Mapping[str, Any]) -> str:
-    proof = record["proof"]
-    opened = (
-        f"{proof['opened_before']} opened before, {proof['opened_after']} of {proof['tried_after']} after"
-    )
-    return "\n".join(
-        [
-            f"{record['data']}: versions {', '.join(map(str, record['versions']))} ended",
-            f"keys destroyed: {', '.join(record['kek_ids']) or 'none were left'}",
-            f"bytes removed: {format_bytes(record['freed_bytes'])}",
-            f"proof, by trying a copy kept aside: {opened}",
-            *(f"  {told}" for told in proof["told"]),
-        ]
-    )
-
-
-def trace_text(record: Mapping[str, Any]) -> str:
-    hits, runs = record["hits"], record["runs"]
-    places = Counter((hit["data"], hit["version"], hit["split"] or "dropped at import") for hit in hits)
-    rows = [(data, f"v{version}", split, count) for (data, version, split), count in places.items()]
-    lines = [
-        f"{len(hits)} findings in {len({(hit['data'], hit['version']) for hit in hits})} versions",
-        *([table(rows, header=("data set", "version", "split", "findings"))] if rows else []),
-        *map(_run_line, runs),
-        *(f"could not look into {closed}" for closed in record["closed"]),
-    ]
-    return "\n".join(lines)
-
-
-def erased_text(record: Mapping[str, Any]) -> str:
-    lines = [f"{name}: {count} records removed" for name, count in record["removed"].items()]
-    lines += [f"wrote {ref['name']} version {ref['version']} without them" for ref in record["written"]]
-    lines += [
-        f"ended {ended['name']} version {', '.join(map(str, ended['versions']))}: keys destroyed"
-        for ended in record["expired"]
-    ]
-    lines += [f"marked: {_run_line(run)}" for run in record["marked"]]
-    lines.append(f"a second search finds {len(record['left']['hits'])} findings")
-    return "\n".join(lines if record["removed"] else ["nothing was found about this person", *lines[-1:]])
-
-
-def _run_line(run: Mapping[str, Any]) -> str:
-    derived = f"{len(run['checkpoints'])} checkpoints, {len(run['exports'])} exports"
-    return f"run {run['run']} was trained on {run['data']} version {run['version']} ({derived})"
-
-
-def verdict_text(signed: Approval, *, dataset: Dataset, state: ReviewState) -> str:
-    done = {"approve": "approved", "reject": "rejected"}[signed.verdict]
-    lines = [
-        f"{signed.approver} {done} {dataset.name} version {dataset.version} (root {dataset.root_hash[:16]})",
-        f"state: {state.state.replace('_', ' ')}, {state.reason}",
-    ]
-    if state.expires:
-        lines.append(f"the approval counts until {state.expires}")
-    if state.single_person:
-        lines.append(SINGLE_PERSON)
-    return "\n".join(lines)
-
-
-def _state_line(record: Mapping[str, Any]) -> str:
+def state_line(record: Mapping[str, Any]) -> str:
     single = f" [{SINGLE_PERSON}]" if record["single_person"] else ""
     state = record["state"].replace("_", " ")
     return f"{record['data']} version {record['version']}: {state}, {record['reason']}{single}"
 
 
-def _report_line(report: Mapping[str, Any]) -> str:
-    read = f"{report['records']:,} records, {report['characters']:,} characters scanned"
-    return f"{read}, {report['findings']:,} findings, {report['dropped']:,} records dropped"
-
-
-def _sample_line(item: Mapping[str, Any]) -> str:
-    return f"  {item['type']:<15} record {item['record']}, {item['field']}: {item['context']}"
-
-
-def _section(title: str, lines: Sequence[str]) -> list[str]:
+def section(title: str, lines: Sequence[str]) -> list[str]:
     return ["", f"{title}:", *lines] if any(lines) else []
-
-
-def _found_rows(by_field: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[tuple[str, str, str, str]]:
-    rows = [
-        (field, kind, action, count)
-        for field, kinds in by_field.items()
-        for kind, actions in kinds.items()
-        for action, count in actions.items()
-    ]
-    return [(*row[:3], f"{row[3]:,}") for row in sorted(rows, key=lambda row: -row[3])]
-
-
-def _score_table(score: Mapping[str, Any]) -> str:
-    rows = [
-        (name, _rate(rates["recall"]), _rate(rates["typed"]), _rate(rates["precision"]))
-        for name, rates in {**score["types"], "all": score["overall"]}.items()
-    ]
-    return table(rows, header=("type", "recall", "as the right type", "precision"))
-
-
-def _rate(rate: Mapping[str, Any]) -> str:
-    if rate["value"] is None:
-        return "-"
-    return f"{rate['value']:.3f} ({rate['low']:.3f}-{rate['high']:.3f}, n={rate['total']})"
 
 
 def _bad_lines(result: ImportResult) -> Iterator[str]:

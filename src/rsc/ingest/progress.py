@@ -28,10 +28,10 @@ class Silent:
 class ProgressLine:
     """One line on a terminal, redrawn; elsewhere a line every `log_every_s`, so that logs stay short."""
 
-    def __init__(self, *, clock: Clock, stream: TextIO = sys.stderr, log_every_s: float = 30.0) -> None:
+    def __init__(self, *, clock: Clock, stream: TextIO | None = None, log_every_s: float = 30.0) -> None:
         self._clock = clock
-        self._stream = stream
-        self._is_terminal = stream.isatty()
+        self._stream = stream or sys.stderr
+        self._is_terminal = self._stream.isatty()
         self._every_s = 0.2 if self._is_terminal else log_every_s
         self._started_s = self._shown_s = clock.monotonic_s()
         self._first_bytes: int | None = None

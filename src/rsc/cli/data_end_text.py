@@ -1,0 +1,72 @@
+"""What `rsc data expire erase trace` print: records for programs, text for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rsc.cli.output import table
+from rsc.release.retention import Expired
+from rsc.units import format_bytes
+
+
+def expired_record(ended: Expired) -> dict[str, Any]:
+    return {
+        "data": ended.name,
+        "versions": list(ended.versions),
+        "kek_ids": list(ended.kek_ids),
+        "freed_bytes": ended.freed_bytes,
+        "proof": {
+            "opened_before": sum(attempt.opened for attempt in ended.before),
+            "tried_after": len(ended.after),
+            "opened_after": sum(attempt.opened for attempt in ended.after),
+            "told": sorted({attempt.told for attempt in ended.after}),
+        },
+    }
+
+
+def expired_text(record: Mapping[str, Any]) -> str:
+    proof = record["proof"]
+    opened = (
+        f"{proof['opened_before']} opened before, {proof['opened_after']} of {proof['tried_after']} after"
+    )
+    return "\n".join(
+        [
+            f"{record['data']}: versions {', '.join(map(str, record['versions']))} ended",
+            f"keys destroyed: {', '.join(record['kek_ids']) or 'none were left'}",
+            f"bytes removed: {format_bytes(record['freed_bytes'])}",
+            f"proof, by trying a copy kept aside: {opened}",
+            *(f"  {told}" for told in proof["told"]),
+        ]
+    )
+
+
+def trace_text(record: Mapping[str, Any]) -> str:
+    hits, runs = record["hits"], record["runs"]
+    places = Counter((hit["data"], hit["version"], hit["split"] or "dropped at import") for hit in hits)
+    rows = [(data, f"v{version}", split, count) for (data, version, split), count in places.items()]
+    lines = [
+        f"{len(hits)} findings in {len({(hit['data'], hit['version']) for hit in hits})} versions",
+        *([table(rows, header=("data set", "version", "split", "findings"))] if rows else []),
+        *map(_run_line, runs),
+        *(f"could not look into {closed}" for closed in record["closed"]),
+    ]
+    return "\n".join(lines)
+
+
+def erased_text(record: Mapping[str, Any]) -> str:
+    lines = [f"{name}: {count} records removed" for name, count in record["removed"].items()]
+    lines += [f"wrote {ref['name']} version {ref['version']} without them" for ref in record["written"]]
+    lines += [
+        f"ended {ended['name']} version {', '.join(map(str, ended['versions']))}: keys destroyed"
+        for ended in record["expired"]
+    ]
+    lines += [f"marked: {_run_line(run)}" for run in record["marked"]]
+    lines.append(f"a second search finds {len(record['left']['hits'])} findings")
+    return "\n".join(lines if record["removed"] else ["nothing was found about this person", *lines[-1:]])
+
+
+def _run_line(run: Mapping[str, Any]) -> str:
+    derived = f"{len(run['checkpoints'])} checkpoints, {len(run['exports'])} exports"
+    return f"run {run['run']} was trained on {run['data']} version {run['version']} ({derived})"
