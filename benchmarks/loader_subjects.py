@@ -172,17 +172,19 @@ def run_rsc_views(corpus: Corpus) -> Batches:
 
 
 _DELIVERED = ("tokens", "image", "label", "jpeg")
+# Where rows are moved a window is fastest when it stays in the cache; where only starts and stops are, larger
+# ones have fewer frames and batches that cross from one to the next.
 IN_CACHE_BYTES = 8 << 20
+_RAGGED_BYTES = 32 << 20
 
 
 def _loader(corpus: Corpus, key: Any, *, threads: int = 1, window_bytes: int | None = None) -> Any:
-    """A window that stays in the cache where rows are moved, the default one where they are not."""
+    """The loader of a case, with the window that suits its kind of field."""
     from rsc.loader.decode import DecodedLoader, decode_rgb
     from rsc.loader.loader import Loader
-    from rsc.loader.order import DEFAULT_WINDOW_BYTES
 
     is_ragged = corpus.case in ("text", "jpeg")
-    window_bytes = window_bytes or (DEFAULT_WINDOW_BYTES if is_ragged else IN_CACHE_BYTES)
+    window_bytes = window_bytes or (_RAGGED_BYTES if is_ragged else IN_CACHE_BYTES)
     is_jpeg = corpus.case == "jpeg"
     options: dict[str, Any] = {"batch_size": BATCH, "seed": 1, "epochs": 1, "window_bytes": window_bytes}
     loader = Loader(open_split(corpus, key), threads=1 if is_jpeg else threads, numbered=is_jpeg, **options)
