@@ -42,10 +42,8 @@ def small_resnet(folder: Path, *, seconds: float) -> dict[str, float]:
         optimizer.step()
     model.eval()
     with torch.no_grad():
-        hits = sum(
-            int((model(x).argmax(1) == y).sum())
-            for x, y in zip(test_x.split(250), test_y.split(250), strict=True)
-        )
+        parts = zip(test_x.split(250), test_y.split(250), strict=True)
+        hits = sum(int((model(x).argmax(1) == y).sum()) for x, y in parts)
     return {"accuracy": hits / len(test_x), "wall_s": seconds}
 
 

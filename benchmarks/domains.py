@@ -153,9 +153,11 @@ def vision(bench: Bench) -> None:
     run = bench.train("vision", "data.name=pictures", f"train.steps={steps}", case="vision")
     seconds = time.perf_counter() - start
     figures(bench, "vision", "rsc", bench.eval(run, "--split", "test"))
-    folder = bench.folder / "pictures"
-    with zipfile.ZipFile(bench.data / "cifar10_jpeg.zip") as archive:
-        archive.extractall(folder)
+    folder = source
+    if not folder.is_dir():
+        folder = bench.folder / "pictures"
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(folder)
     control = [sys.executable, str(Path(__file__).with_name("controls.py")), "small_resnet", str(folder)]
     done = subprocess.run(
         [*control, str(20 if bench.quick else seconds)], capture_output=True, text=True, check=True
