@@ -29,7 +29,6 @@ from rsc.checkpoint.pieces import model_tensors
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.models.build import build_model
 from rsc.models.moe import balance_experts
-from rsc.parallel.layout import choose_layout
 from rsc.parallel.mesh import build_mesh
 from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
@@ -95,10 +94,11 @@ def control(case: dict[str, Any]) -> list[float]:
 
 def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> list[float]:
     recipe = recipe_of(case)
-    layout = choose_layout(recipe.parallel, world=case["world"], facts=recipe.facts())
+    layout = recipe.layout(world=case["world"])
     device = torch.device("cpu")
     mesh = build_mesh(layout, rank=rank, device=device, has_experts=bool(case.get("moe")))
-    engine = build_engine(recipe, mesh=mesh, dtype=torch.float32)
+    dtype = torch.bfloat16 if recipe.train.precision in ("bf16", "float8") else torch.float32
+    engine = build_engine(recipe, mesh=mesh, dtype=dtype)
     stepper = Stepper(engine, config=recipe.train.optimizer, steps=STEPS)
     parts = [slice(layout.dp_rank(rank) + layout.dp * part, None, layout.dp * recipe.train.accumulate)
              for part in range(recipe.train.accumulate)]  # fmt: skip

@@ -145,3 +145,19 @@ def test_state_moves_between_meshes_and_the_losses_go_on(tmp_path: Path) -> None
     found = run(cases)
     losses = [loss for case in cases for loss in found[case["name"]]["losses"]]
     assert losses == pytest.approx(found["control-moe"]["losses"], rel=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_bf16_and_float8_train_and_stay_near_fp32() -> None:
+    """Other numbers on purpose: the losses fall, and stay within 2 % of fp32's."""
+    cases = [
+        {"name": "bf16", "world": 2, "train": {"precision": "bf16"}},
+        {"name": "float8", "world": 2, "train": {"precision": "float8"}},
+    ]
+    found = run(cases)
+    control = found["control-dense"]["losses"]
+    for case in cases:
+        losses = found[case["name"]]["losses"]
+        assert losses == pytest.approx(control, rel=0.02)
+        assert losses != control
+        assert losses[-1] < losses[0]

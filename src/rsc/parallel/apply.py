@@ -28,6 +28,7 @@ from rsc.parallel.boxes import Box, local_box
 from rsc.parallel.config import ParallelConfig
 from rsc.parallel.context import split_context, split_sequence
 from rsc.parallel.expert import split_experts
+from rsc.parallel.float8 import use_float8
 from rsc.parallel.fsdp import shard_weights
 from rsc.parallel.layout import Layout, microbatches, num_stages
 from rsc.parallel.mesh import Mesh
@@ -42,6 +43,8 @@ class How:
 
     config: ParallelConfig
     dtype: torch.dtype
+    float8: bool = False
+    """The blocks' matrix products in float8; `dtype` is what is between them."""
     recompute: Literal["none", "selective", "full"] = "none"
     compile_blocks: bool = False
     local_batch: int = 1
@@ -108,6 +111,8 @@ def place(model: Model, *, plan: PlacementPlan, mesh: Mesh, how: How) -> None:
         split_tensors(model, plan=plan, mesh=mesh.axis("tp"))
     if layout.ep > 1:
         split_experts(model, plan=plan, mesh=mesh.axis("ep"))
+    if how.float8:
+        use_float8(model, units=plan.units, device=mesh.device)
     recompute(model, units=plan.units, mode=how.recompute)
     if how.compile_blocks:
         for block in model.trunk.blocks.values():

@@ -13,7 +13,7 @@ DegreeOrAuto = Annotated[int, Field(ge=0)]
 
 
 class ParallelConfig(FrozenModel):
-    """world = dp_replicate x dp_shard x cp x tp x pp. `ep` borrows its ranks from dp_shard x cp."""
+    """world = dp_replicate x dp_shard x cp x tp x pp. `ep` borrows from dp_shard x cp x tp."""
 
     workers: DegreeOrAuto = 0
     """Worker processes on this machine; 0 is one per GPU, or on CPU one per core, at most 2."""
@@ -28,13 +28,11 @@ class ParallelConfig(FrozenModel):
     pp: Degree = 1
     """Pipeline parallel: splits the layers into stages."""
     ep: Degree = 1
-    """Expert parallel: splits the experts; divides dp_shard x cp and the number of experts."""
+    """Expert parallel: splits the experts; divides dp_shard x cp x tp and the number of experts."""
     pp_schedule: Literal["1f1b", "interleaved", "zero_bubble"] = "1f1b"
     """Order of microbatches. interleaved and zero_bubble give each rank two stages."""
     microbatches: DegreeOrAuto = 0
     """Microbatches a pipeline splits each backward pass into; 0 is two per stage."""
-    cp_method: Literal["all_gather", "ring"] = "all_gather"
-    """Keys and values gathered once, or passed round a ring (less memory, more messages)."""
     reshard_after_forward: bool = True
     """FSDP frees gathered weights after the forward pass and gathers them again for the backward pass."""
     timeout_s: Annotated[float, Field(gt=0.0)] = 120.0

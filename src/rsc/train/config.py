@@ -54,7 +54,6 @@ class TrainConfig(FrozenModel):
     """torch.compile per block. `auto` compiles on a GPU only: on CPU we measured no gain."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activations recomputed in the backward pass: none, all but the matmuls' results, or whole blocks."""
-    label_smoothing: Fraction = 0.0
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads of a worker; 0 shares the cores out between the workers of the node."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -90,8 +89,6 @@ class TrainConfig(FrozenModel):
 
 
 class EvalConfig(FrozenModel):
-    every: Annotated[int, Field(ge=0)] = 0
-    """Optimiser steps between two evaluations during training; 0 evaluates only when asked."""
     split: str = "validation"
     """Split of the data set that no training step sees."""
     batch_size: Positive = 16

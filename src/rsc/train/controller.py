@@ -23,7 +23,7 @@ from rsc.config import Resolved, Workspace, to_toml
 from rsc.errors import Interrupted, RequeueMe
 from rsc.events import EventTail
 from rsc.loader.config import DataConfig
-from rsc.parallel.layout import Layout, choose_layout
+from rsc.parallel.layout import Layout
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
 from rsc.train.run import RunFolder, RunState, find_run
@@ -75,7 +75,7 @@ class Controller:
             workers=workers or count_workers(loaded.recipe),
         )
         recipe = Recipe.model_validate(resolved.values)
-        layout = choose_layout(recipe.parallel, world=recipe.parallel.workers, facts=recipe.facts())
+        layout = recipe.layout(world=recipe.parallel.workers)
         lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
         if parent_record is not None:
             lineage["parent"] = {"run": parent_record.id, **parent_record.lineage}

@@ -8,7 +8,6 @@ import torch
 
 from rsc.parallel.apply import How
 from rsc.parallel.dryrun import DryRun, dry_run
-from rsc.parallel.layout import choose_layout
 from rsc.train.recipe import Recipe
 from rsc.units import format_bytes
 
@@ -18,7 +17,7 @@ _MOMENTS = {"adamw": 2, "muon": 2}
 
 def dry_run_recipe(recipe: Recipe, *, world: int) -> DryRun:
     """Check the layout, build every distinct stage, count. Raises ConfigError as a real start would."""
-    layout = choose_layout(recipe.parallel, world=world, facts=recipe.facts())
+    layout = recipe.layout(world=world)
     precision = recipe.train.precision
     how = How(
         config=recipe.parallel,

@@ -75,6 +75,7 @@ def _how(recipe: Recipe, *, layout: Layout, mesh: Mesh, dtype: torch.dtype) -> H
     return How(
         config=recipe.parallel,
         dtype=dtype,
+        float8=recipe.train.precision == "float8",
         recompute=recipe.train.recompute,
         compile_blocks=compiles(recipe.train, device=mesh.device),
         local_batch=recipe.train.batch_size // (layout.dp * recipe.train.accumulate),

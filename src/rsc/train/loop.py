@@ -143,7 +143,13 @@ class Loop:
         if step % self.config.metrics_every == 0:
             compute_s = step_s - data_s
             self.metrics.write(
-                step=step, record=record, step_s=step_s, data_s=data_s, compute_s=compute_s, own_s=own_s
+                step=step,
+                record=record,
+                step_s=step_s,
+                data_s=data_s,
+                compute_s=compute_s,
+                waiting_s=max(0.0, step_s - own_s),
+                items_per_s=record.count / step_s,
             )
 
     def _batches(self) -> Iterator[Batch]:

@@ -1,7 +1,8 @@
 """Metrics of one rank, a JSON line per step in metrics/rank<r>.jsonl. A resumed run appends.
 
-`step_s` is split into data (waiting for the loader), compute (forward, backward, update and the waiting
-inside collectives) and checkpoint (held by copying state). Times are wall clock of this rank.
+`step_s` is split into data_s (waiting for the loader) and compute_s (forward, backward, messages, update);
+waiting_s is the part of it in which this process used no CPU: messages and other ranks. What a checkpoint
+holds is in the events (`checkpoint`: held_s). Times are wall clock of this rank; `rss_bytes` is its peak.
 """
 
 from __future__ import annotations

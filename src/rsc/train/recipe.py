@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from rsc.checkpoint.config import CheckpointConfig
 from rsc.config import FrozenModel, Resolved, parse_as, resolve, with_defaults
+from rsc.errors import ConfigError
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
 from rsc.parallel.config import ParallelConfig
-from rsc.parallel.layout import ModelFacts
+from rsc.parallel.layout import Layout, ModelFacts, choose_layout
 from rsc.train.config import EvalConfig, TrainConfig
 
 
@@ -22,6 +23,28 @@ class Recipe(FrozenModel):
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
 
+    @property
+    def is_packed_language(self) -> bool:
+        """Whether documents are packed end to end, so that every sample has the same length."""
+        return self.model.head.kind == "next_token"
+
+    def layout(self, *, world: int) -> Layout:
+        """The mesh of a job of `world` ranks. Raises ConfigError when there is none that fits."""
+        parallel = self.parallel
+        for axis in ("tp", "cp", "pp"):
+            if getattr(parallel, axis) > 1 and not self.is_packed_language:
+                raise ConfigError(
+                    f"{axis} {getattr(parallel, axis)} needs packed sequences and a next_token head, "
+                    f"the head is {self.model.head.kind}",
+                    hint=f"set parallel.{axis}=1: dp_shard and dp_replicate serve every model",
+                )
+        if parallel.tp > 1 and self.train.precision == "float8":
+            raise ConfigError(
+                f"float8 and tp {parallel.tp} do not go together yet",
+                hint="set train.precision=bf16, or parallel.tp=1",
+            )
+        return choose_layout(parallel, world=world, facts=self.facts())
+
     def facts(self) -> ModelFacts:
         """What a mesh must divide."""
         trunk = self.model.trunk
@@ -32,7 +55,7 @@ class Recipe(FrozenModel):
             num_blocks=trunk.num_layers,
             batch_size=self.train.batch_size,
             accumulate=self.train.accumulate,
-            sequence_length=self.data.sequence_length,
+            sequence_length=self.data.sequence_length if self.is_packed_language else 0,
             divisors=tuple(divisors),
             num_experts=trunk.moe.num_experts if trunk.moe is not None else 0,
         )

@@ -20,7 +20,6 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from rsc.errors import RscError
-from rsc.parallel.layout import choose_layout
 from rsc.parallel.mesh import build_mesh
 from rsc.train.allocator import keep_freed_memory
 from rsc.train.assemble import Place, WorkerSpec, assemble
@@ -96,7 +95,7 @@ def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
     recipe = with_precision(
         recipe, agreed_precision(recipe, rank=rank, run=spec.run, store=store, device=device)
     )
-    layout = choose_layout(recipe.parallel, world=spec.world, facts=recipe.facts())
+    layout = recipe.layout(world=spec.world)
     has_experts = recipe.model.trunk.moe is not None
     mesh = build_mesh(layout, rank=rank, device=device, has_experts=has_experts)
     parent = parent_of(recipe, run=spec.run)
