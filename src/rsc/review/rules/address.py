@@ -38,11 +38,12 @@ _REST = (
 _NUMBERED = re.compile(
     r"(?<![0-9A-Za-z.,/$#:-])[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5}[A-Za-z]?)?,? (?:(?:[NSEW]|North|South"
     r"|East|West|N\.|S\.|E\.|W\.|NE|NW|SE|SW) )?"
-    rf"(?:{_NAME} ){{1,4}}(?i:{_KINDS})(?![A-Za-z0-9\xff])\.?{_UNIT}{_REST}"
+    rf"(?:{_NAME} ){{1,4}}(?i:{_KINDS})(?![A-Za-z0-9\xff])\.?(?: (?:[NS][EW]?"
+    rf"|[EW])(?![A-Za-z]))?{_UNIT}{_REST}"
 )
 _NOT_STREETS = re.compile(r"(?i)^[0-9]+ (?:of|the|de|la|hours?|days?|years?|minutes?|people|times|percent) ")
 _SUFFIXED = any_of(
-    "strasse straat gasse weg platz allee gatan vagen gade vej laan str\\. stra\\xffe katu tie veien gata "
+    "strasse straat gasse weg platz allee gatan vagen gade vej laan str\\. strase katu tie veien gata "
     "plein kade singel gracht damm ufer ring"
 )
 _PREFIXES = any_of(

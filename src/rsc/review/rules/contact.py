@@ -48,9 +48,17 @@ _NOT_A_TOP_LEVEL = frozenset(
 
 def _is_address(text: str, match: re.Match[str]) -> bool:
     local, _, domain = match[0].replace("%40", "@").rpartition("@")
-    if ".." in local or domain.rpartition(".")[2].lower() in _NOT_A_TOP_LEVEL:
+    if (".." in local and local[0] != '"') or domain.rpartition(".")[2].lower() in _NOT_A_TOP_LEVEL:
         return False
     return not (local == "git" and text[match.end() : match.end() + 1] in (":", "/"))
+
+
+_NOT_A_HOST = re.compile(r"(?i)\s(?:at)\s(?:the|a|an|this|that|every|each|my|your|our|their|some|any)\s")
+
+
+def _is_spelled(text: str, match: re.Match[str]) -> bool:
+    """ "look at the dot com" is English, not an address."""
+    return _NOT_A_HOST.search(match[0]) is None
 
 
 _TOP_LEVELS = any_of(
@@ -212,6 +220,7 @@ RULES = (
         rf"(?i)\sat\s[{_WORD}-]{{1,63}}\s?[\[({{< ]\s?(?:dot|punkt|point|punto|\.)",
         250,
         _SPELLED,
+        _is_spelled,
         strength=2,
         least=6,
         reach=330,

@@ -31,19 +31,22 @@ _TRUNK_REGIONS = (
 _OPEN_REGIONS = "ES NO DK PL PT CZ GR HU LV EE CH BE RU UA"
 """Plans whose numbers have no trunk 0, or that are often written without it."""
 _EXTENSION = r"(?:,?\s?(?:x|X|[Ee]xt\.?|extension|#)\s?[0-9]{1,6})?"
-_BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,:/-])(?<![A-Z]-)(?<![+(#$])"
+_BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,:/-])(?<![A-Z]-)(?<![+#$])"
 _ALONE = r"(?<![0-9] )(?<! [0-9a-f]{2} )"  # not in the middle of a row of numbers
 _AFTER = r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9])"
+_OPEN = r"(?:\((?=[0-9]{2,5}\)))?"  # a bracket that closes after an area code
 _GAP = r"[ .()/-]{0,3}"
 _INTERNATIONAL = re.compile(
-    rf"{_BEFORE}(?:\(?\+|00(?=[1-9 -])|011[ -](?=[1-9]))[( ]?[0-9](?:{_GAP}[0-9]){{6,17}}{_EXTENSION}{_AFTER}"
+    rf"{_BEFORE}(?:\((?=\+[0-9]{{1,3}}\))\+|\+|00(?=[1-9 -])|011[ -](?=[1-9]))"
+    rf"[( ]?[0-9](?:{_GAP}[0-9]){{6,17}}{_EXTENSION}{_AFTER}"
 )
 _AMERICAN = re.compile(
     rf"{_BEFORE}(?:(?:001|\+?1)[-. ]{{0,2}})?(?:\([2-9][0-9]{{2}}\) ?-?|[2-9][0-9]{{2}}(?:[-./] ?|\s))"
     rf"[0-9]{{3}}[-. ][0-9]{{4}}{_EXTENSION}{_AFTER}"
 )
 _NATIONAL = re.compile(
-    rf"{_BEFORE}{_ALONE}\(?0[1-9][0-9]{{0,4}}\)?(?:[ .()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{_EXTENSION}{_AFTER}"
+    rf"{_BEFORE}{_ALONE}{_OPEN}0[1-9][0-9]{{0,4}}\)?(?:[ "
+    rf".()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{_EXTENSION}{_AFTER}"
 )
 _BRACKETED = re.compile(
     rf"{_BEFORE}{_ALONE}\((?!19|20)[0-9]{{2,5}}\)[ -]?[0-9]{{2,5}}(?:[ "
@@ -56,7 +59,7 @@ _GROUPED = re.compile(
     rf"[0-9]{{2}} [0-9]{{2}})"
     r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9]| [0-9]| [0-9a-f]{2} )"
 )
-_ANY = re.compile(rf"{_BEFORE}\(?[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
+_ANY = re.compile(rf"{_BEFORE}{_OPEN}[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
 _DATE = re.compile(
     r"(?:(?:19|20)[0-9]{2}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:19|20)[0-9]{2})"
     r"(?: [0-9]{1,6})?$"

@@ -85,7 +85,7 @@ def nearest(text: str, start: int, *, words: frozenset[str]) -> str:
 
 
 def is_said(text: str, start: int, *, words: frozenset[str], against: frozenset[str] = OTHER) -> bool:
-    """Does the nearest telling word before `start` belong to `words`? Verbs count in their own sentence only."""
+    """Does the nearest telling word before `start` belong to `words`? Verbs count in their sentence."""
     is_same_sentence = True
     for place, word in enumerate(words_before(text, start)):
         if word == SENTENCE and place:
