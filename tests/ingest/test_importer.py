@@ -163,6 +163,7 @@ def test_without_scan_a_safeguard_is_needed(workspace: Workspace, tmp_path: Path
     assert any("NOTHING was scanned" in note for note in result.report.notes)
 
 
+@pytest.mark.slow
 def test_python_docs(workspace: Workspace) -> None:
     result = bring_in(workspace, "python-docs", name="pydocs")
     assert result.num_read > 3000
