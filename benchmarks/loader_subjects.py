@@ -119,7 +119,8 @@ def decode_all(files: list[bytes]) -> torch.Tensor:
 def prepare_rsc(corpus: Corpus) -> None:
     from rsc.store.local import LocalStore
     from rsc.store.schema import Field, Ragged, Schema
-    from rsc.store.splits import SplitPlace, SplitWriter
+    from rsc.store.split_writer import SplitWriter
+    from rsc.store.splits import SplitPlace
 
     store = LocalStore(corpus.folder)
     store.delete_folder(f"rsc-{corpus.case}")

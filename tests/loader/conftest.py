@@ -13,7 +13,8 @@ from rsc.store.files import BulkStore
 from rsc.store.local import LocalStore
 from rsc.store.schema import Columns, Field, Schema, columns_from_records
 from rsc.store.secret import SecretKey
-from rsc.store.splits import SplitPlace, SplitReader, SplitWriter
+from rsc.store.split_writer import SplitWriter
+from rsc.store.splits import SplitPlace, SplitReader
 
 MakeSplit = Callable[..., SplitReader]
 

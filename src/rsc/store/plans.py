@@ -26,8 +26,7 @@ class Plan:
         plans = folder / "plans"
         plans.mkdir(exist_ok=True, mode=0o700)
         self._path = plans / secrets.token_hex(8)
-        self._lock = os.open(_lock_path(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = _hold(_lock_path(self._path))
 
     def publish(self, next_use_s: Mapping[str, float]) -> None:
         """Replace what was published before."""
@@ -46,8 +45,7 @@ def read_plans(folder: Path) -> list[dict[str, float]]:
     found = []
     for lock in sorted((folder / "plans").glob("*.lock")):
         path = lock.with_suffix("")
-        if _is_dead(lock):
-            _remove(path)
+        if _remove_if_dead(path):
             continue
         with suppress(FileNotFoundError):
             data = path.read_bytes()
@@ -56,14 +54,26 @@ def read_plans(folder: Path) -> list[dict[str, float]]:
     return found
 
 
-def _is_dead(lock: Path) -> bool:
-    """Whether nobody holds the lock any more."""
+def _hold(lock: Path) -> int:
+    """A new lock file, held. Until then another process may take it for a dead one's and remove it."""
+    while True:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), lock.stat()):
+                return fd
+        os.close(fd)
+
+
+def _remove_if_dead(path: Path) -> bool:
+    """Whether nobody holds the plan's lock any more; then its files go while we hold it."""
     try:
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(_lock_path(path), os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(path)
     except BlockingIOError:
         return False
     finally:

@@ -33,7 +33,8 @@ from rsc.store.root import (
 )
 from rsc.store.schema import Columns, Schema
 from rsc.store.secret import SecretKey
-from rsc.store.splits import SplitPlace, SplitWriter
+from rsc.store.split_writer import SplitWriter
+from rsc.store.splits import SplitPlace
 from rsc.store.staging import Progress, Unfinished, claim, last_claimed
 
 FRAME_BYTES = 512 << 10  # 256 KiB to 1 MiB decrypt at 15 GB per CPU second; smaller and larger are slower
