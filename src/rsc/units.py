@@ -42,17 +42,19 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """`0.25 s`, `12 s`, `3m 05s`, `2h 10m`, `4d 3h`: two units at most."""
+    """`0.25 s`, `12 s`, `3m 05s`, `2h 10m`, `4d 3h`, `90d`: two units at most, none that is zero."""
     if seconds < 10:
         return f"{seconds:.2g} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    if whole < 86400:
-        return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
-    return f"{whole // 86400}d {whole % 86400 // 3600}h"
+        parts = f"{whole // 60}m", f"{whole % 60:02d}s"
+    elif whole < 86400:
+        parts = f"{whole // 3600}h", f"{whole % 3600 // 60:02d}m"
+    else:
+        parts = f"{whole // 86400}d", f"{whole % 86400 // 3600}h"
+    return parts[0] if parts[1] in ("00s", "00m", "0h") else " ".join(parts)
 
 
 def _split(text: str, *, what: str, units: dict[str, float] | dict[str, int]) -> tuple[float, str]:
