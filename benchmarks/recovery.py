@@ -72,7 +72,7 @@ def measure_torchrun(*, folder: Path) -> dict[str, float]:
             "--max-restarts=3",
         ]
         command = [*torchrun, str(PEER), own, str(STEPS), str(EVERY), str(KILL_AT)]
-        subprocess.run(command, check=True, capture_output=True, timeout=600)
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
         lines = {rank: [json.loads(line) for line in Path(own, f"rank{rank}.jsonl").read_text().splitlines()]
                  for rank in (0, 1)}  # fmt: skip
     lost_s = next(line["time_s"] for line in lines[1] if line["kind"] == "kill")
@@ -83,8 +83,9 @@ def why_not_torchrun(folder: Path) -> str:
     """One trial: why the peer cannot be measured here; empty when it can."""
     try:
         measure_torchrun(folder=folder)
-    except subprocess.CalledProcessError as error:
-        lines = [line for line in error.stderr.decode(errors="replace").splitlines() if "Error: " in line]
+    except subprocess.SubprocessError as error:
+        told = getattr(error, "stderr", None) or b""
+        lines = [line for line in told.decode(errors="replace").splitlines() if "Error: " in line]
         return f"did not come back after the kill: {lines[0] if lines else error}"
     return ""
 

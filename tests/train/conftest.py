@@ -131,6 +131,15 @@ def rsc_with_text(tmp_path_factory: pytest.TempPathFactory) -> Rsc:
     return rsc
 
 
+@pytest.fixture(scope="session")
+def whole(rsc_with_text: Rsc) -> dict[int, float]:
+    """Losses of an uninterrupted run: what every interrupted one must give, bit for bit."""
+    losses = rsc_with_text.losses(rsc_with_text.train()["run"])
+    assert sorted(losses) == list(range(1, 13))
+    assert losses[12] < losses[1]
+    return losses
+
+
 @pytest.fixture
 def fresh_rsc(tmp_path: Path) -> Rsc:
     """An empty workspace."""

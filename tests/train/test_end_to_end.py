@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from rsc.clock import SystemClock
 from rsc.store.keys import data_kek_id, period_of
 from rsc.store.local_keys import LocalKeyProvider
-
-
-@pytest.fixture(scope="session")
-def whole(rsc_with_text: Any) -> dict[int, float]:
-    """Losses of an uninterrupted run: what every interrupted one must give, bit for bit."""
-    result = rsc_with_text.train()
-    losses = rsc_with_text.losses(result["run"])
-    assert sorted(losses) == list(range(1, 13))
-    assert losses[12] < losses[1]
-    return losses
 
 
 def test_killed_worker_restarts_the_world_and_the_losses_are_equal(

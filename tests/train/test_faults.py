@@ -15,12 +15,6 @@ from rsc.train.config import TrainConfig
 from rsc.train.faults import Fault, FaultInjector, FaultKind, parse_fault
 
 
-@pytest.fixture(scope="session")
-def whole(rsc_with_text: Any) -> dict[int, float]:
-    """Losses of an uninterrupted run."""
-    return dict(rsc_with_text.losses(rsc_with_text.train()["run"]))
-
-
 def test_faults_are_a_closed_vocabulary() -> None:
     assert parse_fault("rank=1,step=30,kind=sigkill; rank=0,step=2,kind=nan") == (
         Fault(1, 30, FaultKind.SIGKILL),
@@ -155,6 +149,7 @@ def test_damaged_checkpoint_is_told_and_the_one_before_is_used(
     }
 
 
+@pytest.mark.slow
 def test_two_trainings_never_share_a_run(rsc_with_text: Any) -> None:
     stopped = rsc_with_text.train("train.fail_at=rank=0,step=2,kind=sigterm", "train.steps=4", expect=75)
     from rsc.train.run import RunFolder
