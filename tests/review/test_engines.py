@@ -77,7 +77,7 @@ texts = st.lists(st.sampled_from(PIECES), min_size=1, max_size=14).flatmap(
 
 
 @pytest.mark.parametrize("engine", installed())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(text=texts)
 def test_every_engine_finds_what_the_definition_finds(engine, text):
     assert scanner(engine).scan(text) == scanner("everywhere").scan(text)
@@ -86,14 +86,14 @@ def test_every_engine_finds_what_the_definition_finds(engine, text):
 @pytest.mark.parametrize("engine", installed())
 def test_engines_agree_on_long_and_random_text(engine):
     rng = random.Random(4)
-    for _ in range(25):
+    for _ in range(8):
         text = "".join(rng.choice(PIECES) + rng.choice(["", " ", "\n"]) for _ in range(60))
         assert scanner(engine).scan(text) == scanner("everywhere").scan(text)
         noise = "".join(rng.choice("0123456789 abAB@.:-/+()\n") for _ in range(1500))
         assert scanner(engine).scan(noise) == scanner("everywhere").scan(noise)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(parts=st.lists(texts, max_size=6))
 def test_scanning_together_is_scanning_one_by_one(parts):
     scan = scanner("auto")
@@ -115,9 +115,9 @@ def test_findings_of_a_rule_do_not_depend_on_windows(text, cut):
 
 
 def test_real_text_gives_the_same_on_all_engines(real_data: Path):
-    text = (real_data / "davidson_tweets.csv").read_text(encoding="utf-8")[:60_000]
+    text = (real_data / "davidson_tweets.csv").read_text(encoding="utf-8")[:20_000]
     found = [scanner(engine).scan(text) for engine in installed()]
-    assert len(found[0]) > 100
+    assert len(found[0]) > 50
     assert all(other == found[0] for other in found)
 
 
@@ -135,7 +135,7 @@ def test_settling_prefers_proof_then_length():
     assert settle([], rank=rank) == []
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=60)
 @given(parts=st.lists(texts, min_size=1, max_size=5), sizes=st.lists(st.integers(0, 700), max_size=40))
 def test_streaming_is_scanning_the_whole(parts, sizes):
     text = "\n".join(parts * 3)

@@ -34,8 +34,9 @@ def score_corpus(
     as_json: JsonFlag = False,
 ) -> None:
     """Recall and precision per type on a labelled corpus, with 95 % intervals."""
+    records = read_corpus(_existing(corpus))
     scanner = Scanner()
-    result = score(read_corpus(_existing(corpus)), scan=scanner.scan).to_dict()
+    result = score(records, scan=scanner.scan).to_dict()
     facts = {
         "corpus": corpus.name,
         "engine": scanner.engine,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -116,12 +117,12 @@ class HyperscanPrefilter:
     name = "hyperscan"
 
     def __init__(self, rules: Sequence[Rule]) -> None:
+        import hyperscan
+
         self._rules = rules
         self._leads = [rule.lead for rule in rules]
         self._leasts = [rule.least for rule in rules]
-        self._databases = [
-            _hyperscan_database(rules, indices=indices) for indices in _apart(rules) if indices
-        ]
+        self._databases = [(database, hyperscan.Scratch(database)) for database in _databases(tuple(rules))]
 
     def windows(self, text: str) -> Iterator[Window]:
         ends: list[tuple[int, int]] = []
@@ -164,11 +165,16 @@ def _apart(rules: Sequence[Rule]) -> list[list[int]]:
     return [*named, rest]
 
 
-def _hyperscan_database(rules: Sequence[Rule], *, indices: list[int]) -> tuple[Any, Any]:
-    """A compiled database, which reports the rules' own indices, and its scratch space."""
+@cache
+def _databases(rules: tuple[Rule, ...]) -> tuple[Any, ...]:
+    """Compiled databases that report the rules' own indices. Compiling takes half a second, so the scanners
+    of a process share them; each has a scratch space of its own."""
     import hyperscan
 
-    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-    expressions = [rules[index].trigger.encode("latin-1") for index in indices]
-    database.compile(expressions=expressions, ids=indices, flags=0)
-    return database, hyperscan.Scratch(database)
+    databases = []
+    for indices in filter(None, _apart(rules)):
+        database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+        expressions = [rules[index].trigger.encode("latin-1") for index in indices]
+        database.compile(expressions=expressions, ids=indices, flags=0)
+        databases.append(database)
+    return tuple(databases)
