@@ -36,6 +36,7 @@ PIECES = [
     "51\xb028'38\"N 0\xb000'00\"W", "passport no X1234567",
     "12 Oak Street Apt 4", "Hauptstr. 12", "rue de la Paix 3", "3 rue de la Paix", "PO Box 7",
     "password = hunter2!x", "AKIAIOSFODNN7EXAMPLE",
+    "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "Bearer abcdef1234567890abcdef", "912-70-1234", "RSS MRA 85T10 A562S",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln",
     "-----BEGIN PRIVATE KEY-----\nMIIBVgIBADANBgkq\n-----END PRIVATE KEY-----",
     "&#64;", "\u200b", "\uff14\uff11", "\xe9", "\n", " ", ",", "+", "(", ")", "-", "/", ".", ":", "@", "_",
