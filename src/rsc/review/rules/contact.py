@@ -19,30 +19,9 @@ _LOCAL = rf"[{_WORD}_](?:[{_WORD}_.+'&%~#!$*^-]{{0,62}}[{_WORD}_+'~!$*^-])?"
 _EMAIL_HEAD = rf"(?<![{_WORD}_.+-])(?:{_LOCAL}|\"[^\"\n]{{1,64}}\")(?:@|%40)"
 _EMAIL = re.compile(rf"{_EMAIL_HEAD}{_DOMAIN}(?![{_WORD}_-]|\.[{_WORD}])")
 _NOT_A_TOP_LEVEL = frozenset(
-    [
-        "png",
-        "jpg",
-        "jpeg",
-        "gif",
-        "svg",
-        "webp",
-        "ico",
-        "js",
-        "css",
-        "html",
-        "htm",
-        "pdf",
-        "tgz",
-        "gz",
-        "json",
-        "xml",
-        "yml",
-        "yaml",
-        "txt",
-        "exe",
-        "dll",
-        "log",
-    ]
+    any_of(
+        "png jpg jpeg gif svg webp ico js css html htm pdf tgz gz json xml yml yaml txt exe dll log",
+    ).split("|")
 )
 
 
@@ -85,62 +64,13 @@ _HANDLE = re.compile(
     r"(?![A-Za-z0-9_/(@\xff-]|\.[A-Za-z])"
 )
 _CODE_TAGS = frozenset(
-    [
-        "param",
-        "params",
-        "return",
-        "returns",
-        "throws",
-        "see",
-        "since",
-        "deprecated",
-        "override",
-        "property",
-        "media",
-        "import",
-        "charset",
-        "keyframes",
-        "supports",
-        "author",
-        "version",
-        "link",
-        "code",
-        "interface",
-        "implements",
-        "inheritdoc",
-        "test",
-        "before",
-        "after",
-        "autowired",
-        "component",
-        "service",
-        "staticmethod",
-        "classmethod",
-        "abstractmethod",
-        "dataclass",
-        "cached_property",
-        "font-face",
-        "page",
-        "layer",
-        "container",
-        "include",
-        "mixin",
-        "extend",
-        "type",
-        "typedef",
-        "private",
-        "public",
-        "protected",
-        "internal",
-        "example",
-        "todo",
-        "nullable",
-        "notnull",
-        "suppresswarnings",
-        "entity",
-        "table",
-        "column",
-    ]
+    any_of(
+        "param params return returns throws see since deprecated override property media import",
+        "charset keyframes supports author version link code interface implements inheritdoc test",
+        "before after autowired component service staticmethod classmethod abstractmethod dataclass",
+        "cached_property font-face page layer container include mixin extend type typedef private",
+        "public protected internal example todo nullable notnull suppresswarnings entity table column",
+    ).split("|")
 )
 
 
@@ -158,31 +88,10 @@ _NAMED = re.compile(
     r"(?P<v>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{1,30}[A-Za-z0-9_]))(?![A-Za-z0-9_@(\[-]|\.[A-Za-z0-9])"
 )
 _COMMON = frozenset(
-    [
-        "not",
-        "the",
-        "this",
-        "that",
-        "null",
-        "none",
-        "true",
-        "false",
-        "admin",
-        "root",
-        "user",
-        "an",
-        "my",
-        "your",
-        "now",
-        "here",
-        "required",
-        "invalid",
-        "string",
-        "name",
-        "self",
-        "str",
-        "int",
-    ]
+    any_of(
+        "not the this that null none true false admin root user an my your now here required invalid",
+        "string name self str int",
+    ).split("|")
 )
 
 

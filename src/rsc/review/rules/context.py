@@ -34,34 +34,11 @@ _DATE = re.compile(
     rf"/]{_DAY})(?![0-9A-Za-z]|[-/][0-9])"
 )
 _NOT_BIRTH = frozenset(
-    [
-        "died",
-        "death",
-        "deceased",
-        "hired",
-        "joined",
-        "married",
-        "expires",
-        "expiry",
-        "expiration",
-        "due",
-        "issued",
-        "issue",
-        "since",
-        "until",
-        "signed",
-        "posted",
-        "published",
-        "updated",
-        "created",
-        "modified",
-        "deadline",
-        "visit",
-        "admitted",
-        "discharged",
-        "appointment",
-        "invoice",
-    ]
+    any_of(
+        "died death deceased hired joined married expires expiry expiration due issued issue since",
+        "until signed posted published updated created modified deadline visit admitted discharged",
+        "appointment invoice",
+    ).split("|")
 )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from rsc.review.rules.rule import Rule
+from rsc.review.rules.rule import Rule, any_of
 from rsc.review.rules.words import words_before
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -19,76 +19,18 @@ _IPV4 = re.compile(
     r"(?![A-Za-z0-9_\xff]|\.[0-9]|-[A-Za-z])"
 )
 _VERSION = frozenset(
-    [
-        "v",
-        "ver",
-        "version",
-        "versions",
-        "release",
-        "released",
-        "releases",
-        "build",
-        "firmware",
-        "driver",
-        "drivers",
-        "chapter",
-        "section",
-        "clause",
-        "paragraph",
-        "update",
-        "updated",
-        "upgrade",
-        "upgraded",
-        "patch",
-        "patched",
-        "hotfix",
-        "oid",
-        "sdk",
-        "agent",
-        "browser",
-        "library",
-        "package",
-        "plugin",
-        "bios",
-        "kernel",
-    ]
+    any_of(
+        "v ver version versions release released releases build firmware driver drivers chapter",
+        "section clause paragraph update updated upgrade upgraded patch patched hotfix oid sdk agent",
+        "browser library package plugin bios kernel",
+    ).split("|")
 )
 _HOST = frozenset(
-    [
-        "ip",
-        "ips",
-        "ipv",
-        "address",
-        "addresses",
-        "addr",
-        "host",
-        "hosts",
-        "server",
-        "servers",
-        "from",
-        "ping",
-        "dns",
-        "gateway",
-        "subnet",
-        "login",
-        "logged",
-        "connect",
-        "connected",
-        "connecting",
-        "client",
-        "clients",
-        "remote",
-        "peer",
-        "router",
-        "network",
-        "ssh",
-        "proxy",
-        "vpn",
-        "at",
-        "via",
-        "firewall",
-        "port",
-    ]
+    any_of(
+        "ip ips ipv address addresses addr host hosts server servers from ping dns gateway subnet",
+        "login logged connect connected connecting client clients remote peer router network ssh",
+        "proxy vpn at via firewall port",
+    ).split("|")
 )
 _IPV6 = re.compile(
     r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
