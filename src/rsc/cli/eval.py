@@ -10,15 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from rsc.audit.log import AuditLog
+from rsc.cli.data_access import key_agent
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.export.weights import read_export
-from rsc.release.agent import KeyAgent
 from rsc.release.request import KeyRequest
 from rsc.store.dataset import Dataset
-from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.secret import SecretKey
 from rsc.train.assess import Assessment, assess, keep
 from rsc.train.config import EvalConfig
@@ -124,10 +123,8 @@ def open_model(name: str, *, workspace: Workspace) -> Trained:
 
 def release(request: KeyRequest, *, workspace: Workspace) -> SecretKey:
     """Ask the key agent in this process. Raises GateRefused."""
-    clock = SystemClock()
-    provider = LocalKeyProvider(workspace.keys, clock=clock)
-    audit = AuditLog.open(workspace.audit, clock=clock)
-    return KeyAgent(workspace, providers={provider.name: provider}, audit=audit, clock=clock).release(request)
+    audit = AuditLog.open(workspace.audit, clock=SystemClock())
+    return key_agent(workspace, audit=audit).release(request)
 
 
 def _dataset(trained: Trained, *, data: str | None, workspace: Workspace) -> Dataset:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
+from rsc.audit.log import AuditLog
 from rsc.cli.card_facts import card_facts
 from rsc.cli.eval import release
 from rsc.cli.output import emit, next_commands, say
+from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.export.card import to_json, to_markdown
@@ -52,6 +54,9 @@ def export_run(
         dtype=_DTYPES[dtype],
         settings={"run": run.id, "step": step},
         extra_files={"README.md": to_markdown(facts), "card.json": to_json(facts)},
+    )
+    AuditLog.open(workspace.audit, clock=SystemClock()).append(
+        "exported", run=run.id, data=recipe.data.name, user=user, step=step, layout=result.layout
     )
     record = {"path": str(result.path), "layout": result.layout, "reason": result.reason, "step": step}
     record |= {"parameters": result.num_parameters, "files": list(result.files)}

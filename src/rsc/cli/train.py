@@ -9,7 +9,7 @@ import typer
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.providers.configured import configured_providers
 from rsc.train.controller import Controller
 from rsc.train.gate import WorkspaceGate
 from rsc.train.recipe import load_recipe
@@ -46,8 +46,8 @@ def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) ->
 def controller() -> Controller:
     """The controller of the user's workspace, with the keys of its folder."""
     workspace, clock = Workspace.from_environment(), SystemClock()
-    provider = LocalKeyProvider(workspace.keys, clock=clock)
-    gate = WorkspaceGate(workspace, provider=provider, clock=clock)
+    providers = configured_providers(workspace.keys, clock=clock)
+    gate = WorkspaceGate(workspace, providers=providers, clock=clock)
     return Controller(workspace, gate=gate, clock=clock, say=say)
 
 

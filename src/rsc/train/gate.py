@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,8 @@ class WorkspaceGate:
     """The gate of one workspace (`controller.Gate`)."""
 
     workspace: Workspace
-    provider: KeyProvider
+    providers: Mapping[str, KeyProvider]
+    """By the name that envelopes carry, the one for new keys first."""
     clock: Clock
 
     def admit(self, data: DataConfig) -> Admission:
@@ -69,17 +70,17 @@ class WorkspaceGate:
     def make_run_key(self, run: RunFolder) -> None:
         period = period_of(self.clock.now())
         kek_id = f"runs/{period}"
-        self.provider.create(kek_id, period=period)
+        provider = next(iter(self.providers.values()))
+        provider.create(kek_id, period=period)
         context = run_key_context(run.id)
-        envelope, key = new_envelope(self.provider, kek_id=kek_id, context=context, clock=self.clock)
+        envelope, key = new_envelope(provider, kek_id=kek_id, context=context, clock=self.clock)
         key.close()
         (run.path / "key.json").write_text(envelope.to_json())
 
     @contextmanager
     def serve(self, socket: Path) -> Iterator[None]:
         """Run the key agent on a socket."""
-        providers = {self.provider.name: self.provider}
-        agent = KeyAgent(self.workspace, providers=providers, audit=self._audit(), clock=self.clock)
+        agent = KeyAgent(self.workspace, providers=self.providers, audit=self._audit(), clock=self.clock)
         with AgentServer(agent, socket_path=socket, clock=self.clock):
             yield
 
@@ -88,9 +89,14 @@ class WorkspaceGate:
 
     def _require_key(self, envelope: Envelope, *, data: str) -> None:
         """A destroyed key is said before any worker starts."""
-        for info in self.provider.list():
-            if info.kek_id == envelope.kek_id and info.state == "active":
-                return
+        provider = self.providers.get(envelope.provider)
+        if provider is None:
+            raise KeyUnavailable(
+                f"the key of {data} lies in {envelope.provider}, which is not configured here",
+                hint="add it to keys/providers.toml (docs/keys.md)",
+            )
+        if any(info.kek_id == envelope.kek_id and info.state == "active" for info in provider.list()):
+            return
         raise KeyUnavailable(
             f"the key {envelope.kek_id} of {data} was destroyed; its bytes cannot be read any more",
             hint="import the data again, if you still may",
