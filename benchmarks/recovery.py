@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from harness import Options, Report, alternate, main
@@ -91,11 +92,13 @@ def why_not_torchrun(folder: Path) -> str:
 
 
 def recovery(steps: list[tuple[int, float]], *, lost_s: float) -> dict[str, float]:
-    """From (step, time it ended) in the order of time, and when the worker was lost."""
-    before = [step for step, ended_s in steps if ended_s < lost_s]
-    after = [(step, ended_s) for step, ended_s in steps if ended_s >= lost_s]
-    again = next(place for place, (step, _) in enumerate(after) if step <= max(before))
-    return {"seconds": after[again][1] - lost_s, "steps_lost": max(before) - after[again][0] + 1}
+    """From (step, time it ended) in the order of time, and when the worker was lost.
+
+    The job is back at the first step that was done before, or at the step of the loss if none was.
+    """
+    pairs = pairwise(steps)
+    back = next(now for before, now in pairs if now[0] <= before[0] or now[0] == KILL_AT)
+    return {"seconds": back[1] - lost_s, "steps_lost": KILL_AT - back[0]}
 
 
 def seconds(moment: str) -> float:
