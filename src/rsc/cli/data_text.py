@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rsc.cli.output import table
 from rsc.clock import timestamp
 from rsc.ingest.job import ImportResult
+from rsc.loader.quality import ShuffleQuality, measure_split
 from rsc.release.decision import DataFacts
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
@@ -148,7 +150,17 @@ def show_record(dataset: Dataset, facts: DataFacts, *, key_state: str) -> dict[s
             "wrapped": timestamp(envelope.created),
         },
         "facts": dataset.facts,
+        "shuffle": {
+            name: {**asdict(quality), "told": quality.explain()} for name, quality in _shuffles(dataset)
+        },
     }
+
+
+def _shuffles(dataset: Dataset) -> Iterator[tuple[str, ShuffleQuality]]:
+    """How well the loader's window mixes each split that is trained on; needs no key."""
+    for name, split in dataset.splits.items():
+        if name == "train" and split.num_samples:
+            yield name, measure_split(dataset, name)
 
 
 def show_text(record: Mapping[str, Any]) -> str:
@@ -163,6 +175,7 @@ def show_text(record: Mapping[str, Any]) -> str:
         for name, split in record["splits"].items()
     ]
     facts, key = record["facts"], record["key"]
+    shuffle = [f"shuffle of {name}: {quality['told']}" for name, quality in record["shuffle"].items()]
     source = facts.get("source", {})
     lines = [
         state_line(record),
@@ -171,6 +184,7 @@ def show_text(record: Mapping[str, Any]) -> str:
         f"key: {key['kek_id']} ({key['provider']}, {key['state']})",
         f"root: {record['root_hash']}",
         *section("splits", [table(splits, header=("split", "samples", "shards", "stored", "fields"))]),
+        *section("order", [f"  {line}" for line in shuffle]),
         *section("notes", [f"  {count:,} x {note}" for note, count in facts.get("notes", {}).items()]),
     ]
     return "\n".join(lines)
