@@ -104,7 +104,7 @@ def test_recompute_and_accumulation_change_nothing() -> None:
         [
             {"name": "full", "world": 2, "train": {"recompute": "full"}},
             {"name": "selective", "world": 2, "train": {"recompute": "selective"}},
-            {"name": "accumulate", "world": 2, "train": {"accumulate": 4}},
+            {"name": "accumulate", "world": 2, "train": {"accumulate": 3}},
             {"name": "tp full", "world": 2, "parallel": {"tp": 2}, "train": {"recompute": "full"}},
             {"name": "cp selective", "world": 2, "parallel": {"cp": 2}, "train": {"recompute": "selective"}},
             {
