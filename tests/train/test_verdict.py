@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rsc.train.board import Phase
 from rsc.train.config import TrainConfig
 from rsc.train.verdict import Failure, Restarts, first_failure, hanging_rank, stragglers
 
@@ -37,9 +38,29 @@ def test_a_rank_without_a_word_is_named_with_its_code_and_log() -> None:
     assert not found.is_fatal
 
 
-def hanging(*, beats: list[float], steps: list[int], now: float, durations: list[float]) -> int | None:
+def hanging(
+    *,
+    beats: list[float],
+    steps: list[int],
+    now: float,
+    durations: list[float],
+    phases: list[int] | None = None,
+) -> int | None:
     config = TrainConfig(hang_medians=20, hang_floor_s=5)
-    return hanging_rank(beats_s=beats, steps=steps, durations_s=durations, now_s=now, config=config)
+    return hanging_rank(
+        beats_s=beats,
+        steps=steps,
+        phases=phases or [Phase.COMPUTE] * len(steps),
+        durations_s=durations,
+        now_s=now,
+        config=config,
+    )
+
+
+def test_a_rank_that_waits_for_another_is_not_the_one_that_hangs() -> None:
+    """It came to the collective first, so it is silent for longer."""
+    facts = {"beats": [99.0, 100.0], "steps": [6, 6], "durations": [1.0] * 9}
+    assert hanging(now=121.0, phases=[Phase.COMPUTE, Phase.DATA], **facts) == 1
 
 
 def test_the_rank_that_is_behind_hangs_and_only_after_the_patience() -> None:

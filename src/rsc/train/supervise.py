@@ -179,6 +179,7 @@ class Supervisor:
         return hanging_rank(
             beats_s=rows["beat_s"].tolist(),
             steps=rows["step"].tolist(),
+            phases=rows["phase"].tolist(),
             durations_s=list(self.durations_s),
             now_s=time.monotonic(),
             config=self.config,

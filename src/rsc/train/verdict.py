@@ -65,6 +65,7 @@ def hanging_rank(
     *,
     beats_s: Sequence[float],
     steps: Sequence[int],
+    phases: Sequence[int],
     durations_s: Sequence[float],
     now_s: float,
     config: TrainConfig,
@@ -72,7 +73,8 @@ def hanging_rank(
     """The rank that holds the others up, or None. `durations_s`: recent steps of this start.
 
     Ranks wait for each other inside collectives, so all fall silent together; the culprit is the one
-    that took the fewest steps and beat longest ago.
+    that took the fewest steps, then is in the earliest phase of its step (it has not come to where the
+    others wait), then beat longest ago.
     """
     patience_s = config.hang_floor_s
     if durations_s:
@@ -82,7 +84,7 @@ def hanging_rank(
     newest = max(beats_s)
     if now_s - newest < patience_s:
         return None
-    return min(range(len(beats_s)), key=lambda rank: (steps[rank], beats_s[rank]))
+    return min(range(len(beats_s)), key=lambda rank: (steps[rank], phases[rank], beats_s[rank]))
 
 
 def stragglers(work_s: Sequence[float], *, ratio: float) -> list[int]:
