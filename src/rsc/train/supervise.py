@@ -137,6 +137,9 @@ class Supervisor:
         told_step, told_s, is_started = -1, 0.0, False
         while True:
             result = context.wait(timeout=0) if not _ended(pids) else None
+            if result is not None and result.is_failed():  # a rank ended since the look above
+                bad = {rank: failure.exitcode for rank, failure in result.failures.items()}
+                return first_failure(bad, reports=_reports(Path(self.job.run), bad))
             if result is not None:
                 return Ending(next(iter(result.return_values.values())))
             statuses = _ended(pids)
