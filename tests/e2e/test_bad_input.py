@@ -106,12 +106,13 @@ def uninterrupted(trained: Rsc, tmp_path_factory: pytest.TempPathFactory) -> dic
     return losses_by_step(newest_metrics(mine))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
     [
         pytest.param(signal.SIGINT, 130, id="ctrl-c"),
-        pytest.param(signal.SIGTERM, 75, id="term", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 75, id="term"),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, id="kill"),
     ],
 )
 def test_a_stopped_run_goes_on_to_the_same_losses(

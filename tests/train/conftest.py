@@ -38,6 +38,7 @@ TINY = (
     "train.threads=1",
     "train.steps=12",
     "checkpoint.every=4",
+    "checkpoint.asynchronous=false",  # what a test resumes from must not hang on the disk's pace
     "train.optimizer.warmup_steps=0",
 )
 

@@ -120,11 +120,12 @@ def test_sigterm_checkpoints_with_code_75_and_the_resumed_losses_are_equal(
 def test_ctrl_c_gives_130_and_the_run_can_be_resumed(rsc_with_text: Any, whole: dict[int, float]) -> None:
     command = rsc_with_text.train_command("train.fail_at=rank=0,step=7,kind=hang")
     process = rsc_with_text.start(*command)
-    time.sleep(6)  # hanging at step 7, or not there yet: both must hold
+    assert process.stderr is not None
+    run = next(line.split()[1].rstrip(":") for line in process.stderr if line.startswith("run "))
+    time.sleep(3)  # hanging at step 7, or not there yet: both must hold
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    run = next(line.split()[1].rstrip(":") for line in err.splitlines() if line.startswith("run "))
     resumed = rsc_with_text.run("runs", "resume", run, "--json")
     assert resumed["state"] == "finished"
     assert rsc_with_text.losses(run) == whole
@@ -162,7 +163,7 @@ def test_two_trainings_never_share_a_run(rsc_with_text: Any) -> None:
 @pytest.mark.slow
 def test_a_hundred_random_kills_never_give_a_wrong_loss(rsc_with_text: Any) -> None:
     """Kill points at random ranks and steps, checkpoints at every step: bit-equal to the whole run."""
-    steps = ("train.steps=400", "checkpoint.every=5", "train.metrics_every=1")
+    steps = ("train.steps=400", "checkpoint.every=5", "checkpoint.asynchronous=true", "train.metrics_every=1")
     expected = rsc_with_text.losses(rsc_with_text.train(*steps)["run"])
     chosen = random.Random(0)
     points = sorted(chosen.sample(range(2, 400), 100))
