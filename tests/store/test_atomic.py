@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rsc.errors import ResourceError
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
 from rsc.store.keys import Envelope
 from rsc.store.local import LocalStore
-from rsc.store.schema import Columns, concatenate_columns
+from rsc.store.schema import Columns, Field, Schema, concatenate_columns
 from rsc.store.secret import SecretKey
 from rsc.store.staging import list_unfinished
 from tests.conftest import FakeClock
@@ -139,6 +141,47 @@ def test_resume_goes_on_from_the_checkpoint(
             assert left == []
             resumed += 1
     assert resumed > 10
+
+
+@pytest.mark.parametrize("fault", ["kill", "power", "full"])
+def test_shards_of_many_writes(fault: Fault, tmp_path: Path, enveloped: Enveloped, clock: FakeClock) -> None:
+    """Shards of 9 MiB, which go to the disk in pieces and past its cache: cut anywhere, they are no data."""
+    columns: Columns = {"pixels": np.arange(20 << 20, dtype=np.uint32).astype(np.uint8).reshape(80, -1)}
+    schema = Schema((Field("pixels", "tensor", "uint8", (256 << 10,)),))
+
+    def write_pixels(disk: FaultyDisk, folder: Path) -> None:
+        writer = DatasetWriter.create(
+            LocalStore(folder, disk=disk), name="posts", schemas={"train": schema}, key=enveloped[1],
+            envelope=enveloped[0], clock=clock, shard_bytes=9 << 20,
+        )  # fmt: skip
+        writer.append("train", columns)
+        writer.checkpoint({})
+        writer.append("train", columns)
+        writer.commit(policy=b"", report=b"", facts={})
+
+    counting = FaultyDisk()
+    write_pixels(counting, tmp_path / "count")
+    calls = range(0, counting.calls, 5)
+    for call in calls:
+        folder = tmp_path / "one"
+        disk = FaultyDisk(fail_at=call, fault="kill" if fault == "power" else fault)
+        with suppress(Killed, ResourceError):
+            write_pixels(disk, folder)
+        if fault == "power":
+            disk.lose_unsynced(names="lost")
+        for unfinished in list_unfinished(LocalStore(folder), "posts"):
+            if unfinished.progress() is None:
+                unfinished.remove()
+                continue
+            writer = DatasetWriter.resume(unfinished, key=enveloped[1], clock=clock)
+            writer.append("train", columns)
+            writer.commit(policy=b"", report=b"", facts={})
+        for version in list_versions(folder, "posts"):
+            dataset = Dataset.open(folder, name="posts", version=version)
+            assert dataset.verify(key=enveloped[1]).is_good
+            assert dataset.splits["train"].num_samples == 160
+        shutil.rmtree(folder, ignore_errors=True)
+    assert len(calls) > 8
 
 
 def test_an_append_after_the_checkpoint_is_dropped_by_resume(

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import errno
+import mmap
+import os
 from pathlib import Path
 
 import pytest
 
 from rsc.errors import ConfigError, IntegrityError, ResourceError
 from rsc.store.files import BulkStore, read_all
-from rsc.store.local import LocalReader, LocalStore, MappedReader
+from rsc.store.local import LocalReader, LocalStore, MappedReader, RealDisk
 from rsc.store.locations import open_store
 from rsc.store.objects import ObjectStore
+from rsc.store.outbox import ALIGNMENT, Outbox
 from tests.store.faulty_disk import FaultyDisk, Killed
 
 
@@ -126,3 +130,67 @@ def test_remote_locations(monkeypatch: pytest.MonkeyPatch) -> None:
         open_store("az://container/prefix")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     assert isinstance(open_store("az://container/prefix"), ObjectStore)
+
+
+class WatchedDisk(RealDisk):
+    """Notes how each write went; may refuse to bypass the cache, or to write that way."""
+
+    def __init__(self, *, refuses: str = "") -> None:
+        self.direct_bytes = self.cached_bytes = 0
+        self._refuses = refuses
+        self._is_direct = False
+
+    def bypass_cache(self, fd: int, on: bool) -> bool:
+        if on and self._refuses == "mode":
+            return False
+        self._is_direct = on
+        return on or super().bypass_cache(fd, on)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if self._is_direct and self._refuses == "write":
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        done = super().write(fd, data[: 3 << 20])  # a short write, as the kernel may make
+        self.direct_bytes += done * self._is_direct
+        self.cached_bytes += done * (not self._is_direct)
+        return done
+
+
+@pytest.mark.parametrize("refuses", ["", "mode", "write"])
+def test_large_aligned_pieces_pass_by_the_page_cache_where_they_can(refuses: str, tmp_path: Path) -> None:
+    disk = WatchedDisk(refuses=refuses)
+    file = LocalStore(tmp_path, disk=disk).create("a")
+    outbox = Outbox(file)
+    data = os.urandom((9 << 20) + 77)
+    for start in range(0, len(data), 1 << 20):
+        piece = data[start : start + (1 << 20)]
+        outbox.reserve(len(piece))[:] = piece
+    outbox.finish()
+    file.commit()
+    assert (tmp_path / "a").read_bytes() == data
+    assert disk.direct_bytes == (0 if refuses else 9 << 20)
+    assert disk.direct_bytes + disk.cached_bytes == len(data)
+
+
+def test_the_real_disk_takes_both_ways_in_one_file(tmp_path: Path) -> None:
+    file = LocalStore(tmp_path).create("a")
+    memory = memoryview(mmap.mmap(-1, 2 << 20))
+    memory[:] = os.urandom(len(memory))
+    for size in (2 << 20, ALIGNMENT, 5, 2 << 20):
+        file.write(memory[:size])
+    file.commit()
+    expected = bytes(memory) + bytes(memory[:ALIGNMENT]) + bytes(memory[:5]) + bytes(memory)
+    assert (tmp_path / "a").read_bytes() == expected
+
+
+@pytest.mark.parametrize("sizes", [[], [1], [4 << 20, 4 << 20], [(4 << 20) - 1, 2, (9 << 20) + 3, 5]])
+def test_an_outbox_hands_over_everything_in_order(sizes: list[int]) -> None:
+    class Sink(bytearray):
+        def write(self, data: memoryview, /) -> None:
+            self.extend(data)
+
+    sink, parts = Sink(), [os.urandom(size) for size in sizes]
+    outbox = Outbox(sink)
+    for part in parts:
+        outbox.reserve(len(part))[:] = part
+    outbox.finish()
+    assert bytes(sink) == b"".join(parts)

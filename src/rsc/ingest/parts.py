@@ -189,6 +189,8 @@ def _row_bytes(values: Values) -> list[bytes]:
 
 def _place(found: Sequence[FoundIn], *, splits: dict[str, np.ndarray], counts: Counter[str]) -> list[Found]:
     """Turn positions among the kept records of a chunk into rows of the part's split."""
+    if not found:
+        return []
     where: dict[int, tuple[str, int]] = {}
     for split, rows in splits.items():
         where |= {row: (split, counts[split] + index) for index, row in enumerate(rows.tolist())}

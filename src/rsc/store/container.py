@@ -23,15 +23,17 @@ import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from rsc.errors import DataError, IntegrityError
 from rsc.store.files import MappedAccess, RandomAccess
+from rsc.store.outbox import Outbox, Sink
 from rsc.store.schema import MAX_FRAME_BYTES
 from rsc.store.secret import SecretKey
 from rsc.store.tail import HEADER_BYTES, TAG_BYTES, BlockHasher, Tail, pack_trailer, read_tail, tail_bytes
@@ -49,12 +51,6 @@ _FRAME = np.dtype(
     [("offset", "<i8"), ("plain_bytes", "<i8"), ("num_samples", "<i8"), ("first_sample", "<i8")]
 )
 MAX_FRAMES = (1 << 32) - 1
-
-
-class Sink(Protocol):
-    def write(self, data: memoryview, /) -> None:
-        """Take all bytes or raise ResourceError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +74,26 @@ class ContainerWriter:
         context: bytes,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._file = file
+        self._outbox = Outbox(file)
         salt = random_bytes(_SALT_BYTES)
         with _FileKeys(key, salt=salt) as keys:
             self._header = _make_header(keys, salt=salt, context=context)
             self._aead = keys.frame.aead()
         self._blocks = BlockHasher()
         self._entries: list[tuple[int, int]] = []
-        self._sealed = bytearray()
         self.body_bytes = 0
-        self._put(memoryview(self._header))
+        with self._body_part(len(self._header)) as part:
+            part[:] = self._header
 
     def write_frame(self, buffer: Buffer, *, num_samples: int) -> None:
         """Encrypt and write one frame of whole samples. Raises DataError above 1 GiB or 2^32 - 1 frames."""
         plain = memoryview(buffer).cast("B")
         if len(plain) > MAX_FRAME_BYTES or len(self._entries) == MAX_FRAMES:
             raise DataError(f"frame {len(self._entries)} of {len(plain)} bytes is above the format's limits")
-        size = len(plain) + TAG_BYTES
-        if len(self._sealed) < size:
-            self._sealed = bytearray(size)
-        sealed = memoryview(self._sealed)[:size]
         nonce = frame_nonce(len(self._entries), is_last=False)
-        self._aead.encrypt_into(nonce, plain, self._header, sealed)
+        with self._body_part(len(plain) + TAG_BYTES) as sealed:
+            self._aead.encrypt_into(nonce, plain, self._header, sealed)
         self._entries.append((len(plain), num_samples))
-        self._put(sealed)
 
     def finish(self) -> ContainerRecord:
         """Write the tail. The file stays open: making it durable is its owner's part."""
@@ -113,7 +105,8 @@ class ContainerWriter:
         size = self.body_bytes + tail_bytes(body_bytes=self.body_bytes, num_frames=num_frames)
         trailer = pack_trailer(body_bytes=self.body_bytes, num_frames=num_frames, size_bytes=size)
         tail = block_list + sealed_table + trailer
-        self._file.write(memoryview(tail))
+        self._outbox.reserve(len(tail))[:] = tail
+        self._outbox.finish()
         return ContainerRecord(
             digest=hashlib.sha256(tail).digest(),
             size_bytes=size,
@@ -121,10 +114,14 @@ class ContainerWriter:
             num_samples=sum(num_samples for _, num_samples in self._entries),
         )
 
-    def _put(self, data: memoryview) -> None:
-        self._blocks.update(data)
-        self._file.write(data)
-        self.body_bytes += len(data)
+    @contextmanager
+    def _body_part(self, size: int) -> Iterator[memoryview]:
+        """Room for the next bytes of the body; hashed as soon as they are there, while the CPU's cache holds
+        them."""
+        part = self._outbox.reserve(size)
+        yield part
+        self._blocks.update(part)
+        self.body_bytes += size
 
 
 class ContainerReader:

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import IntegrityError
-from rsc.store.container import ContainerRecord, Sink
+from rsc.store.container import ContainerRecord
 from rsc.store.files import RandomAccess
+from rsc.store.outbox import Sink
 
 FAN_OUT = 256
 ENTRY = np.dtype(
