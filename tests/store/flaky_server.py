@@ -1,4 +1,4 @@
-"""An S3 server on the loopback that misbehaves on request: it drops, delays, truncates, refuses and lies.
+"""An S3 or GCS server on the loopback that misbehaves on request: it drops, delays, truncates, refuses, lies.
 
 drop      half of what was promised, then the connection closes
 truncate  half of the range, and the answer says so
@@ -6,12 +6,15 @@ short     half of the range, and the answer says it is all of it
 lie       one bit is wrong
 
 Enough of S3 for what the store does: ranged GET, HEAD, PUT with If-None-Match, multipart uploads, listing
-and deletion; no signatures. `faults` are used up one by one by GETs of objects; from request number
-`dead_from` on every connection is closed without an answer.
+and deletion; no signatures. Google's XML API is the same with headers of its own, of which one decides
+races: x-goog-if-generation-match (cloud.google.com/storage/docs/xml-api/reference-headers); the emulators
+of GCS on package indexes speak the JSON API only, which the client does not use. `faults` are used up one
+by one by GETs of objects; from request number `dead_from` on every connection is closed without an answer.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -21,18 +24,21 @@ from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from obstore.store import S3Store
+from obstore.store import GCSStore, S3Store
+from obstore.store import ObjectStore as Backend
 
 from rsc.store.objects import ObjectStore, Retry
 
 Fault = Literal["none", "drop", "delay", "truncate", "short", "503", "lie", "hang up"]
+Dialect = Literal["s3", "gs"]
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 class FlakyServer:
     """Use as a context manager; `store()` is a bulk store on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dialect: Dialect = "s3") -> None:
+        self.dialect = dialect
         self.objects: dict[str, bytes] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.faults: deque[Fault] = deque()
@@ -47,16 +53,36 @@ class FlakyServer:
 
     def store(self, *, retry: Retry | None = None) -> ObjectStore:
         """Retries of the HTTP client are off, so that what is tested is ours."""
-        backend = S3Store(
+        return ObjectStore(self._backend(), retry=retry or Retry(attempts=4, first_s=0.001, most_s=0.002))
+
+    @property
+    def gs_login(self) -> str:
+        """What a service account's key file says to talk to us, without a login."""
+        login = {"gcs_base_url": self._url, "disable_oauth": True}
+        return json.dumps({**login, "client_email": "", "private_key": "", "private_key_id": ""})
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def _backend(self) -> Backend:
+        options = {"allow_http": True, "timeout": "5s"}
+        if self.dialect == "gs":
+            return GCSStore(
+                "bucket",
+                service_account_key=self.gs_login,
+                client_options=options,
+                retry_config={"max_retries": 0},
+            )
+        return S3Store(
             "bucket",
-            endpoint=f"http://127.0.0.1:{self._server.server_port}",
+            endpoint=self._url,
             region="us-east-1",
             skip_signature=True,
             virtual_hosted_style_request=False,
-            client_options={"allow_http": True, "timeout": "5s"},
+            client_options=options,
             retry_config={"max_retries": 0},
         )
-        return ObjectStore(backend, retry=retry or Retry(attempts=4, first_s=0.001, most_s=0.002))
 
     def __enter__(self) -> FlakyServer:
         threading.Thread(
@@ -134,7 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         with self.flaky.lock:
-            is_taken = self.headers.get("If-None-Match") == "*" and self.key in self.flaky.objects
+            header, only_new = {
+                "s3": ("If-None-Match", "*"),
+                "gs": ("x-goog-if-generation-match", "0"),
+            }[self.flaky.dialect]
+            is_taken = self.headers.get(header) == only_new and self.key in self.flaky.objects
             if "uploadId" in self.query:
                 self.flaky.uploads[self.query["uploadId"]][int(self.query["partNumber"])] = body
             elif not is_taken:
@@ -204,6 +234,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body) if length is None else length))
         self.send_header("ETag", '"e"')
+        if self.flaky.dialect == "gs":
+            self.send_header("x-goog-generation", "1")
         self.send_header("Last-Modified", "Sat, 21 Nov 2026 09:00:00 GMT")
         if content_range:
             self.send_header("Content-Range", content_range)

@@ -12,11 +12,13 @@ import pytest
 from obstore.store import S3Store
 
 from rsc.errors import IntegrityError, ResourceError
+from rsc.store import locations
 from rsc.store.cache import CHUNK_BYTES, NodeCache
 from rsc.store.container import ContainerRecord, ContainerWriter
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
-from rsc.store.files import read_all
+from rsc.store.files import BulkStore, read_all
 from rsc.store.keys import Envelope
+from rsc.store.locations import open_store
 from rsc.store.objects import ObjectStore
 from rsc.store.retry import Retry
 from rsc.store.schema import concatenate_columns
@@ -24,7 +26,7 @@ from rsc.store.secret import SecretKey
 from rsc.store.staging import list_unfinished
 from tests.conftest import FakeClock
 from tests.store.conftest import SCHEMA, make_columns
-from tests.store.flaky_server import Fault, FlakyServer
+from tests.store.flaky_server import Dialect, Fault, FlakyServer
 from tests.store.memory import MemoryFile
 from tests.store.test_schema import assert_equal
 
@@ -32,9 +34,9 @@ DATA = random.Random(1).randbytes(5_000_000)
 COLUMNS = make_columns(60)
 
 
-@pytest.fixture
-def server() -> Iterator[FlakyServer]:
-    with FlakyServer() as running:
+@pytest.fixture(params=["s3", "gs"])
+def server(request: pytest.FixtureRequest) -> Iterator[FlakyServer]:
+    with FlakyServer(dialect=request.param) as running:
         yield running
 
 
@@ -123,6 +125,19 @@ def test_a_put_whose_answer_was_lost_has_won(server: FlakyServer) -> None:
     assert not server.store().put_if_absent("root.json", b"another's")
 
 
+def test_a_gs_location_is_found_by_the_usual_environment(
+    key: SecretKey, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FlakyServer(dialect="gs") as server:
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", server.gs_login)
+        monkeypatch.setitem(locations._CLIENT, "allow_http", True)  # for Google it has no variable
+        for version in (1, 2):
+            write(open_store("gs://bucket/under"), key, clock)
+            assert Dataset.open("gs://bucket/under", name="posts").version == version
+            assert Dataset.open("gs://bucket/under", name="posts").verify(key=key).is_good
+        assert all(name.startswith("under/posts/") for name in server.objects)
+
+
 def test_waits_are_jittered_and_bounded() -> None:
     waits: list[float] = []
 
@@ -171,7 +186,7 @@ def test_lies_are_caught_by_the_cache_and_fetched_again(
     assert server.sent_bytes == sent
 
 
-def write(store: ObjectStore, key: SecretKey, clock: FakeClock) -> None:
+def write(store: BulkStore, key: SecretKey, clock: FakeClock) -> None:
     envelope = Envelope("local", kek_id="data/posts/2026-11", wrapped=b"", created=clock.now())
     writer = DatasetWriter.create(
         store, name="posts", schemas={"train": SCHEMA}, key=key, envelope=envelope, clock=clock,
@@ -181,16 +196,19 @@ def write(store: ObjectStore, key: SecretKey, clock: FakeClock) -> None:
     writer.commit(policy=b"policy", report=b"report", facts={})
 
 
-def test_a_connection_lost_at_any_request_publishes_nothing_or_all(key: SecretKey, clock: FakeClock) -> None:
+@pytest.mark.parametrize("dialect", ["s3", "gs"])
+def test_a_connection_lost_at_any_request_publishes_nothing_or_all(
+    dialect: Dialect, key: SecretKey, clock: FakeClock
+) -> None:
     """The server dies at each request in turn, and comes back."""
     impatient = Retry(attempts=1)
-    with FlakyServer() as counting:
+    with FlakyServer(dialect=dialect) as counting:
         write(counting.store(retry=impatient), key, clock)
         total = counting.num_requests
     assert total > 10
     failed = 0
     for request in range(total):
-        with FlakyServer() as server:
+        with FlakyServer(dialect=dialect) as server:
             server.dead_from = request
             store = server.store(retry=impatient)
             with suppress(ResourceError):
