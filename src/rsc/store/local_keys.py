@@ -65,7 +65,7 @@ class LocalKeyProvider:
     def create(self, kek_id: str, *, period: str, expires: datetime | None = None) -> KekInfo:
         """Make the KEK durable before returning, or return the existing one unchanged."""
         if self._record_path(kek_id).exists() or self._tombstone_path(kek_id).exists():
-            return self._require_active(kek_id)
+            return _info(self._read_active(kek_id)[0])
         with SecretKey.generate() as kek:
             record: dict[str, Any] = {
                 "format": "rsc-kek-1",
@@ -115,23 +115,25 @@ class LocalKeyProvider:
     def _tombstone_path(self, kek_id: str) -> Path:
         return self._folder / f"{check_kek_id(kek_id)}.destroyed"
 
-    def _require_active(self, kek_id: str) -> KekInfo:
-        if self._tombstone_path(kek_id).exists():
+    def _read_active(self, kek_id: str) -> tuple[dict[str, Any], bytearray]:
+        """(record, sealed secret) of a key that may be used now; a tombstone beside it decides."""
+        if os.path.lexists(f"{self._folder}/{check_kek_id(kek_id)}.destroyed"):
             info = _info(_read(self._tombstone_path(kek_id), kek_id=kek_id))
             raise KeyUnavailable(
                 f"key {kek_id} was destroyed on {info.destroyed:%Y-%m-%d}", kek_id=kek_id, state="destroyed"
             )
-        info = _info(_read(self._record_path(kek_id), kek_id=kek_id))
-        if info.expires is not None and self._clock.now() >= info.expires:
+        record, sealed = _read_with_secret(self._record_path(kek_id), kek_id=kek_id)
+        expires = _info(record).expires
+        if expires is not None and self._clock.now() >= expires:
+            sealed[:] = bytes(len(sealed))
             raise KeyUnavailable(
-                f"key {kek_id} expired at {timestamp(info.expires)}", kek_id=kek_id, state="expired"
+                f"key {kek_id} expired at {timestamp(expires)}", kek_id=kek_id, state="expired"
             )
-        return info
+        return record, sealed
 
     @contextmanager
     def _open_kek(self, kek_id: str) -> Iterator[SecretKey]:
-        self._require_active(kek_id)
-        record, sealed = _read_with_secret(self._record_path(kek_id), kek_id=kek_id)
+        record, sealed = self._read_active(kek_id)
         kek = self._unseal(sealed, kek_id=kek_id, protection=record["protection"])
         try:
             yield kek
