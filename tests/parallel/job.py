@@ -1,8 +1,9 @@
 """`python tests/parallel/job.py CASES`: train the same tiny model on several meshes, print the losses.
 
 One process imports torch and forks the ranks, so a case costs its steps and not its imports. CASES is a
-JSON list of {name, world, parallel: {...}, train: {...}, moe: bool}; the answer is {name: [losses]}. A case
-with `relay` does its share of the steps and hands the state on: {folder, start, stop}, through checkpoints.
+JSON list of {name, world, parallel: {...}, train: {...}, moe, domain, optimizer}; the answer is
+{name: [losses]}. A case with `relay` does its share of the steps and hands the state on through checkpoints:
+{folder, start, stop}.
 The control is a plain model in one process: no mesh, no FSDP, torch's own clipping.
 """
 
@@ -14,6 +15,7 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
@@ -27,6 +29,7 @@ from rsc.checkpoint.load import Checkpoint, materialise
 from rsc.checkpoint.meeting import Meeting
 from rsc.checkpoint.pieces import model_tensors
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import build_model
 from rsc.models.moe import balance_experts
 from rsc.parallel.mesh import build_mesh
@@ -46,17 +49,24 @@ RELAY_KEY = bytes(range(32))
 
 
 def recipe_of(case: dict[str, Any]) -> Recipe:
+    domain = case.get("domain", "language")
     trunk: dict[str, Any] = {"width": 32, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2, "mlp_width": 64}
     if case.get("moe"):
         trunk["moe"] = {"num_experts": 4, "top_k": 2, "expert_width": 32, "num_shared": 1}
+    trunk["causal"] = domain == "language"
     return Recipe.model_validate(
         {
-            "model": {"trunk": trunk, "text": {}, "head": {"kind": "next_token"}},
+            "model": {"trunk": trunk, **DOMAINS[domain]},
             "data": {"name": "none", "sequence_length": LENGTH},
             "train": {
                 "steps": STEPS,
                 "batch_size": BATCH,
-                "optimizer": {"learning_rate": 0.02, "clip_norm": 0.5, "epsilon": 1e-5},
+                "optimizer": {
+                    "name": case.get("optimizer", "adamw"),
+                    "learning_rate": 0.02,
+                    "clip_norm": 0.5,
+                    "epsilon": 1e-5,
+                },
                 **case.get("train", {}),
             },
             "parallel": case.get("parallel", {}),
@@ -64,13 +74,71 @@ def recipe_of(case: dict[str, Any]) -> Recipe:
     )
 
 
-def global_batch(step: int) -> dict[str, torch.Tensor]:
-    """The whole batch of a step: documents of uneven length, and some targets that do not count."""
+AUDIO = {"sample_rate": 1000, "window_ms": 16, "hop_ms": 10, "num_mels": 8, "stack": 2, "max_seconds": 1}
+DOMAINS: dict[str, dict[str, Any]] = {
+    "language": {"text": {}, "head": {"kind": "next_token"}},
+    "masked": {"text": {"max_length": 24}, "head": {"kind": "masked_token"}},
+    "vision": {"image": {"height": 12, "width": 12}, "head": {"kind": "classes", "labels": ("a", "b", "c")}},
+    "speech": {"audio": AUDIO, "head": {"kind": "classes", "labels": ("a", "b", "c")}},
+    "ctc": {"audio": AUDIO, "head": {"kind": "ctc", "labels": ("a", "b", "c"), "unit": "characters"}},
+    "posts": {
+        "text": {"max_length": 24, "ngrams": [2, 3], "ngram_rows": 64, "ngram_width": 8},
+        "image": {"height": 12, "width": 12},
+        "head": {"kind": "multi_label", "labels": ("a", "b", "c")},
+    },
+    "pairs": {
+        "text": {"max_length": 24},
+        "image": {"height": 12, "width": 12},
+        "head": {"kind": "contrastive", "projection": 16},
+    },
+}
+"""Nine patches, texts of uneven length: a sequence that no axis divides, so that padding is tried too."""
+
+
+def global_batch(step: int, domain: str) -> dict[str, Any]:
+    """The whole batch of a step, as a loader gives it."""
     generator = torch.Generator().manual_seed(step)
+    if domain == "language":
+        return documents(generator)
+
+    def draw(low: int, high: int, *shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
+        return torch.randint(low, high, shape, generator=generator, dtype=dtype)
+
+    return {
+        "image": draw(0, 256, BATCH, 12, 12, 3, dtype=torch.uint8),
+        "audio": ragged([draw(-9000, 9000, 400 + 37 * row, dtype=torch.int16) for row in range(BATCH)]),
+        "text": ragged([draw(97, 123, 5 + row, dtype=torch.uint8) for row in range(BATCH)]),
+        "label": labels(draw, domain),
+    }
+
+
+def documents(generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """Packed language: documents of uneven length, and some targets that do not count."""
     tokens = torch.randint(0, 257, (BATCH, LENGTH + 1), generator=generator)
     borders = torch.rand(BATCH, LENGTH, generator=generator) < 0.1
     targets = tokens[:, 1:].masked_fill(torch.rand(BATCH, LENGTH, generator=generator) < 0.2, -100)
     return {"tokens_BL": tokens[:, :-1], "targets_BL": targets, "document_ids_BL": borders.long().cumsum(1)}
+
+
+def labels(draw: Callable[..., torch.Tensor], domain: str) -> Any:
+    if domain == "ctc":
+        return ragged([draw(97, 100, 3, dtype=torch.uint8) for _ in range(BATCH)])
+    return draw(0, 2, BATCH, 3) if domain == "posts" else draw(0, 3, BATCH)
+
+
+def ragged(samples: list[torch.Tensor]) -> RaggedTensor:
+    ends = torch.tensor([len(sample) for sample in samples]).cumsum(0)
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
+    return RaggedTensor(values=torch.cat(samples), starts=starts, stops=ends)
+
+
+def rows_of(batch: dict[str, Any], part: slice) -> dict[str, Any]:
+    return {
+        name: RaggedTensor(values=column.values, starts=column.starts[part], stops=column.stops[part])
+        if isinstance(column, RaggedTensor)
+        else column[part]
+        for name, column in batch.items()
+    }
 
 
 def control(case: dict[str, Any]) -> list[float]:
@@ -80,8 +148,9 @@ def control(case: dict[str, Any]) -> list[float]:
     optimizer = build_optimizer(model, config=recipe.train.optimizer)
     losses = []
     for step in range(STEPS):
+        torch.manual_seed(step)
         set_learning_rate(optimizer, step=step, steps=STEPS, config=recipe.train.optimizer)
-        record = loss_of(model, global_batch(step % 2))
+        record = loss_of(model, global_batch(step % 2, case.get("domain", "language")))
         loss = record.total / record.count
         optimizer.zero_grad()
         loss.backward()
@@ -107,7 +176,9 @@ def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> list[float]:
         take_over(engine, relay)
     losses = []
     for step in range(relay["start"], relay["stop"]):
-        batches = [{name: value[part] for name, value in global_batch(step % 2).items()} for part in parts]
+        torch.manual_seed(step)
+        whole = global_batch(step % 2, case.get("domain", "language"))
+        batches = [rows_of(whole, part) for part in parts]
         losses.append(stepper.run(step, batches=batches).loss)
     if relay["stop"] < STEPS:
         hand_on(engine, relay, rank=rank, store=store)
@@ -178,9 +249,16 @@ def main(cases: list[dict[str, Any]]) -> dict[str, Any]:
                 "agree": all(rank[name] == ranks[0][name] for rank in ranks),
             }
     torch.set_num_threads(1)
-    for moe in (False, True):
-        result[f"control-{'moe' if moe else 'dense'}"] = {"losses": control({"moe": moe}), "agree": True}
+    for plain in {control_name(case): case for case in cases}.values():
+        wanted = {name: plain[name] for name in ("domain", "moe", "optimizer") if name in plain}
+        result[control_name(plain)] = {"losses": control(wanted), "agree": True}
     return result
+
+
+def control_name(case: dict[str, Any]) -> str:
+    """Cases that must give the same losses."""
+    parts = [case.get("domain", "language"), "moe" if case.get("moe") else "dense"]
+    return " ".join(["control", *parts, *([case["optimizer"]] if "optimizer" in case else [])])
 
 
 if __name__ == "__main__":

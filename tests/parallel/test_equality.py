@@ -27,11 +27,17 @@ def run(cases: list[dict[str, Any]]) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def control_name(case: dict[str, Any]) -> str:
+    """As in job.py."""
+    parts = [case.get("domain", "language"), "moe" if case.get("moe") else "dense"]
+    return " ".join(["control", *parts, *([case["optimizer"]] if "optimizer" in case else [])])
+
+
 def assert_equal(cases: list[dict[str, Any]]) -> None:
     found = run(sorted(cases, key=lambda case: case["world"]))
     assert all(answer["agree"] for answer in found.values()), "ranks report different losses"
     for case in cases:
-        control = found["control-moe" if case.get("moe") else "control-dense"]["losses"]
+        control = found[control_name(case)]["losses"]
         assert found[case["name"]]["losses"] == pytest.approx(control, rel=TOLERANCE), case["name"]
 
 
@@ -67,6 +73,35 @@ def test_each_axis_alone() -> None:
     ]
     one = [{"name": "one rank", "world": 1}, {"name": "one rank moe", "world": 1, "moe": True}]
     assert_equal(dense + experts + one)
+
+
+DOMAIN_MESHES = {
+    "tp": (2, {"tp": 2}),
+    "cp": (2, {"cp": 2}),
+    "pp": (2, {"pp": 2}),
+    "ep": (2, {"ep": 2}),
+    "dp tp": (4, {"tp": 2}),
+    "dp_replicate cp": (4, {"dp_replicate": 2, "cp": 2}),
+    "pp tp": (4, {"pp": 2, "tp": 2, "pp_schedule": "zero_bubble"}),
+    "pp cp": (4, {"pp": 2, "cp": 2, "pp_schedule": "interleaved"}),
+}
+
+
+def domain_cases(domain: str) -> list[dict[str, Any]]:
+    """Pairs take no pipeline; hidden tokens are drawn anew by each data-parallel rank."""
+    without = {"pairs": "pp", "masked": "dp"}.get(domain, "none")
+    return [
+        {"name": axes, "world": world, "parallel": degrees, "domain": domain, "moe": axes == "ep"}
+        for axes, (world, degrees) in DOMAIN_MESHES.items()
+        if without not in axes and not (domain == "masked" and axes == "ep")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("domain", ["vision", "speech", "ctc", "posts", "pairs", "masked"])
+def test_every_axis_serves_every_domain(domain: str) -> None:
+    """Classes, CTC, several labels, pairs, hidden tokens; images, sound, texts of uneven length."""
+    assert_equal(domain_cases(domain))
 
 
 @pytest.mark.slow
@@ -144,7 +179,7 @@ def test_state_moves_between_meshes_and_the_losses_go_on(tmp_path: Path) -> None
     ]
     found = run(cases)
     losses = [loss for case in cases for loss in found[case["name"]]["losses"]]
-    assert losses == pytest.approx(found["control-moe"]["losses"], rel=TOLERANCE)
+    assert losses == pytest.approx(found["control language moe"]["losses"], rel=TOLERANCE)
 
 
 @pytest.mark.slow
@@ -155,7 +190,7 @@ def test_bf16_and_float8_train_and_stay_near_fp32() -> None:
         {"name": "float8", "world": 2, "train": {"precision": "float8"}},
     ]
     found = run(cases)
-    control = found["control-dense"]["losses"]
+    control = found["control language dense"]["losses"]
     for case in cases:
         losses = found[case["name"]]["losses"]
         assert losses == pytest.approx(control, rel=0.02)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from rsc.models.config import ModelConfig, TrunkConfig
+from rsc.models.config import AudioConfig, ModelConfig, TrunkConfig
 from rsc.models.heads import ClassHead, ContrastiveHead, CtcHead, TokenHead, Want
 from rsc.models.initial import first_value
 from rsc.models.moe import MoE
@@ -59,9 +59,10 @@ class Model(nn.Module):
         real_BL = real_positions(batch, config=self.config)
         if real_BL is not None:
             document_ids_BL = real_BL.long() - 1
-        hidden_BLD = self.trunk(
-            hidden_BLD, positions_L=batch.get("positions_L"), document_ids_BL=document_ids_BL
-        )
+        positions_L = batch.get("positions_L")
+        if positions_L is None:
+            positions_L = torch.arange(num_positions(batch, config=self.config), device=hidden_BLD.device)
+        hidden_BLD = self.trunk(hidden_BLD, positions_L=positions_L, document_ids_BL=document_ids_BL)
         return hidden_BLD
 
     def answer(self, hidden_BLD: torch.Tensor, batch: Batch, want: Want) -> Answer:
@@ -92,9 +93,21 @@ class Model(nn.Module):
         for stem in sorted(self.stems, key=lambda name: name != "text"):
             real_BL = _real_of(stem, batch, config=self.config)
             ids_BL = None if real_BL is None else real_BL.long() - 1
-            hidden.append(self.trunk(self._embed_one(stem, batch), document_ids_BL=ids_BL))
+            side_BLD = self._embed_one(stem, batch)
+            places_L = torch.arange(side_BLD.shape[1], device=side_BLD.device)
+            hidden.append(self.trunk(side_BLD, positions_L=places_L, document_ids_BL=ids_BL))
             reals.append(real_BL)
         return self.head(tuple(hidden), tuple(reals), batch, want)  # type: ignore[no-any-return]
+
+
+def num_positions(batch: Batch, *, config: ModelConfig) -> int:
+    """Length of the sequence that the stems make of a batch. Needs no weights, as `real_positions`."""
+    count = 0 if config.text is None else batch["tokens_BL"].shape[1]
+    if config.image is not None:
+        count += config.image.num_positions
+    if config.audio is not None:
+        count += _sound_positions(batch, config=config.audio)
+    return count
 
 
 def real_positions(batch: Batch, *, config: ModelConfig) -> torch.Tensor | None:
@@ -120,8 +133,13 @@ def _real_of(stem: str, batch: Batch, *, config: ModelConfig) -> torch.Tensor | 
         assert image is not None
         return None if present_B is None else present_B[:, None].expand(-1, image.num_positions)
     assert config.audio is not None
-    most = AudioStem.positions(torch.tensor(batch["audio_BS"].shape[1]), config=config.audio)
-    return first(AudioStem.positions(batch["audio_length_B"], config=config.audio), of=int(most))
+    most = _sound_positions(batch, config=config.audio)
+    return first(AudioStem.positions(batch["audio_length_B"], config=config.audio), of=most)
+
+
+def _sound_positions(batch: Batch, *, config: AudioConfig) -> int:
+    samples = batch["audio_BS"].shape[1]
+    return samples // config.hop // config.stack + 1 if samples else 0
 
 
 def _all_real(stem: str, batch: Batch, *, config: ModelConfig) -> torch.Tensor:

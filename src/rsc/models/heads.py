@@ -163,10 +163,18 @@ def positions_needed(symbols_BU: torch.Tensor, num_symbols_B: torch.Tensor) -> t
     return num_symbols_B + repeats_BU.sum(1)
 
 
+class Company(nn.Module):
+    """The rows [M, P] that rows [B, P] are compared with, and where they stand among them. Has no weights;
+    data parallelism puts the rows of all ranks in this place."""
+
+    def forward(self, rows_BP: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return rows_BP, 0
+
+
 class ContrastiveHead(nn.Module):
     """Two sides, each the mean of its positions projected to a unit vector -> similarity of every pair.
 
-    The right partner of row i is column i. Negatives are those of the same rank's batch.
+    The right partner of row i is column i. Negatives are the samples of one backward pass over all ranks.
     """
 
     def __init__(self, config: HeadConfig, *, width: int) -> None:
@@ -174,6 +182,7 @@ class ContrastiveHead(nn.Module):
         self.text = nn.Linear(width, config.projection, bias=False)
         self.other = nn.Linear(width, config.projection, bias=False)
         self.temperature = nn.Parameter(torch.empty(1))
+        self.company = Company()
 
     def forward(
         self,
@@ -184,16 +193,18 @@ class ContrastiveHead(nn.Module):
     ) -> dict[str, torch.Tensor]:
         text_BP = F.normalize(self.text(mean_of_real(sides[0], reals[0])).float(), dim=-1)
         other_BP = F.normalize(self.other(mean_of_real(sides[1], reals[1])).float(), dim=-1)
-        logits_BB = self.temperature.float().exp().clamp_max(100.0) * text_BP @ other_BP.T
+        scale = self.temperature.float().exp().clamp_max(100.0)
         if want is Want.LOGITS:
-            return {"logits": logits_BB}
-        partner_B = torch.arange(len(logits_BB), device=logits_BB.device)
-        both = F.cross_entropy(logits_BB, partner_B, reduction="sum")
-        both = both + F.cross_entropy(logits_BB.T, partner_B, reduction="sum")
+            return {"logits": scale * text_BP @ other_BP.T}
+        (text_MP, first_row), (other_MP, _) = self.company(text_BP), self.company(other_BP)
+        partner_B = torch.arange(first_row, first_row + len(text_BP), device=text_BP.device)
+        logits_BM = scale * text_BP @ other_MP.T
+        both = F.cross_entropy(logits_BM, partner_B, reduction="sum")
+        both = both + F.cross_entropy(scale * other_BP @ text_MP.T, partner_B, reduction="sum")
         return {
             "total": both / 2,
-            "count": torch.tensor(len(logits_BB), device=logits_BB.device),
-            "correct": (logits_BB.argmax(-1) == partner_B).sum(),
+            "count": torch.tensor(len(text_BP), device=text_BP.device),
+            "correct": (logits_BM.argmax(-1) == partner_B).sum(),
         }
 
 

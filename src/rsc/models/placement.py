@@ -24,6 +24,7 @@ class Role(enum.Enum):
     ROUTER = "router"  # parameter `weight` and buffers whole on every rank; works on a part of L
     EXPERTS = "experts"  # stacked parameters [X, ...], split over the expert axis by dim 0
     WHOLE = "whole"  # weights and work the same on every tensor rank
+    COMPANY = "company"  # no weights; gives the rows of all data-parallel ranks
     VOCABULARY_OUT = "vocabulary_out"  # parameter `weight` [V, D], rows split; loss over split logits
 
 
@@ -36,6 +37,9 @@ class PlacementPlan:
     """FSDP wraps each of these (what is left belongs to the root); activation recomputation too."""
     stages: tuple[tuple[str, ...], ...]
     """Smallest pipeline stages in order: each is a group of module names that stay together."""
+    cuts_batch: bool
+    """Whether stem and head work position by position, so that context parallelism can cut the batch itself;
+    otherwise they need the whole sequence and only the trunk sees parts of it."""
     divisors: dict[str, int]
     """`heads` (key/value heads), `mlp_width`, `vocabulary`: the tensor axis must divide each;
     `experts`: the expert axis must."""
@@ -67,7 +71,10 @@ def placement_plan(config: ModelConfig) -> PlacementPlan:
     )
     if config.head.kind == "contrastive":  # the trunk runs twice, once for each side
         stages = (tuple(name for stage in stages for name in stage),)
-    return PlacementPlan(roles=roles, units=tuple(blocks), stages=stages, divisors=divisors)
+        roles["head.company"] = Role.COMPANY
+    return PlacementPlan(
+        roles=roles, units=tuple(blocks), stages=stages, cuts_batch=has_vocabulary, divisors=divisors
+    )
 
 
 def _block_roles(block: str) -> dict[str, Role]:

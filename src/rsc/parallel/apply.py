@@ -1,7 +1,9 @@
 """`parallelize`: put a plain model on a mesh, axis by axis. The order matters and is the whole file.
 
 pipeline   keep the blocks of this rank's stages
+sequence   cut at the trunk's entry, put together at its exit
 context    give attention the keys and values of the other sequence parts
+company    let a contrastive head see the samples of all ranks
 tensor     cut the weights inside a block
 experts    cut the experts, and send tokens to them
 recompute  forget activations
@@ -20,20 +22,22 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from rsc.models.build import Model
+from rsc.models.build import Model, num_positions
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.heads import Want
 from rsc.models.placement import PlacementPlan
 from rsc.parallel.boxes import Box, local_box
+from rsc.parallel.company import share_company
 from rsc.parallel.config import ParallelConfig
-from rsc.parallel.context import split_context, split_sequence
+from rsc.parallel.context import split_context
 from rsc.parallel.expert import split_experts
 from rsc.parallel.float8 import use_float8
 from rsc.parallel.fsdp import shard_weights
 from rsc.parallel.layout import Layout, microbatches, num_stages
 from rsc.parallel.mesh import Mesh
-from rsc.parallel.pipeline import Pipeline, PipelineShape, Stage, cut_stage, share_out, stages_of_rank
+from rsc.parallel.pipeline import Hidden, Pipeline, Stage, cut_stage, share_out, stages_of_rank
 from rsc.parallel.recompute import recompute
+from rsc.parallel.sequence import ChunkPairs, lay_out_sequence, local_length, split_batch
 from rsc.parallel.tensor import PartialWeights, split_tensors
 
 
@@ -49,8 +53,6 @@ class How:
     compile_blocks: bool = False
     local_batch: int = 1
     """Samples of one backward pass on one data-parallel rank."""
-    sequence_length: int = 0
-    """Only a pipeline asks: it must know what travels."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Placed:
     """The whole model, or this rank's pruned copies, one per pipeline stage; names are those of the whole."""
     pipeline: Pipeline | None
     partial: PartialWeights | None
+    plan: PlacementPlan
+    dtype: torch.dtype
 
     def backward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Forward and backward of one bound batch: the head's sums; empty where a pipeline rank sees none."""
@@ -70,15 +74,25 @@ class Placed:
             outputs = self.modules[0](part, Want.LOSS)
             outputs["total"].backward()
             return dict(outputs)
-        total = self.pipeline.run(part)
-        if total is None:
-            return {}
-        return {"total": total, "count": (part["targets_BL"] != IGNORED).sum()}
+        sums = self.pipeline.run(part, hidden=self.pipeline_hidden(part))
+        return {} if sums is None else {"total": sums[0], "count": sums[1].long()}
 
     def part_of(self, batch: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """What this rank computes of a data-parallel rank's batch."""
         layout = self.mesh.layout
-        return split_sequence(batch, rank=self.mesh.place("cp"), size=layout.cp) if layout.cp > 1 else batch
+        if layout.cp == 1 or not self.plan.cuts_batch:
+            return batch
+        pairs = ChunkPairs(rank=self.mesh.place("cp"), size=layout.cp)
+        return split_batch(batch, pairs=pairs, parts=layout.tp, ignored=IGNORED)
+
+    def pipeline_hidden(self, part: Mapping[str, torch.Tensor]) -> Hidden:
+        """What travels between stages for this batch."""
+        assert self.pipeline is not None
+        config, layout = self.modules[0].config, self.mesh.layout
+        whole = num_positions(part, config=config)
+        length = local_length(whole, plan=self.plan, cp=layout.cp, tp=layout.tp)
+        rows = len(next(iter(part.values()))) // self.pipeline.microbatches
+        return Hidden((rows, length, config.trunk.width), self.dtype)
 
     def finish_gradients(self) -> None:
         """After the last backward pass of a step."""
@@ -96,17 +110,19 @@ def parallelize(model: Model, *, mesh: Mesh, how: How) -> Placed:
         place(module, plan=plan, mesh=mesh, how=how)
         cut_weights(root, module, plan=plan, mesh=mesh, how=how)
     partial = PartialWeights(modules, plan=plan, group=mesh.group("tp")) if layout.tp > 1 else None
-    pipeline = (
-        _pipeline(stages, mesh=mesh, how=how, width=model.config.trunk.width) if layout.pp > 1 else None
-    )
-    return Placed(mesh, modules, pipeline, partial)
+    pipeline = _pipeline(stages, mesh=mesh, how=how) if layout.pp > 1 else None
+    return Placed(mesh, modules, pipeline, partial, plan, how.dtype)
 
 
 def place(model: Model, *, plan: PlacementPlan, mesh: Mesh, how: How) -> None:
     """The axes inside a stage."""
     layout = mesh.layout
+    if layout.cp > 1 or layout.tp > 1:
+        lay_out_sequence(model, plan=plan, mesh=mesh)
     if layout.cp > 1:
         split_context(model, plan=plan, group=mesh.group("cp"))
+    if layout.dp > 1:
+        share_company(model, plan=plan, group=mesh.data_group())
     if layout.tp > 1:
         split_tensors(model, plan=plan, mesh=mesh.axis("tp"))
     if layout.ep > 1:
@@ -141,17 +157,13 @@ def _own_stages(model: Model, *, plan: PlacementPlan, mesh: Mesh, config: Parall
     return {index: cut_stage(model, part=parts[index]) for index in own}
 
 
-def _pipeline(stages: dict[int, Stage], *, mesh: Mesh, how: How, width: int) -> Pipeline:
+def _pipeline(stages: dict[int, Stage], *, mesh: Mesh, how: How) -> Pipeline:
     layout = mesh.layout
-    count = microbatches(layout, config=how.config, local_batch=how.local_batch)
-    length = how.sequence_length // layout.cp // layout.tp
-    shape = PipelineShape((how.local_batch // count, length, width), how.dtype)
     return Pipeline(
         stages,
         num_stages=num_stages(layout, config=how.config),
-        microbatches=count,
+        microbatches=microbatches(layout, config=how.config, local_batch=how.local_batch),
         schedule=how.config.pp_schedule,
-        shape=shape,
         group=mesh.group("pp"),
         device=mesh.device,
     )

@@ -1,13 +1,16 @@
 """Context parallelism: each `cp` rank holds a part of the sequence; attention sees all of it.
 
-A sequence is cut into 2 * cp chunks and rank r takes chunks r and 2 * cp - 1 - r: with a causal mask an
-early chunk has little to look at and a late one much, so every pair is the same work (the pairing of
-Llama 3, arXiv:2407.21783 section 3.3.2). Keys and values are gathered over the axis; queries stay.
+`parallel/sequence.py` says which part. Queries stay where they are; keys and values are gathered over the
+axis, and a mask by place and document says who may look at whom.
+
+Memory of a rank for one attention, L positions in all: keys and values of L (gathered again in backward
+where blocks are recomputed), scores of L / cp x L where the kernel makes them (with a mask on CPU and in
+the math kernel), a mask of L / cp x L bytes. Everything else is L / cp. A ring would hold keys and values
+of L / cp; docs/parallel.md says from what length that pays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,70 +25,50 @@ from rsc.parallel.exchange import all_gather, gather_parts
 def split_context(model: nn.Module, *, plan: PlacementPlan, group: dist.ProcessGroup) -> None:
     """Put a core that looks at the whole sequence into every attention, in place.
 
-    The trunk's positions must be set by `split_sequence`, and come before any tensor-parallel cut.
+    `lay_out_sequence` tells the trunk this rank's places first. A block gets its mask as an argument,
+    because recompute must see the mask of its own forward pass, not of the latest one.
     """
     held = dict(model.named_modules())
-    shared = _Sequence(group)
-    held["trunk"].register_forward_pre_hook(shared.listen, with_kwargs=True, prepend=True)
+    mask = _Mask(group)
+    held["trunk"].register_forward_pre_hook(mask.make, with_kwargs=True)
+    for name in plan.units:
+        if name in held:
+            held[name].register_forward_pre_hook(lambda _, args: (*args[:2], mask.mask_BLM))
     for name, role in plan.roles.items():
         if role is Role.ATTENTION_CORE and name in held:
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, GatheredCore(shared))
+            setattr(model.get_submodule(parent), child, GatheredCore(group))
 
 
-def split_sequence(batch: Mapping[str, torch.Tensor], *, rank: int, size: int) -> dict[str, torch.Tensor]:
-    """This cp rank's part of every [B, L] tensor, and `positions_L`, the global places of its tokens."""
-    length = next(value.shape[1] for name, value in batch.items() if name.endswith("_BL"))
-    places_L = chunk_pair(length, rank=rank, size=size)
-    cut = {
-        name: value[:, places_L.to(value.device)] if name.endswith("_BL") else value
-        for name, value in batch.items()
-    }
-    like_BL = next(value for name, value in cut.items() if name.endswith("_BL"))
-    # One row per sample, because a pipeline cuts every tensor of a batch into microbatches by rows.
-    return {**cut, "positions_L": places_L.to(like_BL.device).expand(len(like_BL), -1)}
-
-
-def chunk_pair(length: int, *, rank: int, size: int) -> torch.Tensor:
-    """Places of one early and one late chunk, [length / size]."""
-    assert length % (2 * size) == 0, "layout.py refuses a length that does not divide by 2 * cp"
-    chunks = torch.arange(length).chunk(2 * size)
-    return torch.cat([chunks[rank], chunks[2 * size - 1 - rank]])
-
-
-class _Sequence:
-    """What all attention cores of a forward pass need to know about the whole sequence."""
+class _Mask:
+    """Who may look at whom, from a part of the sequence to all of it; made once for all blocks."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
-        self.group = group
+        self._group = group
         self.mask_BLM: torch.Tensor | None = None
 
-    def listen(self, trunk: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        """Before the trunk runs: make the mask of these queries over all keys, once for all blocks."""
+    def make(self, trunk: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Before the trunk runs; takes the document ids away, of which the trunk knows only a part."""
         positions_BL, documents_BL = kwargs["positions_L"], kwargs.get("document_ids_BL")
+        positions_BL = positions_BL if positions_BL.ndim == 2 else positions_BL[None]
         config: Any = trunk.config
-        positions_BM = all_gather(positions_BL, dim=1, group=self.group)
+        positions_BM = all_gather(positions_BL, dim=1, group=self._group)
         key_BLM, query_BLM = positions_BM[:, None, :], positions_BL[:, :, None]
         mask_BLM = key_BLM <= query_BLM if config.causal else torch.ones_like(key_BLM <= query_BLM)
         if documents_BL is not None and config.documents == "masked":
-            documents_BM = all_gather(documents_BL, dim=1, group=self.group)
+            documents_BM = all_gather(documents_BL, dim=1, group=self._group)
             same_BLM = documents_BL[:, :, None] == documents_BM[:, None, :]
             mask_BLM = mask_BLM & same_BLM & (documents_BM >= 0)[:, None, :]
         self.mask_BLM = mask_BLM | (key_BLM == query_BLM)
-        kwargs["document_ids_BL"] = None
-        return args, kwargs
+        return args, {**kwargs, "document_ids_BL": None}
 
 
 class GatheredCore(nn.Module):
-    """`AttentionCore` over the whole sequence: gather keys and values, mask by place and document.
+    """`AttentionCore` over the whole sequence; the mask that comes in knows all keys."""
 
-    Memory for keys and values grows with L, scores with L * L / cp: a ring would hold less, and pays off
-    where keys and values of one layer no longer fit.
-    """
-
-    def __init__(self, shared: _Sequence) -> None:
+    def __init__(self, group: dist.ProcessGroup) -> None:
         super().__init__()
-        self._shared = shared
+        self._group = group
 
     def forward(
         self,
@@ -95,12 +78,11 @@ class GatheredCore(nn.Module):
         mask_BLM: torch.Tensor | None,
         causal: bool,
     ) -> torch.Tensor:
-        """Out [B, H, L, E] for this rank's queries. The mask that comes in knows only a part of L."""
-        k_BGME = gather_parts(k_BGLE, dim=2, group=self._shared.group)
-        v_BGME = gather_parts(v_BGLE, dim=2, group=self._shared.group)
-        mask = self._shared.mask_BLM
-        assert mask is not None, "the trunk's hook runs first"
+        """Out [B, H, L, E] for this rank's queries."""
+        assert mask_BLM is not None, "the trunk's hook runs first"
+        k_BGME = gather_parts(k_BGLE, dim=2, group=self._group)
+        v_BGME = gather_parts(v_BGLE, dim=2, group=self._group)
         grouped = q_BHLE.shape[1] != k_BGME.shape[1]
         return F.scaled_dot_product_attention(
-            q_BHLE, k_BGME, v_BGME, attn_mask=mask[:, None], enable_gqa=grouped
+            q_BHLE, k_BGME, v_BGME, attn_mask=mask_BLM[:, None], enable_gqa=grouped
         )

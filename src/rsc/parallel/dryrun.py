@@ -14,7 +14,7 @@ Not covered: allocator fragmentation, memory of NCCL and of kernels' workspaces,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -27,14 +27,17 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from rsc.models.build import Model, build_model
+from rsc.models.build import Model, build_model, num_positions
 from rsc.models.config import ModelConfig
+from rsc.models.cross_entropy import IGNORED
+from rsc.models.example import largest_batch
 from rsc.parallel.apply import How, cut_weights, frees_weights, place
 from rsc.parallel.even import evenly
 from rsc.parallel.layout import Layout, microbatches, num_stages
 from rsc.parallel.mesh import Mesh, build_mesh
 from rsc.parallel.meter import Meter
 from rsc.parallel.pipeline import Stage, cut_stage, share_out, stages_of_rank
+from rsc.parallel.sequence import ChunkPairs, local_length, split_batch
 
 _MASTER_BYTES = 4  # weights, gradients and moments are float32
 
@@ -111,8 +114,17 @@ class DryRun:
         }
 
 
-def dry_run(config: ModelConfig, *, layout: Layout, how: How, moments: int, accumulate: int = 1) -> DryRun:
+def dry_run(
+    config: ModelConfig,
+    *,
+    layout: Layout,
+    how: How,
+    moments: int,
+    sequence_length: int = 0,
+    accumulate: int = 1,
+) -> DryRun:
     """Build and count. `moments`: tensors of the weights' size that the optimiser keeps (AdamW: 2).
+    `sequence_length`: tokens of a sample, which only packed language asks for.
 
     Raises what the real start would raise. Needs this process to have no process group yet.
     """
@@ -120,9 +132,19 @@ def dry_run(config: ModelConfig, *, layout: Layout, how: How, moments: int, accu
         model = build_model(config, device="meta")
         parts = share_out(model.placement_plan().stages, num_stages=num_stages(layout, config=how.config))
         stages = _stage_reports(model, parts, mesh=mesh, how=how)
-        costs = {kind: _unit_cost(model, unit, mesh=mesh, how=how) for kind, unit in _kinds(config).items()}
+        costs = {
+            kind: _unit_cost(model, unit, mesh=mesh, how=how, sequence_length=sequence_length)
+            for kind, unit in _kinds(config).items()
+        }
         job = _Job(
-            layout, how, stages, costs, moments=moments, width=config.trunk.width, accumulate=accumulate
+            layout,
+            how,
+            stages,
+            costs,
+            moments=moments,
+            width=config.trunk.width,
+            local_length=_largest_length(model, sequence_length=sequence_length, layout=layout),
+            accumulate=accumulate,
         )
         ranks = tuple(job.rank_report(pp_rank) for pp_rank in range(layout.pp))
     count = microbatches(layout, config=how.config, local_batch=how.local_batch)
@@ -217,7 +239,28 @@ def _gathered_numel(parameter: torch.Tensor) -> int:
     return numel
 
 
-def _unit_cost(model: Model, part: set[str], *, mesh: Mesh, how: How) -> UnitCost:
+def _largest_part(
+    model: Model, *, rows: int, sequence_length: int, layout: Layout
+) -> Mapping[str, torch.Tensor]:
+    """A microbatch of the longest samples, as a cp rank gets it."""
+    batch = largest_batch(model.config, rows=rows, sequence_length=sequence_length)
+    if layout.cp == 1 or not model.placement_plan().cuts_batch:
+        return batch
+    return split_batch(batch, pairs=ChunkPairs(0, layout.cp), parts=layout.tp, ignored=IGNORED)
+
+
+def _largest_length(model: Model, *, sequence_length: int, layout: Layout) -> int:
+    with torch.device("meta"):
+        batch = _largest_part(model, rows=1, sequence_length=sequence_length, layout=layout)
+    return _local_length(model, batch, layout=layout)
+
+
+def _local_length(model: Model, batch: Mapping[str, torch.Tensor], *, layout: Layout) -> int:
+    whole = num_positions(batch, config=model.config)
+    return local_length(whole, plan=model.placement_plan(), cp=layout.cp, tp=layout.tp)
+
+
+def _unit_cost(model: Model, part: set[str], *, mesh: Mesh, how: How, sequence_length: int) -> UnitCost:
     """Run one unit on fake tensors, without FSDP and recompute: they change no shape inside a unit."""
     stage = cut_stage(model, part=part)
     evenly(stage, mesh=mesh)
@@ -225,19 +268,17 @@ def _unit_cost(model: Model, part: set[str], *, mesh: Mesh, how: How) -> UnitCos
     stage.to(how.dtype)
     layout = mesh.layout
     size = how.local_batch // microbatches(layout, config=how.config, local_batch=how.local_batch)
-    length = how.sequence_length // layout.cp
     meter = Meter(mesh)
     with FakeTensorMode(allow_non_fake_inputs=True):
         stage.to_empty(device="cpu")
-        batch = {
-            name: torch.zeros(size, length, dtype=torch.int64)
-            for name in ("tokens_BL", "targets_BL", "document_ids_BL", "positions_L")
-        }
-        if stage.model.stems is None:
-            width = model.config.trunk.width
-            given = torch.zeros(size, length // layout.tp, width, dtype=how.dtype, requires_grad=True)
-        else:
-            given = batch["tokens_BL"]
+        batch = _largest_part(model, rows=size, sequence_length=sequence_length, layout=layout)
+        given = torch.zeros(
+            size,
+            _local_length(model, batch, layout=layout),
+            model.config.trunk.width,
+            dtype=how.dtype,
+            requires_grad=True,
+        )
         with meter.forward(stage):
             out = stage(given, **batch)
         forward_flops = meter.flops
@@ -262,6 +303,8 @@ class _Job:
     costs: dict[str, UnitCost]
     moments: int
     width: int
+    local_length: int
+    """Positions of hidden states on a rank."""
     accumulate: int
 
     def rank_report(self, pp_rank: int) -> RankReport:
@@ -290,8 +333,7 @@ class _Job:
     def _activation_bytes(self, units: Counter[str], *, pp_rank: int, count: int) -> int:
         """At the fullest moment: what every microbatch in flight keeps, and one unit in backward."""
         layout, how = self.layout, self.how
-        rows = how.local_batch // count * how.sequence_length // (layout.cp * layout.tp)
-        hidden = rows * self.width * how.dtype.itemsize
+        hidden = how.local_batch // count * self.local_length * self.width * how.dtype.itemsize
         held, transient = _activations(units, self.costs, how=how, hidden_bytes=hidden)
         per_rank = len(self.stages) // layout.pp
         held = held * in_flight(pp_rank, layout=layout, num_stages=len(self.stages), count=count) // per_rank

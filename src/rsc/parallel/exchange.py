@@ -4,6 +4,7 @@ gather_parts       parts of a dim -> whole   (backward: sum and cut)       each 
 sum_and_cut        partial sums -> part      (backward: gather)
 take_part          whole -> part             (backward: gather)        every rank did the same work before
 gather_same        parts -> whole            (backward: cut)           every rank does the same work after
+sum_same           partial sums -> whole     (backward: nothing)       every rank does the same work after
 trade_rows         rows to other ranks and back (backward: the way back)
 """
 
@@ -36,6 +37,11 @@ def take_part(whole: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> tor
 
 def gather_same(part: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
     return _GatherSame.apply(part, dim, group)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def sum_same(partial: torch.Tensor, *, group: dist.ProcessGroup) -> torch.Tensor:
+    """Sum over the ranks, whole on each of them."""
+    return _SumSame.apply(partial, group)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def trade_rows(
@@ -108,6 +114,18 @@ class _GatherSame(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return own_part(grad, dim=ctx.dim, group=ctx.group), None, None
+
+
+class _SumSame(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, partial: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
+        whole = partial.clone()
+        dist.all_reduce(whole, group=group)
+        return whole
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad, None
 
 
 class _TradeRows(torch.autograd.Function):

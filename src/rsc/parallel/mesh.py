@@ -38,6 +38,10 @@ class Mesh:
     def group(self, name: str) -> dist.ProcessGroup:
         return self.axis(name).get_group()
 
+    def data_group(self) -> dist.ProcessGroup:
+        """Ranks that read different samples and hold the same part of everything else."""
+        return self.group("dp" if self.data is not self.dense else "fsdp")
+
     def place(self, name: str) -> int:
         """This rank's coordinate on an axis of the layout."""
         return self.layout.coordinates(self.rank)[name]
@@ -72,7 +76,8 @@ def build_mesh(layout: Layout, *, rank: int, device: torch.device, has_experts: 
         return init_device_mesh(device.type, tuple(sizes.values()), mesh_dim_names=tuple(sizes))
 
     dense = view(pp=layout.pp, dp_replicate=layout.dp_replicate, fsdp=layout.fsdp, tp=layout.tp)
-    data = view(data_pp=layout.pp, dp=layout.dp, cp=layout.cp, data_tp=layout.tp) if layout.cp > 1 else dense
+    is_apart = layout.cp > 1 or layout.dp_replicate > 1
+    data = view(data_pp=layout.pp, dp=layout.dp, cp=layout.cp, data_tp=layout.tp) if is_apart else dense
     experts = None
     if has_experts and (layout.ep > 1 or layout.tp > 1):
         holders = layout.fsdp * layout.tp

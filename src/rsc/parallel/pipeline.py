@@ -5,8 +5,8 @@
     zero_bubble   two stages per rank; gradients of weights are put off into what would be idle time
                   (Qi et al. 2023, arXiv:2401.10241)
 
-Every rank reads the whole batch (ids are small); only hidden states travel. Stage 0 has the stems, the
-last one the head and the loss. Losses are sums, so microbatches add up without a factor.
+Every rank reads the whole batch; only hidden states travel. Stage 0 has the stems, the last one the head
+and the loss. Losses are sums, so microbatches add up without a factor.
 """
 
 from __future__ import annotations
@@ -46,12 +46,16 @@ class Stage(nn.Module):
         self.model = model
 
     def forward(self, hidden: torch.Tensor, **batch: torch.Tensor) -> torch.Tensor:
-        """Ids in at the first stage, summed loss [1] out at the last; hidden states between."""
+        """Row numbers in at the first stage, [1, 2] of summed loss and count out at the last; hidden states
+        between."""
         model = self.model
         if model.stems is not None:
             hidden = model.embed(batch)
         hidden = model.run(hidden, batch)
-        return hidden if model.head is None else model.answer(hidden, batch, Want.LOSS)["total"].reshape(1)
+        if model.head is None:
+            return hidden.contiguous()  # gloo sends nothing else
+        sums = model.answer(hidden, batch, Want.LOSS)
+        return torch.stack([sums["total"].float(), sums["count"].float()])[None]
 
 
 def cut_stage(model: Model, *, part: set[str]) -> Stage:
@@ -88,10 +92,10 @@ def stages_of_rank(*, pp_rank: int, pp: int, num_stages: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class PipelineShape:
+class Hidden:
     """Shape and format of what travels between stages."""
 
-    hidden: tuple[int, ...]
+    shape: tuple[int, ...]
     """[B of a microbatch, L of a rank, D]."""
     dtype: torch.dtype
 
@@ -106,47 +110,57 @@ class Pipeline:
         num_stages: int,
         microbatches: int,
         schedule: Schedule,
-        shape: PipelineShape,
         group: dist.ProcessGroup,
         device: torch.device,
     ) -> None:
+        self._stages, self._num_stages = stages, num_stages
+        self.microbatches, self._kind = microbatches, schedule
+        self._group, self._device = group, device
         self._has_first, self._has_last = 0 in stages, num_stages - 1 in stages
-        made = [
-            PipelineStage(
-                stage,
-                index,
-                num_stages,
-                device,
-                input_args=_example(shape, is_ids=index == 0),
-                output_args=_result(shape, is_loss=index == num_stages - 1),
-                group=group,
-            )
-            for index, stage in stages.items()
-        ]
-        kind = _SCHEDULES[schedule]
-        which = made[0] if schedule == "1f1b" else made
-        self._schedule = kind(which, microbatches, loss_fn=_its_own_loss, scale_grads=False)
+        self._made: tuple[Hidden, Any] | None = None
 
-    def run(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
-        """Forward and backward. The summed loss on the rank of the last stage, None elsewhere."""
-        losses: list[torch.Tensor] = []
-        first = (batch["tokens_BL"],) if self._has_first else ()
-        target = batch["targets_BL"] if self._has_last else None
-        self._schedule.step(*first, target=target, losses=losses, **batch)
-        return torch.stack(losses).sum() if self._has_last else None
+    def run(self, batch: Mapping[str, torch.Tensor], *, hidden: Hidden) -> torch.Tensor | None:
+        """Forward and backward. [loss, count], both summed, on the rank of the last stage; None elsewhere."""
+        rows_B = torch.arange(self.microbatches * hidden.shape[0], device=self._device)
+        first = (rows_B,) if self._has_first else ()
+        target = rows_B if self._has_last else None  # torch asks for one; the batch holds the answers
+        sums = self._schedule(hidden).step(*first, target=target, losses=[], **batch)
+        return sums.detach().sum(0) if self._has_last else None
+
+    def _schedule(self, hidden: Hidden) -> Any:
+        """The schedule for this shape; texts and sounds have another length in each batch."""
+        if self._made is None or self._made[0] != hidden:
+            made = [
+                PipelineStage(
+                    stage,
+                    index,
+                    self._num_stages,
+                    self._device,
+                    input_args=_given(hidden, is_first=index == 0),
+                    output_args=_result(hidden, is_last=index == self._num_stages - 1),
+                    group=self._group,
+                )
+                for index, stage in self._stages.items()
+            ]
+            which = made[0] if self._kind == "1f1b" else made
+            schedule = _SCHEDULES[self._kind](
+                which, self.microbatches, loss_fn=_its_own_loss, scale_grads=False
+            )
+            self._made = hidden, schedule
+        return self._made[1]
 
 
 def _its_own_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return output.sum()
+    return output[:, 0].sum()  # zero bubble detaches it in place, which a view does not allow
 
 
-def _example(shape: PipelineShape, *, is_ids: bool) -> tuple[torch.Tensor, ...]:
-    if is_ids:
-        return (torch.empty(shape.hidden[:2], dtype=torch.int64, device="meta"),)
-    return (torch.empty(shape.hidden, dtype=shape.dtype, device="meta", requires_grad=True),)
+def _given(hidden: Hidden, *, is_first: bool) -> tuple[torch.Tensor, ...]:
+    if is_first:
+        return (torch.empty(hidden.shape[:1], dtype=torch.int64, device="meta"),)
+    return (torch.empty(hidden.shape, dtype=hidden.dtype, device="meta", requires_grad=True),)
 
 
-def _result(shape: PipelineShape, *, is_loss: bool) -> tuple[torch.Tensor, ...]:
-    if is_loss:
-        return (torch.empty(1, dtype=torch.float32, device="meta"),)
-    return (torch.empty(shape.hidden, dtype=shape.dtype, device="meta", requires_grad=True),)
+def _result(hidden: Hidden, *, is_last: bool) -> tuple[torch.Tensor, ...]:
+    if is_last:
+        return (torch.empty(1, 2, dtype=torch.float32, device="meta", requires_grad=True),)
+    return (torch.empty(hidden.shape, dtype=hidden.dtype, device="meta", requires_grad=True),)

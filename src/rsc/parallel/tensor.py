@@ -4,7 +4,8 @@
 
 A module of the plan is replaced by the class below that has its role, with the same parameter names, so
 checkpoints do not see the axis (Megatron: Shoeybi et al. 2019, arXiv:1909.08053; sequence parallel:
-Korthikanti et al. 2022, arXiv:2205.05198). Weights are DTensors, so that FSDP can cut them further.
+Korthikanti et al. 2022, arXiv:2205.05198). Weights are DTensors, so that FSDP can cut them further. Stems
+and heads without a role of their own do the same work on every rank; sequence.py cuts between.
 
 A weight that is whole and works on a part of L (norm, router) gets a partial gradient: `PartialWeights`
 adds those up once per step.
@@ -25,7 +26,7 @@ from torch.distributed.tensor import DTensor, Placement, Shard, distribute_tenso
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.heads import Want
 from rsc.models.placement import PlacementPlan, Role
-from rsc.parallel.exchange import gather_parts, gather_same, sum_and_cut, take_part
+from rsc.parallel.exchange import gather_parts, gather_same, sum_and_cut, sum_same
 
 
 def split_tensors(model: nn.Module, *, plan: PlacementPlan, mesh: DeviceMesh) -> None:
@@ -42,31 +43,11 @@ def split_tensors(model: nn.Module, *, plan: PlacementPlan, mesh: DeviceMesh) ->
             _swap(model, name, _CLASSES[role](module, group))
         elif role is Role.GATHER_IN:
             module.register_forward_pre_hook(lambda _, args: (_gather_tokens(args[0], group), *args[1:]))
-        elif role is Role.WHOLE and name == "head":
-            module.register_forward_pre_hook(
-                lambda _, args: (gather_same(args[0], dim=1, group=group), *args[1:])
-            )
-        elif role is Role.WHOLE:
-            module.register_forward_hook(lambda _, args, out: take_part(out, dim=1, group=group))
-    trunk = held["trunk"]
-    trunk.register_forward_pre_hook(_tell_positions(dist.get_world_size(group)), with_kwargs=True)
 
 
 def _gather_tokens(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
     """[B, L / tp, D] -> [B, L, D]; rows of tokens [N / tp, D] -> [N, D]."""
     return gather_parts(x, dim=x.ndim - 2, group=group)
-
-
-def _tell_positions(tp: int) -> Any:
-    """The trunk sees a part of L and would count positions from it; attention sees all of L."""
-
-    def hook(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        if kwargs.get("positions_L") is None:
-            hidden = args[0]
-            kwargs["positions_L"] = torch.arange(hidden.shape[1] * tp, device=hidden.device)
-        return args, kwargs
-
-    return hook
 
 
 class Columns(nn.Module):
@@ -101,7 +82,7 @@ class Rows(nn.Module):
 
 
 class VocabularyIn(nn.Embedding):
-    """Rows of the table split: each rank looks up the ids it has, the sum is cut by sequence.
+    """Rows of the table split: each rank looks up the ids it has, and all get the sum.
 
     Stays an nn.Embedding, because optimisers treat tables apart.
     """
@@ -116,7 +97,7 @@ class VocabularyIn(nn.Embedding):
         mine_BL = tokens_BL - dist.get_rank(self._group) * table.shape[0]
         is_here_BL = (mine_BL >= 0) & (mine_BL < table.shape[0])
         found_BLD = F.embedding(mine_BL.clamp(0, table.shape[0] - 1), table) * is_here_BL[..., None]
-        return sum_and_cut(found_BLD, dim=1, group=self._group)
+        return sum_same(found_BLD, group=self._group)
 
 
 class VocabularyOut(nn.Module):
@@ -131,7 +112,7 @@ class VocabularyOut(nn.Module):
     def forward(
         self, hidden_BLD: torch.Tensor, real_BL: torch.Tensor | None, answers: Any, want: Want
     ) -> dict[str, torch.Tensor]:
-        hidden_BLD = _gather_tokens(hidden_BLD, self._group)
+        hidden_BLD = _gather_tokens(hidden_BLD, self._group)[:, : answers["tokens_BL"].shape[1]]
         weight_VD = local(self.weight)
         logits_BLV = F.linear(hidden_BLD, weight_VD).float()
         first = dist.get_rank(self._group) * weight_VD.shape[0]

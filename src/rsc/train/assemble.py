@@ -95,6 +95,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     )
     return Loop(
         rank=mesh.rank,
+        dp_rank=mesh.layout.dp_rank(mesh.rank),
         local_rank=place.local_rank,
         config=recipe.train,
         checkpoint=recipe.checkpoint,

@@ -24,10 +24,15 @@ def dry_run_recipe(recipe: Recipe, *, world: int) -> DryRun:
         dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
         recompute=recipe.train.recompute,
         local_batch=recipe.train.batch_size // (layout.dp * recipe.train.accumulate),
-        sequence_length=recipe.data.sequence_length,
     )
-    moments = _MOMENTS[recipe.train.optimizer.name]
-    return dry_run(recipe.model, layout=layout, how=how, moments=moments, accumulate=recipe.train.accumulate)
+    return dry_run(
+        recipe.model,
+        layout=layout,
+        how=how,
+        moments=_MOMENTS[recipe.train.optimizer.name],
+        sequence_length=recipe.data.sequence_length,
+        accumulate=recipe.train.accumulate,
+    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,15 @@ class Engine:
     optimizer: torch.optim.Optimizer
     objective: Objective
 
-    def backward(self, batch: Mapping[str, Any]) -> LossRecord | None:
-        """Forward and backward of one loader batch; None on a pipeline rank that sees no loss."""
-        bound = self.objective.bind(batch)
-        outputs = self.placed.backward(bound.batch)
-        return loss_record(outputs, bad=bound.bad) if outputs else None
+    def backward(self, batches: Sequence[Mapping[str, Any]]) -> list[LossRecord]:
+        """Forward and backward of a step's loader batches; nothing on a pipeline rank that sees no loss.
+
+        All are bound before the first runs: binding draws random numbers (hidden tokens), on which the ranks
+        of a pipeline must agree, and a stage draws some of its own (dropout).
+        """
+        bound = [self.objective.bind(batch) for batch in batches]
+        answers = [(self.placed.backward(one.batch), one.bad) for one in bound]
+        return [loss_record(outputs, bad=bad) for outputs, bad in answers if outputs]
 
     def pieces(self) -> list[Piece]:
         """The state of this rank, for checkpoints."""
@@ -79,7 +83,6 @@ def _how(recipe: Recipe, *, layout: Layout, mesh: Mesh, dtype: torch.dtype) -> H
         recompute=recipe.train.recompute,
         compile_blocks=compiles(recipe.train, device=mesh.device),
         local_batch=recipe.train.batch_size // (layout.dp * recipe.train.accumulate),
-        sequence_length=recipe.data.sequence_length,
     )
 
 

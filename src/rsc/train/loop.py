@@ -80,6 +80,8 @@ class Loop:
     """One rank's loop with everything it talks to."""
 
     rank: int
+    dp_rank: int
+    """Ranks that read the same samples draw the same random numbers: they share the work on them."""
     local_rank: int
     config: TrainConfig
     checkpoint: CheckpointConfig
@@ -122,7 +124,7 @@ class Loop:
         batches = list(self._batches())
         data_s = time.monotonic() - started_s
         self.board.beat(self.local_rank, phase=Phase.COMPUTE)
-        torch.manual_seed(stream_seed(self.config.seed, "step", number, self.rank))
+        torch.manual_seed(stream_seed(self.config.seed, "step", number, self.dp_rank))
         cpu_s = time.process_time()
         record = self.stepper.run(
             number,

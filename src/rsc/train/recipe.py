@@ -31,19 +31,37 @@ class Recipe(FrozenModel):
     def layout(self, *, world: int) -> Layout:
         """The mesh of a job of `world` ranks. Raises ConfigError when there is none that fits."""
         parallel = self.parallel
-        for axis in ("tp", "cp", "pp"):
-            if getattr(parallel, axis) > 1 and not self.is_packed_language:
-                raise ConfigError(
-                    f"{axis} {getattr(parallel, axis)} needs packed sequences and a next_token head, "
-                    f"the head is {self.model.head.kind}",
-                    hint=f"set parallel.{axis}=1: dp_shard and dp_replicate serve every model",
-                )
+        self._check_axes()
         if parallel.tp > 1 and self.train.precision == "float8":
             raise ConfigError(
                 f"float8 and tp {parallel.tp} do not go together yet",
                 hint="set train.precision=bf16, or parallel.tp=1",
             )
         return choose_layout(parallel, world=world, facts=self.facts())
+
+    def _check_axes(self) -> None:
+        """What a domain does not allow, with the reason."""
+        model, parallel = self.model, self.parallel
+        if parallel.pp > 1 and model.head.kind == "contrastive":
+            raise ConfigError(
+                f"pp {parallel.pp}: a contrastive head compares every sample of a batch with every other, "
+                "and a pipeline cuts the batch into microbatches that never meet",
+                hint="set parallel.pp=1; tp, cp, dp_shard and ep serve a contrastive model",
+            )
+        has_ngrams = model.text is not None and bool(model.text.ngrams)
+        if parallel.cp > 1 and has_ngrams and model.head.kind in ("next_token", "masked_token"):
+            raise ConfigError(
+                f"cp {parallel.cp}: a token model is cut along the sequence before its stem, and n-grams "
+                "need the tokens before the cut",
+                hint="set model.text.ngrams=[], or parallel.cp=1",
+            )
+        cuts_sequence = parallel.cp > 1 or parallel.tp > 1
+        if cuts_sequence and model.trunk.documents == "joined" and not self.is_packed_language:
+            raise ConfigError(
+                f"tp {parallel.tp} x cp {parallel.cp} pads sequences to a length that divides, and with "
+                "trunk.documents = joined everything looks at the padding",
+                hint="set model.trunk.documents=masked",
+            )
 
     def facts(self) -> ModelFacts:
         """What a mesh must divide."""

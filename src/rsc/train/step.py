@@ -62,7 +62,7 @@ class Stepper:
         engine = self._engine
         set_learning_rate(engine.optimizer, step=step, steps=self._steps, config=self._config)
         engine.optimizer.zero_grad()
-        records = [record for batch in batches if (record := engine.backward(batch)) is not None]
+        records = engine.backward(batches)
         engine.placed.finish_gradients()
         gradients, owned_norm_squared = self._gradients()
         total, count, norm_squared, stop = self._agree(
