@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from rsc.errors import ConfigError, IntegrityError, ResourceError
+from rsc.store.container import ContainerReader, ContainerWriter
 from rsc.store.files import BulkStore, read_all
 from rsc.store.local import LocalReader, LocalStore, MappedReader, RealDisk
 from rsc.store.locations import open_store
 from rsc.store.objects import ObjectStore
 from rsc.store.outbox import ALIGNMENT, Outbox
+from rsc.store.secret import SecretKey
 from tests.store.faulty_disk import FaultyDisk, Killed
 
 
@@ -130,6 +132,28 @@ def test_remote_locations(monkeypatch: pytest.MonkeyPatch) -> None:
         open_store("az://container/prefix")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     assert isinstance(open_store("az://container/prefix"), ObjectStore)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_file_cut_short_while_it_is_read_is_truncated(mapped: bool, tmp_path: Path) -> None:
+    """Through a map this would be SIGBUS; the shard is named."""
+    path = tmp_path / "000000042.rsc"
+    with SecretKey.generate() as key:
+        file = LocalStore(tmp_path).create(path.name)
+        writer = ContainerWriter(file, key=key, context=b"")
+        for _ in range(4):
+            writer.write_frame(bytes(100_000), num_samples=1)
+        writer.finish()
+        file.commit()
+        source = LocalStore(tmp_path, mapped=mapped).open(path.name)
+        reader = ContainerReader(source, key=key, context=b"")
+    assert reader.read_frame(3) == bytes(100_000)
+    os.truncate(path, 250_000)
+    assert reader.read_frame(1) == bytes(100_000)
+    with pytest.raises(IntegrityError, match=r"000000042\.rsc ends before byte") as caught:
+        reader.read_frame(3)
+    assert caught.value.facts["outcome"] == "truncated"
+    reader.close()
 
 
 class WatchedDisk(RealDisk):

@@ -95,9 +95,11 @@ class RealDisk:
 class LocalStore:
     """A `BulkStore` below `root`, which is made at the first write.
 
-    With `mapped`, files are read through a memory map, which saves a copy (0.19 instead of 0.24 CPU seconds
-    a GB, decryption included). The price: a file that is cut short, or a disk that fails, while it is read
-    ends the process with SIGBUS instead of an error. Use it for files that only this program writes.
+    With `mapped`, files are read through a memory map, which saves a copy (0.27 instead of 0.35 CPU seconds
+    a GB, decryption of frames of 512 KiB included). A file that was cut short is noticed at the next read
+    (asking its size costs 2 % of that). Not covered: a file that is cut short, or a disk that fails, in the
+    tenth of a millisecond while a frame is read from the map ends the process with SIGBUS, so use it for
+    files that only this program writes.
     """
 
     renames_folders = True
@@ -280,7 +282,8 @@ class MappedReader(LocalReader):
         self._map = memoryview(mmap.mmap(self._fd, size, prot=mmap.PROT_READ) if size else b"")
 
     def view(self, offset: int, size_bytes: int) -> memoryview:
-        if offset + size_bytes > self.size_bytes:
+        """Asks for the size each time: touching a map beyond the file's end is not an error but the end."""
+        if offset + size_bytes > min(self.size_bytes, os.fstat(self._fd).st_size):
             raise self._too_short(offset + size_bytes)
         return self._map[offset : offset + size_bytes]
 
