@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing, ReviewVoid
+from rsc.release.agent import Asking
 from rsc.release.client import KeyClient, hold_keys, request_key
 from rsc.release.handover import carriers
+from rsc.release.memory import SETTLED_NS, TRUSTED_S, Memory
 from rsc.release.request import KeyRequest
 from rsc.release.server import AgentServer
+from rsc.review.identity import create_identity
 from rsc.store.dataset import Dataset
 from rsc.store.keys import data_key_context, new_envelope, open_envelope, run_key_context
 
@@ -55,12 +61,13 @@ def test_a_key_whose_release_cannot_be_logged_is_not_handed_over(house, monkeypa
     house.approve()
     opened = []
 
-    def fail(kind, **facts):
+    def fail(records):
+        list(records)
         raise OSError(28, "No space left on device")
 
     original = house.agent._open
     monkeypatch.setattr(house.agent, "_open", lambda asked: opened.append(original(asked)) or opened[-1])
-    monkeypatch.setattr(house.audit, "append", fail)
+    monkeypatch.setattr(house.audit, "append_many", fail)
     with pytest.raises(OSError, match="No space"):
         house.agent.release(TRAIN)
     with pytest.raises(KeyUnavailable, match="wiped"):
@@ -170,6 +177,10 @@ def test_garbage_on_the_socket_ends_only_that_connection(house, server):
     noises = [b"\n", b"{}\n", b"[1]\n", b'{"op": "end"}\n', b"\xff" * 70000]
     requests = [{"x": 1}, [], {"purpose": [], "user": "a"}, {"purpose": "train", "user": "a", "data": {}}]
     noises += [json.dumps({"op": "release", "request": request}).encode() + b"\n" for request in requests]
+    noises += [
+        json.dumps({"op": "release", "request": {**TRAIN.to_json(), "isolation": report}}).encode() + b"\n"
+        for report in ({"findings": [7]}, {"findings": 7}, {"findings": [{"name": "x"}]})
+    ]
     for noise in noises:
         with KeyClient(server.path) as client, contextlib.suppress(ConnectionError):
             client._connection.sendall(noise)
@@ -301,3 +312,88 @@ def test_an_agent_that_remembers_sees_every_change_and_every_end(house):
     house.reject(by="bob")
     with pytest.raises(GateRefused, match="bob rejected it"):
         house.agent.release(TRAIN)
+
+
+@pytest.fixture
+def steady(house):
+    """A memory whose two clocks are moved by hand: (memory, its clocks)."""
+    house.add(approval_valid="2d")
+    house.approve()
+    clocks = {"stamp_ns": time.time_ns() + 3 * SETTLED_NS, "elapsed_s": 0.0}
+    memory = Memory(
+        house.workspace, stamp_ns=lambda: clocks["stamp_ns"], elapsed_s=lambda: clocks["elapsed_s"]
+    )
+    return memory, clocks
+
+
+def test_a_conclusion_is_recalled_only_while_nothing_it_came_from_changed(house, steady):
+    memory, _ = steady
+    review = house.workspace.data / "posts/v0001/review"
+
+    def find():
+        return memory.find("posts", version=None, now=house.clock.now())
+
+    first = find()
+    assert find() is first
+    (approval,) = (review / "approvals").glob("*.json")
+    content = approval.read_bytes()
+    before = approval.stat()
+    approval.write_bytes(content.replace(b'"note": ""', b'"not_": ""'))  # as many bytes
+    os.utime(approval, ns=(before.st_atime_ns, before.st_mtime_ns))  # and the old time
+    with pytest.raises(ReviewVoid):
+        find()
+    approval.write_bytes(content)
+    assert find().facts == first.facts
+    for change in (
+        lambda: (review.parent / "key.json").touch(),
+        lambda: create_identity(house.workspace.identities, name="eve"),
+        lambda: house.reject(by="bob"),
+        lambda: house.add(),  # a second version
+    ):
+        kept = find()
+        assert find() is kept
+        change()
+        assert find() is not kept
+    assert find().dataset.version == 2
+
+
+def test_a_conclusion_from_files_of_this_moment_is_not_kept(house, steady):
+    memory, clocks = steady
+    clocks["stamp_ns"] = time.time_ns()
+    first = memory.find("posts", version=1, now=house.clock.now())
+    assert memory.find("posts", version=1, now=house.clock.now()) is not first
+
+
+def test_no_conclusion_is_kept_for_long_or_over_the_end_of_an_approval(house, steady):
+    memory, clocks = steady
+    first = memory.find("posts", version=1, now=house.clock.now())
+    house.clock.advance(2 * 86400)
+    assert memory.find("posts", version=1, now=house.clock.now()).facts.review.state == "expired"
+    house.clock.advance(-2 * 86400)
+    first = memory.find("posts", version=1, now=house.clock.now())
+    clocks["elapsed_s"] = TRUSTED_S
+    assert memory.find("posts", version=1, now=house.clock.now()) is not first
+
+
+def test_answers_to_many_are_logged_in_one_commit_each_in_its_place(house, monkeypatch):
+    house.add()
+    house.approve()
+    commits = []
+    original = house.audit.append_many
+    monkeypatch.setattr(house.audit, "append_many", lambda records: commits.append(1) or original(records))
+    unknown = replace(TRAIN, data="nothing")
+    answers = house.agent.grant([Asking(request, None, {}) for request in (TRAIN, unknown, TRAIN)])
+    assert len(commits) == 1
+    assert isinstance(answers[1], ConfigError)
+    for number, answer in ((0, answers[0]), (2, answers[2])):
+        with answer.key as key:
+            assert bytes(key.view) == true_key(house)
+        assert house.logged("key_released")[number // 2]["index"] == answer.number
+
+
+def test_a_client_that_reads_no_answers_is_hung_up_on_and_holds_up_nobody(house, server):
+    with KeyClient(server.path) as deaf, contextlib.suppress(OSError):
+        deaf._connection.settimeout(0.2)
+        for _ in range(20000):
+            deaf._connection.sendall(b'{"op": "end", "lease": 1}\n')
+    request_key(server.path, TRAIN).close()

@@ -11,18 +11,18 @@ over, until its lease ends (server.py kills the holder of an expired lease).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
-from rsc.errors import ConfigError, IntegrityError, RscError
+from rsc.errors import ConfigError, GateRefused, IntegrityError, RscError
 from rsc.release.decision import DataFacts, Decision, decide
-from rsc.release.facts import Memory, data_facts, run_record
+from rsc.release.facts import run_record
+from rsc.release.memory import Memory
 from rsc.release.request import KeyRequest
-from rsc.store.dataset import Dataset
 from rsc.store.keys import Envelope, KeyProvider, data_key_context, open_envelope, run_key_context
 from rsc.store.secret import SecretKey
 
@@ -35,6 +35,27 @@ class Grant:
     decision: Decision
     number: int
     """Index of the release in the audit log; also the number of the lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who asks for what."""
+
+    request: KeyRequest
+    outside: tuple[str, ...] | None
+    """What observe.py found wrong with the asking process; None when nobody could look."""
+    holder: Mapping[str, Any]
+    """What the log is to say about the process."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A key that may be released once that is in the log."""
+
+    key: SecretKey
+    decision: Decision
+    kek_id: str
+    log_facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,41 +77,41 @@ class KeyAgent:
         self._providers = providers
         self._audit = audit
         self._clock = clock
-        self._memory = Memory()
+        self._memory = Memory(workspace)
 
     def release(self, request: KeyRequest) -> SecretKey:
         """The key, for this process. Raises GateRefused (exit code 3) with one sentence when it is denied."""
-        return self.grant(request, outside=None).key
+        (answer,) = self.grant([Asking(request, None, {})])
+        if isinstance(answer, RscError):
+            raise answer
+        return answer.key
 
-    def grant(
-        self, request: KeyRequest, *, outside: tuple[str, ...] | None, holder: Mapping[str, Any] | None = None
-    ) -> Grant:
-        """Decide, open and log. `outside` is what observe.py found wrong with the asking process, `holder`
-        what the log is to say about it."""
+    @property
+    def is_immediate(self) -> bool:
+        """Whether opening an envelope waits for nothing: no network, no token, no memory-hard function."""
+        return all(provider.is_immediate for provider in self._providers.values())
+
+    def grant(self, asked: Sequence[Asking]) -> list[Grant | RscError]:
+        """Decide, open and log, for everybody who asks at once: one durable commit of the log for all.
+
+        A refusal is an answer, in its place. Raises OSError, ConfigError or IntegrityError when the log
+        takes no record: then nobody gets a key.
+        """
+        found = [self._decide_and_open(one) for one in asked]
         try:
-            asked = self._find(request)
-            decision = decide(request, facts=asked.facts, outside=outside, now=self._clock.now())
-            if not decision.is_allowed:
-                raise decision.to_error()
-            key = self._open(asked)
-        except RscError as error:
-            self._log("key_denied", request, reason=error.message)
-            raise
-        try:
-            number = self._log(
-                "key_released",
-                request,
-                reason=decision.reason,
-                lease_s=decision.lease_s,
-                notes=list(decision.notes),
-                kek_id=asked.envelope.kek_id,
-                **asked.log_facts,
-                **(holder or {}),
+            first = self._audit.append_many(
+                self._told(one.request, answer, holder=one.holder)
+                for one, answer in zip(asked, found, strict=True)
             )
         except BaseException:
-            key.close()
+            for answer in found:
+                if isinstance(answer, _Opened):
+                    answer.key.close()
             raise
-        return Grant(key, decision, number)
+        return [
+            Grant(answer.key, answer.decision, number) if isinstance(answer, _Opened) else answer
+            for number, answer in enumerate(found, start=first)
+        ]
 
     def renew(self, request: KeyRequest, *, outside: tuple[str, ...] | None) -> Decision:
         """Decide again on a lease that runs. Only a denial is logged. Raises GateRefused then."""
@@ -101,7 +122,7 @@ class KeyAgent:
                 raise decision.to_error()
             self._open(asked).close()  # a key destroyed meanwhile ends the lease
         except RscError as error:
-            self._log("lease_denied", request, reason=error.message)
+            self._audit.append("lease_denied", **_about(request), reason=error.message)
             raise
         return decision
 
@@ -112,16 +133,50 @@ class KeyAgent:
             for number, request, how in leases
         )
 
+    def _decide_and_open(self, asking: Asking) -> _Opened | RscError:
+        request = asking.request
+        try:
+            asked = self._find(request)
+            decision = decide(request, facts=asked.facts, outside=asking.outside, now=self._clock.now())
+            if not decision.is_allowed:
+                raise decision.to_error()
+            return _Opened(self._open(asked), decision, asked.envelope.kek_id, asked.log_facts)
+        except RscError as error:
+            return error
+        except OSError as error:
+            return GateRefused(f"the key agent cannot read its workspace: {error.strerror}")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # reports come from the asking process; what cannot be judged is refused, for this one alone
+            return GateRefused(f"the request cannot be judged: {type(error).__name__} in its reports")
+
+    def _told(
+        self, request: KeyRequest, answer: _Opened | RscError, *, holder: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The record of an answer."""
+        about = _about(request)
+        if isinstance(answer, RscError):
+            return {"kind": "key_denied", **about, "reason": answer.message}
+        decision = answer.decision
+        return {
+            "kind": "key_released",
+            **about,
+            "reason": decision.reason,
+            "lease_s": decision.lease_s,
+            "notes": list(decision.notes),
+            "kek_id": answer.kek_id,
+            **answer.log_facts,
+            **holder,
+        }
+
     def _find(self, request: KeyRequest) -> _Asked:
         if request.purpose == "checkpoint":
             return self._find_run(request)
-        dataset = Dataset.open(self._workspace.data, name=str(request.data), version=request.version)
-        facts = self._data_facts(dataset)
+        found = self._memory.find(str(request.data), version=request.version, now=self._clock.now())
         return _Asked(
-            dataset.envelope(),
-            data_key_context(dataset.name),
-            facts,
-            {"version": dataset.version, "root_hash": dataset.root_hash},
+            found.envelope,
+            data_key_context(found.dataset.name),
+            found.facts,
+            {"version": found.dataset.version, "root_hash": found.dataset.root_hash},
         )
 
     def _find_run(self, request: KeyRequest) -> _Asked:
@@ -133,14 +188,9 @@ class KeyAgent:
             raise IntegrityError(f"run {run} has no key.json", outcome="no_key") from None
         facts = None
         if request.data is not None:
-            dataset = Dataset.open(self._workspace.data, name=request.data, version=request.version)
-            facts = self._data_facts(dataset)
+            now = self._clock.now()
+            facts = self._memory.find(request.data, version=request.version, now=now).facts
         return _Asked(envelope, run_key_context(run), facts, {})
-
-    def _data_facts(self, dataset: Dataset) -> DataFacts:
-        return data_facts(
-            dataset, identities=self._workspace.identities, now=self._clock.now(), memory=self._memory
-        )
 
     def _open(self, asked: _Asked) -> SecretKey:
         provider = self._providers.get(asked.envelope.provider)
@@ -151,9 +201,6 @@ class KeyAgent:
                 hint="docs/keys.md says how to configure one",
             )
         return open_envelope(provider, asked.envelope, context=asked.context)
-
-    def _log(self, kind: str, request: KeyRequest, **facts: Any) -> int:
-        return self._audit.append(kind, **{**_about(request), **facts})
 
 
 def _about(request: KeyRequest) -> dict[str, Any]:

@@ -54,42 +54,18 @@ class ReviewFiles:
             known=tuple(known_identities(identities).items()),
         )
 
-
-class Memory:
-    """What was concluded from which bytes, so that an agent parses and verifies them once.
-
-    The bytes are read and compared each time; only equal bytes within a time in which no approval begins or
-    ends give the old conclusion.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[ReviewFiles, tuple[datetime, ...], datetime, DataFacts]] = {}
-
-    def recall(self, dataset: Dataset, files: ReviewFiles, *, now: datetime) -> DataFacts | None:
-        files_then, turns, then, facts = self._known.get(dataset.root_hash, (None, (), now, None))
-        has_turned = any(min(then, now) < turn <= max(then, now) for turn in turns)
-        return facts if files_then == files and not has_turned else None
-
-    def keep(self, facts: DataFacts, files: ReviewFiles, *, now: datetime) -> None:
-        turns = [(parse_timestamp(a.created), parse_timestamp(a.expires)) for a in _approvals(files)]
-        self._known[facts.root_hash] = (files, tuple(turn for pair in turns for turn in pair), now, facts)
+    def turns(self) -> tuple[datetime, ...]:
+        """When approvals begin and end: what these bytes say changes at no other moment."""
+        spans = [(parse_timestamp(a.created), parse_timestamp(a.expires)) for a in _approvals(self)]
+        return tuple(moment for span in spans for moment in span)
 
 
-def data_facts(
-    dataset: Dataset, *, identities: Path, now: datetime, memory: Memory | None = None
-) -> DataFacts:
+def data_facts(dataset: Dataset, *, identities: Path, now: datetime) -> DataFacts:
     """Read the review folder anew: a byte changed a second ago counts.
 
     Raises ReviewVoid when policy.toml is missing or is not the one that root.json binds.
     """
-    files = ReviewFiles.read(dataset, identities=identities)
-    known = memory.recall(dataset, files, now=now) if memory else None
-    if known is not None:
-        return known
-    facts = _conclude(dataset, files, now=now)
-    if memory is not None:
-        memory.keep(facts, files, now=now)
-    return facts
+    return conclude(dataset, ReviewFiles.read(dataset, identities=identities), now=now)
 
 
 def collected(dataset: Dataset) -> datetime:
@@ -98,7 +74,8 @@ def collected(dataset: Dataset) -> datetime:
     return parse_timestamp(told) if told else dataset.created
 
 
-def _conclude(dataset: Dataset, files: ReviewFiles, *, now: datetime) -> DataFacts:
+def conclude(dataset: Dataset, files: ReviewFiles, *, now: datetime) -> DataFacts:
+    """What the files say at a moment. Raises ReviewVoid as `data_facts` does."""
     if hashlib.sha256(files.policy).hexdigest() != dataset.policy_sha256:
         raise ReviewVoid(
             f"the policy file of {dataset.name} version {dataset.version} was changed after the import",

@@ -40,6 +40,11 @@ class KeyRequest:
         wrong = [name for name, kinds in _KINDS.items() if not isinstance(getattr(request, name), kinds)]
         if wrong:
             raise ConfigError(f"not a key request: {', '.join(wrong)} of the wrong kind")
+        long = [
+            name for name, value in record.items() if isinstance(value, str) and len(value) > _MAX_LETTERS
+        ]
+        if long:
+            raise ConfigError(f"not a key request: {', '.join(long)} above {_MAX_LETTERS} letters")
         if request.purpose not in PURPOSES:
             raise ConfigError(f"{request.purpose!r} is not a purpose", hint=f"one of: {', '.join(PURPOSES)}")
         if (request.run if request.purpose == "checkpoint" else request.data) is None:
@@ -54,6 +59,7 @@ class KeyRequest:
         return f"{self.data} version {self.version}" if self.version else str(self.data)
 
 
+_MAX_LETTERS = 256  # names go into the log, whose records are bounded
 _KINDS: dict[str, tuple[type, ...]] = {
     "purpose": (str,),
     "user": (str,),

@@ -26,18 +26,20 @@ from rsc import errors
 from rsc.errors import GateRefused, RscError
 
 MAX_LINE_BYTES = 64 << 10
+_READ_BYTES = 4096
 _LOCAL_PEERCRED, _LOCAL_PEERPID = 1, 2  # sys/un.h of macOS and BSD
 _PATH_BYTES = 100  # sun_path holds 108 on Linux, 104 on macOS
 
 
 class Line:
-    """Reads and writes lines on one connection."""
+    """Reads and writes lines on one connection, which may be blocking (a worker's) or not (the agent's)."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self._read = b""
 
     def send(self, message: dict[str, Any], *, fd: int | None = None) -> None:
+        """Raises OSError; BlockingIOError when the other side leaves too many answers unread."""
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         sent = 0
         if fd is not None:
@@ -50,19 +52,38 @@ class Line:
         Raises ConnectionError or ValueError for anything but JSON objects of a modest size.
         """
         descriptors: list[int] = []
-        while b"\n" not in self._read:
+        while (message := self._next()) is None:
+            fds = self._fill(1 if not self._read else _READ_BYTES)
+            if fds is None:
+                return None
+            descriptors += fds
+        return message, descriptors
+
+    def receive_now(self) -> list[dict[str, Any]] | None:
+        """Every whole message among what has arrived; None when the other side hung up. Descriptors that
+        came along are closed: the agent takes none. Raises as `receive` does."""
+        fds = self._fill(_READ_BYTES)
+        if fds is None:
+            return None
+        for fd in fds:
+            os.close(fd)
+        return list(iter(self._next, None))
+
+    def _fill(self, size_bytes: int) -> list[int] | None:
+        data, fds, _, _ = socket.recv_fds(self.connection, size_bytes, 4)
+        self._read += data
+        return list(fds) if data else None
+
+    def _next(self) -> dict[str, Any] | None:
+        if b"\n" not in self._read:
             if len(self._read) > MAX_LINE_BYTES:
                 raise ConnectionError(f"a line above {MAX_LINE_BYTES} bytes")
-            data, fds, _, _ = socket.recv_fds(self.connection, 1 if not self._read else 4096, 4)
-            descriptors += fds
-            if not data:
-                return None
-            self._read += data
+            return None
         line, _, self._read = self._read.partition(b"\n")
         message = json.loads(line)
         if not isinstance(message, dict):
             raise ConnectionError("a line that is not a JSON object")
-        return message, descriptors
+        return message
 
 
 def error_message(error: RscError) -> dict[str, Any]:

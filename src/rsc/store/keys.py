@@ -44,6 +44,11 @@ class KeyProvider(Protocol):
 
     name: str
 
+    @property
+    def is_immediate(self) -> bool:
+        """False when `unwrap` waits: for a network, a token, a memory-hard function."""
+        ...
+
     def create(self, kek_id: str, *, period: str, expires: datetime | None = None) -> KekInfo:
         """Make a KEK, or return the one that exists under this id. A destroyed id cannot come back."""
         ...

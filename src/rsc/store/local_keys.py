@@ -62,6 +62,10 @@ class LocalKeyProvider:
         self._random_bytes = random_bytes
         self._scrypt_log_n = scrypt_log_n
 
+    @property
+    def is_immediate(self) -> bool:
+        return self._passphrase is None  # else scrypt runs at each use
+
     def create(self, kek_id: str, *, period: str, expires: datetime | None = None) -> KekInfo:
         """Make the KEK durable before returning, or return the existing one unchanged."""
         if self._record_path(kek_id).exists() or self._tombstone_path(kek_id).exists():

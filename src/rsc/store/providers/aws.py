@@ -24,6 +24,7 @@ _WAIT_DAYS = 7  # the shortest that KMS accepts
 
 class AwsKmsProvider:
     name = "aws"
+    is_immediate = False
 
     def __init__(self, *, region: str, register: Register, profile: str | None = None) -> None:
         self._region = region

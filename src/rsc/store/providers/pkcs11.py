@@ -28,6 +28,7 @@ _NONCE_BYTES, _TAG_BITS = 12, 128
 
 class Pkcs11Provider:
     name = "pkcs11"
+    is_immediate = False
 
     def __init__(self, *, module: Path, token_label: str, pin: bytearray, register: Register) -> None:
         """`module` is the token's library; it is opened at first use. The PIN stays the caller's to wipe."""

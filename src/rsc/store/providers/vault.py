@@ -38,6 +38,7 @@ _NO_CONTENT, _NOT_FOUND = 204, 404
 
 class VaultProvider:
     name = "vault"
+    is_immediate = False
 
     def __init__(
         self,
