@@ -7,7 +7,10 @@
                  plans, `lru` and `optimum` (Belady's bound) are computed over the same trace. In `two_jobs`
                  readers with orders of their own share a cache of 25 %; there is one optimum for both.
     mb_per_s     a reader with 1, 4 and 16 connections of 100 ms latency and 50 MB/s each (simulated by
-                 sleeping), beside `line`, what the connections can carry: chunk / (latency + chunk / rate).
+                 sleeping; the bytes come from memory), beside `line`: as many threads that only download the
+                 same chunks over the same connections and drop them
+    cpu_s_per_gb CPU seconds that this took; the machine's cores divided by it bound mb_per_s from above
+    crossed      bytes that crossed the line for each byte of the shard, after every byte was read twice
 
 The trace is the loader's own order: sections of a shard dealt to lanes, frames permuted within a section,
 8 frames to a chunk, 4 lanes. Below the lanes' own chunks (32) any cache fetches chunks several times.
@@ -18,9 +21,11 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import harness
 import numpy as np
@@ -32,7 +37,7 @@ from rsc.store.chunk_folder import ChunkFolder
 from rsc.store.container import ContainerRecord, ContainerWriter
 from rsc.store.eviction import belady_misses, lru_misses
 from rsc.store.follow import CachedRead, Follower
-from rsc.store.local import LocalReader, LocalStore
+from rsc.store.local import LocalStore
 from rsc.store.plans import Plan
 from rsc.store.secret import SecretKey
 
@@ -61,7 +66,7 @@ def measure(options: harness.Options) -> harness.Report:
         rate = harness.alternate(
             ("rsc", "line"),
             runs=1 if options.quick else options.runs,
-            measure=lambda subject, n=connections: {"mb_per_s": _line(subject, n, quick=options.quick)},
+            measure=lambda subject, n=connections: _line(subject, n, quick=options.quick),
         )
         _add(report, f"{connections}_connections", rate)
     report.notes.append(
@@ -156,40 +161,84 @@ def _plan(job: list[str], position: int, horizon: int) -> dict[str, float]:
     return plan
 
 
+class _FarFile:
+    """A file in memory behind connections that are slow and far away; counts what crosses."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self.size_bytes = len(data)
+        self.crossed = 0
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        buffer[:] = self._data[offset : offset + len(buffer)]
+        self.crossed += len(buffer)
+        time.sleep(_LATENCY_S + len(buffer) / _RATE_BYTES_PER_S)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 class _FarStore(LocalStore):
-    """A folder behind connections that are slow and far away."""
+    """One far file."""
 
-    def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
-        class Far(LocalReader):
-            def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
-                super().read_into(offset, buffer)
-                time.sleep(_LATENCY_S + len(buffer) / _RATE_BYTES_PER_S)
+    def __init__(self, root: Path, file: _FarFile) -> None:
+        super().__init__(root)
+        self._file = file
 
-        return Far(self.root / path)
+    def open(self, path: str, *, size_bytes: int | None = None) -> Any:
+        return self._file
 
 
-def _line(subject: str, connections: int, *, quick: bool) -> float:
-    if subject == "line":
-        return connections * CHUNK_BYTES / (_LATENCY_S + CHUNK_BYTES / _RATE_BYTES_PER_S) / 1e6
+def _line(subject: str, connections: int, *, quick: bool) -> dict[str, float]:
     num_chunks = (2 if quick else 6) * max(connections, 4)
     with tempfile.TemporaryDirectory() as name, SecretKey.generate() as key:
         record = _write_shard(Path(name), key, num_chunks)
-        cache = NodeCache(Path(name) / "cache", limit_bytes=2 * num_chunks * CHUNK_BYTES)
-        shard = cache.open(_FarStore(Path(name)), "a.rsc", digest=record.digest, size_bytes=record.size_bytes)
-        reads = [
-            CachedRead(shard, offset=chunk * CHUNK_BYTES, size_bytes=1000) for chunk in range(num_chunks)
-        ]
-        start = time.perf_counter()
-        follower = Follower(
-            cache, reads=iter(reads), ahead_bytes=2 * connections * CHUNK_BYTES, connections=connections
-        )
-        buffer = bytearray(1000)
-        for read in reads:
-            read.shard.read_into(read.offset, buffer)
-            follower.advance()
-        elapsed_s = time.perf_counter() - start
-        follower.close()
-    return num_chunks * CHUNK_BYTES / elapsed_s / 1e6
+        far = _FarFile((Path(name) / "a.rsc").read_bytes())
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
+        if subject == "line":
+            _download(far, connections, num_chunks)
+            read_twice = None
+        else:
+            read_twice = _read_through_cache(far, Path(name), record, connections, num_chunks)
+        elapsed_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
+        size_bytes = num_chunks * CHUNK_BYTES
+        found = {"mb_per_s": size_bytes / elapsed_s / 1e6, "cpu_s_per_gb": cpu_s / size_bytes * 1e9}
+        if read_twice is not None:
+            read_twice()
+            found["crossed"] = far.crossed / record.size_bytes
+    return found
+
+
+def _download(far: _FarFile, connections: int, num_chunks: int) -> None:
+    """The line's own limit: every connection fetches one chunk after the other into the same memory."""
+    chunks = iter(range(num_chunks))
+
+    def one_connection(_: int) -> None:
+        buffer = bytearray(CHUNK_BYTES)
+        for chunk in chunks:
+            far.read_into(chunk * CHUNK_BYTES, buffer)
+
+    with ThreadPoolExecutor(connections) as threads:
+        list(threads.map(one_connection, range(connections)))
+
+
+def _read_through_cache(
+    far: _FarFile, folder: Path, record: ContainerRecord, connections: int, num_chunks: int
+) -> Callable[[], None]:
+    """Read a piece of every chunk in order, with prefetching. Returns what reads every byte again."""
+    cache = NodeCache(folder / "cache", limit_bytes=2 * num_chunks * CHUNK_BYTES)
+    store = _FarStore(folder, far)
+    shard = cache.open(store, "a.rsc", digest=record.digest, size_bytes=record.size_bytes)
+    reads = [CachedRead(shard, offset=chunk * CHUNK_BYTES, size_bytes=1000) for chunk in range(num_chunks)]
+    follower = Follower(
+        cache, reads=iter(reads), ahead_bytes=3 * connections * CHUNK_BYTES, connections=connections
+    )
+    buffer = bytearray(1000)
+    for read in reads:
+        read.shard.read_into(read.offset, buffer)
+        follower.advance()
+    follower.close()
+    return lambda: shard.read_into(0, bytearray(record.size_bytes))
 
 
 def _write_shard(folder: Path, key: SecretKey, num_chunks: int) -> ContainerRecord:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 
 from rsc.clock import Clock, SystemClock, timestamp
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
@@ -27,6 +28,7 @@ CHUNK_BYTES = 4 * BLOCK_BYTES  # requests of 4 to 8 MiB fill a line to an object
 _CHUNK_BLOCKS = CHUNK_BYTES // BLOCK_BYTES
 _MIN_CHUNKS = 4
 _SLACK = 1 / 32  # of the limit; listing a folder of 10^5 chunks takes 0.5 s
+_OWN_LINE: AbstractContextManager[object] = nullcontext()  # a reader that cannot wait for anybody's turn
 _FETCHES = 4  # of bytes that are not the recorded ones, before it is an error
 
 
@@ -39,6 +41,7 @@ class NodeCache:
         self._clock = clock or SystemClock()
         slack_bytes = int(limit_bytes * _SLACK)
         self.chunks = ChunkFolder(folder, limit_bytes=limit_bytes, slack_bytes=slack_bytes, clock=self._clock)
+        self._of_thread = local()
 
     @property
     def folder(self) -> Path:
@@ -67,6 +70,13 @@ class NodeCache:
             raise KeyUnavailable(
                 f"shard {digest.hex()[:12]} expired at {timestamp(expires)}", state="expired"
             )
+
+    def chunk_buffer(self) -> memoryview:
+        """Memory for one chunk, the same each time for a thread: fresh memory costs more than hashing it."""
+        if not hasattr(self._of_thread, "buffer"):
+            self._of_thread.buffer = memoryview(bytearray(CHUNK_BYTES))
+        buffer: memoryview = self._of_thread.buffer
+        return buffer
 
     def forget(self, digest: bytes) -> None:
         """Remove what is cached of a shard."""
@@ -123,9 +133,9 @@ class CachedShard:
         start = offset - self.tail.body_bytes
         view[:] = self._tail_bytes[start : start + len(view)]
 
-    def hold(self, chunk: int) -> None:
-        """Make sure that a chunk is in the cache."""
-        os.close(self._descriptor(chunk))
+    def hold(self, chunk: int, *, line: AbstractContextManager[object] = _OWN_LINE) -> None:
+        """Make sure that a chunk is in the cache; bytes of the bulk store move inside `line` only."""
+        os.close(self._descriptor(chunk, line=line))
 
     def close(self) -> None:
         self._source.close()
@@ -137,10 +147,10 @@ class CachedShard:
         finally:
             os.close(fd)
 
-    def _descriptor(self, chunk: int) -> int:
+    def _descriptor(self, chunk: int, *, line: AbstractContextManager[object] = _OWN_LINE) -> int:
         self._cache.check_expiry(self.digest, self._expires)
         return self._cache.chunks.get(
-            self.chunk_name(chunk), expires=self._expires, fetch=lambda: self._fetch_chunk(chunk)
+            self.chunk_name(chunk), expires=self._expires, fetch=lambda: self._fetch_chunk(chunk, line=line)
         )
 
     def _read_tail(self) -> bytes:
@@ -164,12 +174,13 @@ class CachedShard:
                 return memoryview(tail.to_bytes())
         raise IntegrityError(f"{self._name} is not the file that the manifest records here", outcome="header")
 
-    def _fetch_chunk(self, chunk: int) -> memoryview:
-        """A chunk from the bulk store, every block checked."""
+    def _fetch_chunk(self, chunk: int, *, line: AbstractContextManager[object]) -> memoryview:
+        """A chunk from the bulk store, every block checked; good until this thread fetches another."""
         start = chunk * CHUNK_BYTES
-        data = memoryview(bytearray(min(CHUNK_BYTES, self.tail.body_bytes - start)))
+        data = self._cache.chunk_buffer()[: self.tail.body_bytes - start]
         for _ in range(_FETCHES):
-            self._source.get().read_into(start, data)
+            with line:
+                self._source.get().read_into(start, data)
             bad = _bad_block(self.tail, chunk, data)
             if bad is None:
                 return data

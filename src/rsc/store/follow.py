@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from threading import Condition, Thread
+from threading import BoundedSemaphore, Condition, Thread
 
 from rsc.clock import Clock, SystemClock
 from rsc.errors import RscError
@@ -39,16 +40,17 @@ class CachedRead:
     def names(self) -> list[str]:
         return [self.shard.chunk_name(chunk) for chunk in self.chunks]
 
-    def hold(self) -> None:
+    def hold(self, line: AbstractContextManager[object]) -> None:
         """Bring in what is missing."""
         for chunk in self.chunks:
-            self.shard.hold(chunk)
+            self.shard.hold(chunk, line=line)
 
 
 class Follower:
     """Prefetches for one reader: `advance` once for each read, in the order of `reads`; `close` at the end.
 
     `connections` requests are in flight at most: latency times line rate over 4 MiB of them fill a line.
+    There are half as many threads more, so that it stays full while chunks that came are checked and written.
     A fetch that fails is met again, and raised, by the reader that needs the bytes.
     """
 
@@ -68,7 +70,8 @@ class Follower:
         self._clock = clock or SystemClock()
         self._start_s = self._clock.monotonic_s()
         self._plan = Plan(cache.folder)
-        self._pool = ThreadPoolExecutor(connections, thread_name_prefix="rsc-prefetch")
+        self._line = BoundedSemaphore(connections)
+        self._pool = ThreadPoolExecutor(connections + connections // 2 + 1, thread_name_prefix="rsc-prefetch")
         self._changed = Condition()
         self._future: deque[CachedRead] = deque()  # coming reads; the first len(_fetching) are being fetched
         self._fetching: deque[Future[None]] = deque()
@@ -159,7 +162,7 @@ class Follower:
             if self._is_closed:
                 return
             read = self._future[len(self._fetching)]
-            self._fetching.append(self._pool.submit(read.hold))
+            self._fetching.append(self._pool.submit(read.hold, self._line))
             self._near.update(read.names)
 
     def _is_due(self) -> bool:
