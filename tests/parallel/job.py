@@ -2,8 +2,8 @@
 
 One process imports torch and forks the ranks, so a case costs its steps and not its imports. CASES is a
 JSON list of {name, world, parallel: {...}, train: {...}, moe, domain, optimizer}; the answer is
-{name: [losses]}. A case with `relay` does its share of the steps and hands the state on through checkpoints:
-{folder, start, stop}.
+{name: {losses, norms}}. A case with `relay` does its share of the steps and hands the state on through
+checkpoints: {folder, start, stop}.
 The control is a plain model in one process: no mesh, no FSDP, torch's own clipping.
 """
 
@@ -45,6 +45,8 @@ from rsc.train.step import Stepper
 STEPS = 5
 LENGTH = 32
 BATCH = 12  # divides by 2, 3 and 4 data-parallel ranks
+Found = dict[str, list[float]]
+"""`losses`, and `norms` of the gradients before clipping, by step."""
 RELAY_KEY = bytes(range(32))
 
 
@@ -64,6 +66,7 @@ def recipe_of(case: dict[str, Any]) -> Recipe:
                 "optimizer": {
                     "name": case.get("optimizer", "adamw"),
                     "learning_rate": 0.02,
+                    "muon_learning_rate": 0.005,  # its matrices are made in bf16, so rounding shows sooner
                     "clip_norm": 0.5,
                     "epsilon": 1e-5,
                 },
@@ -141,12 +144,12 @@ def rows_of(batch: dict[str, Any], part: slice) -> dict[str, Any]:
     }
 
 
-def control(case: dict[str, Any]) -> list[float]:
+def control(case: dict[str, Any]) -> Found:
     """One process, plain PyTorch."""
     recipe = recipe_of(case)
     model = build_model(recipe.model, seed=stream_seed(recipe.train.seed, "weights"))
     optimizer = build_optimizer(model, config=recipe.train.optimizer)
-    losses = []
+    found: Found = {"losses": [], "norms": []}
     for step in range(STEPS):
         torch.manual_seed(step)
         set_learning_rate(optimizer, step=step, steps=STEPS, config=recipe.train.optimizer)
@@ -154,14 +157,15 @@ def control(case: dict[str, Any]) -> list[float]:
         loss = record.total / record.count
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.train.optimizer.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.train.optimizer.clip_norm)
         optimizer.step()
         balance_experts(model, add_over_ranks=lambda tensor: None)
-        losses.append(loss.item())
-    return losses
+        found["losses"].append(loss.item())
+        found["norms"].append(norm.item())
+    return found
 
 
-def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> list[float]:
+def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> Found:
     recipe = recipe_of(case)
     layout = recipe.layout(world=case["world"])
     device = torch.device("cpu")
@@ -174,15 +178,17 @@ def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> list[float]:
     relay = case.get("relay", {"start": 0, "stop": STEPS})
     if relay["start"]:
         take_over(engine, relay)
-    losses = []
+    found: Found = {"losses": [], "norms": []}
     for step in range(relay["start"], relay["stop"]):
         torch.manual_seed(step)
         whole = global_batch(step % 2, case.get("domain", "language"))
         batches = [rows_of(whole, part) for part in parts]
-        losses.append(stepper.run(step, batches=batches).loss)
+        record = stepper.run(step, batches=batches)
+        found["losses"].append(record.loss)
+        found["norms"].append(record.grad_norm)
     if relay["stop"] < STEPS:
         hand_on(engine, relay, rank=rank, store=store)
-    return losses
+    return found
 
 
 def hand_on(engine: Engine, relay: dict[str, Any], *, rank: int, store: Any) -> None:
@@ -227,8 +233,8 @@ def rank_main(rank: int, world: int, port: int, cases: list[dict[str, Any]], ans
     Path(answers, f"{rank}.json").write_text(json.dumps(found))
 
 
-def run_world(world: int, cases: list[dict[str, Any]]) -> list[dict[str, list[float]]]:
-    """The losses as every rank saw them."""
+def run_world(world: int, cases: list[dict[str, Any]]) -> list[dict[str, Found]]:
+    """The losses and norms as every rank saw them."""
     with socket.socket() as probe, tempfile.TemporaryDirectory() as answers:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -244,14 +250,11 @@ def main(cases: list[dict[str, Any]]) -> dict[str, Any]:
     for world, group in groupby(cases, key=lambda case: case["world"]):
         ranks = run_world(world, list(group))
         for name in ranks[0]:
-            result[name] = {
-                "losses": ranks[0][name],
-                "agree": all(rank[name] == ranks[0][name] for rank in ranks),
-            }
+            result[name] = {**ranks[0][name], "agree": all(rank[name] == ranks[0][name] for rank in ranks)}
     torch.set_num_threads(1)
     for plain in {control_name(case): case for case in cases}.values():
         wanted = {name: plain[name] for name in ("domain", "moe", "optimizer") if name in plain}
-        result[control_name(plain)] = {"losses": control(wanted), "agree": True}
+        result[control_name(plain)] = {**control(wanted), "agree": True}
     return result
 
 

@@ -3,14 +3,20 @@
 Weights stay float32, everything between the products bf16; each product scales its operands by their
 largest value (tensorwise, Micikevicius et al. 2022, arXiv:2209.05433). A CPU has no float8 products, so
 there it is emulated: the numbers of a GPU, not its speed.
+
+Under tensor parallelism each rank scales its own part of a weight by that part's largest value: finer than
+one scale for the whole, and no message. So float8 losses depend a little on tp, as they do on the kernel.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import nn
 
 from rsc.errors import ConfigError
+from rsc.parallel.tensor import Columns, Product, Rows, local
 
 _MULTIPLE = 16  # float8 kernels of cuBLAS want both sides of a weight to be multiples of 16
 
@@ -29,10 +35,27 @@ def use_float8(model: nn.Module, *, units: tuple[str, ...], device: torch.device
         ) from None
     config = Float8LinearConfig(emulate=device.type == "cpu")
     held = dict(model.named_modules())
-    for name in units:
-        if name in held:
-            convert_to_float8_training(held[name], config=config, module_filter_fn=_fits)
+    for unit in (held[name] for name in units if name in held):
+        convert_to_float8_training(unit, config=config, module_filter_fn=_fits)
+        for module in unit.modules():
+            if isinstance(module, Columns | Rows) and _fits(module, ""):
+                module.product = _product(config)
 
 
 def _fits(module: nn.Module, name: str) -> bool:
-    return isinstance(module, nn.Linear) and all(size % _MULTIPLE == 0 for size in module.weight.shape)
+    if not isinstance(module, nn.Linear | Columns | Rows):
+        return False
+    return all(size % _MULTIPLE == 0 for size in local(module.weight).shape)
+
+
+def _product(config: Any) -> Product:
+    """torchao's product as a function of its weight: tensor parallelism holds parts of weights itself."""
+    from torchao.float8.float8_linear import Float8Linear, matmul_with_hp_or_float8_args
+
+    settings = Float8Linear(_MULTIPLE, _MULTIPLE, bias=False, config=config, device="meta").linear_mm_config
+
+    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = matmul_with_hp_or_float8_args.apply(x, weight.t(), settings, config)
+        return out
+
+    return product

@@ -13,7 +13,7 @@ adds those up once per step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -50,6 +50,10 @@ def _gather_tokens(x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
     return gather_parts(x, dim=x.ndim - 2, group=group)
 
 
+Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(x [.., I], weight [O, I]) -> [.., O]; float8.py puts its own in place."""
+
+
 class Columns(nn.Module):
     """Output features split: [B, L, D] -> [B, L, F / tp]. The input's gradient is a partial sum."""
 
@@ -59,9 +63,10 @@ class Columns(nn.Module):
         super().__init__()
         assert linear.bias is None, "a column-split layer with a bias is not planned for"
         self.weight = linear.weight
+        self.product: Product = F.linear
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, local(self.weight))
+        return self.product(x, local(self.weight))
 
 
 class Rows(nn.Module):
@@ -74,10 +79,11 @@ class Rows(nn.Module):
         super().__init__()
         assert linear.bias is None, "a row-split layer with a bias is not planned for"
         self.weight = linear.weight
+        self.product: Product = F.linear
         self._group = group
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        partial = F.linear(x, local(self.weight))
+        partial = self.product(x, local(self.weight))
         return sum_and_cut(partial, dim=x.ndim - 2, group=self._group)
 
 

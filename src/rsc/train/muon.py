@@ -2,7 +2,8 @@
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by the nearest
 orthogonal one, so that all its directions move alike. Under FSDP or TP a rank holds a part of a matrix:
-the whole momentum is gathered, made orthogonal on every rank, and each keeps its part.
+the whole momentum is gathered, made orthogonal on every rank, and each keeps its part. Of stacked experts
+a rank gathers those it holds.
 """
 
 from __future__ import annotations
@@ -95,7 +96,17 @@ def _orthogonal_part(update: torch.Tensor) -> torch.Tensor:
     """`orthogonalise`, of the whole matrix where `update` is this rank's part of one."""
     if not isinstance(update, DTensor):
         return orthogonalise(update)
-    whole = orthogonalise(update.full_tensor())
-    replicated = [Replicate()] * update.device_mesh.ndim
-    copy = DTensor.from_local(whole, update.device_mesh, replicated, run_check=False)
-    return copy.redistribute(placements=update.placements)
+    whole_matrices = [
+        placement if placement.is_shard() and placement.dim < update.ndim - 2 else Replicate()  # type: ignore[attr-defined]
+        for placement in update.placements
+    ]
+    whole = update.redistribute(placements=whole_matrices)
+    answer = DTensor.from_local(
+        orthogonalise(whole.to_local()),
+        update.device_mesh,
+        whole_matrices,
+        run_check=False,
+        shape=update.shape,
+        stride=update.stride(),
+    )
+    return answer.redistribute(placements=update.placements)

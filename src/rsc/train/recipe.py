@@ -32,11 +32,6 @@ class Recipe(FrozenModel):
         """The mesh of a job of `world` ranks. Raises ConfigError when there is none that fits."""
         parallel = self.parallel
         self._check_axes()
-        if parallel.tp > 1 and self.train.precision == "float8":
-            raise ConfigError(
-                f"float8 and tp {parallel.tp} do not go together yet",
-                hint="set train.precision=bf16, or parallel.tp=1",
-            )
         return choose_layout(parallel, world=world, facts=self.facts())
 
     def _check_axes(self) -> None:
