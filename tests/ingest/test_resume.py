@@ -16,10 +16,9 @@ import pytest
 
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError, ResourceError
-from rsc.ingest.resume import only_import
 from rsc.store import local
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.staging import list_unfinished
+from rsc.store.staging import list_unfinished, only_writer
 
 from .bringing import SAFE, bring_in, posts, stored
 
@@ -116,7 +115,7 @@ def test_a_destroyed_key_means_a_fresh_start(workspace: Workspace, tmp_path: Pat
 
 
 def test_only_one_import_at_a_time(workspace: Workspace, tmp_path: Path) -> None:
-    with only_import(workspace.data / "posts"), pytest.raises(ConfigError, match="another import into posts"):
+    with only_writer(workspace.data / "posts"), pytest.raises(ConfigError, match="another import into posts"):
         bring_in(workspace, posts(tmp_path / "posts.jsonl", 5))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rsc.errors import KeyUnavailable, ReviewVoid
+from rsc.errors import ConfigError, KeyUnavailable, ReviewVoid
 from rsc.ingest.importer import import_source
 from rsc.ingest.look import read_findings
 from rsc.release import erase as erase_module
@@ -18,6 +18,7 @@ from rsc.release.trace import trace
 from rsc.review.policy import Policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_versions
 from rsc.store.keys import data_key_context, open_envelope
+from rsc.store.staging import only_writer
 
 POSTS = [
     "nothing here",
@@ -109,6 +110,12 @@ def test_erase_removes_the_records_and_only_those(filled):
     assert records_of(filled, 2) == expected
     assert len(before) - len(expected) == len(gone)
     assert not done.left.hits
+
+
+def test_no_erasure_while_an_import_runs(filled):
+    with only_writer(filled.workspace.data / "posts"), pytest.raises(ConfigError, match="another import"):
+        forget(filled, "ada.lovelace@example.org")
+    assert list_versions(filled.workspace.data, "posts") == [1]
 
 
 def test_what_held_the_records_no_longer_opens(filled):

@@ -9,7 +9,8 @@ from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
 from rsc.release.request import KeyRequest
-from rsc.release.retention import expire, overdue, sweep
+from rsc.release.retention import expire, open_cached, overdue, sweep
+from rsc.store.cache import NodeCache
 from rsc.store.dataset import Dataset
 from rsc.store.keys import data_key_context, open_envelope
 from rsc.store.local import LocalStore
@@ -112,6 +113,36 @@ def test_the_sweeper_ends_what_is_past_its_retention_and_nothing_else(house):
     assert not overdue(house.workspace, providers=providers, now=house.clock.now())
     assert opens(house, "long", 1)
     assert house.logged("data_expired")[0]["reason"] == "past its retention since 2026-12-01"
+
+
+def test_past_its_retention_a_version_is_gone_from_a_nodes_cache_and_refused(house, tmp_path):
+    house.add(retention="30d")
+    dataset = Dataset.open(house.workspace.data, name="posts")
+    with open_envelope(house.provider, dataset.envelope(), context=data_key_context("posts")) as key:
+        nodes = [NodeCache(tmp_path / node, limit_bytes=16 << 20, clock=house.clock) for node in "ab"]
+        for node in nodes:
+            split = open_cached(house.workspace.data, name="posts", cache=node).split("train", key=key)
+            next(split.iterate())
+            assert node.chunks.used_bytes() > 0
+        house.clock.advance(31 * 86400)
+        late = open_cached(house.workspace.data, name="posts", cache=nodes[0])
+        with pytest.raises(KeyUnavailable, match="expired at"):
+            next(late.split("train", key=key).iterate())
+        nodes[1].sweep()  # nobody asks there any more
+        assert [node.chunks.used_bytes() for node in nodes] == [0, 0]
+
+
+def test_expire_empties_this_nodes_cache(house):
+    house.add()
+    house.add("other")
+    cache = NodeCache(house.workspace.cache, limit_bytes=16 << 20, clock=house.clock)
+    for name in ("posts", "other"):
+        dataset = open_cached(house.workspace.data, name=name, cache=cache)
+        with open_envelope(house.provider, dataset.envelope(), context=data_key_context(name)) as key:
+            next(dataset.split("train", key=key).iterate())
+    both = cache.chunks.used_bytes()
+    end(house)
+    assert 0 < cache.chunks.used_bytes() < both
 
 
 def test_a_data_set_that_does_not_exist(house):

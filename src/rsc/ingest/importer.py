@@ -26,7 +26,7 @@ from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
 from rsc.ingest.parts import PartResult, Plan
 from rsc.ingest.progress import Progress, Silent
-from rsc.ingest.resume import CHECKPOINT_BYTES, only_import
+from rsc.ingest.resume import CHECKPOINT_BYTES
 from rsc.ingest.source import Fingerprint, Source
 from rsc.ingest.tokens import read_tokenizer, train_bpe, write_tokenizer
 from rsc.ingest.workers import PART_BYTES, run_parts
@@ -36,6 +36,7 @@ from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.root import check_name
 from rsc.store.schema import Ragged, Schema
 from rsc.store.secret import SecretKey
+from rsc.store.staging import only_writer
 
 _SMALL_BYTES = 2 << 20  # scanned by RE2 in the half second that the fastest engine needs to get ready
 
@@ -158,7 +159,7 @@ def _run(
         progress=progress or Silent(),
         checkpoint_bytes=checkpoint_bytes,
     )
-    with only_import(workspace.data / name):
+    with only_writer(workspace.data / name):
         return job.run()
 
 

@@ -11,20 +11,16 @@ never interrupted has the same shards.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rsc import __version__
-from rsc.errors import ConfigError, IntegrityError
+from rsc.errors import IntegrityError
 from rsc.ingest.parts import Plan
 from rsc.ingest.source import Fingerprint
 from rsc.ingest.writing import Totals
@@ -92,26 +88,10 @@ def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-@contextmanager
-def only_import(folder: Path) -> Iterator[None]:
-    """Hold the data set's folder against other imports. Raises ConfigError while another one runs."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ConfigError(
-            f"another import into {folder.name} is running", hint="wait for it, or give another --name"
-        ) from None
-    finally:
-        os.close(fd)
-
-
 def find_interrupted(location: Path, *, name: str, wanted: str) -> tuple[Unfinished, Position] | None:
     """The unfinished import with this id. Unfinished imports of anything else are removed.
 
-    Call it under `only_import`. What other writers have begun (an erasure) is left alone.
+    Call it under `only_writer`. What other writers have begun (an erasure) is left alone.
     """
     found = None
     for unfinished in list_unfinished(location, name):

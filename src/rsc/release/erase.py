@@ -44,6 +44,7 @@ from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
 from rsc.store.keys import data_key_context, new_envelope
 from rsc.store.schema import Columns, Ragged
 from rsc.store.secret import SecretKey
+from rsc.store.staging import only_writer
 
 Column = np.ndarray[Any, Any] | Ragged
 
@@ -85,7 +86,10 @@ def erase(
     clock: Clock,
     user: str,
 ) -> Erased:
-    """Erase every record in which the gate found `subject`. The log gets counts, never the subject."""
+    """Erase every record in which the gate found `subject`. The log gets counts, never the subject.
+
+    Raises ConfigError while an import into one of the data sets runs; calling it again does the rest.
+    """
     house = _House(workspace, agent, providers, audit, clock, user)
     found = trace(workspace, subject, agent=agent, audit=audit, user=user)
     hits: dict[str, list[Hit]] = defaultdict(list)
@@ -93,12 +97,13 @@ def erase(
         hits[hit.data].append(hit)
     written, expired = [], []
     for name, about in hits.items():
-        newest = Dataset.open(workspace.data, name=name)
-        in_newest = [hit for hit in about if hit.version == newest.version]
-        if in_newest:
-            written.append(_rewrite(house, newest, hits=in_newest, subject=subject))
-        for version in sorted({hit.version for hit in about}):
-            expired.append(_expire(house, name, version))
+        with only_writer(workspace.data / name):  # an import would add a version that nobody looked through
+            newest = Dataset.open(workspace.data, name=name)
+            in_newest = [hit for hit in about if hit.version == newest.version]
+            if in_newest:
+                written.append(_rewrite(house, newest, hits=in_newest, subject=subject))
+            for version in sorted({hit.version for hit in about}):
+                expired.append(_expire(house, name, version))
     for run in found.runs:
         _mark(house, run)
     removed = {name: len({(hit.version, hit.record) for hit in about}) for name, about in hits.items()}

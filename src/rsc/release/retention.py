@@ -28,10 +28,12 @@ from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
 from rsc.release.facts import collected
 from rsc.review.policy import parse_policy
+from rsc.store.cache import NodeCache, forget_chunks
 from rsc.store.dataset import Dataset, list_datasets, list_versions
 from rsc.store.files import BulkStore, read_all
 from rsc.store.keys import KekInfo, KeyProvider, data_kek_id, data_key_context, open_envelope, rewrap
-from rsc.store.locations import open_store
+from rsc.store.locations import Location, open_store
+from rsc.store.splits import open_manifest
 
 Providers = Mapping[str, KeyProvider]
 
@@ -82,6 +84,8 @@ def expire(
     before = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
     kek_ids = _destroy_keys(workspace, datasets, providers=providers, audit=audit, user=user, reason=reason)
     _require_closed([_try(d.store, d, providers, where="in place") for d in datasets])
+    for dataset in datasets:
+        _forget_cached(workspace, dataset)
     freed_bytes = sum(_delete_bytes(dataset) for dataset in datasets)
     after = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
     _require_closed(after)
@@ -137,6 +141,17 @@ def retained_until(dataset: Dataset) -> datetime:
     """When the policy of a version says that its key must be gone."""
     policy = parse_policy(dataset.read_review("policy.toml") or b"")
     return collected(dataset) + timedelta(seconds=policy.retention_s)
+
+
+def open_cached(location: Location, *, name: str, version: int | None = None, cache: NodeCache) -> Dataset:
+    """A version whose shards are read through a node's cache, until the day on which its key must be gone.
+
+    From then on the cache removes and refuses them (KeyUnavailable), on every node, with no word from here.
+    """
+    found = Dataset.open(location, name=name, version=version)
+    return Dataset.open(
+        location, name=name, version=found.version, cache=cache, expires=retained_until(found)
+    )
 
 
 def active_keks(providers: Providers) -> dict[str, KekInfo]:
@@ -272,6 +287,18 @@ def _delete_bytes(dataset: Dataset) -> int:
         dataset.store.delete(place.manifest_path)
         freed += info.size_bytes
     return freed
+
+
+def _forget_cached(workspace: Workspace, dataset: Dataset) -> None:
+    """Remove its ciphertext from the cache of this node. Shards that are gone already have no manifest."""
+    for split in dataset.splits:
+        try:
+            manifest = open_manifest(dataset.place(split), totals=dataset.totals(split))
+        except IntegrityError:
+            continue
+        for shard in range(dataset.splits[split].num_shards):
+            forget_chunks(workspace.cache, digest=manifest.record(shard).digest)
+        manifest.close()
 
 
 def _log_facts(ended: Expired) -> dict[str, Any]:

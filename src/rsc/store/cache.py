@@ -20,7 +20,7 @@ from threading import Lock, local
 
 from rsc.clock import Clock, SystemClock, timestamp
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
-from rsc.store.chunk_folder import TAIL, CacheCounts, ChunkFolder
+from rsc.store.chunk_folder import TAIL, CacheCounts, ChunkFolder, remove_all
 from rsc.store.files import BulkStore, RandomAccess
 from rsc.store.tail import BLOCK_BYTES, Tail, parse_tail, read_tail
 
@@ -80,11 +80,16 @@ class NodeCache:
 
     def forget(self, digest: bytes) -> None:
         """Remove what is cached of a shard."""
-        self.chunks.remove_all(digest.hex())
+        forget_chunks(self.folder, digest=digest)
 
     def sweep(self) -> None:
         """Remove what has expired and what dead processes left behind."""
         self.chunks.sweep()
+
+
+def forget_chunks(folder: Path, *, digest: bytes) -> None:
+    """Remove what the cache in `folder` holds of a shard; a cache that is not there holds nothing."""
+    remove_all(folder, prefix=digest.hex())
 
 
 class CachedShard:

@@ -79,11 +79,6 @@ class ChunkFolder:
                 return part
             os.close(part)
 
-    def remove_all(self, prefix: str) -> None:
-        """Remove the chunks whose names begin with `prefix` (at least two digits)."""
-        for path in self._path(prefix).parent.glob(f"{prefix}*"):
-            path.unlink(missing_ok=True)
-
     def sweep(self) -> None:
         """Remove what has expired, and what dead processes left half-written."""
         now_s = self._now_s()
@@ -199,6 +194,12 @@ class ChunkFolder:
             self.counts.hits += hits
             self.counts.misses += misses
             self.counts.fetched_bytes += fetched_bytes
+
+
+def remove_all(folder: Path, *, prefix: str) -> None:
+    """Remove the chunks whose names begin with `prefix` (at least two digits)."""
+    for path in (folder / prefix[:2]).glob(f"{prefix}*"):
+        path.unlink(missing_ok=True)
 
 
 class _Ledger:

@@ -7,8 +7,13 @@ only be removed.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rsc.errors import ConfigError, IntegrityError
@@ -53,6 +58,26 @@ class Progress:
             return cls(schemas=schemas, num_shards=num_shards, position=dict(record["position"]))
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError, RecursionError):
             raise IntegrityError("progress.json is not a checkpoint of a writer", outcome="header") from None
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Hold the folder of a data set against other imports and erasures, of any process on this machine.
+
+    Raises ConfigError while another one runs.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigError(
+            f"another import into {folder.name}, or an erasure in it, is running",
+            hint="try again when it is done",
+        ) from None
+    finally:
+        os.close(fd)
 
 
 @dataclass(frozen=True)
