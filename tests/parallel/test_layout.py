@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from math import lcm, prod
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import ConfigError
+from rsc.parallel.choose import choose_layout
 from rsc.parallel.config import ParallelConfig
-from rsc.parallel.layout import Layout, ModelFacts, choose_layout, microbatches
+from rsc.parallel.layout import Layout, ModelFacts, microbatches
 
 FACTS = ModelFacts(num_blocks=8, batch_size=48, sequence_length=96, divisors=(("heads", 4),), num_experts=8)
-
-ANYTHING = ModelFacts(num_blocks=720, batch_size=lcm(*range(1, 1000)))
-"""A model and a batch that any layout divides."""
 
 
 def choose(world: int, *, facts: ModelFacts = FACTS, **degrees: Any) -> Layout:
@@ -30,58 +28,102 @@ def test_what_is_left_open_goes_to_dp_shard() -> None:
     assert "dp_shard" in layout.why
 
 
-@given(
-    degrees=st.fixed_dictionaries({axis: st.integers(1, 5) for axis in ("dp_replicate", "cp", "tp", "pp")}),
-    world=st.integers(1, 64),
+def test_ranks_that_the_batch_cannot_use_go_to_other_axes() -> None:
+    """12 samples, 8 ranks: 4 of them divide the batch, so tp takes the 2 that are left."""
+    layout = choose(8, facts=replace(FACTS, batch_size=12))
+    assert (layout.dp_shard, layout.tp) == (4, 2)
+    assert "batch_size 12 does not divide by dp 8" in layout.why
+    assert str(choose(7)) == "pp 7"
+
+
+def advised(hint: str, *, world: int, facts: ModelFacts, degrees: dict[str, Any]) -> list[Layout]:
+    """Do what each half of a hint says."""
+    assert hint, "no hint"
+    found = []
+    for advice in hint.split(", or "):
+        ranks = re.search(r"give the job (\d+) ranks", advice)
+        settings = {name: int(value) for name, value in re.findall(r"([\w.]+)=(\d+)", advice)}
+        sizes = {
+            field: settings.pop(key, getattr(facts, field))
+            for key, field in (
+                ("train.batch_size", "batch_size"),
+                ("data.sequence_length", "sequence_length"),
+            )
+        }
+        asked = {**degrees, **{name.removeprefix("parallel."): value for name, value in settings.items()}}
+        found.append(choose(int(ranks[1]) if ranks else world, facts=replace(facts, **sizes), **asked))
+    return found
+
+
+ODD = st.fixed_dictionaries(
+    {},
+    optional={axis: st.integers(1, 5) for axis in ("dp_replicate", "dp_shard", "cp", "tp", "pp", "ep")}
+    | {"microbatches": st.integers(0, 5), "pp_schedule": st.sampled_from(["1f1b", "interleaved"])},
 )
-def test_the_hint_of_an_impossible_world_is_true(degrees: dict[str, int], world: int) -> None:
-    others = prod(degrees.values())
-    if world % others == 0:
-        assert choose(world, facts=ANYTHING, **degrees).world == world
-        return
-    with pytest.raises(ConfigError, match=f"the job has {world}\n") as caught:
-        choose(world, facts=ANYTHING, **degrees)
-    hint = caught.value.hint or ""
-    enough = re.search(r"give the job (\d+) ranks", hint)
-    assert enough is not None
-    assert choose(int(enough[1]), facts=ANYTHING, **degrees).world == int(enough[1])
-    advice = {name: int(value) for name, value in re.findall(r"parallel\.(\w+)=(\d+)", hint)}
-    assert choose(world, facts=ANYTHING, **{**degrees, **advice}).world == world
+
+
+@given(
+    degrees=ODD,
+    world=st.integers(1, 24),
+    batch=st.integers(1, 40),
+    length=st.sampled_from([0, 30, 64, 96]),
+    heads=st.sampled_from([1, 2, 3, 8]),
+    blocks=st.sampled_from([1, 2, 6]),
+    experts=st.sampled_from([0, 6, 8]),
+    refuses_pp=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_every_hint_works(
+    degrees: dict[str, Any],
+    world: int,
+    batch: int,
+    length: int,
+    heads: int,
+    blocks: int,
+    experts: int,
+    refuses_pp: bool,
+) -> None:
+    facts = ModelFacts(
+        num_blocks=blocks,
+        batch_size=batch,
+        sequence_length=length,
+        divisors=(("heads", heads), ("mlp_width", 48)),
+        num_experts=experts,
+        refusals=(("pp", "it cannot"),) if refuses_pp else (),
+    )
+    hint = None
+    try:
+        layout = choose(world, facts=facts, **degrees)
+    except ConfigError as error:
+        hint = error.hint or ""
+    found = [layout] if hint is None else advised(hint, world=world, facts=facts, degrees=degrees)
+    assert hint is not None or found[0].world == world
 
 
 @pytest.mark.parametrize(
-    ("degrees", "message", "advice"),
+    ("world", "degrees", "message", "hint"),
     [
-        ({"tp": 8}, "tp 8 does not divide heads 4", "parallel.tp=4"),
-        ({"pp": 9}, "pp 9 makes 9 stages, the model has 8 blocks", "parallel.pp=8"),
-        ({"ep": 3, "dp_shard": 6}, "ep 3 does not divide 8 experts", "parallel.ep=2"),
-        ({"ep": 8, "dp_shard": 12}, "ep 8 does not divide dp_shard 12 x cp 1 x tp 1 = 12", "parallel.ep=4"),
-        ({"cp": 5}, "does not divide by 2 x cp 5", "data.sequence_length=100"),
-        ({"dp_shard": 5}, "batch_size 48 does not divide by dp 5", "train.batch_size=50"),
-        (
-            {"pp": 2, "microbatches": 5},
-            "48 samples do not divide into 5 microbatches",
-            "parallel.microbatches=4",
-        ),
+        (8, {"tp": 8}, "tp 8 does not divide heads 4", "set parallel.tp=4"),
+        (9, {"pp": 9}, "pp 9 makes 9 stages, the model has 8 blocks", "set parallel.pp=3"),
+        (6, {"ep": 3, "dp_shard": 6}, "ep 3 does not divide 8 experts", "set parallel.ep=2"),
+        (12, {"ep": 8}, "ep 8 does not divide dp_shard 12 x cp 1 x tp 1 = 12", "set parallel.ep=4"),
+        (5, {"cp": 5}, "96 does not divide by 2 x cp 5 x tp 1 = 10", "set data.sequence_length=100"),
+        (5, {"dp_shard": 5}, "batch_size 48 does not divide by dp 5", "set train.batch_size=50"),
+        (2, {"pp": 2, "microbatches": 5}, "48 samples do not divide into 5", "set parallel.microbatches=0"),
+        (3, {"tp": 2}, "tp 2 x pp 1 needs 2 ranks, the job has 3", "give the job 4 ranks"),
+        (6, {"tp": 4}, "needs 4 ranks, the job has 6", "give the job 8 ranks, or give the job 4 ranks"),
+        (7, {"tp": 2, "pp": 2}, "needs 4 ranks, the job has 7", "give the job 8 ranks"),
+        (12, {"dp_shard": 4, "pp": 2}, "needs 8 ranks, the job has 12", "give the job 8 ranks"),
     ],
 )
 def test_refusals_say_the_arithmetic_and_a_hint_that_works(
-    degrees: dict[str, int], message: str, advice: str
+    world: int, degrees: dict[str, Any], message: str, hint: str
 ) -> None:
-    world = 1
-    for axis, degree in degrees.items():
-        world *= degree if axis not in ("ep", "microbatches") else 1
     with pytest.raises(ConfigError) as caught:
         choose(world, **degrees)
     assert message in caught.value.message
-    assert caught.value.hint == f"set {advice}"
-    axis, value = advice.removeprefix("parallel.").split("=")
-    if advice.startswith("parallel"):
-        fixed = choose(
-            world // degrees.get(axis, 1) * int(value) if axis in ("tp", "pp") else world,
-            **{**degrees, axis: int(value)},
-        )
-        assert fixed.world >= 1
+    assert (caught.value.hint or "").startswith(hint)
+    assert advised(caught.value.hint or "", world=world, facts=FACTS, degrees=degrees)
 
 
 def test_experts_need_experts() -> None:

@@ -1,16 +1,15 @@
-"""Which rank does what: degrees of the mesh axes, checked and chosen before any process starts. No torch.
+"""Which rank does what: degrees of the mesh axes, and the rules they must keep. No torch.
 
     world = dp_replicate x dp_shard x cp x tp x pp        rank order: tp varies fastest, pp slowest
 
 tp exchanges most bytes per step and gets neighbouring ranks (one node); pp least and may cross nodes.
-`ep` needs no ranks of its own: experts are spread over dp_shard x cp x tp.
+`ep` needs no ranks of its own: experts are spread over dp_shard x cp x tp. How a layout is chosen, and what
+is advised where none fits, is in parallel/choose.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import prod
-from typing import Any
+from dataclasses import dataclass
 
 from rsc.errors import ConfigError
 from rsc.parallel.config import ParallelConfig
@@ -29,6 +28,8 @@ class ModelFacts:
     divisors: tuple[tuple[str, int], ...] = ()
     """(name, size) that tp must divide, such as ("heads", 8)."""
     num_experts: int = 0
+    refusals: tuple[tuple[str, str], ...] = ()
+    """(axis, why this model cannot be divided along it)."""
 
 
 @dataclass(frozen=True)
@@ -73,24 +74,6 @@ class Layout:
         return " x ".join(used) or "one process"
 
 
-def choose_layout(config: ParallelConfig, *, world: int, facts: ModelFacts) -> Layout:
-    """Fill in what the recipe left open (`dp_shard = 0`) and check the whole. Raises ConfigError."""
-    others = config.dp_replicate * config.cp * config.tp * config.pp
-    dp_shard = config.dp_shard or max(1, world // others)
-    layout = Layout(
-        dp_replicate=config.dp_replicate,
-        dp_shard=dp_shard,
-        cp=config.cp,
-        tp=config.tp,
-        pp=config.pp,
-        ep=config.ep,
-    )
-    _check_world(layout, world=world)
-    _check_model(layout, config=config, facts=facts)
-    _check_batch(layout, config=config, facts=facts)
-    return replace(layout, why=_why(layout, config=config))
-
-
 def microbatches(layout: Layout, *, config: ParallelConfig, local_batch: int) -> int:
     """Microbatches of one backward pass: what the recipe says, else two per stage where the batch has them.
 
@@ -101,7 +84,11 @@ def microbatches(layout: Layout, *, config: ParallelConfig, local_batch: int) ->
     if config.microbatches:
         return config.microbatches
     wanted = min(2 * num_stages(layout, config=config), local_batch)
-    return next(count for count in range(wanted, 0, -1) if local_batch % count == 0)
+    return next(
+        count
+        for count in range(wanted, 0, -1)
+        if local_batch % count == 0 and _fits_rounds(count, layout=layout, config=config)
+    )
 
 
 def num_stages(layout: Layout, *, config: ParallelConfig) -> int:
@@ -109,76 +96,60 @@ def num_stages(layout: Layout, *, config: ParallelConfig) -> int:
     return layout.pp * (1 if config.pp_schedule == "1f1b" else 2)
 
 
-def _check_world(layout: Layout, *, world: int) -> None:
-    if layout.world == world:
-        return
-    arithmetic = (
-        f"dp_replicate {layout.dp_replicate} x dp_shard {layout.dp_shard} x cp {layout.cp} x tp {layout.tp} "
-        f"x pp {layout.pp} needs {layout.world} ranks, the job has {world}"
-    )
-    others = layout.world // layout.dp_shard
-    if world % others == 0:
-        hint = f"set parallel.dp_shard={world // others}, or 0 to take what is left"
-    else:
-        hint = f"give the job {-(-world // others) * others} ranks, or set {_fitting(layout, world=world)}"
-    raise ConfigError(arithmetic, hint=hint, needed=layout.world, world=world)
-
-
-def _fitting(layout: Layout, *, world: int) -> str:
-    """The largest degrees not above the asked ones whose product divides the world."""
-    shrunk = layout
-    for axis in ("dp_replicate", "cp", "pp", "tp"):
-        rest = shrunk.dp_replicate * shrunk.cp * shrunk.pp * shrunk.tp
-        if world % rest == 0:
-            break
-        other = rest // getattr(shrunk, axis)
-        fitting = [d for d in range(getattr(shrunk, axis), 0, -1) if world % (d * other) == 0]
-        degrees: dict[str, Any] = {axis: fitting[0] if fitting else 1}
-        shrunk = replace(shrunk, **degrees)
-    found = {axis: getattr(shrunk, axis) for axis in ("dp_replicate", "cp", "tp", "pp")}
-    found["dp_shard"] = world // prod(found.values())
-    return " ".join(f"parallel.{axis}={degree}" for axis, degree in found.items())
+def check_layout(layout: Layout, *, world: int, config: ParallelConfig, facts: ModelFacts) -> None:
+    """Raises ConfigError with the arithmetic of the first rule that is broken; no hint."""
+    if layout.world != world:
+        raise ConfigError(
+            f"dp_replicate {layout.dp_replicate} x dp_shard {layout.dp_shard} x cp {layout.cp} x "
+            f"tp {layout.tp} x pp {layout.pp} needs {layout.world} ranks, the job has {world}",
+            needed=layout.world,
+            world=world,
+        )
+    for axis, reason in facts.refusals:
+        if getattr(layout, axis) > 1:
+            raise ConfigError(f"{axis} {getattr(layout, axis)}: {reason}")
+    _check_model(layout, config=config, facts=facts)
+    _check_experts(layout, facts=facts)
+    _check_sequence(layout, facts=facts)
+    _check_batch(layout, config=config, facts=facts)
 
 
 def _check_model(layout: Layout, *, config: ParallelConfig, facts: ModelFacts) -> None:
     for name, size in facts.divisors:
         if size % layout.tp:
-            raise ConfigError(
-                f"tp {layout.tp} does not divide {name} {size}",
-                hint=f"set parallel.tp={_largest_divisor(size, limit=layout.tp)}",
-            )
+            raise ConfigError(f"tp {layout.tp} does not divide {name} {size}")
     stages = num_stages(layout, config=config)
-    if stages > facts.num_blocks:
-        raise ConfigError(
-            f"pp {layout.pp} makes {stages} stages, the model has {facts.num_blocks} blocks",
-            hint=f"set parallel.pp={facts.num_blocks * layout.pp // stages}",
-        )
-    if layout.ep > 1:
-        _check_experts(layout, facts=facts)
-    chunk = 2 * layout.cp if layout.cp > 1 else 1
-    if facts.sequence_length % (chunk * layout.tp):
-        raise ConfigError(
-            f"sequence_length {facts.sequence_length} does not divide by "
-            f"{'2 x ' if layout.cp > 1 else ''}cp {layout.cp} x tp {layout.tp} = {chunk * layout.tp}",
-            hint=f"set data.sequence_length="
-            f"{-(-facts.sequence_length // (chunk * layout.tp)) * chunk * layout.tp}",
-        )
+    if layout.pp > 1 and stages > facts.num_blocks:
+        raise ConfigError(f"pp {layout.pp} makes {stages} stages, the model has {facts.num_blocks} blocks")
 
 
 def _check_experts(layout: Layout, *, facts: ModelFacts) -> None:
+    if layout.ep == 1:
+        return
     if not facts.num_experts:
-        raise ConfigError(f"ep {layout.ep}, but the model has no experts", hint="set parallel.ep=1")
-    holders = layout.dp_shard * layout.cp * layout.tp
-    fitting = [d for d in range(1, layout.ep + 1) if holders % d == 0 and facts.num_experts % d == 0]
-    hint = f"set parallel.ep={fitting[-1]}"
+        raise ConfigError(f"ep {layout.ep}, but the model has no experts")
     if facts.num_experts % layout.ep:
-        raise ConfigError(f"ep {layout.ep} does not divide {facts.num_experts} experts", hint=hint)
+        raise ConfigError(f"ep {layout.ep} does not divide {facts.num_experts} experts")
+    holders = layout.dp_shard * layout.cp * layout.tp
     if holders % layout.ep:
         raise ConfigError(
             f"ep {layout.ep} does not divide dp_shard {layout.dp_shard} x cp {layout.cp} x tp {layout.tp} "
-            f"= {holders} ranks",
-            hint=hint,
+            f"= {holders} ranks"
         )
+
+
+def _check_sequence(layout: Layout, *, facts: ModelFacts) -> None:
+    chunk = sequence_multiple(layout)
+    if facts.sequence_length % chunk:
+        raise ConfigError(
+            f"sequence_length {facts.sequence_length} does not divide by "
+            f"{'2 x ' if layout.cp > 1 else ''}cp {layout.cp} x tp {layout.tp} = {chunk}"
+        )
+
+
+def sequence_multiple(layout: Layout) -> int:
+    """A packed sequence divides by this: two chunks per cp rank, each cut by tp."""
+    return (2 * layout.cp if layout.cp > 1 else 1) * layout.tp
 
 
 def _check_batch(layout: Layout, *, config: ParallelConfig, facts: ModelFacts) -> None:
@@ -186,25 +157,21 @@ def _check_batch(layout: Layout, *, config: ParallelConfig, facts: ModelFacts) -
     if facts.batch_size % parts:
         raise ConfigError(
             f"batch_size {facts.batch_size} does not divide by dp {layout.dp} x accumulate "
-            f"{facts.accumulate} = {parts}",
-            hint=f"set train.batch_size={-(-facts.batch_size // parts) * parts}",
+            f"{facts.accumulate} = {parts}"
         )
     local = facts.batch_size // parts
-    micro = config.microbatches if layout.pp > 1 else 1
-    if micro and local % micro:
+    micro = config.microbatches if layout.pp > 1 else 0
+    if not micro:
+        return
+    if local % micro:
+        raise ConfigError(f"a rank's {local} samples do not divide into {micro} microbatches")
+    if not _fits_rounds(micro, layout=layout, config=config):
         raise ConfigError(
-            f"a rank's {local} samples do not divide into {micro} microbatches",
-            hint=f"set parallel.microbatches={_largest_divisor(local, limit=micro)}",
+            f"{config.pp_schedule} runs microbatches in rounds of about pp {layout.pp}: {micro} microbatches "
+            f"do not divide into {micro // layout.pp} rounds"
         )
 
 
-def _largest_divisor(size: int, *, limit: int) -> int:
-    return next(d for d in range(min(limit, size), 0, -1) if size % d == 0)
-
-
-def _why(layout: Layout, *, config: ParallelConfig) -> str:
-    if layout.world == 1:
-        return "one process: nothing to divide"
-    if config.dp_shard:
-        return f"{layout}: as the recipe says"
-    return f"{layout}: what the recipe leaves open goes to dp_shard, which costs the fewest messages"
+def _fits_rounds(count: int, *, layout: Layout, config: ParallelConfig) -> bool:
+    """Schedules with two stages per rank go round: the rounds must be alike (torch's own rule)."""
+    return config.pp_schedule == "1f1b" or count % max(1, count // layout.pp) == 0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rsc.checkpoint.config import CheckpointConfig
 from rsc.config import FrozenModel, Resolved, parse_as, resolve, with_defaults
-from rsc.errors import ConfigError
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
+from rsc.parallel.choose import choose_layout
 from rsc.parallel.config import ParallelConfig
-from rsc.parallel.layout import Layout, ModelFacts, choose_layout
+from rsc.parallel.layout import Layout, ModelFacts
 from rsc.train.config import EvalConfig, TrainConfig
 
 
@@ -30,33 +30,28 @@ class Recipe(FrozenModel):
 
     def layout(self, *, world: int) -> Layout:
         """The mesh of a job of `world` ranks. Raises ConfigError when there is none that fits."""
-        parallel = self.parallel
-        self._check_axes()
-        return choose_layout(parallel, world=world, facts=self.facts())
+        return choose_layout(self.parallel, world=world, facts=self.facts())
 
-    def _check_axes(self) -> None:
-        """What a domain does not allow, with the reason."""
-        model, parallel = self.model, self.parallel
-        if parallel.pp > 1 and model.head.kind == "contrastive":
-            raise ConfigError(
-                f"pp {parallel.pp}: a contrastive head compares every sample of a batch with every other, "
-                "and a pipeline cuts the batch into microbatches that never meet",
-                hint="set parallel.pp=1; tp, cp, dp_shard and ep serve a contrastive model",
+    def _refusals(self) -> Iterator[tuple[str, str]]:
+        """Axes that do not serve this model, with the reason."""
+        model = self.model
+        if model.head.kind == "contrastive":
+            yield (
+                "pp",
+                (
+                    "a contrastive head compares every sample of a batch with every other, and a pipeline cuts "
+                    "the batch into microbatches that never meet"
+                ),
             )
-        has_ngrams = model.text is not None and bool(model.text.ngrams)
-        if parallel.cp > 1 and has_ngrams and model.head.kind in ("next_token", "masked_token"):
-            raise ConfigError(
-                f"cp {parallel.cp}: a token model is cut along the sequence before its stem, and n-grams "
-                "need the tokens before the cut",
-                hint="set model.text.ngrams=[], or parallel.cp=1",
+        is_token_model = model.head.kind in ("next_token", "masked_token")
+        if is_token_model and model.text is not None and model.text.ngrams:
+            yield (
+                "cp",
+                "the batch is cut along the sequence, and model.text.ngrams need what is before the cut",
             )
-        cuts_sequence = parallel.cp > 1 or parallel.tp > 1
-        if cuts_sequence and model.trunk.documents == "joined" and not self.is_packed_language:
-            raise ConfigError(
-                f"tp {parallel.tp} x cp {parallel.cp} pads sequences to a length that divides, and with "
-                "trunk.documents = joined everything looks at the padding",
-                hint="set model.trunk.documents=masked",
-            )
+        if model.trunk.documents == "joined" and not self.is_packed_language:
+            reason = "sequences are padded, and with trunk.documents = joined everything looks at padding"
+            yield from (("tp", reason), ("cp", reason))
 
     def facts(self) -> ModelFacts:
         """What a mesh must divide."""
@@ -71,6 +66,7 @@ class Recipe(FrozenModel):
             sequence_length=self.data.sequence_length if self.is_packed_language else 0,
             divisors=tuple(divisors),
             num_experts=trunk.moe.num_experts if trunk.moe is not None else 0,
+            refusals=tuple(self._refusals()),
         )
 
 
