@@ -26,6 +26,7 @@ from rsc.models.build import Model, num_positions
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.heads import Want
 from rsc.models.placement import PlacementPlan
+from rsc.parallel.alone import cast_floats, computing_in
 from rsc.parallel.boxes import Box, local_box
 from rsc.parallel.company import share_company
 from rsc.parallel.config import ParallelConfig
@@ -70,12 +71,20 @@ class Placed:
     def backward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Forward and backward of one bound batch: the head's sums; empty where a pipeline rank sees none."""
         part = self.part_of(batch)
+        if self.mesh.layout.world == 1:
+            return self._backward_alone(part)
         if self.pipeline is None:
             outputs = self.modules[0](part, Want.LOSS)
             outputs["total"].backward()
             return dict(outputs)
         sums = self.pipeline.run(part, hidden=self.pipeline_hidden(part))
         return {} if sums is None else {"total": sums[0], "count": sums[1].long()}
+
+    def _backward_alone(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        with computing_in(self.dtype, model=self.modules[0]):
+            outputs = self.modules[0](cast_floats(batch, dtype=self.dtype), Want.LOSS)
+            outputs["total"].backward()
+        return dict(outputs)
 
     def part_of(self, batch: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """What this rank computes of a data-parallel rank's batch."""
@@ -136,7 +145,9 @@ def place(model: Model, *, plan: PlacementPlan, mesh: Mesh, how: How) -> None:
 
 
 def cut_weights(root: nn.Module, model: Model, *, plan: PlacementPlan, mesh: Mesh, how: How) -> None:
-    """FSDP on one stage."""
+    """FSDP on one stage; a process that is alone keeps its weights whole (alone.py)."""
+    if mesh.layout.world == 1:
+        return
     reshard = frees_weights(how.config, layout=mesh.layout)
     shard_weights(root, model, plan=plan, mesh=mesh, dtype=how.dtype, reshard_after_forward=reshard)
 

@@ -16,7 +16,7 @@ class ParallelConfig(FrozenModel):
     """world = dp_replicate x dp_shard x cp x tp x pp. `ep` borrows from dp_shard x cp x tp."""
 
     workers: DegreeOrAuto = 0
-    """Worker processes on this machine; 0 is one per GPU, or on CPU one per core, at most 2."""
+    """Worker processes on this machine; 0 is one per GPU, or one with all cores where there is none."""
     dp_replicate: Degree = 1
     """HSDP: groups that hold a whole copy of the weights and average gradients between them."""
     dp_shard: DegreeOrAuto = 0

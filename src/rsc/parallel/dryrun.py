@@ -201,7 +201,8 @@ def _unit_kinds(config: ModelConfig, part: Iterable[str]) -> Iterator[str]:
 
 def _count(stage: Stage, units: Counter[str], *, dtype: torch.dtype, frees: bool) -> StageReport:
     local = [_local_numel(parameter) for parameter in stage.parameters()]
-    whole = sorted(_unsharded_numel(module) for module in stage.modules() if isinstance(module, FSDPModule))
+    gathers = [module for module in stage.modules() if isinstance(module, FSDPModule)]
+    whole = sorted(_unsharded_numel(module) for module in gathers) or [sum(local)]  # alone: copies of all
     return StageReport(
         units=dict(units),
         num_parameters=sum(local),

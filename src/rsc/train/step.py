@@ -97,6 +97,8 @@ class Stepper:
         facts = [total, count, norm_squared, float(stop_requested)]
         if self._mesh.place("tp") != 0:  # tensor-parallel ranks see the same items; the first speaks
             facts[:2] = [math.nan if poison else 0.0, 0.0]
+        if self._mesh.layout.world == 1:
+            return facts
         message = torch.tensor(facts, dtype=torch.float64, device=self._mesh.device)
         dist.all_reduce(message)
         return message.tolist()
