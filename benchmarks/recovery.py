@@ -26,6 +26,7 @@ from harness import Options, Report, alternate, main
 STEPS, EVERY, KILL_AT = 40, 10, 28
 PEER = Path(__file__).with_name("recovery_peer.py")
 SMALL = (
+    "parallel.workers=2",
     "model.trunk.width=128",
     "data.sequence_length=128",
     "data.name=pydocs",

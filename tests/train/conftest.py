@@ -34,6 +34,7 @@ TINY = (
     "data.sequence_length=32",
     "data.name=topics",
     "train.batch_size=4",
+    "parallel.workers=2",
     "train.precision=fp32",
     "train.threads=1",
     "train.steps=12",
