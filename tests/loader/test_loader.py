@@ -15,7 +15,7 @@ from rsc.loader.loader import Batch, Loader
 from rsc.loader.ragged import RaggedTensor
 from rsc.store.local import LocalStore
 from rsc.store.locations import open_store
-from rsc.store.schema import Columns, Field, Ragged, Schema
+from rsc.store.schema import Columns, Field, Ragged, Schema, columns_from_records
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MIXED, MakeSplit, mixed_columns, mixed_record
 
@@ -263,6 +263,15 @@ def test_fields_can_be_chosen(mixed: SplitReader) -> None:
         assert set(next(loader)) == {"image", "number"}
     with pytest.raises(ConfigError, match="caption"):
         Loader(mixed, batch_size=8, fields=("caption",))
+
+
+def test_a_fixed_field_behind_a_variable_one_is_found_in_every_frame(make_split: MakeSplit) -> None:
+    """Frames with as many samples but other lengths: the fixed column begins elsewhere in each."""
+    schema = Schema((Field("text", "string"), Field("number", "tensor", "int64")))
+    records = [{"text": b"x" * (7 * n % 90), "number": n} for n in range(300)]
+    split = make_split(schema, columns_from_records(schema, records), frame_bytes=600, shard_bytes=5000)
+    with Loader(split, batch_size=16, epochs=1, fields=("number",), **SMALL) as loader:
+        assert sorted(n for batch in loader for n in numbers_of(batch)) == list(range(300))
 
 
 def test_ranks_beyond_the_samples_get_empty_last_batches(numbers: SplitReader) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from rsc.errors import IntegrityError
 from rsc.loader.order import Int64s, Order, Run
 from rsc.store.container import ContainerReader
 from rsc.store.local import LocalStore
+from rsc.store.schema import Schema, fixed_column_starts
 from rsc.store.splits import SplitReader
 
 
@@ -65,10 +66,18 @@ class Shard:
         self._reader = reader
         self._path = path
         self._data = data
+        self._starts: dict[tuple[int, int], Mapping[str, int]] = {}
         self.table = reader.frames
         self.first_samples: list[int] = (reader.frames["first_sample"] + first_sample).tolist()
         self.plain_bytes: list[int] = reader.frames["plain_bytes"].tolist()
         self.num_samples: list[int] = reader.frames["num_samples"].tolist()
+
+    def column_starts(self, schema: Schema, *, frame: int) -> Mapping[str, int]:
+        """Where each column begins in a frame of fixed fields. Raises IntegrityError as decoding does."""
+        num_samples, size = self.num_samples[frame], self.plain_bytes[frame]
+        if (num_samples, size) not in self._starts:
+            self._starts[num_samples, size] = fixed_column_starts(schema, num_samples, size_bytes=size)
+        return self._starts[num_samples, size]
 
     def read_into(self, frame: int, plain: memoryview, *, scratch: bytearray) -> None:
         """Decrypt a frame to the start of `plain`. `scratch` has room for it and its tag.

@@ -6,8 +6,8 @@
             state = loader.state_dict()  # what comes after this batch
 
 Step k delivers the global positions [k * batch_size * world_size, ...) of the order (order.py); this rank
-takes those that are `rank` modulo `world_size`. Tensors are views of a window that is reused when they are
-gone: copy what must outlive its step.
+takes those that are `rank` modulo `world_size`. Tensors of fixed fields are the batch's own. Variable fields
+are views of a window that is reused when they are gone: keep them and its memory stays taken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rsc.errors import ConfigError
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Order, choose_order
 from rsc.loader.ragged import RaggedTensor, join
 from rsc.loader.stream import RankWindow, WindowStream
-from rsc.loader.window import RaggedColumn, Window
+from rsc.loader.window import FixedColumn, RaggedColumn, Window
 from rsc.store.schema import Field, Schema
 from rsc.store.splits import SplitReader
 
@@ -142,7 +142,7 @@ class Loader:
         self.close()
 
     def _rows(self, start: int, stop: int) -> Batch:
-        """The rank's rows [start, stop): views into one window, or a copy where they cross windows."""
+        """The rank's rows [start, stop): out of one window, or joined where they cross windows."""
         while self._windows and self._windows[0].stop <= start:
             self._windows.popleft().wait()
         parts: list[Batch] = []
@@ -227,7 +227,7 @@ def _columns(window: Window, fields: tuple[Field, ...], start: int, stop: int) -
 
 
 def _tensor(
-    column: NDArray[Any] | RaggedColumn, field: Field, start: int, stop: int
+    column: FixedColumn | RaggedColumn, field: Field, start: int, stop: int
 ) -> torch.Tensor | RaggedTensor:
     if isinstance(column, RaggedColumn):
         return RaggedTensor(
@@ -235,7 +235,7 @@ def _tensor(
             starts=torch.from_numpy(column.starts[start:stop]),
             stops=torch.from_numpy(column.stops[start:stop]),
         )
-    return _from_numpy(column[start:stop], field)
+    return _from_numpy(column.gather(start, stop), field)
 
 
 def _from_numpy(array: NDArray[Any], field: Field) -> torch.Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rsc.loader.frames import OpenShards, Piece, SectionReader, Shard
 from rsc.loader.order import Int64s, Order, lanes_of_rank
 from rsc.loader.order import Window as Span
-from rsc.loader.window import FrameJob, Kept, Scratch, Window, WindowMemory, arena_bytes_of
+from rsc.loader.window import FrameJob, Held, Scratch, Window, WindowMemory, arena_bytes_of
 from rsc.store.schema import Field
 from rsc.store.splits import SplitReader
 
@@ -75,15 +75,14 @@ class WindowStream:
         self._schema = split.schema
         self._order = order
         self._fields = fields
-        self._has_ragged = any(field.is_ragged for field in fields)
         self._rank = rank
         self._world_size = world_size
         self._shards = OpenShards(split)
         self._sections = SectionReader(split, order=order, shards=self._shards)
         self._memories: list[WindowMemory] = []
-        self._kept: dict[int, Kept] = {}
+        self._kept: dict[int, Held] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rsc-loader") if threads else None
-        self._scratches = [Scratch(split.schema) for _ in range(max(threads, 1))]
+        self._scratches = [Scratch() for _ in range(max(threads, 1))]
 
     def first_row_at(self, position: int) -> int:
         """The rank's rows before a position: it takes the positions that are `rank` modulo `world_size`."""
@@ -145,11 +144,10 @@ class WindowStream:
                 if rows is not None:
                     part = part[rows]
                 shard = self._shards.get(piece.shard)
-                kept = self._take_kept(lane, shard, piece) if self._has_ragged else None
+                kept = self._take_kept(lane, shard, piece)
                 if len(part):
                     jobs.append(FrameJob(shard, piece, part, rows, arena_bytes, lane, kept))
-                    if self._has_ragged:
-                        arena_bytes += arena_bytes_of(shard, piece, kept=kept)
+                    arena_bytes += arena_bytes_of(shard, piece, kept=kept)
         return jobs, arena_bytes
 
     def _places(self, positions: Int64s, *, first: int) -> tuple[Int64s, NDArray[np.bool_] | None]:
@@ -161,7 +159,7 @@ class WindowStream:
             return places, None
         return places, positions % self._world_size == self._rank
 
-    def _take_kept(self, lane: int, shard: Shard, piece: Piece) -> Kept | None:
+    def _take_kept(self, lane: int, shard: Shard, piece: Piece) -> Held | None:
         kept = self._kept.get(lane)
         if kept is None or (kept.shard, kept.frame) != (shard, piece.frame):
             return None

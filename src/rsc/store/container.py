@@ -147,6 +147,9 @@ class ContainerReader:
             self._aead = keys.frame.aead()
         self.tail = read_tail(source)
         self.frames = self._open_table(self.tail)
+        # Plain lists: asked for every frame, where a look-up in a structured array takes 15 times as long.
+        self._offsets: list[int] = self.frames["offset"].tolist()
+        self._plain_bytes: list[int] = self.frames["plain_bytes"].tolist()
         if expected_digest is not None and self.tail.digest != expected_digest:
             raise IntegrityError("this is not the file that the manifest records here", outcome="header")
 
@@ -170,8 +173,8 @@ class ContainerReader:
         `scratch` (plain_bytes + 16 or more) takes the ciphertext and saves an allocation a call. Raises
         IntegrityError `frame`; then `buffer` holds zeros where the frame would be, never plaintext.
         """
-        size = int(self.frames["plain_bytes"][index]) + TAG_BYTES
-        offset = int(self.frames["offset"][index])
+        size = self._plain_bytes[index] + TAG_BYTES
+        offset = self._offsets[index]
         if self._mapped is not None:
             return self.open_frame_into(index, self._mapped.view(offset, size), buffer)
         sealed = memoryview(scratch if scratch is not None else bytearray(size))[:size]
@@ -180,7 +183,7 @@ class ContainerReader:
 
     def open_frame_into(self, index: int, sealed: Buffer, buffer: Buffer) -> int:
         """As `read_frame_into`, for ciphertext and tag that the caller already fetched."""
-        size = int(self.frames["plain_bytes"][index])
+        size = self._plain_bytes[index]
         plain = memoryview(buffer).cast("B")[:size]
         try:
             self._aead.decrypt_into(frame_nonce(index, is_last=False), sealed, self._header, plain)
