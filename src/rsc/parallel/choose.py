@@ -44,9 +44,8 @@ def _asked(config: ParallelConfig, *, world: int) -> Layout:
 
 
 def _says_nothing(config: ParallelConfig) -> bool:
-    return config.dp_shard == 0 and all(
-        getattr(config, axis) == 1 for axis in (*_AXES, "ep") if axis != "dp_shard"
-    )
+    others = (config.dp_replicate, config.cp, config.tp, config.pp, config.ep)
+    return config.dp_shard == 0 and set(others) == {1}
 
 
 def _most_data_parallel(config: ParallelConfig, *, world: int, facts: ModelFacts) -> Layout | None:

@@ -266,7 +266,7 @@ def _unit_cost(model: Model, part: set[str], *, mesh: Mesh, how: How, sequence_l
     stage = cut_stage(model, part=part)
     evenly(stage, mesh=mesh)
     place(stage.model, plan=model.placement_plan(), mesh=mesh, how=replace(how, recompute="none"))
-    stage.to(how.dtype)
+    stage.to(how.dtype).eval()  # random augmentation looks at values, which fake tensors have not
     layout = mesh.layout
     size = how.local_batch // microbatches(layout, config=how.config, local_batch=how.local_batch)
     meter = Meter(mesh)

@@ -1,11 +1,18 @@
-"""A stand-in for routing in dry runs: every expert gets the same number of rows, so shapes are known."""
+"""Stand-ins in dry runs for what looks at values, which fake tensors have not.
+
+Routing: every expert gets the same number of rows. CTC: the alignment is left out, whose tables are small
+beside the scores of all positions.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rsc.models.heads import Answers, CtcHead, Want
 from rsc.models.moe import MoE
 from rsc.parallel.exchange import trade_rows
 from rsc.parallel.mesh import Mesh
@@ -13,10 +20,19 @@ from rsc.parallel.tensor import local
 
 
 def evenly(model: nn.Module, *, mesh: Mesh) -> None:
-    """Give every mixture of experts in `model` the forward pass below, in place. Weights stay."""
+    """Give mixtures of experts and a CTC head the forward passes below, in place. Weights stay."""
     for module in model.modules():
         if isinstance(module, MoE):
             module.forward = _Even(module, mesh)  # type: ignore[method-assign]
+        elif isinstance(module, CtcHead):
+            module.forward = partial(_unaligned, module)  # type: ignore[method-assign]
+
+
+def _unaligned(
+    head: CtcHead, hidden_BLD: torch.Tensor, real_BL: torch.Tensor, answers: Answers, want: Want
+) -> dict[str, torch.Tensor]:
+    scores_BLK = head.linear(hidden_BLD).float().log_softmax(-1)
+    return {"total": scores_BLK.sum(), "count": real_BL.any(1).sum()}
 
 
 class _Even:

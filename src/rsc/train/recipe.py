@@ -36,19 +36,11 @@ class Recipe(FrozenModel):
         """Axes that do not serve this model, with the reason."""
         model = self.model
         if model.head.kind == "contrastive":
-            yield (
-                "pp",
-                (
-                    "a contrastive head compares every sample of a batch with every other, and a pipeline cuts "
-                    "the batch into microbatches that never meet"
-                ),
-            )
+            reason = "a contrastive head compares all samples of a batch, and microbatches never meet"
+            yield "pp", reason
         is_token_model = model.head.kind in ("next_token", "masked_token")
         if is_token_model and model.text is not None and model.text.ngrams:
-            yield (
-                "cp",
-                "the batch is cut along the sequence, and model.text.ngrams need what is before the cut",
-            )
+            yield "cp", "the batch itself is cut, and model.text.ngrams need the tokens before the cut"
         if model.trunk.documents == "joined" and not self.is_packed_language:
             reason = "sequences are padded, and with trunk.documents = joined everything looks at padding"
             yield from (("tp", reason), ("cp", reason))
