@@ -4,14 +4,18 @@
 
 Case `sigkill`: one of two workers is killed; `hang`: one stops stepping (its detection time,
 train.hang_floor_s = 2, is in the figure). Subjects: `rsc` goes on from its encrypted checkpoint,
-`rsc_snapshot` from a snapshot in memory every 2 steps, `torchrun_checkpoint` is torchrun --max-restarts over
-a plain FSDP2 loop with torch.save (recovery_peer.py). Checkpoints every 10 steps, killed at step 28.
+`rsc_snapshot` from a snapshot in memory every 5 steps, `torchrun_checkpoint` is torchrun --max-restarts over
+a plain FSDP2 loop with torch's distributed checkpoint (recovery_peer.py), looking at its workers every 0.1 s.
+Checkpoints every 10 steps, killed at step 28.
+
+`snapshot_share`: CPU seconds of a snapshot over those of the 5 steps it is for, rank 0.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +27,7 @@ from pathlib import Path
 
 from harness import Options, Report, alternate, main
 
-STEPS, EVERY, KILL_AT = 40, 10, 28
+STEPS, EVERY, KILL_AT, SNAPSHOT_EVERY = 40, 10, 28, 5
 PEER = Path(__file__).with_name("recovery_peer.py")
 SMALL = (
     "parallel.workers=2",
@@ -60,7 +64,12 @@ def measure_rsc(kind: str, *, home: Path, snapshot_every: int) -> dict[str, floa
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     lost_at = next(event["time"] for event in events if event["kind"] == "fault_injected")
     steps = [json.loads(line) for line in (run / "metrics" / "rank0.jsonl").read_text().splitlines()]
-    return recovery([(line["step"], seconds(line["time"])) for line in steps], lost_s=seconds(lost_at))
+    found = recovery([(line["step"], seconds(line["time"])) for line in steps], lost_s=seconds(lost_at))
+    taken = [event for event in events if event["kind"] == "snapshots" and event["rank"] == 0]
+    if taken:
+        own_s = statistics.median(line["step_s"] - line["waiting_s"] for line in steps)
+        found["snapshot_share"] = taken[0]["cpu_s"] / taken[0]["count"] / SNAPSHOT_EVERY / own_s
+    return found
 
 
 def measure_torchrun(*, folder: Path) -> dict[str, float]:
@@ -72,6 +81,7 @@ def measure_torchrun(*, folder: Path) -> dict[str, float]:
             "--standalone",
             "--nproc-per-node=2",
             "--max-restarts=3",
+            "--monitor-interval=0.1",
         ]
         command = [*torchrun, str(PEER), own, str(STEPS), str(EVERY), str(KILL_AT)]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
@@ -115,7 +125,7 @@ def run(options: Options) -> Report:
         for kind in ("sigkill", "hang"):
             subjects: dict[str, Callable[[], dict[str, float]]] = {
                 "rsc": partial(measure_rsc, kind, home=home, snapshot_every=0),
-                "rsc_snapshot": partial(measure_rsc, kind, home=home, snapshot_every=2),
+                "rsc_snapshot": partial(measure_rsc, kind, home=home, snapshot_every=SNAPSHOT_EVERY),
             }
             if kind == "sigkill" and (reason := why_not_torchrun(home)):
                 report.skip("torchrun_checkpoint", reason=reason)

@@ -1,7 +1,8 @@
-"""The control of benchmarks/recovery.py: a plain FSDP2 loop with torch.save under torchrun, one rank killed.
+"""The control of benchmarks/recovery.py: a plain FSDP2 loop with dcp under torchrun, one rank killed.
 
 `torchrun ... recovery_peer.py FOLDER STEPS EVERY KILL_AT`: appends a JSON line with the time of every step
-and of the kill to FOLDER/rank<r>.jsonl. Weights and optimiser are saved whole by rank 0, as many do.
+and of the kill to FOLDER/rank<r>.jsonl. `dcp.save` of the sharded state every EVERY steps, as its tutorial
+has it: each rank writes its part, and a checkpoint is there when its `.metadata` is.
 """
 
 from __future__ import annotations
@@ -16,11 +17,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_state_dict,
-    set_state_dict,
-)
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.fsdp import fully_shard
 
 WIDTH = 256
@@ -35,9 +33,8 @@ def main(folder: Path, *, steps: int, every: int, kill_at: int) -> None:
     for layer in layers:
         fully_shard(layer)
     fully_shard(model)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    start = load(folder / "state.pt", model, optimizer)
-    for step in range(start, steps):
+    optimizer = torch.optim.AdamW(model.parameters())
+    for step in range(load(folder, model, optimizer), steps):
         if step + 1 == kill_at and rank == 1 and not (folder / "killed").exists():
             (folder / "killed").touch()
             tell(folder, rank, kind="kill", step=step + 1)
@@ -47,7 +44,8 @@ def main(folder: Path, *, steps: int, every: int, kill_at: int) -> None:
         optimizer.step()
         tell(folder, rank, kind="step", step=step + 1)
         if (step + 1) % every == 0:
-            save(folder / "state.pt", step + 1, model, optimizer)
+            dcp.save(state_of(model, optimizer), checkpoint_id=folder / f"step-{step + 1:04d}")
+    dist.destroy_process_group()
 
 
 def block() -> torch.nn.Module:
@@ -56,33 +54,20 @@ def block() -> torch.nn.Module:
     )
 
 
-def options() -> StateDictOptions:
-    return StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=True)
+def state_of(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    weights, moments = get_state_dict(model, optimizer)
+    return {"model": weights, "optimizer": moments}
 
 
-def save(path: Path, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    weights, moments = get_state_dict(model, optimizer, options=options())
-    if dist.get_rank() == 0:
-        staged = path.with_suffix(".new")
-        torch.save({"step": step, "model": weights, "optimizer": moments}, staged)
-        staged.replace(path)
-
-
-def load(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """The step to go on from, the same on every rank."""
-    found: list[Any] = [torch.load(path) if dist.get_rank() == 0 and path.exists() else None]
-    step = [found[0]["step"] if found[0] else 0]
-    dist.broadcast_object_list(step, src=0)
-    if step[0]:
-        state = found[0] or {"model": {}, "optimizer": {}}
-        set_state_dict(
-            model,
-            optimizer,
-            model_state_dict=state["model"],
-            optim_state_dict=state["optimizer"],
-            options=options(),
-        )
-    return int(step[0])
+def load(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """The step to go on from. Nobody writes while ranks start, so all of them see the same newest one."""
+    found = sorted(path.parent for path in folder.glob("step-*/.metadata"))
+    if not found:
+        return 0
+    state = state_of(model, optimizer)
+    dcp.load(state, checkpoint_id=found[-1])
+    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    return int(found[-1].name.removeprefix("step-"))
 
 
 def tell(folder: Path, rank: int, **facts: Any) -> None:

@@ -136,7 +136,8 @@ def test_two_trainings_never_share_a_run(trained: Rsc, tmp_path: Path) -> None:
 def start_until(rsc: Rsc, *, step: int) -> subprocess.Popen[str]:
     """Start the long run and wait until it has done so many steps."""
     before = set(runs_of(rsc))
-    process = rsc.start(*LONG)
+    slow = f"train.fail_at=rank=0,step={step + 1},kind=slow"  # so that a busy machine's signal is in time
+    process = rsc.start(*LONG, slow)
     while process.poll() is None:
         fresh = [run for run in runs_of(rsc) if run not in before]
         if fresh and len(losses_by_step(fresh[0] / METRICS)) >= step:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -46,24 +48,34 @@ def test_a_fault_fires_once_a_run_even_after_a_restart(tmp_path: Path) -> None:
 def test_the_world_restarts_and_the_losses_are_equal(
     rsc_with_text: Any, whole: dict[int, float], kind: str, reason: str
 ) -> None:
-    result = rsc_with_text.train(f"train.fail_at=rank=1,step=7,kind={kind}", "train.hang_floor_s=3")
+    result = rsc_with_text.train(f"train.fail_at=rank=1,step=7,kind={kind}", "train.hang_floor_s=5")
     assert (result["state"], result["restarts"], result["resumed_at"]) == ("finished", 1, 4)
     assert rsc_with_text.losses(result["run"]) == whole
     (failure,) = rsc_with_text.events_of(result["run"], "failure")
     assert (failure["rank"], failure["reason"]) == (1, reason)
     if kind == "hang":
-        stacks = rsc_with_text.workspace.runs / result["run"] / "logs" / "rank1.stacks"
-        assert "faults.py" in stacks.read_text()
+        logs = rsc_with_text.workspace.runs / result["run"] / "logs"
+        assert "faults.py" in (logs / "rank1.stacks").read_text()
+        taken = [json.loads((logs / f"rank{rank}.collectives.json").read_text()) for rank in (0, 1)]
+        begun = [int(dump["pg_status"]["0"]["last_enqueued_collective"]) for dump in taken]
+        assert begun[0] > 0, "the flight recorder tells which collective a rank came to"
 
 
 @pytest.mark.slow
-def test_a_snapshot_in_memory_is_taken_up_where_it_is_newer(
-    rsc_with_text: Any, whole: dict[int, float]
-) -> None:
-    result = rsc_with_text.train("train.fail_at=rank=0,step=11,kind=sigkill", "train.snapshot_every=3")
+@pytest.mark.parametrize("every", [4, 0], ids=["newer than checkpoints", "no checkpoint to read"])
+def test_a_snapshot_in_memory_is_taken_up(rsc_with_text: Any, whole: dict[int, float], every: int) -> None:
+    """At most N steps are done again, and no storage is read: in the second case there is none yet."""
+    result = rsc_with_text.train(
+        "train.fail_at=rank=0,step=11,kind=sigkill", "train.snapshot_every=3", f"checkpoint.every={every}"
+    )
     assert (result["state"], result["restarts"], result["resumed_at"]) == ("finished", 1, 9)
     assert rsc_with_text.losses(result["run"]) == whole
-    assert [event["step"] for event in rsc_with_text.events_of(result["run"], "snapshot_taken_up")] == [9]
+    told = [
+        (event["kind"], event["step"]) for event in rsc_with_text.events(result["run"]) if "step" in event
+    ]
+    assert ("snapshot_taken_up", 9) in told
+    before = [kind for kind, _ in told[: told.index(("snapshot_taken_up", 9))]]
+    assert before.count("checkpoint") == (2 if every else 0)
 
 
 @pytest.mark.slow
@@ -90,7 +102,9 @@ def test_full_disk_costs_a_checkpoint_and_not_the_run(rsc_with_text: Any, whole:
 
 @pytest.mark.slow
 def test_straggler_is_told_and_data_error_ends_the_run(rsc_with_text: Any) -> None:
-    slow = rsc_with_text.train("train.fail_at=rank=1,step=3,kind=slow", "train.heartbeat_s=0.05")
+    slow = rsc_with_text.train(
+        "train.fail_at=rank=1,step=3,kind=slow", "train.heartbeat_s=0.05", "train.steps=24"
+    )
     assert [event["rank"] for event in rsc_with_text.events_of(slow["run"], "straggler")] == [1]
     broken = rsc_with_text.train("train.fail_at=rank=0,step=5,kind=data", expect=2)
     assert broken["reason"].startswith("rank 0 failed first: injected fault: a sample that does not decode")
@@ -107,13 +121,20 @@ def test_sigterm_checkpoints_with_code_75_and_the_resumed_losses_are_equal(
     rsc_with_text: Any, whole: dict[int, float]
 ) -> None:
     result = rsc_with_text.train("train.fail_at=rank=0,step=6,kind=sigterm", expect=75)
-    assert result["state"] == "requeue"
-    assert result["step"] in (6, 7)
+    assert (result["state"], result["step"]) == ("requeue", 6)
     resumed = rsc_with_text.run("runs", "resume", result["run"], "--json")
-    assert (resumed["state"], resumed["resumed_at"]) == ("finished", result["step"])
+    assert (resumed["state"], resumed["resumed_at"]) == ("finished", 6)
     assert rsc_with_text.losses(result["run"]) == whole
     again = rsc_with_text.run("runs", "resume", result["run"], "--json")
     assert "nothing is left to do" in again["stderr"]
+
+
+def wait_for_event(rsc: Any, run: str, kind: str, process: subprocess.Popen[str]) -> None:
+    """Until the running command's run tells of it."""
+    log = rsc.workspace.runs / run / "events.jsonl"
+    while not (log.exists() and f'"kind":"{kind}"' in log.read_text()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -122,9 +143,9 @@ def test_ctrl_c_gives_130_and_the_run_can_be_resumed(rsc_with_text: Any, whole: 
     process = rsc_with_text.start(*command)
     assert process.stderr is not None
     run = next(line.split()[1].rstrip(":") for line in process.stderr if line.startswith("run "))
-    time.sleep(3)  # hanging at step 7, or not there yet: both must hold
+    wait_for_event(rsc_with_text, run, "fault_injected", process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     resumed = rsc_with_text.run("runs", "resume", run, "--json")
     assert resumed["state"] == "finished"

@@ -6,7 +6,16 @@ import pytest
 
 from rsc.train.board import Phase
 from rsc.train.config import TrainConfig
-from rsc.train.verdict import Failure, Restarts, first_failure, hanging_rank, stragglers
+from rsc.train.verdict import (
+    Failure,
+    Pace,
+    Restarts,
+    Silence,
+    first_failure,
+    is_hang,
+    rank_behind,
+    stragglers,
+)
 
 PEER = {"rank": 0, "error": "RuntimeError", "where": "x.py:1", "message": "", "hint": None,
         "exit_code": 1, "kind": "peer"}  # fmt: skip
@@ -38,42 +47,52 @@ def test_a_rank_without_a_word_is_named_with_its_code_and_log() -> None:
     assert not found.is_fatal
 
 
-def hanging(
-    *,
-    beats: list[float],
-    steps: list[int],
-    now: float,
-    durations: list[float],
-    phases: list[int] | None = None,
-) -> int | None:
-    config = TrainConfig(hang_medians=20, hang_floor_s=5)
-    return hanging_rank(
-        beats_s=beats,
-        steps=steps,
-        phases=phases or [Phase.COMPUTE] * len(steps),
-        durations_s=durations,
-        now_s=now,
-        config=config,
-    )
+CONFIG = TrainConfig(hang_medians=20, hang_floor_s=5)
+STEPPING = [Phase.COMPUTE, Phase.DATA]
 
 
-def test_a_rank_that_waits_for_another_is_not_the_one_that_hangs() -> None:
+def test_a_rank_that_waits_for_another_is_not_the_one_behind() -> None:
     """It came to the collective first, so it is silent for longer."""
-    facts = {"beats": [99.0, 100.0], "steps": [6, 6], "durations": [1.0] * 9}
-    assert hanging(now=121.0, phases=[Phase.COMPUTE, Phase.DATA], **facts) == 1
+    facts = {"beats_s": [99.0, 100.0], "steps": [6, 6]}
+    assert rank_behind(phases=[Phase.COMPUTE, Phase.DATA], **facts) == 1
+    assert rank_behind(phases=[Phase.COMPUTE, Phase.CHECKPOINT], **facts) == 1
+    assert rank_behind(phases=[Phase.COMPUTE, Phase.COMPUTE], **facts) == 0
 
 
-def test_the_rank_that_is_behind_hangs_and_only_after_the_patience() -> None:
-    facts = {"beats": [100.0, 99.0], "steps": [8, 7], "durations": [1.0] * 9}
-    assert hanging(now=119.0, **facts) is None
-    assert hanging(now=121.0, **facts) == 1
+def test_the_rank_with_fewer_steps_is_behind() -> None:
+    assert rank_behind(beats_s=[100.0, 99.0], steps=[8, 7], phases=[Phase.DATA, Phase.COMPUTE]) == 1
 
 
-def test_the_floor_holds_for_fast_steps_and_ten_floors_for_the_first() -> None:
-    assert hanging(beats=[100.0], steps=[8], now=104.0, durations=[0.01]) is None
-    assert hanging(beats=[100.0], steps=[8], now=106.0, durations=[0.01]) == 0
-    assert hanging(beats=[100.0], steps=[0], now=149.0, durations=[]) is None
-    assert hanging(beats=[100.0], steps=[0], now=151.0, durations=[]) == 0
+def test_a_hang_takes_medians_and_floors() -> None:
+    assert not is_hang(19.0, phases=STEPPING, durations_s=[1.0] * 9, config=CONFIG)
+    assert is_hang(21.0, phases=STEPPING, durations_s=[1.0] * 9, config=CONFIG)
+    assert not is_hang(4.0, phases=STEPPING, durations_s=[0.01], config=CONFIG)
+    assert is_hang(6.0, phases=STEPPING, durations_s=[0.01], config=CONFIG)
+
+
+def test_a_start_and_a_checkpoint_have_ten_floors() -> None:
+    for phases, durations_s in (([Phase.START] * 2, []), ([Phase.CHECKPOINT, Phase.COMPUTE], [0.01])):
+        assert not is_hang(49.0, phases=phases, durations_s=durations_s, config=CONFIG)
+        assert is_hang(51.0, phases=phases, durations_s=durations_s, config=CONFIG)
+
+
+def test_silence_is_what_the_supervisor_lived_through() -> None:
+    silence = Silence()
+    now_s = 100.0
+    assert silence.look([99.0, 100.0], now_s=now_s) == 0
+    for _ in range(50):
+        now_s += 0.02
+        heard = silence.look([99.0, 100.0], now_s=now_s)
+    assert heard == pytest.approx(1.0)
+    assert silence.look([99.0, 100.0], now_s=now_s + 3600) == pytest.approx(2.0), "the machine stood still"
+    assert silence.look([99.0, 4800.0], now_s=4800.0) == 0
+
+
+def test_one_slow_step_makes_no_straggler_and_a_slow_rank_is_told_once() -> None:
+    pace = Pace(ratio=1.5)
+    assert [pace.fresh_stragglers([1.0, 9.0 if step == 3 else 1.0]) for step in range(16)] == [[]] * 16
+    slow = [pace.fresh_stragglers([1.0, 2.0]) for _ in range(16)]
+    assert sorted(slow) == [[]] * 15 + [[1]]
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,13 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     mesh = place.mesh
     clock = SystemClock()
     events = EventLog(spec.run / "events.jsonl", clock=clock)
+    board = Board(spec.board, num_ranks=spec.local_world)
     faults = FaultInjector(
         recipe.train.fail_at,
         rank=mesh.rank,
         folder=spec.run / "drill",
         tell=lambda fault: events.append("fault_injected", fault=asdict(fault)),
+        stop_is_noted=lambda: board.stop_requested,
     )
     source = open_source(recipe, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
@@ -105,7 +107,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         pieces=engine.pieces,
         memory=memory,
         layout=str(mesh.layout),
-        board=Board(spec.board, num_ranks=spec.local_world),
+        board=board,
         metrics=MetricsFile(spec.run / "metrics" / f"rank{mesh.rank}.jsonl", clock=clock),
         faults=faults,
         events=events,

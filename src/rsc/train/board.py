@@ -16,10 +16,12 @@ import numpy as np
 
 
 class Phase(enum.IntEnum):
+    """In the order in which a rank comes through them after it finished a step."""
+
     START = 0
-    DATA = 1
-    COMPUTE = 2
-    CHECKPOINT = 3
+    CHECKPOINT = 1
+    DATA = 2
+    COMPUTE = 3
     DONE = 4
 
 
@@ -39,7 +41,7 @@ _HEADER_BYTES = 64
 
 
 class Board:
-    """One row per local rank and one flag. Each number is written whole; rows have one writer."""
+    """One row per local rank and two flags. Each number is written whole; rows have one writer."""
 
     def __init__(self, path: Path, *, num_ranks: int) -> None:
         """Open or make the file; the same path gives every process the same memory."""
@@ -53,12 +55,21 @@ class Board:
 
     def clear(self) -> None:
         """Before each start of the workers; the wish to stop stays."""
+        self._flags[1] = 0
         self.rows[:] = np.zeros(1, _ROW)
         self.rows["beat_s"] = time.monotonic()
 
     @property
     def stop_requested(self) -> bool:
         return bool(self._flags[0])
+
+    @property
+    def dump_requested(self) -> bool:
+        return bool(self._flags[1])
+
+    def request_dump(self) -> None:
+        """Ask the ranks to write down what they are doing (train/postmortem.py)."""
+        self._flags[1] = 1
 
     def request_stop(self) -> None:
         """Ask the ranks to write a checkpoint at the next step and leave."""

@@ -67,10 +67,12 @@ class FaultInjector:
         rank: int,
         folder: Path,
         tell: Callable[[Fault], None] = lambda _: None,
+        stop_is_noted: Callable[[], bool] = lambda: True,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`tell` hears of a fault just before it fires."""
+        """`tell` hears of a fault just before it fires; `stop_is_noted`: the supervisor took SIGTERM up."""
         self._tell = tell
+        self._stop_is_noted = stop_is_noted
         self._faults = [fault for fault in parse_fault(text) if fault.rank == rank]
         self._folder = folder
         self._sleep = sleep
@@ -117,6 +119,8 @@ class FaultInjector:
                 raise DataError("injected fault: a sample that does not decode")
             case FaultKind.SIGTERM:
                 os.kill(os.getppid(), signal.SIGTERM)
+                while not self._stop_is_noted():  # so that a drill stops at its step on any machine
+                    self._sleep(0.005)
 
 
 class FaultDisk(RealDisk):

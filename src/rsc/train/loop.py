@@ -96,6 +96,8 @@ class Loop:
     faults: FaultInjector
     events: Any
     progress: Progress
+    snapshot_costs_s: list[float] = field(default_factory=list)
+    """CPU seconds of each snapshot since this start."""
 
     def run(self) -> Ending:
         """Train until the last step, or until every rank agreed to stop; ends with a durable checkpoint."""
@@ -181,7 +183,9 @@ class Loop:
 
     def _snapshot(self, memory: SnapshotMemory) -> None:
         """Copy the state into memory that outlives this process."""
+        cpu_s = time.thread_time()
         memory.write(step=self.progress.step, pieces=self.pieces(), state=self._state(), layout=self.layout)
+        self.snapshot_costs_s.append(time.thread_time() - cpu_s)
 
     def _save(self) -> None:
         self.board.beat(self.local_rank, phase=Phase.CHECKPOINT)
@@ -196,6 +200,8 @@ class Loop:
                 f"the checkpoint of the last step, {self.progress.step}, failed: {self.writer.failure}",
                 hint="free space, then `rsc runs resume` goes on from the newest one",
             )
+        if costs_s := self.snapshot_costs_s:
+            self.events.append("snapshots", rank=self.rank, count=len(costs_s), cpu_s=round(sum(costs_s), 6))
         torch.distributed.barrier()
         self.board.beat(self.local_rank, phase=Phase.DONE)
         self.metrics.close()

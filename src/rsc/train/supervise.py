@@ -33,11 +33,12 @@ from rsc.train.assemble import WorkerSpec
 from rsc.train.board import Board, Phase
 from rsc.train.config import TrainConfig
 from rsc.train.loop import Ending
-from rsc.train.verdict import Failure, Restarts, first_failure, hanging_rank, stragglers
+from rsc.train.postmortem import request_dumps
+from rsc.train.verdict import Failure, Pace, Restarts, Silence, first_failure, is_hang, rank_behind
 from rsc.train.worker import error_file, work
 
 _POLL_S = 0.02
-_DUMP_S = 0.3  # for ranks to write their stacks before they are ended
+_CAUSE_S = 2.0  # for the cause to end too, after a rank that only heard of it by a broken collective
 _MEDIAN_STEPS = 32
 
 
@@ -61,8 +62,9 @@ class Supervisor:
     events: EventLog
     restarts: Restarts
     memories: tuple[int, ...]
+    pace: Pace
+    silence: Silence = field(default_factory=Silence)
     durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MEDIAN_STEPS))
-    told_slow: set[int] = field(default_factory=set)
     attempt: int = 0
 
     def run(self) -> int:
@@ -100,6 +102,8 @@ class Supervisor:
     def _one_start(self) -> Ending | Failure:
         self.board.clear()
         self.durations_s.clear()
+        self.pace = Pace(self.config.straggler_ratio, told=self.pace.told)
+        self.silence = Silence()
         workers = self.job.workers
         spec = WorkerSpec(
             run=Path(self.job.run),
@@ -145,10 +149,9 @@ class Supervisor:
             statuses = _ended(pids)
             failed = {rank: status for rank, status in statuses.items() if status != 0}
             if failed:
-                time.sleep(_POLL_S)  # who else ended in the same breath
-                return self._end(context, {**failed, **_ended(pids)})
-            if (hung := self._hanging()) is not None:
-                return self._end(context, {}, hung=hung)
+                return self._end(context, self._cause(pids))
+            if self._is_hanging():
+                return self._end(context, None)
             if not is_started and (self.board.rows["phase"] > Phase.START).all():
                 is_started, told_step = True, self._step()
                 self.tell("started", step=told_step)
@@ -158,35 +161,52 @@ class Supervisor:
                 self._tell_progress()
             self._wait_or_stop()
 
-    def _end(self, context: PContext, statuses: dict[int, int], *, hung: int | None = None) -> Failure:
-        """Dump the stacks of who is left, end them, and say who failed first."""
-        alive = {rank: pid for rank, pid in context.pids().items() if rank not in _ended(context.pids())}
-        if hung is not None:
-            _signal(alive, signal.SIGUSR2)
-            time.sleep(_DUMP_S)
+    def _cause(self, pids: dict[int, int]) -> Failure | None:
+        """Who failed first among those that end now. None: only echoes, so a rank that is still there is
+        the cause, which holds the others up until their collective timed out."""
+        time.sleep(_POLL_S)  # who else ended in the same breath
+        deadline_s = time.monotonic() + _CAUSE_S
+        while True:
+            statuses = _ended(pids)
+            bad = {rank: status for rank, status in statuses.items() if status != 0}
+            first = first_failure(bad, reports=_reports(Path(self.job.run), bad))
+            if not first.is_echo or len(statuses) == len(pids):
+                return first
+            if time.monotonic() > deadline_s:
+                return None
+            time.sleep(_POLL_S)
+
+    def _end(self, context: PContext, failure: Failure | None) -> Failure:
+        """End who is left; without a known failure, dump what they do and name the one behind."""
+        ended = _ended(context.pids())
+        alive = {rank: pid for rank, pid in context.pids().items() if rank not in ended}
+        failure = failure or self._hang(alive)
         _signal(alive, signal.SIGKILL)
         for pid in alive.values():
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         context.close(signal.SIGKILL)
-        if hung is not None:
-            step = int(self.board.rows["step"][hung])
-            return Failure(
-                hung, "hang", f"no step after {step}; stacks in logs/rank{hung}.stacks", exit_code=4
-            )
-        bad = {rank: status for rank, status in statuses.items() if status != 0}
-        return first_failure(bad, reports=_reports(Path(self.job.run), bad))
+        return failure
 
-    def _hanging(self) -> int | None:
-        rows = self.board.rows
-        return hanging_rank(
-            beats_s=rows["beat_s"].tolist(),
-            steps=rows["step"].tolist(),
-            phases=rows["phase"].tolist(),
-            durations_s=list(self.durations_s),
-            now_s=time.monotonic(),
-            config=self.config,
+    def _hang(self, alive: dict[int, int]) -> Failure:
+        """Of the ranks that are there, the one that the others wait for."""
+        run = Path(self.job.run)
+        request_dumps(
+            run, alive, board=self.board, send=lambda rank: _signal({rank: alive[rank]}, signal.SIGUSR2)
         )
+        ranks, rows = list(alive), self.board.rows[list(alive)]
+        behind = rank_behind(
+            steps=rows["step"].tolist(), phases=rows["phase"].tolist(), beats_s=rows["beat_s"].tolist()
+        )
+        rank, step = ranks[behind], int(rows["step"][behind])
+        message = f"no step after {step}; see logs/rank{rank}.stacks and logs/rank{rank}.collectives.json"
+        return Failure(rank, "hang", message, exit_code=4)
+
+    def _is_hanging(self) -> bool:
+        rows = self.board.rows
+        silent_s = self.silence.look(rows["beat_s"].tolist(), now_s=time.monotonic())
+        phases = rows["phase"].tolist()
+        return is_hang(silent_s, phases=phases, durations_s=list(self.durations_s), config=self.config)
 
     def _tell_progress(self) -> None:
         rows = self.board.rows
@@ -199,12 +219,8 @@ class Supervisor:
             items=int(first["items"]),
             time_s=time.monotonic(),
         )
-        for rank in stragglers(rows["own_s"].tolist(), ratio=self.config.straggler_ratio):
-            if rank not in self.told_slow:
-                self.told_slow.add(rank)
-                self.events.append(
-                    "straggler", rank=rank, step=self._step(), own_s=float(rows["own_s"][rank])
-                )
+        for rank in self.pace.fresh_stragglers(rows["own_s"].tolist()):
+            self.events.append("straggler", rank=rank, step=self._step(), own_s=float(rows["own_s"][rank]))
 
     def _step(self) -> int:
         return int(self.board.rows["step"].min())
@@ -231,7 +247,8 @@ def main(argument: str) -> int:
         events = EventLog(Path(job.run) / "events.jsonl", clock=SystemClock())
         limit = config.max_failures_without_progress
         memories = _memories(job.workers, config=config, events=events)
-        supervisor = Supervisor(job, config, board, path, events, Restarts(limit=limit), memories)
+        pace = Pace(config.straggler_ratio)
+        supervisor = Supervisor(job, config, board, path, events, Restarts(limit=limit), memories, pace)
         supervisor.listen()
         try:
             return supervisor.run()

@@ -6,7 +6,6 @@ it needs arrives in `WorkerSpec`; keys come from the key agent's socket and are 
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import signal
@@ -23,8 +22,10 @@ from rsc.errors import RscError
 from rsc.parallel.mesh import build_mesh
 from rsc.train.allocator import keep_freed_memory
 from rsc.train.assemble import Place, WorkerSpec, assemble
+from rsc.train.board import Board
 from rsc.train.keys import open_keys
 from rsc.train.loop import Ending
+from rsc.train.postmortem import answer_dumps
 from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.takeover import parent_of
@@ -81,9 +82,8 @@ def _settle(rank: int, spec: WorkerSpec) -> None:
     os.close(log)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides; it ends workers with SIGKILL
-    stacks = (spec.run / "logs" / f"rank{rank}.stacks").open("a")
-    faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
     error_file(spec.run, rank=rank).unlink(missing_ok=True)
+    answer_dumps(spec.run, rank=rank, board=Board(spec.board, num_ranks=spec.local_world))
 
 
 def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
