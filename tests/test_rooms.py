@@ -23,12 +23,13 @@ MAY_IMPORT = {
     "models": set(),
     "parallel": {"models"},
     "checkpoint": {"store", "parallel"},
-    "train": {"loader", "models", "parallel", "checkpoint", "store", "release", "audit", "cluster"},
+    "train": {"loader", "models", "parallel", "checkpoint", "export", "store", "release", "audit", "cluster"},
     "export": {"checkpoint", "models", "store"},
     "cluster": {"audit"},
 }
 """`cli` may import any room and no room imports `cli`. train -> release: a worker asks for its key, the
-controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox."""
+controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox; train ->
+export: a run may start from open weights."""
 
 NO_TORCH = {"audit", "review", "store", "ingest", "release", "cluster", *SHARED}
 

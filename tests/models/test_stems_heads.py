@@ -11,7 +11,19 @@ from rsc.models.build import Model, build_model, real_positions
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.heads import Want, positions_needed
-from rsc.models.stems import AudioStem, blank, flip_and_shift, log_mel, mel_filters, ngram_rows, normalise
+from rsc.models.stems import (
+    AudioStem,
+    TextStem,
+    blank,
+    flip_and_shift,
+    log_mel,
+    mel_filters,
+    ngram_rows,
+    normalise,
+    sum_words,
+    word_numbers,
+    word_rows,
+)
 
 TRUNK = TrunkConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, causal=False)
 VOICE = AudioConfig(sample_rate=8000, num_mels=20, stack=2)
@@ -224,6 +236,51 @@ def test_ngrams_are_found_wherever_they_stand() -> None:
     assert rows[0].max() < 1 << 15 <= rows[1].min(), "each length has its own rows"
 
 
+def _bytes(text: str) -> torch.Tensor:
+    return torch.tensor([[256, *text.encode()]])
+
+
+def test_words_are_found_wherever_they_stand_in_any_case() -> None:
+    rows, ends = word_rows(_bytes("Hello big  world, hello Big"), longest=2, rows=1 << 15)
+    words, pairs = rows[0][ends[0]].tolist(), rows[1][ends[1]].tolist()
+    assert words[0] == words[3]
+    assert words[1] == words[4]
+    assert len(set(words)) == 3
+    assert pairs[0] == pairs[3], "hello big, whatever stands between the two"
+    assert len(pairs) == 4
+    assert len(set(pairs)) == 3
+    other, where = word_rows(_bytes("x hello big"), longest=2, rows=1 << 15)
+    assert other[0][where[0]].tolist()[1:] == words[:2]
+    assert other[1][where[1]].tolist()[1] == pairs[0]
+
+
+def test_a_position_can_be_a_word_with_what_follows_it() -> None:
+    tokens = _bytes("#Hi, you!")
+    assert word_numbers(tokens).tolist() == [[0, 0, 1, 1, 1, 1, 2, 2, 2, 2]]
+    numbers, is_byte = word_numbers(tokens), tokens < 256
+    summed = sum_words(torch.ones(1, 10, 1), number_BL=numbers, is_byte_BL=is_byte)
+    torch.testing.assert_close(summed[0, :, 0], torch.tensor([1.0, 4.0, 4.0]).sqrt())
+    text = TextConfig(positions="words", words=1, ngrams=(2,), ngram_rows=64, ngram_width=8)
+    stem = TextStem(text, width=16)
+    assert stem(tokens).shape == (1, 3, 16)
+    padded = torch.cat((tokens, torch.full((1, 5), 256)), dim=1)
+    assert TextStem.positions(padded, config=text).tolist() == [3]  # type: ignore[union-attr]
+
+
+def test_an_answer_by_words_does_not_depend_on_padding() -> None:
+    text = TextConfig(positions="words", words=2, ngrams=(3,), ngram_rows=64, ngram_width=8)
+    trunk = TrunkConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, causal=False)
+    head = HeadConfig(kind="classes", labels=("a", "b"))
+    model = build_model(ModelConfig(trunk=trunk, text=text, head=head)).eval()
+    short, long = _bytes("two words"), _bytes("this one has more words in it")
+    both = torch.full((2, long.shape[1]), 256)
+    both[0, : short.shape[1]], both[1] = short[0], long[0]
+    alone = model({"tokens_BL": short, "text_length_B": torch.tensor([10])}, Want.LOGITS)["logits"]
+    lengths = torch.tensor([short.shape[1], long.shape[1]])
+    among = model({"tokens_BL": both, "text_length_B": lengths}, Want.LOGITS)["logits"]
+    torch.testing.assert_close(among[:1], alone, atol=1e-6, rtol=1e-5)
+
+
 def test_ngrams_reach_positions_that_hold_them() -> None:
     text = TextConfig(ngrams=(2, 3), ngram_rows=64, ngram_width=8)
     model = model_of(CLASSES, text=text)
@@ -254,6 +311,11 @@ def test_dropped_tokens_and_features_are_of_training_only() -> None:
         ({"kind": "masked_token"}, {"text": {"pad_to": 1}}, "needs a padding row"),
         ({"kind": "classes", "labels": ("a", "b"), "balance": 0.5}, {"text": {}}, "needs 2 class_shares"),
         ({"kind": "next_token"}, {"text": {"ngram_rows": 100}}, "not a power of two"),
+        ({"kind": "next_token"}, {"text": {"positions": "words"}}, "answers by token"),
+        ({"kind": "next_token", "dropout": 0.1}, {"text": {}}, "dropout 0.1 has no meaning"),
+        ({"kind": "next_token", "label_smoothing": 0.1}, {"text": {}}, "label_smoothing 0.1 has no meaning"),
+        ({"kind": "next_token", "balance": 0.1}, {"text": {}}, "balance 0.1 has no meaning"),
+        ({"kind": "next_token"}, {"text": {"words": 1, "tokenizer": "t.json"}}, "found in bytes"),
         ({"kind": "next_token"}, {"text": {"drop": 0.1, "pad_to": 1}}, "drop needs a padding row"),
         ({"kind": "classes", "labels": ("a", "b")}, {}, "no stem"),
         ({"kind": "classes", "labels": ("a", "b")}, {"image": {"height": 30}}, "patch 4 does not divide 30"),

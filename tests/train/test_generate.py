@@ -6,6 +6,7 @@ import torch
 from rsc.errors import ConfigError
 from rsc.models.build import Model, build_model
 from rsc.models.config import SEPARATOR, ModelConfig, TextConfig, TrunkConfig
+from rsc.models.heads import Want
 from rsc.train.generate import Sampling, draw, generate
 
 
@@ -62,3 +63,21 @@ def test_empty_prompt_starts_after_the_separator_or_is_refused(model: Model) -> 
 def test_negative_temperature_is_refused() -> None:
     with pytest.raises(ConfigError, match="must not be negative"):
         Sampling(temperature=-1)
+
+
+def test_what_is_kept_changes_no_word(model: Model) -> None:
+    """Greedy, up to a full context: the same ids as running the whole text for each."""
+    ids = [65, 66]
+    with torch.no_grad():
+        for _ in range(14):
+            logits = model({"tokens_BL": torch.tensor([ids])}, Want.LOGITS)["logits"]
+            ids.append(int(logits[0, -1].argmax()))
+    made = generate(model, prompt=[65, 66], num_tokens=14, context=16, sampling=Sampling(temperature=0))
+    assert [65, 66, *made] == ids
+
+
+def test_a_full_context_goes_on_from_its_newer_half(model: Model) -> None:
+    greedy = Sampling(temperature=0)
+    made = generate(model, prompt=[1, 2, 3, 4, 5, 6, 7, 8], num_tokens=2, context=8, sampling=greedy)
+    again = generate(model, prompt=[6, 7, 8, made[0]], num_tokens=1, context=8, sampling=greedy)
+    assert made[1] == again[0]

@@ -50,7 +50,8 @@ def card_facts(
     domain = domain_of(recipe.model)
     sorts = recipe.model.head.kind in ("classes", "multi_label")
     slices = [facts for result in evaluation.values() for facts in _slices(result)]
-    limits = [*_LIMITS, *([_SLICE_LIMIT if len(slices) > 1 else _NO_SLICE_LIMIT] if sorts else [])]
+    limits = [*_LIMITS, *_unknown_origin(run)]
+    limits += [*([_SLICE_LIMIT if len(slices) > 1 else _NO_SLICE_LIMIT] if sorts else [])]
     return CardFacts(
         name=run.id,
         domain=domain,
@@ -89,13 +90,27 @@ def _input(recipe: Recipe) -> str:
 
 
 def lineages(run: RunFolder) -> list[Mapping[str, Any]]:
-    """Where the run comes from, and where the run it started from comes from, and so on."""
+    """Where the run comes from, and where the run it started from comes from, and so on; open weights end it:
+    their data are not known here."""
     found: list[Mapping[str, Any]] = []
     lineage = run.record().lineage
-    while lineage:
+    while lineage and "open_weights" not in lineage:
         found.append(lineage)
         lineage = lineage.get("parent", {})
     return found
+
+
+def _unknown_origin(run: RunFolder) -> list[str]:
+    """A line on open weights that the run, or one before it, started from."""
+    lineage: Mapping[str, Any] = run.record().lineage
+    while lineage and "open_weights" not in lineage:
+        lineage = lineage.get("parent", {})
+    if not lineage:
+        return []
+    digests = ", ".join(f"{name} sha256 {digest}" for name, digest in lineage["sha256"].items())
+    return [
+        f"Started from open weights {lineage['open_weights']} ({digests}): what they saw is not known here."
+    ]
 
 
 def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> DataFacts:

@@ -15,7 +15,7 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.export.weights import read_export
+from rsc.export.weights import is_export, read_export
 from rsc.release.request import KeyRequest
 from rsc.store.dataset import Dataset
 from rsc.store.secret import SecretKey
@@ -26,7 +26,7 @@ from rsc.train.generate import generate as continue_ids
 from rsc.train.measures import Slice
 from rsc.train.predict import predict as predict_file
 from rsc.train.run import find_run
-from rsc.train.trained import Trained, from_state, is_export, open_run
+from rsc.train.trained import Trained, from_state, open_run
 
 Model = Annotated[str, typer.Argument(help="A run (id, unique part of it, or `last`) or an exported folder.")]
 

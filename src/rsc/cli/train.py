@@ -55,10 +55,18 @@ def finish(run: RunFolder, *, code: int, as_json: bool) -> None:
     """Print what became of a run, and the next commands; ends the process with the run's exit code."""
     emit(summary(run), as_json=as_json, text="")
     if code == 0:
-        next_commands(f"rsc eval {run.id}", f"rsc generate {run.id}", f"rsc runs export {run.id}")
+        next_commands(f"rsc eval {run.id}", *ask(run), f"rsc runs export {run.id}")
     else:
         next_commands(f"rsc runs show {run.id}", f"rsc runs resume {run.id}", f"rsc runs logs {run.id}")
     raise typer.Exit(code)
+
+
+def ask(run: RunFolder) -> list[str]:
+    """The command that asks the model something, where one fits its head."""
+    kind = load_recipe(str(run.path / "resolved.toml")).recipe.model.head.kind
+    if kind == "next_token":
+        return [f"rsc generate {run.id}"]
+    return [f"rsc predict {run.id} FILE"] if kind in ("classes", "multi_label", "ctc") else []
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def why_not_open(config: ModelConfig, *, state: Tensors | None = None) -> str | 
     trunk, moe = config.trunk, config.trunk.moe
     if config.head.kind != "next_token":
         return f"a {config.head.kind} head"
-    if config.text is not None and config.text.ngrams:
+    if config.text is not None and (config.text.ngrams or config.text.words):
         return "vectors of token sequences in the text stem"
     if not trunk.causal:
         return "attention in both directions"

@@ -86,6 +86,11 @@ def write_export(
     return ExportResult(folder, layout=layout, reason=reason, num_parameters=num_parameters, files=files)
 
 
+def is_export(path: Path) -> bool:
+    """Whether it is a folder of weights, ours or somebody else's."""
+    return path.is_dir() and any(path.glob("*.safetensors"))
+
+
 def read_export(folder: Path) -> OpenedExport:
     """Open a folder of ours, or an open Llama or Mixtral one. Raises ConfigError for anything else."""
     settings = _read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}

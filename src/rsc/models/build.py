@@ -102,7 +102,10 @@ class Model(nn.Module):
 
 def num_positions(batch: Batch, *, config: ModelConfig) -> int:
     """Length of the sequence that the stems make of a batch. Needs no weights, as `real_positions`."""
-    count = 0 if config.text is None else batch["tokens_BL"].shape[1]
+    count = 0
+    if config.text is not None:
+        words_B = TextStem.positions(batch["tokens_BL"], config=config.text)
+        count = batch["tokens_BL"].shape[1] if words_B is None else int(words_B.max())
     if config.image is not None:
         count += config.image.num_positions
     if config.audio is not None:
@@ -126,6 +129,10 @@ def real_positions(batch: Batch, *, config: ModelConfig) -> torch.Tensor | None:
 
 def _real_of(stem: str, batch: Batch, *, config: ModelConfig) -> torch.Tensor | None:
     if stem == "text":
+        assert config.text is not None
+        words_B = TextStem.positions(batch["tokens_BL"], config=config.text)
+        if words_B is not None:
+            return first(words_B, of=int(words_B.max()))
         length_B = batch.get("text_length_B")
         return None if length_B is None else first(length_B, of=batch["tokens_BL"].shape[1])
     if stem == "image":

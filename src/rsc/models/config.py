@@ -127,12 +127,18 @@ class TextConfig(FrozenModel):
     ngrams: tuple[PositiveInt, ...] = ()
     """Lengths of token sequences, such as [3, 4, 5], whose hashes get vectors that are added to the last
     token's (Pagnoni et al. 2024, arXiv:2412.09871): spelling for little work. Letters lose their case."""
+    words: NonNegativeInt = 0
+    """Longest sequence of whole words whose hash gets such a vector, at its last letter; for bytes only."""
     ngram_rows: PositiveInt = 32768
     """Vectors per length; a power of two. Sequences that share one are not told apart."""
     ngram_width: PositiveInt = 48
     """Features of such a vector, before one matrix brings them to the trunk's width."""
+    positions: Literal["tokens", "words"] = "tokens"
+    """What a position of the trunk is. words: a run of letters, digits and bytes over 127 with what follows
+    it, for bytes only: a fifth of the positions, and fewer samples teach it. Not for heads that answer by
+    token."""
     drop: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """In training this share of the tokens is replaced by padding; for small data sets."""
+    """In training this share of the positions is hidden; for small data sets."""
     pad_to: PositiveInt = 64
     """The embedding gets rows up to the next multiple of this, for fast and divisible matrices."""
 
@@ -144,6 +150,10 @@ class TextConfig(FrozenModel):
     def _rows_fit(self) -> TextConfig:
         if self.ngram_rows & (self.ngram_rows - 1):
             raise ValueError(f"ngram_rows {self.ngram_rows} is not a power of two")
+        if (self.words or self.positions == "words") and self.tokenizer != "bytes":
+            raise ValueError(
+                "words are found in bytes: set words = 0 and positions = tokens with this tokenizer"
+            )
         if self.drop and self.rows == self.vocabulary:
             raise ValueError("drop needs a padding row to stand for dropped tokens: raise pad_to")
         return self
@@ -229,7 +239,7 @@ class HeadConfig(FrozenModel):
     class_shares: tuple[PositiveFloat, ...] = ()
     """Share of each class in the training split; only read by `balance`."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """classes: this much of the target is spread over all classes."""
+    """classes, multi_label: this much of the target is spread evenly over the answers."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """classes, multi_label: share of the pooled features that is hidden from the last layer in training."""
     mask_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
@@ -244,6 +254,14 @@ class HeadConfig(FrozenModel):
                 raise ValueError(f'a {self.kind} head needs `labels`, for example ["cat", "dog"]')
             if len(set(self.labels)) < len(self.labels):
                 raise ValueError("labels has a name twice")
+        if self.label_smoothing and self.kind not in ("classes", "multi_label"):
+            raise ValueError(
+                f"label_smoothing {self.label_smoothing} has no meaning for a {self.kind} head: set 0"
+            )
+        if self.dropout and self.kind not in ("classes", "multi_label"):
+            raise ValueError(f"dropout {self.dropout} has no meaning for a {self.kind} head: set 0")
+        if self.balance and self.kind != "classes":
+            raise ValueError(f"balance {self.balance} has no meaning for a {self.kind} head: set 0")
         if self.balance and len(self.class_shares) != len(self.labels):
             raise ValueError(f"balance needs {len(self.labels)} class_shares, got {len(self.class_shares)}")
         return self
@@ -258,7 +276,8 @@ class ModelConfig(FrozenModel):
     audio: AudioConfig | None = None
     head: HeadConfig = Field(default_factory=HeadConfig)
     init_from: str = ""
-    """A run of the same workspace to start from: weights of the same name and shape are taken over."""
+    """A run of the same workspace, or a folder of open weights (an export, Llama, Mixtral), to start from:
+    weights of the same name and shape are taken over."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelConfig:
@@ -268,6 +287,9 @@ class ModelConfig(FrozenModel):
         kind = self.head.kind
         if kind in ("next_token", "masked_token") and stems != ["text"]:
             raise ValueError(f"a {kind} head reads text alone, the stems are {', '.join(stems)}")
+        by_words = self.text is not None and self.text.positions == "words"
+        if by_words and kind in ("next_token", "masked_token"):
+            raise ValueError(f"a {kind} head answers by token: set text.positions = tokens")
         if kind == "next_token" and not self.trunk.causal:
             raise ValueError("a next_token head needs trunk.causal = true, or it sees what it shall say")
         if kind == "masked_token" and self.trunk.causal:

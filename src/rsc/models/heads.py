@@ -112,9 +112,9 @@ class ClassHead(nn.Module):
     def _any_of(self, logits_BK: torch.Tensor, answers: Answers) -> dict[str, torch.Tensor]:
         labels_BK = answers["labels_BK"]
         counted_B = labels_BK[:, 0] >= 0
-        losses_BK = F.binary_cross_entropy_with_logits(
-            logits_BK, labels_BK.clamp_min(0).float(), reduction="none"
-        )
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        targets_BK = labels_BK.clamp_min(0) * (1 - smoothing) + smoothing / 2
+        losses_BK = F.binary_cross_entropy_with_logits(logits_BK, targets_BK, reduction="none")
         right_B = ((logits_BK > 0) == (labels_BK > 0)).all(1) & counted_B
         return {
             "total": (losses_BK.mean(1) * counted_B).sum(),

@@ -59,7 +59,7 @@ def placement_plan(config: ModelConfig) -> PlacementPlan:
             roles[f"stems.{stem}"] = Role.WHOLE
     if config.text is not None:
         roles["stems.text.embedding"] = Role.VOCABULARY_IN
-        if config.text.ngrams:
+        if config.text.ngrams or config.text.words:
             roles["stems.text.ngrams"] = Role.WHOLE
         divisors["vocabulary"] = config.text.rows
     has_vocabulary = config.head.kind in ("next_token", "masked_token")

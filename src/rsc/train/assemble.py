@@ -26,7 +26,7 @@ from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.restore import Restorer
 from rsc.train.step import Stepper
-from rsc.train.takeover import weights_of
+from rsc.train.takeover import inherited_by
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     )
     source = open_source(recipe, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
-    inherited = None
-    if keys.parent is not None:
-        inherited = weights_of(spec.run.parent / recipe.model.init_from, key=keys.parent)
+    inherited = inherited_by(recipe, run=spec.run, key=keys.parent)
     engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype, inherited=inherited)
     folder = LocalStore(spec.run / "checkpoints", disk=FaultDisk(faults))
     progress = Progress()

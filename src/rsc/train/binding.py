@@ -53,7 +53,10 @@ class Binder:
         bound = Bound({})
         if config.image is not None:
             bound.batch |= bind_images(
-                _column(columns, config.image.field), config=config.image, bad=bound.bad
+                _column(columns, config.image.field),
+                is_good_B=columns.get(f"{config.image.field}_is_good"),
+                config=config.image,
+                bad=bound.bad,
             )
         if config.audio is not None:
             bound.batch |= bind_sounds(
@@ -127,20 +130,24 @@ def bind_texts(
     return {"tokens_BL": tokens_BL, "text_length_B": torch.tensor([len(ids) for ids in rows])}
 
 
-def bind_images(column: Column, *, config: ImageConfig, bad: Counter[str]) -> dict[str, torch.Tensor]:
-    """Pixels, and which samples have a picture at all."""
+def bind_images(
+    column: Column, *, config: ImageConfig, bad: Counter[str], is_good_B: Column | None = None
+) -> dict[str, torch.Tensor]:
+    """Pixels, and which samples have a picture at all. Training's pictures come decoded, and `is_good_B` says
+    which could be (train/inputs.py); evaluation's are decoded here."""
     shape = (config.height, config.width, config.channels)
-    present = [True] * len(column)
+    present_B = torch.ones(len(column), dtype=torch.bool)
     if isinstance(column, torch.Tensor):
         image_BHWC = column
+        if isinstance(is_good_B, torch.Tensor):
+            present_B &= is_good_B
     else:
         image_BHWC = torch.zeros(len(column), *shape, dtype=torch.uint8)
         for row, data in enumerate(column.to_bytes()):
             try:
                 image_BHWC[row] = torch.from_numpy(decode_image(data, config=config).copy())
             except DataError:
-                present[row] = False
-    present_B = torch.tensor(present)
+                present_B[row] = False
     bad["picture"] += int((~present_B).sum())
     if image_BHWC.is_floating_point():
         image_BHWC, finite_B = _finite(image_BHWC, bad=bad)

@@ -91,7 +91,7 @@ class TrainConfig(FrozenModel):
 class EvalConfig(FrozenModel):
     split: str = "validation"
     """Split of the data set that no training step sees."""
-    batch_size: Positive = 16
+    batch_size: Positive = 64
     """Samples a forward pass takes."""
     max_batches: Annotated[int, Field(ge=0)] = 0
     """Stop after this many batches; 0 reads the whole split."""

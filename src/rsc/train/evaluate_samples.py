@@ -65,7 +65,8 @@ def evaluate_samples(model: Model, *, columns: Iterable[Columns], config: EvalCo
     answers = _Answers(model.config.head.labels)
     bad: Counter[str] = Counter()
     binder, device = Binder(model.config), next(model.parameters()).device
-    for batch in batches_of(columns, batch_size=config.batch_size):
+    longest = None if kind == "contrastive" else _longest_field(model)
+    for batch in batches_of(columns, batch_size=config.batch_size, by_length_of=longest):
         bound = binder.bind(batch)
         bad += bound.bad
         outputs = model({name: value.to(device) for name, value in bound.batch.items()}, Want.LOGITS)
@@ -75,6 +76,14 @@ def evaluate_samples(model: Model, *, columns: Iterable[Columns], config: EvalCo
     if kind == "contrastive":
         return answers.paired(bad)
     return answers.several(bad) if kind == "multi_label" else answers.sorted_out(bad, config=config)
+
+
+def _longest_field(model: Model) -> str | None:
+    """The field whose samples differ in length, if there is one. A contrastive model's partners are those of
+    its batch: there the written order stays."""
+    text, audio = model.config.text, model.config.audio
+    stem = audio if audio is not None else text
+    return None if stem is None else stem.field
 
 
 def _guesses_of_hidden(model: Model, *, columns: Iterable[Columns], config: EvalConfig) -> SampleReport:
@@ -206,13 +215,19 @@ def read_symbols(logits_BLK: torch.Tensor, *, lengths: torch.Tensor, labels: Seq
     return texts
 
 
-def batches_of(columns: Iterable[Columns], *, batch_size: int) -> Iterator[dict[str, Column]]:
-    """Frames of a split as batches of tensors, in written order."""
+def batches_of(
+    columns: Iterable[Columns], *, batch_size: int, by_length_of: str | None = None
+) -> Iterator[dict[str, Column]]:
+    """Frames of a split as batches of tensors, in written order, or within a frame by the length of a field:
+    samples of like length need little padding."""
     for frame in columns:
-        count = len(next(iter(frame.values())))
-        for start in range(0, count, batch_size):
-            stop = min(start + batch_size, count)
-            yield {name: _rows(column, start, stop) for name, column in frame.items()}
+        held = {name: _whole(column) for name, column in frame.items()}
+        rows = torch.arange(len(next(iter(held.values()))))
+        lengths = held.get(by_length_of or "")
+        if isinstance(lengths, RaggedTensor):
+            rows = lengths.lengths().argsort(stable=True)
+        for chosen in torch.split(rows, batch_size):
+            yield {name: _rows(column, chosen) for name, column in held.items()}
 
 
 def groups_of(batch: dict[str, Column], *, model: Model, config: EvalConfig) -> dict[str, Array]:
@@ -237,9 +252,15 @@ def _as_texts(column: Column) -> list[str]:
     return [str(value) for value in column.tolist()]
 
 
-def _rows(column: Any, start: int, stop: int) -> Column:
+def _whole(column: Any) -> Column:
+    """All samples of a frame; nothing is copied per batch."""
     if isinstance(column, Ragged):
-        offsets = torch.from_numpy(column.offsets[start : stop + 1].copy())
-        values = torch.from_numpy(np.array(column.values))
-        return RaggedTensor(values=values, starts=offsets[:-1], stops=offsets[1:])
-    return torch.from_numpy(np.array(column[start:stop]))
+        offsets = torch.from_numpy(np.array(column.offsets))
+        return RaggedTensor(torch.from_numpy(np.array(column.values)), starts=offsets[:-1], stops=offsets[1:])
+    return torch.from_numpy(np.array(column))
+
+
+def _rows(column: Column, rows: torch.Tensor) -> Column:
+    if isinstance(column, RaggedTensor):
+        return RaggedTensor(column.values, starts=column.starts[rows], stops=column.stops[rows])
+    return column[rows]

@@ -1,7 +1,8 @@
 """Continue a text with a next-token model: greedy, or sampled with temperature and top-k.
 
-Each new token runs the whole context again; there is no key/value cache, since the models trained
-here are small and the context is at most the trained length. Shapes: L positions, V vocabulary.
+Keys and values of what was read are kept (models/continuation.py), so that a new token costs one position.
+When the context is full, the newer half of it is read again and becomes the past: one reading of half a
+context per that many new tokens. Shapes: V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 
 from rsc.errors import ConfigError
 from rsc.models.build import Model
-from rsc.models.heads import Want
+from rsc.models.continuation import Continuation
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,24 @@ def generate(
 ) -> list[int]:
     """Ids that follow `prompt`, at most `num_tokens`, ending before `stop`.
 
-    The model sees the last `context` ids. An empty prompt starts after `stop` (the separator).
-    Raises ConfigError if both are missing.
+    The model sees at least the last half of `context` ids, at most all of it. An empty prompt starts after
+    `stop` (the separator). Raises ConfigError if both are missing.
     """
     if not prompt and stop is None:
         raise ConfigError("an empty prompt needs a tokenizer with a separator", hint="give a prompt")
-    device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(sampling.seed)
     ids = list(prompt) if prompt else [stop if stop is not None else 0]
-    start = len(ids)
+    start, continuation = len(ids), Continuation(model)
+    unread = ids[-context:]
     while len(ids) - start < num_tokens:
-        tokens_BL = torch.tensor([ids[-context:]], device=device)
-        logits_V = model({"tokens_BL": tokens_BL}, Want.LOGITS)["logits"][0, -1].cpu()
-        token = draw(logits_V, sampling=sampling, generator=generator)
+        if continuation.length + len(unread) > context:
+            continuation.forget()
+            unread = ids[-max(1, context // 2) :]
+        token = draw(continuation.read(unread), sampling=sampling, generator=generator)
         if token == stop:
             break
         ids.append(token)
+        unread = [token]
     return ids[start:]
 
 

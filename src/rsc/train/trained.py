@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,10 +88,6 @@ def _load(run: RunFolder, *, recipe: Recipe, key: SecretKey) -> tuple[Model, int
     model = build_model(recipe.model)
     checkpoint.read_into(state_pieces([model], [], is_writer=lambda _: True))
     return model, checkpoint.step
-
-
-def is_export(path: Path) -> bool:
-    return path.is_dir() and any(path.glob("*.safetensors"))
 
 
 def _ready(name: str, model: Model, *, requested: Any, **facts: Any) -> Trained:

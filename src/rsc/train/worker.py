@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from rsc.errors import RscError
+from rsc.export.weights import is_export
 from rsc.parallel.mesh import build_mesh
 from rsc.train.allocator import keep_freed_memory
 from rsc.train.assemble import Place, WorkerSpec, assemble
@@ -99,9 +100,8 @@ def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
     has_experts = recipe.model.trunk.moe is not None
     mesh = build_mesh(layout, rank=rank, device=device, has_experts=has_experts)
     parent = parent_of(recipe, run=spec.run)
-    with open_keys(
-        spec.socket, run=spec.run.name, data=recipe.data, parent=parent.name if parent else None
-    ) as keys:
+    asked = None if parent is None or is_export(parent) else parent.name
+    with open_keys(spec.socket, run=spec.run.name, data=recipe.data, parent=asked) as keys:
         place = Place(mesh=mesh, local_rank=local_rank, local_world=spec.local_world, store=store)
         return assemble(recipe, place=place, keys=keys, spec=spec).run()
 
