@@ -223,7 +223,6 @@ class ConvBody(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return self.layers(x_BCHW.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
-        return]
 
 
 class ConvNorm(nn.Module):
