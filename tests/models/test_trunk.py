@@ -6,7 +6,7 @@ import torch
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig, TrunkConfig
 from rsc.models.heads import Want
-from rsc.models.trunk import RMSNorm, document_mask, rotary_tables, rotate
+from rsc.models.trunk import RMSNorm, document_mask, is_one, rotary_tables, rotate
 
 
 def logits(model: Model, **batch: torch.Tensor) -> torch.Tensor:
@@ -79,3 +79,9 @@ def test_shapes_that_do_not_fit_are_refused(changes: dict[str, int], words: str)
     fields = {"width": 32, "num_layers": 1, "num_heads": 4, "mlp_width": 8} | changes
     with pytest.raises(ValueError, match=words):
         TrunkConfig.model_validate(fields)
+
+
+def test_one_document_needs_no_mask() -> None:
+    assert is_one(torch.tensor([[3, 3, 3], [4, 4, 4]]))
+    assert not is_one(torch.tensor([[3, 3, 3], [4, 4, 5]]))
+    assert not is_one(torch.tensor([[-1, -1, -1]]))

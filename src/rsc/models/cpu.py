@@ -1,22 +1,27 @@
 """Passes over memory written by hand for CPUs, where a step is bound by them and not by products.
 
 Measured on one core with AMX, 16 x 256 positions, 6 heads of 64, width 384, bf16, forward and backward:
-attention 52 ms by torch's fused kernel, 25 ms here; RMSNorm 11.4 ms by torch, 3 ms here (the whole step:
-benchmarks/train_cpu.py). Both are plain torch operators: any dtype, bit-equal each time.
+attention 52 ms by torch's fused kernel, 23 ms here; RMSNorm 11.4 ms by torch, 3 ms here (the whole step:
+benchmarks/train_cpu.py). All are plain torch operators: any dtype, bit-equal each time. Attention takes a few
+samples at a time, so that its scores are still in the core's cache when the next operator reads them.
 
 Shapes: B batch, L positions, D width, G key/value heads, R query heads per group, S = R + 2, E head
-features, N rows, Z = B * G.
+features, N rows; C samples of a part, Z = C * G, Q queries of a block, M keys they may see.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 MAX_SCORE_BYTES = 64 << 20  # of one layer; beyond it torch's kernel, which keeps none, is the better choice
+PART_BYTES = 4 << 20  # of scores at a time: in the caches of most cores, and enough work for several threads
 QUERY_ROWS = 128  # queries at a time: half of what a causal product would compute for nothing is skipped
+
+Tables = tuple[torch.Tensor, torch.Tensor]
 
 
 class RmsNorm(torch.autograd.Function):
@@ -61,52 +66,69 @@ class Attend(torch.autograd.Function):
         causal: bool,
     ) -> torch.Tensor:
         B, L, G, S, E = qkv_BLGSE.shape
-        tables = wide_tables(cos, sin, dtype=qkv_BLGSE.dtype)
-        qk_ZTLE = turn(qkv_BLGSE[..., : S - 1, :].permute(0, 2, 3, 1, 4).contiguous(), tables).flatten(0, 1)
-        q_ZRLE, k_ZLE = qk_ZTLE[:, :-1], qk_ZTLE[:, -1]
-        v_ZLE = qkv_BLGSE[..., S - 1, :].permute(0, 2, 1, 3).reshape(B * G, L, E)
-        mixed_ZRLE = torch.empty_like(q_ZRLE, memory_format=torch.contiguous_format)
-        shares = []
-        for rows, keys in _blocks(L, causal=causal):
-            share_ZQM = _share(q_ZRLE, k_ZLE, rows, keys, mask_BLM=mask_BLM, causal=causal)
-            shares.append(share_ZQM)
-            mixed_ZRLE[:, :, rows] = torch.bmm(share_ZQM, v_ZLE[:, keys]).view(B * G, S - 2, -1, E)
-        ctx.save_for_backward(qk_ZTLE, v_ZLE, *tables, *shares)
+        tables, blocks = wide_tables(cos, sin, dtype=qkv_BLGSE.dtype), _blocks(L, causal=causal)
+        q_BGRLE = qkv_BLGSE.new_empty(B, G, S - 2, L, E)
+        k_BGLE, v_BGLE = qkv_BLGSE.new_empty(2, B, G, L, E)
+        shares = [qkv_BLGSE.new_empty(B, G, (S - 2) * _size(rows), end) for rows, end in blocks]
+        mixed_BLHE = qkv_BLGSE.new_empty(B, L, G * (S - 2), E)
+        for part in _parts(B, score_bytes=_score_bytes(qkv_BLGSE)):
+            source = qkv_BLGSE[part].permute(0, 2, 3, 1, 4)
+            own = _tables_of(tables, part)
+            q_CGRLE = turn(q_BGRLE[part].copy_(source[:, :, : S - 2]), _scaled(own, features=E))
+            k_ZLE = turn(k_BGLE[part].copy_(source[:, :, S - 2])[:, :, None], own).view(-1, L, E)
+            v_ZLE = v_BGLE[part].copy_(source[:, :, S - 1]).view(-1, L, E)
+            for (rows, end), share_BGQM in zip(blocks, shares, strict=True):
+                q_ZQE = q_CGRLE[:, :, :, rows].reshape(len(k_ZLE), -1, E)
+                score_ZQM = torch.bmm(q_ZQE, k_ZLE[:, :end].transpose(1, 2))
+                score_BHQM = score_ZQM.view(-1, G * (S - 2), _size(rows), end)
+                if mask_BLM is not None:
+                    score_BHQM.masked_fill_(~mask_BLM[part, None, rows, :end], float("-inf"))
+                elif causal:
+                    score_BHQM[..., rows] += _ahead(_size(rows), dtype=score_ZQM.dtype)
+                share_ZQM = share_BGQM[part].flatten(0, 1)
+                torch.softmax(score_ZQM, dim=-1, out=share_ZQM)
+                mixed_ZQE = torch.bmm(share_ZQM, v_ZLE[:, :end])
+                mixed_BLHE[part, rows] = mixed_ZQE.view(-1, G * (S - 2), _size(rows), E).transpose(1, 2)
+        ctx.save_for_backward(q_BGRLE, k_BGLE, v_BGLE, *tables, *shares)
         ctx.causal = causal
-        return mixed_ZRLE.view(B, G * (S - 2), L, E).transpose(1, 2).reshape(B, L, -1)
+        return mixed_BLHE.view(B, L, -1)
 
     @staticmethod
     def backward(ctx: Any, grad_BLF: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        qk_ZTLE, v_ZLE, *rest = ctx.saved_tensors
-        tables, shares = (rest[0], rest[1]), rest[2:]
-        (Z, T, L, E), B = qk_ZTLE.shape, len(grad_BLF)
-        q_ZRLE, k_ZLE, scale = qk_ZTLE[:, :-1], qk_ZTLE[:, -1], 1 / math.sqrt(E)
-        grad_ZRLE = grad_BLF.view(B, L, -1, E).transpose(1, 2).reshape(Z, T - 1, L, E)
-        grad_qk_ZTLE, grad_v_ZLE = torch.zeros_like(qk_ZTLE), torch.zeros_like(v_ZLE)
-        for (rows, keys), share_ZQM in zip(_blocks(L, causal=ctx.causal), shares, strict=True):
-            grad_ZQE, q_ZQE = grad_ZRLE[:, :, rows].flatten(1, 2), q_ZRLE[:, :, rows].flatten(1, 2)
-            grad_v_ZLE[:, keys] += torch.bmm(share_ZQM.transpose(1, 2), grad_ZQE)
-            slope_ZQM = torch.bmm(grad_ZQE, v_ZLE[:, keys].transpose(1, 2))
-            slope_ZQM = torch._softmax_backward_data(slope_ZQM, share_ZQM, -1, share_ZQM.dtype).mul_(scale)
-            grad_q_ZQE = torch.bmm(slope_ZQM, k_ZLE[:, keys])
-            grad_qk_ZTLE[:, :-1, rows] = grad_q_ZQE.view(Z, T - 1, -1, E)
-            grad_qk_ZTLE[:, -1, keys] += torch.bmm(slope_ZQM.transpose(1, 2), q_ZQE)
-        grad_qkv_BLGSE = grad_BLF.new_empty(B, L, Z // B, T + 1, E)
-        turned = turn_back(grad_qk_ZTLE.view(B, -1, T, L, E), tables)
-        grad_qkv_BLGSE[..., :T, :] = turned.permute(0, 3, 1, 2, 4)
-        grad_qkv_BLGSE[..., T, :] = grad_v_ZLE.view(B, -1, L, E).transpose(1, 2)
+        q_BGRLE, k_BGLE, v_BGLE, cos, sin, *shares = ctx.saved_tensors
+        B, G, R, L, E = q_BGRLE.shape
+        blocks = _blocks(L, causal=ctx.causal)
+        grad_BLHE = grad_BLF.view(B, L, G * R, E)
+        grad_qkv_BLGSE = grad_BLF.new_empty(B, L, G, R + 2, E)
+        for part in _parts(B, score_bytes=_score_bytes(grad_qkv_BLGSE)):
+            k_ZLE, v_ZLE = k_BGLE[part].flatten(0, 1), v_BGLE[part].flatten(0, 1)
+            grad_q_CGRLE = torch.empty_like(q_BGRLE[part])
+            grad_k_ZLE, grad_v_ZLE = torch.zeros_like(k_ZLE), torch.zeros_like(v_ZLE)
+            for (rows, end), share_BGQM in zip(blocks, shares, strict=True):
+                share_ZQM = share_BGQM[part].flatten(0, 1)
+                q_ZQE = q_BGRLE[part, :, :, rows].reshape(len(k_ZLE), -1, E)
+                grad_ZQE = grad_BLHE[part, rows].transpose(1, 2).reshape(len(k_ZLE), -1, E)
+                slope_ZQM = torch.bmm(grad_ZQE, v_ZLE[:, :end].transpose(1, 2))
+                slope_ZQM = torch._softmax_backward_data(slope_ZQM, share_ZQM, -1, share_ZQM.dtype)
+                grad_q_CGRLE[:, :, :, rows] = torch.bmm(slope_ZQM, k_ZLE[:, :end]).view(
+                    -1, G, R, _size(rows), E
+                )
+                grad_k_ZLE[:, :end] += torch.bmm(slope_ZQM.transpose(1, 2), q_ZQE)
+                grad_v_ZLE[:, :end] += torch.bmm(share_ZQM.transpose(1, 2), grad_ZQE)
+            own = _tables_of((cos, sin), part)
+            target = grad_qkv_BLGSE[part].permute(0, 2, 3, 1, 4)
+            target[:, :, :R] = turn_back(grad_q_CGRLE, _scaled(own, features=E))
+            target[:, :, R : R + 1] = turn_back(grad_k_ZLE.view(-1, G, 1, L, E), own)
+            target[:, :, R + 1] = grad_v_ZLE.view(-1, G, L, E)
         return grad_qkv_BLGSE, None, None, None, None
 
 
 def is_worth_it(qkv_BLGSE: torch.Tensor) -> bool:
     """Whether the scores of one layer are small enough to keep."""
-    B, L, G, S, _ = qkv_BLGSE.shape
-    return B * G * (S - 2) * L * L * qkv_BLGSE.element_size() <= MAX_SCORE_BYTES
+    return len(qkv_BLGSE) * _score_bytes(qkv_BLGSE) <= MAX_SCORE_BYTES
 
 
-def wide_tables(
-    cos: torch.Tensor, sin: torch.Tensor, *, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
+def wide_tables(cos: torch.Tensor, sin: torch.Tensor, *, dtype: torch.dtype) -> Tables:
     """Tables [.., L, E] for `turn`: cosines twice, sines with the sign of the half they apply to.
 
     In [L, 1, E / 2], or [B, L, 1, E / 2] where positions differ by sample.
@@ -116,44 +138,51 @@ def wide_tables(
     return tables if cos.ndim == 2 else (tables[0][:, None, None], tables[1][:, None, None])
 
 
-def turn(x_BGTLE: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Rotary turn of pairs (i, i + E / 2): swapping the halves is a roll."""
-    return (x_BGTLE * tables[0]).addcmul_(x_BGTLE.roll(x_BGTLE.shape[-1] // 2, dims=-1), tables[1])
+def turn(x_BGTLE: torch.Tensor, tables: Tables) -> torch.Tensor:
+    """Rotary turn in place of pairs (i, i + E / 2): swapping the halves is a roll."""
+    swapped = x_BGTLE.roll(x_BGTLE.shape[-1] // 2, dims=-1)
+    return x_BGTLE.mul_(tables[0]).addcmul_(swapped, tables[1])
 
 
-def turn_back(x_BGTLE: torch.Tensor, tables: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """The inverse, which is the gradient too."""
-    half = x_BGTLE.shape[-1] // 2
-    return (x_BGTLE * tables[0]).addcmul_(x_BGTLE.roll(half, dims=-1), tables[1], value=-1)
+def turn_back(x_BGTLE: torch.Tensor, tables: Tables) -> torch.Tensor:
+    """The inverse, which is the gradient too; in place."""
+    swapped = x_BGTLE.roll(x_BGTLE.shape[-1] // 2, dims=-1)
+    return x_BGTLE.mul_(tables[0]).addcmul_(swapped, tables[1], value=-1)
 
 
-def _blocks(length: int, *, causal: bool) -> list[tuple[slice, slice]]:
-    """Query rows and the keys they may see: those up to the last row when causal."""
-    starts = range(0, length, QUERY_ROWS if causal else length)
-    ends = [min(start + QUERY_ROWS, length) if causal else length for start in starts]
-    return [(slice(start, end), slice(0, end)) for start, end in zip(starts, ends, strict=True)]
+def _scaled(tables: Tables, *, features: int) -> Tables:
+    """For queries: their turn brings in the 1 / sqrt(E) of the softmax."""
+    return tables[0] / math.sqrt(features), tables[1] / math.sqrt(features)
 
 
-def _share(
-    q_ZRLE: torch.Tensor,
-    k_ZLE: torch.Tensor,
-    rows: slice,
-    keys: slice,
-    *,
-    mask_BLM: torch.Tensor | None,
-    causal: bool,
-) -> torch.Tensor:
-    """How much each query takes from each key, [Z, R * rows, keys]: softmax of masked, scaled products."""
-    q_ZQE = q_ZRLE[:, :, rows].flatten(1, 2)
-    nothing = q_ZQE.new_zeros(1, 1, 1)
-    score_ZQM = torch.baddbmm(
-        nothing, q_ZQE, k_ZLE[:, keys].transpose(1, 2), beta=0, alpha=1 / math.sqrt(q_ZQE.shape[-1])
-    )
-    if mask_BLM is not None:
-        seen_BQM = mask_BLM[:, rows, keys].repeat(1, q_ZRLE.shape[1], 1)
-        score_ZQM.view(len(seen_BQM), -1, *seen_BQM.shape[1:]).masked_fill_(~seen_BQM[:, None], float("-inf"))
-    elif causal:
-        size = rows.stop - rows.start
-        ahead = torch.full((size, size), float("-inf"), dtype=score_ZQM.dtype).triu_(1)
-        score_ZQM.view(-1, size, score_ZQM.shape[-1])[..., rows] += ahead
-    return torch.softmax(score_ZQM, dim=-1)
+def _tables_of(tables: Tables, part: slice) -> Tables:
+    """Tables of some samples; one for all where positions do not differ."""
+    return tables if tables[0].ndim == 2 else (tables[0][part], tables[1][part])
+
+
+def _parts(samples: int, *, score_bytes: int) -> Iterator[slice]:
+    """Samples that are taken together."""
+    size = max(1, PART_BYTES // score_bytes)
+    return (slice(start, min(start + size, samples)) for start in range(0, samples, size))
+
+
+def _score_bytes(qkv_BLGSE: torch.Tensor) -> int:
+    """Of one sample."""
+    _, L, G, S, _ = qkv_BLGSE.shape
+    return G * (S - 2) * L * L * qkv_BLGSE.element_size()
+
+
+def _blocks(length: int, *, causal: bool) -> list[tuple[slice, int]]:
+    """Query rows, and the end of the keys they may see: the last row's own when causal."""
+    size = QUERY_ROWS if causal else length
+    ends = [min(start + size, length) for start in range(0, length, size)]
+    return [(slice(start, end), end) for start, end in zip(range(0, length, size), ends, strict=True)]
+
+
+def _size(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+def _ahead(size: int, *, dtype: torch.dtype) -> torch.Tensor:
+    """What a causal block adds to its last, square part: minus infinity above the diagonal."""
+    return torch.full((size, size), float("-inf"), dtype=dtype).triu_(1)
