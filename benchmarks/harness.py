@@ -93,19 +93,20 @@ def main(
     run: Callable[[Options], Report],
     *,
     default_runs: int = 5,
+    quick_runs: int = 2,
     add_arguments: Callable[[argparse.ArgumentParser], None] | None = None,
 ) -> None:
     """The command line of a benchmark."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--quick", action="store_true", help="small corpora and few runs, under a minute")
+    parser.add_argument("--quick", action="store_true", help="small corpora and few runs")
     parser.add_argument(
-        "--runs", type=int, help=f"measurements of each figure (default {default_runs}, quick 2)"
+        "--runs", type=int, help=f"measurements of each figure (default {default_runs}, quick {quick_runs})"
     )
     if add_arguments:
         add_arguments(parser)
     arguments = parser.parse_args()
-    runs = arguments.runs or (2 if arguments.quick else default_runs)
+    runs = arguments.runs or (quick_runs if arguments.quick else default_runs)
     report = run(Options(quick=arguments.quick, runs=runs, arguments=arguments))
     print(to_json(report) if arguments.json else to_table(report))
 

@@ -6,13 +6,15 @@ tokens: 1 GiB of uint16 in samples of 1024; images: 200,000 of 32x32x3 with a la
 of 1 to 8 KiB; jpeg: the CIFAR-10 training images, decoded (skipped where the files are missing). Random
 contents, batch 256, one process, files in the page cache: this measures loaders, not disks.
 
-mb_per_cpu_s counts CPU seconds from opening to the end of the epoch (imports before), first window included;
-peers stop after 8 s. `memmap` is the plaintext control: whole batches gathered in a full permutation. In
-`text` every subject makes one `bytes` a document; `rsc_views` leaves them where they are.
+mb_per_cpu_s counts CPU seconds of the process and its children from opening to the end of the epoch (imports
+before), first window included; subjects stop after 8 s. `memmap` is the plaintext control: whole batches
+gathered in a full permutation. Of documents, `rsc` and `memmap` deliver values end to end with offsets, peers
+what their API gives. `rsc` has the default window of 32 MiB, `rsc_8mib` one that stays in the cache.
 
-`rsc` has a window of 8 MiB where rows are moved (it stays in the cache) and of 32 MiB in `text` and `jpeg`.
-The default of recipes, 64 MiB, is the subject `rsc_64mib_window`: it mixes better and costs more.
-frames_in_batch says how many of the frames in written order a batch draws from.
+`decrypt_only` (every frame once, into one buffer) and `gather_only` (batches out of a window in memory) are
+the two parts that no encrypted loader can do without: the limit of this machine is 1 / (1/decrypt + 1/gather).
+times_memmap and times_litdata are formed from the runs of one round each. frames_in_batch says how many of
+the frames in written order a batch draws from.
 """
 
 from __future__ import annotations
@@ -27,16 +29,18 @@ from pathlib import Path
 
 import numpy as np
 from harness import Options, Report, alternate, main, run_worker
-from loader_subjects import IN_CACHE_BYTES, Corpus, example_key, open_split
+from loader_subjects import SMALL_WINDOW_BYTES, Corpus, example_key, open_split
 
+from rsc.loader.order import DEFAULT_WINDOW_BYTES
 from rsc.loader.quality import measure_shuffle
 
 WORKER = Path(__file__).with_name("loader_subjects.py")
 CASES = ("tokens", "images", "text", "jpeg")
+WINDOWS = ("rsc", "rsc_2_threads", "rsc_8mib", "rsc_8mib_2_threads", "memmap")
 OURS = {
-    "tokens": ("rsc", "rsc_2_threads", "rsc_64mib_window", "memmap"),
-    "images": ("rsc", "rsc_2_threads", "rsc_64mib_window", "memmap"),
-    "text": ("rsc", "rsc_2_threads", "rsc_views", "rsc_64mib_window", "memmap"),
+    "tokens": (*WINDOWS, "decrypt_only", "gather_only"),
+    "images": (*WINDOWS, "decrypt_only", "gather_only"),
+    "text": (*WINDOWS, "decrypt_only"),
     "jpeg": ("rsc", "rsc_2_threads", "memmap"),
 }
 PEERS = {
@@ -48,7 +52,8 @@ PEERS = {
 }
 FULL = {"tokens": 524_288, "images": 200_000, "text": 200_000, "jpeg": 50_000}
 QUICK_PART = 16
-QUICK_SUBJECTS = ("rsc", "memmap", "litdata")
+QUICK_RUNS = 3
+SLOW_PEERS = ("mds", "webdataset", "grain", "hf")  # --quick measures them on tokens only
 _FIND = (
     "import importlib.util as u,json,sys;print(json.dumps({m: bool(u.find_spec(m)) for m in sys.argv[1:]}))"
 )
@@ -83,8 +88,10 @@ def run_in(folder: Path, options: Options) -> Report:
 
 
 def measure_case(folder: Path, case: str, *, peers: list[str], options: Options, report: Report) -> None:
-    wanted = options.arguments.subjects or (QUICK_SUBJECTS if options.quick else None)
+    wanted = options.arguments.subjects
     subjects = [name for name in (*OURS[case], *peers) if wanted is None or name in wanted]
+    if options.quick and case != "tokens":
+        subjects = [name for name in subjects if name not in SLOW_PEERS]
 
     def worker(action: str, subject: str) -> dict[str, float]:
         python = options.arguments.peers_python if subject in PEERS else sys.executable
@@ -103,8 +110,21 @@ def measure_case(folder: Path, case: str, *, peers: list[str], options: Options,
     for subject, metrics in measured.items():
         for metric, values in metrics.items():
             report.add(case, metric=metric, subject=subject, values=values)
+    add_ratios(measured, case, report=report)
     if case in ("tokens", "images"):
         add_mixing(folder, case, report=report)
+
+
+def add_ratios(
+    measured: dict[str, dict[str, list[float]]], case: str, *, report: Report, metric: str = "mb_per_cpu_s"
+) -> None:
+    """Our subjects over the control and over litdata, round by round."""
+    for other in ("memmap", "litdata"):
+        if other not in measured:
+            continue
+        for subject in (name for name in measured if name.startswith("rsc")):
+            pairs = zip(measured[subject][metric], measured[other][metric], strict=True)
+            report.add(case, metric=f"times_{other}", subject=subject, values=[a / b for a, b in pairs])
 
 
 def add_mixing(folder: Path, case: str, *, report: Report) -> None:
@@ -112,7 +132,7 @@ def add_mixing(folder: Path, case: str, *, report: Report) -> None:
     corpus = Corpus(folder, case)
     with example_key() as key:
         split = open_split(corpus, key)
-        for subject, window_bytes in (("rsc", IN_CACHE_BYTES), ("rsc_64mib_window", 64 << 20)):
+        for subject, window_bytes in (("rsc", DEFAULT_WINDOW_BYTES), ("rsc_8mib", SMALL_WINDOW_BYTES)):
             quality = measure_shuffle(split.manifest, schema=split.schema, window_bytes=window_bytes)
             report.add(case, metric="frames_in_batch", subject=subject, values=[quality.frames_in_batch])
         report.add(case, metric="frames_in_batch", subject="memmap", values=[quality.frames_in_batch_full])
@@ -169,4 +189,4 @@ def warm_page_cache(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(__doc__ or "", run, add_arguments=add_arguments)
+    main(__doc__ or "", run, quick_runs=QUICK_RUNS, add_arguments=add_arguments)

@@ -5,7 +5,8 @@
 
 Subjects other than `rsc` need only numpy, torch and their own library, so that they can run in another
 environment. Every subject delivers shuffled batches of 256 as its documentation proposes, without worker
-processes; its bytes are those of the samples it delivered, whatever type it turned them into.
+processes; its bytes are those of the samples it delivered, whatever type it turned them into. Batches of
+documents are values end to end with offsets for `rsc` and `memmap`, and what their own API gives for peers.
 """
 
 from __future__ import annotations
@@ -96,12 +97,22 @@ def run_memmap(corpus: Corpus) -> Batches:
             yield torch.from_numpy(images[chosen]).nbytes + torch.from_numpy(labels[chosen]).nbytes
     else:
         values, offsets = corpus.blobs()
+        values = np.asarray(values)  # slices of np.memmap itself take ten times as long
         view = memoryview(values)
         for i in range(0, len(order), BATCH):
             chosen = order[i : i + BATCH]
             bounds = zip(offsets[chosen].tolist(), offsets[chosen + 1].tolist(), strict=True)
-            documents = [bytes(view[start:stop]) for start, stop in bounds]
-            yield size_of(decode_all(documents) if corpus.case == "jpeg" else documents)
+            if corpus.case == "jpeg":
+                yield size_of(decode_all([bytes(view[start:stop]) for start, stop in bounds]))
+            else:
+                yield size_of(_end_to_end([values[start:stop] for start, stop in bounds]))
+
+
+def _end_to_end(documents: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Documents as training code wants them: values and offsets [n + 1]."""
+    offsets = np.zeros(len(documents) + 1, np.int64)
+    np.cumsum([len(document) for document in documents], out=offsets[1:])
+    return torch.from_numpy(np.concatenate(documents)), torch.from_numpy(offsets)
 
 
 def decode_all(files: list[bytes]) -> torch.Tensor:
@@ -121,6 +132,7 @@ def prepare_rsc(corpus: Corpus) -> None:
     from rsc.store.schema import Field, Ragged, Schema
     from rsc.store.split_writer import SplitWriter
     from rsc.store.splits import SplitPlace
+    from rsc.store.writer import FRAME_BYTES, SHARD_BYTES
 
     store = LocalStore(corpus.folder)
     store.delete_folder(f"rsc-{corpus.case}")
@@ -133,7 +145,7 @@ def prepare_rsc(corpus: Corpus) -> None:
     place = SplitPlace(store, folder=f"rsc-{corpus.case}", name="benchmark", version_id="0", split="train")
     schema = Schema(fields)
     with example_key() as key:
-        writer = SplitWriter(place, schema=schema, key=key, frame_bytes=512 << 10, shard_bytes=256 << 20)
+        writer = SplitWriter(place, schema=schema, key=key, frame_bytes=FRAME_BYTES, shard_bytes=SHARD_BYTES)
         for start in range(0, corpus.size, 1000):
             stop = min(start + 1000, corpus.size)
             if corpus.case == "tokens":
@@ -156,42 +168,63 @@ def prepare_rsc(corpus: Corpus) -> None:
 
 
 def run_rsc(corpus: Corpus, *, threads: int = 1, window_bytes: int | None = None) -> Batches:
-    """Documents as `bytes`, files decoded, all else as delivered."""
+    """Documents end to end with offsets, files decoded, all else as delivered."""
     with example_key() as key, _loader(corpus, key, threads=threads, window_bytes=window_bytes) as loader:
         for batch in loader:
             if corpus.case == "text":
-                yield size_of(batch["text"].to_bytes())
+                yield size_of(batch["text"].packed())
             else:
                 yield sum(size_of(column) for name, column in batch.items() if name in _DELIVERED)
 
 
-def run_rsc_views(corpus: Corpus) -> Batches:
-    """Documents as the loader delivers them: starts and stops into the window, nothing copied."""
-    with example_key() as key, _loader(corpus, key) as loader:
-        for batch in loader:
-            yield int(batch["text"].lengths().sum())
-
-
 _DELIVERED = ("tokens", "image", "label", "jpeg")
-# Where rows are moved a window is fastest when it stays in the cache; where only starts and stops are, larger
-# ones have fewer frames and batches that cross from one to the next.
-IN_CACHE_BYTES = 8 << 20
-_RAGGED_BYTES = 32 << 20
+SMALL_WINDOW_BYTES = 8 << 20
 
 
-def _loader(corpus: Corpus, key: Any, *, threads: int = 1, window_bytes: int | None = None) -> Any:
-    """The loader of a case, with the window that suits its kind of field."""
+def _loader(corpus: Corpus, key: Any, *, threads: int, window_bytes: int | None) -> Any:
     from rsc.loader.decode import DecodedLoader, decode_rgb
     from rsc.loader.loader import Loader
+    from rsc.loader.order import DEFAULT_WINDOW_BYTES
 
-    is_ragged = corpus.case in ("text", "jpeg")
-    window_bytes = window_bytes or (_RAGGED_BYTES if is_ragged else IN_CACHE_BYTES)
     is_jpeg = corpus.case == "jpeg"
-    options: dict[str, Any] = {"batch_size": BATCH, "seed": 1, "epochs": 1, "window_bytes": window_bytes}
+    options: dict[str, Any] = {"batch_size": BATCH, "seed": 1, "epochs": 1}
+    options["window_bytes"] = window_bytes or DEFAULT_WINDOW_BYTES
     loader = Loader(open_split(corpus, key), threads=1 if is_jpeg else threads, numbered=is_jpeg, **options)
     if is_jpeg:
         return DecodedLoader(loader, field="jpeg", decode=decode_rgb, shape=IMAGE, threads=threads)
     return loader
+
+
+# What no encrypted loader can be faster than on this machine: its two unavoidable parts, each alone.
+
+
+def run_decrypt_only(corpus: Corpus) -> Batches:
+    """Every frame once, in a shuffled order, from the mapped file into one buffer: nothing is delivered."""
+    from rsc.loader.frames import OpenShards
+
+    with example_key() as key:
+        split = open_split(corpus, key)
+        opened = OpenShards(split)
+        shards = [opened.get(shard) for shard in range(split.num_shards)]
+        frames = [(shard, frame) for shard in shards for frame in range(len(shard.plain_bytes))]
+        buffer = memoryview(bytearray(max(size for shard in shards for size in shard.plain_bytes)))
+        for index in np.random.default_rng(1).permutation(len(frames)).tolist():
+            shard, frame = frames[index]
+            shard.read_into(frame, buffer, scratch=bytearray())
+            yield shard.plain_bytes[frame]
+        opened.keep_newest(0)
+
+
+def run_gather_only(corpus: Corpus) -> Batches:
+    """The rows of a window that is in memory already, batch by batch in a shuffled order."""
+    from rsc.loader.order import DEFAULT_WINDOW_BYTES
+
+    rows = corpus.tokens() if corpus.case == "tokens" else corpus.images()[0]
+    window = np.array(rows[: DEFAULT_WINDOW_BYTES // rows[0].nbytes])
+    order = np.random.default_rng(1).permutation(len(window))
+    for start in range(0, corpus.size, BATCH):
+        first = start % (len(order) - BATCH)
+        yield torch.from_numpy(window[order[first : first + BATCH]]).nbytes
 
 
 def open_split(corpus: Corpus, key: Any) -> Any:
@@ -228,12 +261,12 @@ def prepare_litdata(corpus: Corpus) -> None:
     cache.merge()
 
 
-def run_litdata(corpus: Corpus) -> Batches:
+def run_litdata(corpus: Corpus, *, workers: int = 0) -> Batches:
     from litdata import StreamingDataLoader, StreamingDataset
 
     dataset = StreamingDataset(str(corpus.folder / f"litdata-{corpus.case}"), shuffle=True, drop_last=False)
     collate = {"collate_fn": list} if corpus.case in ("text", "jpeg") else {}
-    for batch in StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0, **collate):
+    for batch in StreamingDataLoader(dataset, batch_size=BATCH, num_workers=workers, **collate):
         yield _size_or_decoded(corpus, batch)
 
 
@@ -396,8 +429,10 @@ PREPARE: dict[str, Callable[[Corpus], None]] = {
     "grain": prepare_grain, "hf": prepare_hf,
 }  # fmt: skip
 RUN: dict[str, Callable[[Corpus], Batches]] = {
-    "rsc": run_rsc, "rsc_2_threads": lambda corpus: run_rsc(corpus, threads=2), "rsc_views": run_rsc_views,
-    "rsc_64mib_window": lambda corpus: run_rsc(corpus, window_bytes=64 << 20),
+    "rsc": run_rsc, "rsc_2_threads": lambda corpus: run_rsc(corpus, threads=2),
+    "rsc_8mib": lambda corpus: run_rsc(corpus, window_bytes=SMALL_WINDOW_BYTES),
+    "rsc_8mib_2_threads": lambda corpus: run_rsc(corpus, threads=2, window_bytes=SMALL_WINDOW_BYTES),
+    "decrypt_only": run_decrypt_only, "gather_only": run_gather_only,
     "memmap": run_memmap, "litdata": run_litdata, "mds": run_mds, "webdataset": run_webdataset,
     "grain": run_grain, "hf": run_hf,
 }  # fmt: skip

@@ -39,9 +39,9 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = (1 << 64) - 1
 
-DEFAULT_WINDOW_BYTES = 64 << 20
+DEFAULT_WINDOW_BYTES = 32 << 20
 _MAX_LANES = 64
-_FRAME_SLACK = 0.02  # tags, offsets and tables: 16 frames of "512 KiB" should fit into 8 MiB
+_FRAME_SLACK = 0.02  # tags, offsets and tables: 32 frames of "256 KiB" should fit into 8 MiB
 _MIN_FRAMES_PER_LANE = 4  # a lane's first and last frame are shared with its neighbours
 
 # What a derived key is for, so that no two permutations share one.

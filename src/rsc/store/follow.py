@@ -20,7 +20,7 @@ from rsc.errors import RscError
 from rsc.store.cache import CHUNK_BYTES, CachedShard, NodeCache
 from rsc.store.plans import Plan
 
-HORIZON_READS = 1 << 17  # 64 GiB of frames of 512 KiB
+HORIZON_READS = 1 << 17  # 32 GiB of frames of 256 KiB
 _PUBLISHES = 16  # times that the plan is written while one horizon is used up
 
 

@@ -30,7 +30,9 @@ TRAILER_MAGIC = b"RSCend\r\n"
 _TRAILER = struct.Struct("<8sQQQ")
 TRAILER_BYTES = _TRAILER.size
 MIN_FILE_BYTES = HEADER_BYTES + HASH_BYTES + TAG_BYTES + TRAILER_BYTES
-_FIRST_READ_BYTES = 1 << 16  # holds the whole tail of a file of up to 1 GiB in 512 KiB frames: one request
+_FIRST_READ_BYTES = (
+    1 << 16
+)  # holds the whole tail of a file of up to half a GiB in 256 KiB frames: one request
 _SEARCH_BYTES = 1 << 20
 
 
