@@ -10,6 +10,18 @@ from __future__ import annotations
 
 import re
 
+from rsc.review.rules.address_parts import (
+    AU_STATES,
+    BREAK,
+    BRITISH,
+    CANADIAN,
+    IRISH,
+    NAME,
+    REST,
+    UNIT_WORDS,
+    US_STATES,
+    WORD,
+)
 from rsc.review.rules.rule import Rule, any_of
 
 _KINDS = any_of(
@@ -21,50 +33,90 @@ _KINDS = any_of(
     "cove point view vista",
 )
 _NAME = r"(?:[A-Z\xff][A-Za-z'\xff.-]{0,24}|[0-9]{1,3}(?:st|nd|rd|th)|of|the|de|la)"
-_UNIT = (
-    r"(?:,?\s(?i:apt|apartment|suite|ste|unit|flat|floor|fl|room|rm|bldg"
-    r"|building)\.?\s?#?[0-9A-Za-z-]{1,6}(?![A-Za-z0-9])|,?\s#\s?[0-9]{1,5})?"
-)
-_TOWN = r"[A-Z\xff][A-Za-z'\xff.-]{1,24}(?: [A-Z\xff][A-Za-z'\xff.-]{1,24}){0,2}"
-_POSTCODE = (
-    r"(?:[0-9]{5}(?:-[0-9]{4})?|[A-Z]{1,2}[0-9][0-9A-Z]? ?[0-9][A-Z]{2}|[A-Z][0-9][A-Z] "
-    r"?[0-9][A-Z][0-9]|[0-9]{4,6})(?![0-9A-Za-z])"
-)
-_REST = (
-    rf"(?:,?\s{{1,2}}(?:{_TOWN},?\s{{1,2}})?(?:[A-Z]{{2,3}},?\s)?{_POSTCODE}(?:,?\s{_TOWN})?"
-    rf"|,\s{_TOWN},\s[A-Z]{{2}}(?![A-Za-z]))?"
-)
-"""Town and postcode, in either order, where they follow at once."""
 _NUMBERED = re.compile(
-    r"(?<![0-9A-Za-z.,/$#:-])[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5}[A-Za-z]?)?,? (?:(?:[NSEW]|North|South"
-    r"|East|West|N\.|S\.|E\.|W\.|NE|NW|SE|SW) )?"
+    r"(?<![0-9A-Za-z.,/$#:-])(?:[0-9]{1,6} )?[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5}[A-Za-z]?)?,? (?:(?:[NSEW]"
+    r"|North|South|East|West|N\.|S\.|E\.|W\.|NE|NW|SE|SW) )?"
     rf"(?:{_NAME} ){{1,4}}(?i:{_KINDS})(?![A-Za-z0-9\xff])\.?(?: (?:[NS][EW]?"
-    rf"|[EW])(?![A-Za-z]))?{_UNIT}{_REST}"
+    rf"|[EW])(?![A-Za-z0-9]))?{REST}"
 )
-_NOT_STREETS = re.compile(r"(?i)^[0-9]+ (?:of|the|de|la|hours?|days?|years?|minutes?|people|times|percent) ")
+_NOT_STREETS = re.compile(
+    r"(?i)^[0-9 ]+ (?:(?:of|the|de|la|hours?|days?|years?|minutes?|people|times|percent) "
+    r"|(?:supreme|district|high|circuit|federal|appeals?|superior|county) court)"
+)
 _SUFFIXED = any_of(
     "strasse straat gasse weg platz allee gatan vagen gade vej laan str\\. strase katu tie veien gata "
-    "plein kade singel gracht damm ufer ring"
+    "plein kade singel gracht damm ufer ring steeg baan lei dreef dijk hof stigen torget backen kuja polku "
+    "bulevardi vegen str\xffde stien"
 )
 _PREFIXES = any_of(
     "rue via calle avenida avda avda\\. c/ plaza piazza corso viale rua ulica ul\\. avenue av\\. boulevard "
-    "bd chemin paseo carrer largo vicolo strada",
-    "allee impasse quai travessa praca alameda camino ronda aleja al\\. plac pl\\.",
+    "bd chemin paseo carrer largo vicolo strada str\\.",
+    "allee impasse quai travessa praca alameda camino ronda aleja al\\. plac pl\\. callejon pasaje pasadizo "
+    "glorieta cuesta acceso rambla carretera travesia boulevard bulevardul b-dul soseaua sos\\. calea aleea "
+    "intrarea piata borgo contrada rotonda incrocio praceta estrada rodovia esplanada beco urbanizacion "
+    "diagonal av avda os\\.",
 )
-_BEHIND = re.compile(
-    rf"(?<![A-Za-z0-9\xff])(?:[A-Z\xff][A-Za-z\xff-]{{2,28}}(?:{_SUFFIXED})|[A-Z][A-Za-z\xff-]{{2,24}} "
-    rf"(?:Strasse|Str\.|Allee|Platz|Weg|Gasse|Ring|ulice)"
-    rf"|(?i:{_PREFIXES}) (?:(?:de|del|della|dei|di|la|las|los|le|les|du|des|do|da|dos|d') "
-    rf"?){{0,2}}[A-Z\xff][A-Za-z'\xff.-]{{1,24}}(?: [A-Za-z\xff][A-Za-z'\xff.-]{{1,24}}){{0,3}})"
-    r",? (?:n\xb0? ?|no\.? ?|nr\.? ?|num\. ?)?[0-9]{1,4}(?: ?[a-zA-Z](?![A-Za-z0-9])"
-    r"|[-/][0-9]{1,3})?(?![0-9A-Za-z])" + _REST
+_KINDS_BEHIND = any_of(
+    "utca korut setany ter ulica ulice cesta trg namesti nam\\. trida tr\\. nabrezi sokak sok\\. sk\\.",
+    "caddesi cad\\. cd\\. bulvari mahallesi mah\\. iela pst\\. mnt Alle vei veg vag gata katu gade vej",
+    "puiestee Sokak Caddesi Bulvari Mahallesi Sok\\. Sk\\. Cad\\. Cd\\. Mah\\.",
+)
+"""Words for a street that stand by themselves between its name and the number."""
+_NUMBER_SIGN = r"(?i:n\xb0? ?|no[.:]? ?|nr\.? ?|num\. ?|kbr\. ?)?"
+_BEHIND_NUMBER = (
+    rf",? {_NUMBER_SIGN}[0-9]{{1,4}}(?: ?[a-zA-Z](?![A-Za-z0-9])|[-/][0-9]{{1,3}})?(?![0-9A-Za-z])"
+)
+_SUFFIX_BEHIND = re.compile(
+    rf"(?<![A-Za-z0-9\xff])(?:[0-9]{{1,6}} )?"
+    rf"(?:(?P<n>[A-Z\xff][A-Za-z\xff-]{{2,28}}(?:{_SUFFIXED}))|[A-Z][A-Za-z\xff-]{{2,40}}[ -]"
+    rf"(?:Strasse|Strase|Str\.|Allee|Platz|Weg|Gasse|Ring|Damm|Ufer)){_BEHIND_NUMBER}{REST}"
+)
+_CASED = "|".join(f"{word}|{word.capitalize()}|{word.upper()}" for word in _PREFIXES.split("|"))
+"""Literals without `(?i)`, which every engine tells apart by their first letter."""
+_PREFIXED = (
+    rf"(?:{_CASED}) (?:(?:de|del|della|dei|di|la|las|los|le|les|du|des|do|da|dos|d') ?){{0,2}}[A-Z\xff]"
+)
+_PREFIX_BEHIND = re.compile(
+    rf"(?<![A-Za-z0-9\xff])(?:[0-9]{{1,6}} )?{_PREFIXED}[A-Za-z'\xff.-]{{1,24}}"
+    rf"(?: [A-Za-z\xff][A-Za-z'\xff.-]{{1,24}}){{0,3}}{_BEHIND_NUMBER}{REST}"
 )
 _BEFORE = re.compile(
-    r"(?<![0-9A-Za-z.,/$#:-])[0-9]{1,4}(?: ?(?:bis|ter|[a-d]))?,? (?:rue|avenue|av\.|boulevard|bd|chemin"
-    r"|impasse|quai|allee|place|cours|route|passage|square)"
+    r"(?<![0-9A-Za-z.,/$#:-])(?:[0-9]{1,6} )?[0-9]{1,4}(?: ?(?:bis|ter|[a-d]))?,? (?:[Rr]ue|avenue|av\."
+    r"|boulevard|bd|chemin|impasse|quai|allee|place|cours|route|passage|square)"
     r" (?:(?:de|du|des|la|le|les|l'|d') ?){0,3}[A-Z\xff][A-Za-z'\xff-]{1,24}(?:[ "
-    r"-][A-Z\xff][A-Za-z'\xff-]{1,24}){0,3}" + _REST
+    r"-][A-Z\xff][A-Za-z'\xff-]{1,24}){0,3}" + REST
 )
+_KIND_BEHIND = re.compile(
+    rf"(?<![A-Za-z0-9\xff])(?:[0-9]{{1,6}} )?{WORD}(?: {WORD}){{0,3}} (?:{_KINDS_BEHIND}),? "
+    rf"{_NUMBER_SIGN}[0-9]{{1,4}}(?:[-/][0-9]{{1,3}}| ?[a-zA-Z](?![A-Za-z0-9]))?\.?(?![0-9A-Za-z])" + REST
+)
+_FRONT_WORDS = any_of(
+    "Apt Unit Flat Suite Studio Level Shop Lot Apartment APT UNIT FLAT SUITE apt unit flat suite",
+)
+_UNIT_IN_FRONT = rf"(?:{_FRONT_WORDS})\.? #?[0-9]{{1,4}}[A-Za-z]?"
+_AT_NUMBER = (
+    rf"(?:{_UNIT_IN_FRONT}[,\s]{{1,4}})?(?:[0-9]{{1,6}} )?[0-9]{{1,6}}[A-Za-z]?(?:[-/][0-9]{{1,5}}[A-Za-z]?)?"
+    rf"[, \n]{{1,2}}{NAME}(?: {WORD}){{0,2}}"
+)
+_BY_NAME = (
+    rf"(?:[0-9]{{1,6}} )?{NAME}(?: [a-z\xff]{{2,12}})?,? "
+    rf"(?:{_NUMBER_SIGN}[0-9]{{1,5}}(?: ?[a-zA-Z](?![A-Za-z0-9])|[-/][0-9]{{1,4}})?\.?|[sS]/[nN])"
+)
+_UNNUMBERED = rf"(?:{_UNIT_IN_FRONT}{BREAK}{NAME}|(?:{_CASED}) {NAME})"
+_STREET = rf"(?<![0-9A-Za-z\xff.,/$#:-])(?P<s>{_AT_NUMBER}|{_BY_NAME}|{_UNNUMBERED})"
+_UNIT_TRIGGER = rf"(?i)[,\s](?:{UNIT_WORDS})\.? ?#?[0-9]"
+_WITH_UNIT = re.compile(rf"{_STREET}(?=[,\s]{{1,8}}(?i:{UNIT_WORDS})\.? ?#?[0-9]){REST}")
+_POSTCODE_TRIGGER = (
+    r"[,\n][> ]{0,6}(?:[A-Z]{1,3}-)?(?:[0-9]{4,6}|[0-9]{2}-[0-9]{3}|[0-9]{3} [0-9]{2}|[0-9]{4}-[0-9]{3})"
+    r"(?:,?[ \n]{1,2}[A-Z'\xff]|[A-Z]{2}[ \n])"
+    rf"|[ \n](?:{US_STATES}),? [0-9]{{5}}|[ \n](?:{AU_STATES}),? [0-9]{{4}}"
+    r"|[A-Za-z\xff],?[ \n-][0-9]{6}(?:[^0-9A-Za-z]|$)|[,\n][> ]{0,8}[A-Z\xff][A-Za-z\xff ]{2,30},? [0-9]{4}"
+    rf"|[ \n](?:{BRITISH}|{CANADIAN})|[ \n]{IRISH}"
+)
+_LEAD = 130
+_IS_POSTCODE_TRIGGER = re.compile(_POSTCODE_TRIGGER)
+_IS_UNIT_TRIGGER = re.compile(_UNIT_TRIGGER)
+_WITH_POSTCODE = re.compile(rf"{_STREET}(?={BREAK}|-){REST}")
 _CONTEXT = any_of(
     "address lives? living resid(?:e|es|ing) located ship(?:ped|ping)? deliver(?:ed|y)? mail(?:ed)? send "
     "moved return off home billing"
@@ -76,18 +128,64 @@ _SAID = re.compile(
 _AFTER_CONTEXT = re.compile(
     rf"(?<![0-9A-Za-z.,/$#-])[0-9]{{1,6}}[A-Za-z]?,? (?:(?:[A-Z\xff][A-Za-z'\xff.-]{{1,24}}|of|de|del|la|le"
     rf"|des|du|van|der|von)\s){{0,3}}"
-    rf"[A-Z\xff][A-Za-z'\xff.-]{{2,24}}(?: [0-9]{{1,4}}[a-z]?(?![0-9A-Za-z]))?{_UNIT}{_REST}"
+    rf"[A-Z\xff][A-Za-z'\xff.-]{{2,24}}(?: [0-9]{{1,4}}[a-z]?(?![0-9A-Za-z]))?{REST}"
 )
+_FLEET = r"(?:apo|fpo|dpo),? (?:aa|ae|ap) [0-9]{5}"
 _BOX = re.compile(
     r"(?i)(?<![A-Za-z])(?:(?:p\.? ?o\.? ?box|post office box|postfach|postbus|apartado(?: de correos)?"
-    r"|casella postale|boite postale|caixa postal)"
-    r"[ :#]{1,3}[0-9]{1,7}|(?:psc|cmr|unit) [0-9]{3,5},? box [0-9]{1,5}(?:[, \n]{1,3}(?:apo|fpo|dpo),? "
-    r"(?:aa|ae|ap) [0-9]{5})?)(?![0-9])"
+    r"|casella postale|boite postale|caixa postal)[ :#]{1,3}[0-9]{1,7}"
+    rf"|(?:psc|cmr|unit) [0-9]{{3,5}},? box [0-9]{{1,5}}(?:[, \n]{{1,3}}{_FLEET})?)(?![0-9])(?-i:{REST})"
+)
+_SHIP = re.compile(
+    rf"(?i)(?<![A-Za-z])(?:uss|usns|usnv|uscgc|hms|hmcs) [a-z\xff'. -]{{2,40}}[, \n]{{1,3}}{_FLEET}(?![0-9])"
 )
 
 
 def _is_said_address(text: str, match: re.Match[str]) -> bool:
     return _SAID.search(text, max(0, match.start() - 48), match.start()) is not None
+
+
+_NO_STREET = re.compile(
+    r"(?i)(?:chapter|section|figure|fig|table|page|pages|version|article|step|part|day|week|volume|vol|issue|"
+    r"windows|iphone|level|grade|class|round|lot|item|order|invoice|no|number|type|model|line|appendix|"
+    r"january|february|march|april|may|june|july|august|september|october|november|december|jan|feb|mar|apr|"
+    r"jun|jul|aug|sep|sept|oct|nov|dec|monday|tuesday|wednesday|thursday|friday|saturday|sunday|in|on|at)"
+    r"[.,]? [0-9]{1,5}[a-z]?\Z"
+)
+_YEARS = re.compile(r"(?:19|20)[0-9]{2}[-, ]")
+_LOWER = re.compile(r"[a-z\xff]")
+_YEAR = re.compile(r"(?<![0-9-])(?:19|20)[0-9]{2}(?![0-9-])")
+
+
+_NOT_SUFFIXED = re.compile(
+    r"(?i)(?:brigade|renegade|[aeiou]ring|(?<!o)(?<!we)string|spring|(?<!n)tie)(?: |,|\Z)"
+)
+_ZERO = re.compile(r"[, ]{1,2}0(?![0-9])")
+
+
+def _is_behind(text: str, match: re.Match[str]) -> bool:
+    """Not "Engineering 101", "Katie 5", "ByteString, 0"."""
+    return match["n"] is None or (
+        _NOT_SUFFIXED.search(match["n"]) is None and _ZERO.match(text, match.end("n")) is None
+    )
+
+
+def _is_with_unit(text: str, match: re.Match[str]) -> bool:
+    unit = _IS_UNIT_TRIGGER.search(text, match.end("s"))
+    return unit is not None and unit.end() - match.start() <= _LEAD and _NO_STREET.search(match["s"]) is None
+
+
+def _is_with_postcode(text: str, match: re.Match[str]) -> bool:
+    """A street's name and number could be many things, so the lines behind it must have a postcode. Four
+    digits that could be a year count only on a line of their own, behind a number ("March 12, 2020")."""
+    street = match["s"]
+    if _YEARS.match(street) or not _LOWER.search(street) or _NO_STREET.search(street):
+        return False
+    code = _IS_POSTCODE_TRIGGER.search(text, match.end("s"))
+    if code is None or code.start() >= match.end() or code.end() - match.start() > _LEAD:
+        return False
+    is_year = _YEAR.search(text[code.start() : code.end() + 1]) is not None
+    return not is_year or (code[0][0] == "\n" and street[-1].isdigit())
 
 
 def _is_street(text: str, match: re.Match[str]) -> bool:
@@ -99,31 +197,69 @@ RULES = (
         "street_numbered",
         "street_address",
         rf"(?i)[0-9][A-Za-z]?,? (?:[A-Za-z0-9'\xff.-]{{1,26}} ){{1,5}}(?:{_KINDS})",
-        170,
+        180,
         _NUMBERED,
         _is_street,
         least=6,
         reach=2,
     ),
     Rule(
-        "street_behind",
+        "street_suffix_behind",
         "street_address",
-        rf"(?i)(?:(?:{_SUFFIXED})|(?:^|[^A-Za-z0-9\xff])(?:{_PREFIXES}) [A-Za-z'\xff. -]{{2,120}}),? "
-        rf"(?:n\xb0? ?|no\.? ?|nr\.? ?|num\. ?)?[0-9]",
-        160,
-        _BEHIND,
+        rf"(?i)(?:{_SUFFIXED}),? {_NUMBER_SIGN}[0-9]",
+        75,
+        _SUFFIX_BEHIND,
+        _is_behind,
         least=5,
         reach=5,
     ),
     Rule(
+        "street_prefix_behind",
+        "street_address",
+        rf"(?:^|[^A-Za-z0-9\xff]){_PREFIXED}",
+        40,
+        _PREFIX_BEHIND,
+        least=4,
+        reach=115,
+    ),
+    Rule(
         "street_before",
         "street_address",
-        r"[0-9](?: ?(?:bis|ter|[a-d]))?,? (?:rue|avenue|av\.|boulevard|bd|chemin|impasse|quai|allee|place"
+        r"[0-9](?: ?(?:bis|ter|[a-d]))?,? (?:[Rr]ue|avenue|av\.|boulevard|bd|chemin|impasse|quai|allee|place"
         r"|cours|route|passage|square) ",
-        25,
+        32,
         _BEFORE,
         least=4,
         reach=40,
+    ),
+    Rule(
+        "street_kind_behind",
+        "street_address",
+        rf"[ ](?:{_KINDS_BEHIND}),? {_NUMBER_SIGN}[0-9]",
+        135,
+        _KIND_BEHIND,
+        least=5,
+        reach=7,
+    ),
+    Rule(
+        "street_with_unit",
+        "street_address",
+        _UNIT_TRIGGER,
+        _LEAD,
+        _WITH_UNIT,
+        _is_with_unit,
+        least=8,
+        reach=2,
+    ),
+    Rule(
+        "street_with_postcode",
+        "street_address",
+        _POSTCODE_TRIGGER,
+        _LEAD,
+        _WITH_POSTCODE,
+        _is_with_postcode,
+        least=9,
+        reach=8,
     ),
     Rule(
         "street_in_context",
@@ -132,6 +268,16 @@ RULES = (
         1,
         _AFTER_CONTEXT,
         _is_said_address,
+    ),
+    Rule(
+        "post_of_a_ship",
+        "street_address",
+        rf"(?i){_FLEET}",
+        68,
+        _SHIP,
+        strength=2,
+        least=18,
+        reach=1,
     ),
     Rule(
         "post_box",

@@ -49,7 +49,7 @@ _NATIONAL = re.compile(
     rf".()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{_EXTENSION}{_AFTER}"
 )
 _BRACKETED = re.compile(
-    rf"{_BEFORE}{_ALONE}\((?!19|20)[0-9]{{2,5}}\)[ -]?[0-9]{{2,5}}(?:[ "
+    rf"{_BEFORE}{_ALONE}\((?!19|20)[0-9]{{2,5}}\)[ /-]?[0-9]{{2,5}}(?:[ "
     rf"-][0-9]{{2,4}}){{1,3}}{_EXTENSION}{_AFTER}"
 )
 _GROUPED = re.compile(
@@ -58,6 +58,11 @@ _GROUPED = re.compile(
     rf"|[0-9]{{3}} [0-9]{{2}} [0-9]{{3}}|[0-9]{{3}} [0-9]{{3}} [0-9]{{2}} [0-9]{{2}}|[0-9]{{2}} [0-9]{{3}} "
     rf"[0-9]{{2}} [0-9]{{2}})"
     r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9]| [0-9]| [0-9a-f]{2} )"
+)
+_LABELS = r"(?:office|work|home|mobile|mobil|cell|fax|tel|pager|direct)"
+"""Kinds of numbers (RFC 6350 section 6.4.1 and everyday words), as directories print them behind."""
+_LABELLED = re.compile(
+    rf"{_BEFORE}{_OPEN}(?P<v>[0-9](?:{_GAP}[0-9]){{5,11}})[ -]{{1,2}}\(?(?i:{_LABELS})\)?(?=[\n\\,;.)]|\Z)"
 )
 _ANY = re.compile(rf"{_BEFORE}{_OPEN}[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
 _DATE = re.compile(
@@ -68,6 +73,7 @@ _DOTTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9]+(?:\.[0-9]+)*\.[0-9](
 """An IPv4 address, or dotted parts of which one is a single digit: an object identifier, a version."""
 
 
+_THOUSANDS = re.compile(r"\+?[0-9]{1,3}(?:[ .,][0-9]{3})+")
 _TWO_PARTS = re.compile(r"[0-9]+\.[0-9]+|[0-9]{5}-[0-9]{4}")
 """A decimal with a leading zero, a US ZIP+4."""
 
@@ -118,7 +124,24 @@ def _is_international(text: str, match: re.Match[str]) -> bool:
             digits = digits.removeprefix(prefix)
     if number.isdigit() and not is_said(text, match.start(), words=PHONE):
         return False  # an exit code and nothing else: any long number with two leading zeros
-    return 7 <= len(digits) <= 16 and is_possible_international(digits)
+    if not 7 <= len(digits) <= 16:
+        return False
+    return is_possible_international(digits) or _is_printed_as_one(number, digits)
+
+
+def _is_printed_as_one(number: str, digits: str) -> bool:
+    """`+`, an assigned country code, and two or more groups that are no thousands: a number that its plan
+    does not (yet) have, such as those reserved for examples."""
+    is_assigned = any(int(digits[:length]) in COUNTRY_CODE_TO_REGION_CODE for length in (1, 2, 3))
+    is_grouped = len(re.findall(r"[0-9]+", number)) >= 3 and _THOUSANDS.fullmatch(number) is None
+    return number.startswith(("+", "(+")) and is_assigned and is_grouped and 9 <= len(digits) <= 15
+
+
+def _is_labelled(text: str, match: re.Match[str]) -> bool:
+    number = match["v"]
+    digits = digits_of(number)
+    is_amount = len(digits) < 9 and _THOUSANDS.fullmatch(number) is not None
+    return len(set(digits)) > 1 and not (is_amount or _DATE.fullmatch(number) or _DOTTED.fullmatch(number))
 
 
 def _is_american(text: str, match: re.Match[str]) -> bool:
@@ -198,7 +221,7 @@ RULES = (
     Rule(
         "phone_bracketed",
         "phone",
-        r"\([0-9]{2,5}\)[ -]?[0-9]{2}",
+        r"\([0-9]{2,5}\)[ /-]?[0-9]{2}",
         10,
         _BRACKETED,
         _is_bracketed,
@@ -216,6 +239,18 @@ RULES = (
         strength=3,
         least=8,
         reach=8,
+    ),
+    Rule(
+        "phone_labelled",
+        "phone",
+        rf"(?i)[0-9][ -]{{1,2}}\(?{_LABELS}",
+        62,
+        _LABELLED,
+        _is_labelled,
+        strength=2,
+        least=10,
+        reach=3,
+        group="v",
     ),
     Rule("phone_in_context", "phone", trigger_after(PHONE), 2, _ANY, _is_in_context, strength=2),
 )
