@@ -233,14 +233,17 @@ def rank_main(rank: int, world: int, port: int, cases: list[dict[str, Any]], ans
     Path(answers, f"{rank}.json").write_text(json.dumps(found))
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def run_world(world: int, cases: list[dict[str, Any]]) -> list[dict[str, Found]]:
     """The losses and norms as every rank saw them."""
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as answers:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    with tempfile.TemporaryDirectory() as answers:
         mp.start_processes(
-            rank_main, args=(world, port, cases, answers), nprocs=world, start_method="fork", join=True
+            rank_main, args=(world, free_port(), cases, answers), nprocs=world, start_method="fork", join=True
         )
         return [json.loads(Path(answers, f"{rank}.json").read_text()) for rank in range(world)]
 

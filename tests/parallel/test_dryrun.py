@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from rsc.parallel.dryrun import DryRun, in_flight
@@ -51,6 +57,63 @@ def _active_weights(recipe: Recipe, layer: int) -> int:
     moe = trunk.moe
     assert moe is not None
     return trunk.width * (heads + moe.num_experts + 3 * moe.expert_width * (moe.top_k + moe.num_shared))
+
+
+SMALL: dict[str, tuple[int, dict[str, Any], dict[str, Any], bool]] = {
+    "fsdp": (2, {}, {}, False),
+    "tp": (2, {"tp": 2}, {}, False),
+    "cp": (2, {"cp": 2}, {}, False),
+    "pp": (2, {"pp": 2}, {}, False),
+    "pp interleaved": (2, {"pp": 2, "pp_schedule": "interleaved"}, {}, False),
+    "ep": (2, {"ep": 2}, {}, True),
+    "fsdp tp, full recompute": (4, {"tp": 2}, {"recompute": "full"}, False),
+    "hsdp bf16": (4, {"dp_replicate": 2}, {"precision": "bf16"}, False),
+}
+"""(world, axes, train settings, experts) of jobs that fit a laptop."""
+MEMORY_TOLERANCE = 0.25
+"""What passes through a rank (activations, gradients on their way, gathered weights), at its peak; the mean of
+ranks that are alike, because messages end, and free their buffers, when they like."""
+
+
+@pytest.fixture(scope="module")
+def small_jobs() -> dict[str, Any]:
+    """Each job really run, and run dry."""
+    cases = [
+        {"name": name, "world": world, "parallel": axes, "moe": moe, "train": {"precision": "fp32", **train}}
+        for name, (world, axes, train, moe) in SMALL.items()
+    ]
+    job = Path(__file__).with_name("measure.py")
+    done = subprocess.run([sys.executable, str(job), json.dumps(cases)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_real_job_holds_what_the_dry_run_says(name: str, small_jobs: dict[str, Any]) -> None:
+    found = small_jobs[name]
+    for real in found["real"]:
+        dry = found["dry"][real["pp_rank"]]
+        for kind in ("parameter_bytes", "gradient_bytes", "optimizer_bytes"):
+            assert real[kind] == dry[kind], kind
+    for pp_rank, dry in enumerate(found["dry"]):
+        alike = [real["passing_bytes"] for real in found["real"] if real["pp_rank"] == pp_rank]
+        passing = dry["activation_bytes"] + dry["gathered_bytes"]
+        assert sum(alike) / len(alike) == pytest.approx(passing, rel=MEMORY_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_real_job_sends_what_the_dry_run_says(name: str, small_jobs: dict[str, Any]) -> None:
+    """To the byte, but: a dry run hears cp's positions once per block, takes experts as evenly loaded, and
+    sends a recomputed block's last message, which the real one stops short of."""
+    tolerance = {"cp": 0.03, "ep": 0.03, "fsdp tp, full recompute": 0.12}.get(name, 0.0)
+    found = small_jobs[name]
+    for real in found["real"]:
+        dry = found["dry"][real["pp_rank"]]["sent_bytes_per_step"]
+        assert real["sent_bytes"].keys() == dry.keys()
+        for axis, size in dry.items():
+            assert real["sent_bytes"][axis] == pytest.approx(size, rel=tolerance), axis
 
 
 def test_microbatches_in_flight() -> None:

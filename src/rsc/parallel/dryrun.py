@@ -51,6 +51,8 @@ class UnitCost:
     saved_bytes: int
     kept_bytes: int
     """Of `saved_bytes`, what selective recompute keeps: results of matrix products and attention."""
+    passing_bytes: int
+    """Alive at the fullest moment beyond `saved_bytes`: gradients on their way, unsharded ones too."""
     sent_bytes: dict[str, int]
     """Payload that this rank puts into collectives, by axis."""
 
@@ -62,8 +64,10 @@ class StageReport:
     num_parameters: int
     """On this rank."""
     parameter_bytes: int
-    unsharded_numel: int
-    """Weights of all units after FSDP's gather."""
+    gathered_numel: tuple[int, int]
+    """This rank's weights that FSDP gathers: of the units, and of the root, which frees nothing between."""
+    reduced_numel: int
+    """Gradients that this rank gives to FSDP's sums."""
     gathered_bytes: int
     """Gathered weights at one time: two units where they are freed, else all."""
 
@@ -202,12 +206,17 @@ def _unit_kinds(config: ModelConfig, part: Iterable[str]) -> Iterator[str]:
 def _count(stage: Stage, units: Counter[str], *, dtype: torch.dtype, frees: bool) -> StageReport:
     local = [_local_numel(parameter) for parameter in stage.parameters()]
     gathers = [module for module in stage.modules() if isinstance(module, FSDPModule)]
+    cut = [_traffic_numel(parameter) for parameter in stage.parameters()]
+    sent = sum(size for size, _ in cut)
+    root = _own_weights(stage)
+    sent_root = sum(_traffic_numel(parameter)[0] for parameter in root)
     whole = sorted(_unsharded_numel(module) for module in gathers) or [sum(local)]  # alone: copies of all
     return StageReport(
         units=dict(units),
         num_parameters=sum(local),
         parameter_bytes=_MASTER_BYTES * sum(local),
-        unsharded_numel=sum(whole),
+        gathered_numel=(sent - sent_root, sent_root),
+        reduced_numel=sum(size for _, size in cut),
         gathered_bytes=dtype.itemsize * sum(whole[-2:] if frees else whole),
     )
 
@@ -216,7 +225,21 @@ def _local_numel(parameter: torch.Tensor) -> int:
     return parameter.to_local().numel() if isinstance(parameter, DTensor) else parameter.numel()
 
 
+def _traffic_numel(parameter: torch.Tensor) -> tuple[int, int]:
+    """(what a rank gives to the gather, what it gives to the sum of gradients) of one weight."""
+    if not isinstance(parameter, DTensor):
+        return 0, 0
+    names = parameter.device_mesh.mesh_dim_names or ()
+    size = max(parameter.device_mesh.size(axis) for axis, name in enumerate(names) if "fsdp" in name)
+    own = parameter.to_local().numel()
+    return (own, _gathered_numel(parameter)) if size > 1 else (0, 0)
+
+
 def _unsharded_numel(module: nn.Module) -> int:
+    return sum(_gathered_numel(parameter) for parameter in _own_weights(module))
+
+
+def _own_weights(module: nn.Module) -> list[nn.Parameter]:
     """Weights that FSDP gathers for this module itself, not for wrapped ones inside it."""
     inner = {
         id(p)
@@ -224,8 +247,7 @@ def _unsharded_numel(module: nn.Module) -> int:
         if child is not module and isinstance(child, FSDPModule)
         for p in child.parameters()
     }
-    own = [p for p in module.parameters() if id(p) not in inner]
-    return sum(_gathered_numel(p) for p in own)
+    return [p for p in module.parameters() if id(p) not in inner]
 
 
 def _gathered_numel(parameter: torch.Tensor) -> int:
@@ -290,6 +312,7 @@ def _unit_cost(model: Model, part: set[str], *, mesh: Mesh, how: How, sequence_l
         meter.flops - forward_flops,
         meter.saved_bytes,
         meter.kept_bytes,
+        max(0, meter.peak_bytes - meter.saved_bytes),
         dict(meter.sent_bytes),
     )
 
@@ -318,6 +341,9 @@ class _Job:
         flops, sent = _work(units, self.costs, how=how)
         per_step = Counter({axis: size * count for axis, size in sent.items()})
         per_step.update(_weight_traffic(own, layout=layout, how=how))
+        if layout.pp > 1:
+            ends = (0 in numbers) + (len(self.stages) - 1 in numbers)
+            per_step["pp"] = (2 * len(numbers) - ends) * count * self._hidden_bytes(count)
         return RankReport(
             pp_rank=pp_rank,
             stages=tuple(numbers),
@@ -334,12 +360,16 @@ class _Job:
     def _activation_bytes(self, units: Counter[str], *, pp_rank: int, count: int) -> int:
         """At the fullest moment: what every microbatch in flight keeps, and one unit in backward."""
         layout, how = self.layout, self.how
-        hidden = how.local_batch // count * self.local_length * self.width * how.dtype.itemsize
-        held, transient = _activations(units, self.costs, how=how, hidden_bytes=hidden)
+        held, transient = _activations(units, self.costs, how=how, hidden_bytes=self._hidden_bytes(count))
         per_rank = len(self.stages) // layout.pp
         held = held * in_flight(pp_rank, layout=layout, num_stages=len(self.stages), count=count) // per_rank
         # The last stage goes straight from forward to backward: its logits exist once.
         return held + transient + units["head"] * self.costs["head"].saved_bytes
+
+    def _hidden_bytes(self, count: int) -> int:
+        """Hidden states of one of `count` microbatches on a rank."""
+        rows = self.how.local_batch // count
+        return rows * self.local_length * self.width * self.how.dtype.itemsize
 
 
 def in_flight(pp_rank: int, *, layout: Layout, num_stages: int, count: int) -> int:
@@ -362,13 +392,14 @@ def _activations(
     held, transient = 0, 0
     for kind, count in units.items():
         cost = costs[kind]
+        transient = max(transient, cost.passing_bytes)
         if kind == "head":
             continue
         if "block" not in kind or how.recompute == "none":
             held += count * cost.saved_bytes
         else:
             held += count * (hidden_bytes + (cost.kept_bytes if how.recompute == "selective" else 0))
-            transient = max(transient, cost.saved_bytes)
+            transient = max(transient, cost.saved_bytes + cost.passing_bytes)
     return held, transient
 
 
@@ -390,8 +421,9 @@ def _weight_traffic(stages: list[StageReport], *, layout: Layout, how: How) -> d
     """Payload of FSDP in one backward pass over the batch: gathers of own parts, one sum of gradients."""
     own = sum(stage.num_parameters for stage in stages)
     gathers = 2 if frees_weights(how.config, layout=layout) else 1
-    whole = sum(stage.unsharded_numel for stage in stages)
-    traffic = {"fsdp": gathers * own * how.dtype.itemsize + whole * _MASTER_BYTES} if layout.fsdp > 1 else {}
+    gathered = sum(gathers * stage.gathered_numel[0] + stage.gathered_numel[1] for stage in stages)
+    reduced = sum(stage.reduced_numel for stage in stages)
+    traffic = {"fsdp": gathered * how.dtype.itemsize + reduced * _MASTER_BYTES} if reduced else {}
     if layout.dp_replicate > 1:
         traffic["dp_replicate"] = own * _MASTER_BYTES
     return traffic

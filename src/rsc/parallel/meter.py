@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from rsc.parallel.mesh import Mesh
@@ -33,10 +35,15 @@ class Meter:
         self.kept_bytes = 0
         """Results of matrix products and attention in the forward pass."""
         self.sent_bytes: Counter[str] = Counter()
+        self.peak_bytes = 0
+        """Most bytes alive at one time of what both passes made; weights and inputs left out."""
+        self._alive: dict[int, int] = {}
+        self._given: set[int] = set()
 
     @contextmanager
     def forward(self, model: nn.Module) -> Iterator[None]:
         weights = {local(parameter).untyped_storage()._cdata for parameter in model.parameters()}
+        self._given = weights
         seen: dict[int, int] = {}
 
         def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -48,6 +55,12 @@ class Meter:
         with self._counting(is_forward=True), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             yield
         self.saved_bytes += sum(seen.values())
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Messages only, of whatever runs."""
+        with _Listener(self, is_forward=False, watches_memory=False):
+            yield
 
     @contextmanager
     def backward(self) -> Iterator[None]:
@@ -67,6 +80,17 @@ class Meter:
             yield
         self.flops += flops.get_total_flops()
 
+    def see(self, made: Any) -> None:
+        """Note new storages among the results of an operation, until they die."""
+        for tensor in tree_leaves(made):
+            if not isinstance(tensor, torch.Tensor):
+                continue
+            storage = local(tensor).untyped_storage()
+            if storage._cdata not in self._alive and storage._cdata not in self._given:
+                self._alive[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self._alive.pop, storage._cdata, None)
+        self.peak_bytes = max(self.peak_bytes, sum(self._alive.values()))
+
     def hear(self, operation: Any, args: tuple[Any, ...]) -> None:
         """Add the payload that this rank gives to a collective."""
         name = operation._schema.name.removeprefix("c10d::")
@@ -79,15 +103,17 @@ class Meter:
         self.sent_bytes[axis] += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-_PAYLOAD = {"_allgather_base_": 1, "_reduce_scatter_base_": 1, "alltoall_base_": 1, "allreduce_": 0}
-"""Which argument of a collective is what the rank gives."""
+_PAYLOAD = {"_allgather_base_": 1, "_reduce_scatter_base_": 1, "alltoall_base_": 1, "allreduce_": 0,
+            "send": 0}  # fmt: skip
+"""Which argument of a message is what the rank gives."""
 
 
 class _Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, meter: Meter, *, is_forward: bool) -> None:
+    def __init__(self, meter: Meter, *, is_forward: bool, watches_memory: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._meter = meter
         self._is_forward = is_forward
+        self._watches_memory = watches_memory
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -95,6 +121,8 @@ class _Listener(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.namespace == "c10d":
             self._meter.hear(func, args)
         out = func(*args, **(kwargs or {}))
+        if self._watches_memory and func.namespace == "aten":
+            self._meter.see(out)
         if self._is_forward and func in _PRODUCTS:
             first = out[0] if isinstance(out, tuple) else out
             self._meter.kept_bytes += first.numel() * first.element_size()

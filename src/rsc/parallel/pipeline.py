@@ -55,7 +55,8 @@ class Stage(nn.Module):
         if model.head is None:
             return hidden.contiguous()  # gloo sends nothing else
         sums = model.answer(hidden, batch, Want.LOSS)
-        return torch.stack([sums["total"].float(), sums["count"].float()])[None]
+        # Joined, not stacked and reshaped: FSDP warns where a module returns a view.
+        return torch.cat([sums[name].float().reshape(1, 1) for name in ("total", "count")], dim=1)
 
 
 def cut_stage(model: Model, *, part: set[str]) -> Stage:
