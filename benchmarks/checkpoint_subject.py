@@ -1,8 +1,9 @@
 """One way to save a state of 64 float32 tensors, measured once: `checkpoint_subject.py SUBJECT MIB FOLDER`.
 
-Prints {"held_s", "durable_s"} of the third save: the first ones also allocate. `held_s` is how long the
-training thread waits, `durable_s` how long until the bytes are safe. torch's own savers do not sync; as a
-checkpoint that is not synced is not one, `durable_s` has the fsync of what they wrote in it.
+Prints {"held_s", "durable_s", "cpu_s"} of the third save: the first ones also allocate. `held_s` is how long
+the training thread waits, `durable_s` how long until the bytes are safe, `cpu_s` what all threads used.
+torch's own savers do not sync; as a checkpoint that is not synced is not one, `durable_s` has the fsync of
+what they wrote in it.
 
 Everybody keeps the last checkpoint until the new one is safe and deletes it then, not timed: overwriting in
 place would reuse the page cache of the old one, and lose both in a crash.
@@ -103,6 +104,15 @@ def new_paths(folder: Path) -> Iterator[Path]:
 
 
 def rsc(state: State, folder: Path) -> Iterator[Seconds]:
+    return saved_by_rsc(state, folder)
+
+
+def rsc_sync(state: State, folder: Path) -> Iterator[Seconds]:
+    """`checkpoint.asynchronous = false`: training waits until the state is durable."""
+    return ((durable, durable) for _, durable in saved_by_rsc(state, folder))
+
+
+def saved_by_rsc(state: State, folder: Path) -> Iterator[Seconds]:
     durable_at = [0.0]
 
     class Events:
@@ -145,7 +155,9 @@ def sync_all(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-SUBJECTS = {work.__name__: work for work in (rsc, memcpy, plain_fsync, torch_save, dcp_save, dcp_async)}
+SUBJECTS = {
+    work.__name__: work for work in (rsc, rsc_sync, memcpy, plain_fsync, torch_save, dcp_save, dcp_async)
+}
 
 
 def main(subject: str, mib: int, folder: str) -> dict[str, float]:
@@ -154,9 +166,10 @@ def main(subject: str, mib: int, folder: str) -> dict[str, float]:
         next(saves)
         next(saves)
         os.sync()  # what earlier work left unwritten is not ours to pay for
+        before_s = time.process_time()
         held, durable = next(saves)
-        saves.close()
-    return {"held_s": held, **({} if durable != durable else {"durable_s": durable})}
+        cpu_s = time.process_time() - before_s
+    return {"held_s": held, "cpu_s": cpu_s, **({} if durable != durable else {"durable_s": durable})}
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from rsc.checkpoint.format import folder_name
 from rsc.checkpoint.load import Checkpoint, Damaged, checkpoints, materialise, newest_good
 from rsc.checkpoint.meeting import lonely_meeting
+from rsc.checkpoint.names import folder_name
 from rsc.checkpoint.pieces import Piece, state_pieces
 from rsc.checkpoint.retention import finished, remove_leftovers, to_delete
 from rsc.checkpoint.save import CheckpointWriter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rsc.config import FrozenModel
 
@@ -16,5 +16,15 @@ class CheckpointConfig(FrozenModel):
     """Newest checkpoints that stay; older ones are deleted when a newer one is durable."""
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Checkpoints at multiples of this many steps are kept for good; 0 keeps none beyond `keep`."""
+    folder: str = ""
+    """Folder, or object store (`s3://bucket/prefix`, `gs://`, `az://`), that gets a copy of every checkpoint
+    by the same retention; `rsc runs resume FOLDER/RUN` goes on there on another machine. Empty: none."""
     asynchronous: bool = True
     """Copy the state and write it beside the next steps; false waits until it is durable."""
+
+    @field_validator("folder")
+    @classmethod
+    def _means_the_same_everywhere(cls, folder: str) -> str:
+        if folder and "://" not in folder and not folder.startswith("/"):
+            raise ValueError(f"{folder!r} is neither an absolute path nor an address like s3://bucket/prefix")
+        return folder.rstrip("/")

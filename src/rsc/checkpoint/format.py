@@ -31,7 +31,6 @@ from rsc.parallel.boxes import Box
 FORMAT = "rsc-checkpoint/1"
 FRAME_BYTES = 1 << 20  # the store's largest frame: fewest tags per byte, still small beside a state
 ALIGNMENT = 64  # each box starts on a cache line of the staging buffer
-ROOT_FILE = "root.rsc"
 
 
 @dataclass(frozen=True)
@@ -71,18 +70,6 @@ class Root:
     @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
-
-
-def folder_name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def step_of(folder: str) -> int:
-    return int(folder.removeprefix("step-"))
-
-
-def rank_file(rank: int, *, attempt: str) -> str:
-    return f"rank-{rank:04d}-{attempt}.rsc"
 
 
 def context_of(*, run: str, step: int, file: str) -> bytes:

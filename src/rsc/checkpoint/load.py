@@ -13,7 +13,6 @@ import torch
 
 from rsc.checkpoint.format import (
     FRAME_BYTES,
-    ROOT_FILE,
     Entry,
     FileRecord,
     Root,
@@ -21,8 +20,8 @@ from rsc.checkpoint.format import (
     decode_index,
     decode_root,
     dtype_of,
-    folder_name,
 )
+from rsc.checkpoint.names import ROOT_FILE, folder_name
 from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.retention import finished
 from rsc.errors import IntegrityError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rsc.checkpoint.format import ROOT_FILE, folder_name, step_of
+from rsc.checkpoint.names import ROOT_FILE, folder_name, step_of
 from rsc.store.files import BulkStore
 
 

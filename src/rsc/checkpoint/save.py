@@ -19,20 +19,18 @@ from typing import Any, Protocol
 from rsc.checkpoint.behind import BehindFile
 from rsc.checkpoint.format import (
     FRAME_BYTES,
-    ROOT_FILE,
     Entry,
     FileRecord,
     Root,
     context_of,
     encode_index,
     encode_root,
-    folder_name,
     merkle_root,
     plan_entries,
-    rank_file,
     stream_bytes,
 )
 from rsc.checkpoint.meeting import Meeting
+from rsc.checkpoint.names import ROOT_FILE, folder_name, rank_file
 from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.retention import finished, prune
 from rsc.checkpoint.staging import Staging

@@ -80,10 +80,12 @@ def stop(
 
 @app.command("resume")
 def resume(run: Run, as_json: JsonFlag = False) -> None:
-    """Go on with a run from its newest good checkpoint."""
+    """Go on with a run from its newest good checkpoint; also one copied away: `s3://bucket/prefix/RUN`."""
+    from rsc.checkpoint.copies import fetch_run
     from rsc.cli.train import controller, finish
 
-    folder = _find(run)
+    runs = Workspace.from_environment().runs
+    folder = RunFolder(fetch_run(run, runs=runs)) if "/" in run else find_run(runs, run)
     finish(folder, code=controller().resume(folder), as_json=as_json)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
@@ -16,6 +18,8 @@ from rsc.store.objects import ObjectStore
 
 Location: TypeAlias = "Path | str | BulkStore"
 
+# Set to true, these let a client speak HTTP: to a MinIO or a test server in the same machine or network.
+_PLAIN_HTTP = ("AWS_ALLOW_HTTP", "AZURE_ALLOW_HTTP", "GOOGLE_ALLOW_HTTP")
 # A request may take as long as a part of 8 MiB needs on a slow line; the client's own default is 30 s.
 _CLIENT = {"timeout": "120s", "connect_timeout": "10s"}
 # The client repeats requests that failed whole (it holds the parts of uploads); reads go on in objects.py.
@@ -44,8 +48,14 @@ def open_store(location: Location) -> BulkStore:
             f"cannot read {scheme}:// locations", hint=f"use a folder or one of: {', '.join(_REMOTE)}, memory"
         )
     try:
-        backend = from_url(location, client_options=_CLIENT, retry_config=_UPLOADS)  # type: ignore[call-overload]
+        options = {**_CLIENT, "allow_http": _allows_http(os.environ)}
+        backend = from_url(location, client_options=options, retry_config=_UPLOADS)  # type: ignore[call-overload]
     except BaseError as error:
         hint = "name the account or region in the environment, as the provider's own tools want it"
         raise ConfigError(f"cannot use {location}: {error}", hint=hint) from None
     return ObjectStore(backend)
+
+
+def _allows_http(environment: Mapping[str, str]) -> bool:
+    """Options that we give replace all that the client would have read from the environment."""
+    return any(environment.get(name, "").lower() in ("1", "true") for name in _PLAIN_HTTP)

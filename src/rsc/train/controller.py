@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rsc.checkpoint.copies import Copies
 from rsc.clock import Clock
 from rsc.cluster.launch.sandbox import Level, Wrapped, wrap
 from rsc.config import Resolved, Workspace, to_toml
-from rsc.errors import Interrupted, RequeueMe
+from rsc.errors import Interrupted, RequeueMe, RscError
 from rsc.events import EventTail
 from rsc.loader.config import DataConfig
 from rsc.parallel.layout import Layout
 from rsc.train.allocator import HUGE_PAGES
+from rsc.train.courier import Courier
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
 from rsc.train.run import RunFolder, RunState, find_run
@@ -107,16 +109,18 @@ class Controller:
     def resume(self, run: RunFolder) -> int:
         """Go on with a run at its newest checkpoint. A finished one says so and is left alone."""
         record = run.record()
+        recipe = load_recipe(str(run.path / "resolved.toml")).recipe
         if record.state is RunState.FINISHED:
+            self._copies(run, recipe)  # the last copy may have failed
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
             return 0
-        recipe = load_recipe(str(run.path / "resolved.toml")).recipe
         admission = self.gate.admit(recipe.data)
         self.say(f"run {run.id}: resuming, {record.steps} steps in all")
         return self._drive(run, recipe, isolation=admission.isolation)
 
     def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level) -> int:
         with run.locked(), _socket_folder() as socket, Wishes() as wishes:
+            copies = self._copies(run, recipe)
             run.update(state=RunState.RUNNING, reason="")
             command = self._command(run, recipe, isolation=isolation, socket=socket)
             events = run.events(clock=self.clock)
@@ -124,16 +128,47 @@ class Controller:
             events.append("driven", workers=recipe.parallel.workers, **sandbox)
             events.close()
             with self.gate.serve(socket):
-                watched = self._watch(run, command=command, wishes=wishes)
+                watched = self._watch(run, command=command, wishes=wishes, copies=copies)
             before = run.record()
             run.update(**watched.changes(before))
+            self._send_papers(copies)
             return self._conclude(run, watched)
 
-    def _watch(self, run: RunFolder, *, command: Wrapped, wishes: Wishes) -> Watched:
+    def _copies(self, run: RunFolder, recipe: Recipe) -> Copies | None:
+        """The run's copies, up to date in both directions, before any worker starts.
+
+        Raises ResourceError when the store does not answer: a run that should be safe elsewhere would not be.
+        """
+        config = recipe.checkpoint
+        if not config.folder:
+            return None
+        copies = Copies(config.folder, run=run.path, keep=config.keep, keep_every=config.keep_every)
+        step, damaged = copies.pull()
+        for bad in damaged:
+            self.say(f"the copy of step {bad} in {config.folder} is damaged; the one before is tried")
+        if step is not None:
+            self.say(f"checkpoint of step {step} fetched from {config.folder}")
+        copies.push_newest()
+        copies.push_papers()
+        return copies
+
+    def _send_papers(self, copies: Copies | None) -> None:
+        """The record as it ended. A store that does not answer now costs the word, not the run."""
+        if copies is not None:
+            try:
+                copies.push_papers()
+            except RscError as error:
+                self.say(f"the run's record was not copied: {error.message}")
+
+    def _watch(
+        self, run: RunFolder, *, command: Wrapped, wishes: Wishes, copies: Copies | None = None
+    ) -> Watched:
         """Start the supervisor and follow what it tells until it ends."""
         line = ProgressLine(steps=run.record().steps)
         tail = EventTail(run.path / "events.jsonl")
-        watched = Watched(line, self.say, run.events(clock=self.clock), tail)
+        events = run.events(clock=self.clock)
+        courier = Courier(copies, events=events, say=self.say) if copies is not None else None
+        watched = Watched(line, self.say, events, tail, courier)
         with subprocess.Popen(
             command.argv,
             env={**HUGE_PAGES, **command.environment, "PYTHONUNBUFFERED": "1"},

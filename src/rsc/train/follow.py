@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from rsc.errors import Interrupted, RequeueMe
 from rsc.events import EventLog, EventTail
+from rsc.train.courier import Courier
 from rsc.train.run import RunRecord, RunState
 from rsc.units import format_seconds
 
@@ -74,6 +75,8 @@ class Watched:
     say: Callable[[str], None]
     events: EventLog
     tail: EventTail
+    courier: Courier | None = None
+    """Copies checkpoints away, where the recipe says so."""
     step: int = 0
     loss: float | None = None
     restarts: int = 0
@@ -89,8 +92,9 @@ class Watched:
         assert process.stdout is not None
         for text in process.stdout:
             self.hear(json.loads(text), supervisor=process.pid)
-            self._tell_failed_checkpoints()
+            self._hear_checkpoints()
         code = process.wait()
+        self._hear_checkpoints()
         self.exit_code = Interrupted.exit_code if wishes.interrupted else max(code, -code)
         if self.exit_code not in (0, RequeueMe.exit_code, Interrupted.exit_code) and not self.reason:
             self.reason = f"the supervisor ended with code {code}; see the lines above"
@@ -117,9 +121,11 @@ class Watched:
             case "failed":
                 self.step, self.reason, self.hint = told["step"], told["reason"], told["hint"]
 
-    def _tell_failed_checkpoints(self) -> None:
-        """They do not end a run, but whoever watches should know that a crash now would cost more."""
+    def _hear_checkpoints(self) -> None:
+        """Durable ones are copied. Failed ones do not end a run, but a crash now would cost more."""
         for event in self.tail.fresh():
+            if event["kind"] == "checkpoint" and self.courier is not None:
+                self.courier.offer(event["step"])
             if event["kind"] == "checkpoint_failed":
                 self.line.close()
                 self.say(f"checkpoint of step {event['step']} failed: {event['reason']}")
@@ -142,6 +148,8 @@ class Watched:
 
     def close(self) -> None:
         self.line.close()
+        if self.courier is not None:
+            self.courier.close(finish=self.exit_code != Interrupted.exit_code)
         self.events.append("ended", exit_code=self.exit_code, step=self.step, reason=self.reason)
         self.events.close()
 

@@ -101,10 +101,12 @@ class Loop:
 
     def run(self) -> Ending:
         """Train until the last step, or until every rank agreed to stop; ends with a durable checkpoint."""
-        saved_step = self.progress.step
+        saved_step = first_step = self.progress.step
         self.board.beat(self.local_rank, phase=Phase.DATA, step=saved_step, items=self.progress.items)
         while self.progress.step < self.config.steps:
             record = self._step()
+            if self.progress.step == first_step + 1:  # before it, the optimiser remembers nothing
+                self.writer.prepare(self.pieces())
             done = self.progress.step
             is_last = done == self.config.steps or record.stop_requested
             if is_last or (self.checkpoint.every and done % self.checkpoint.every == 0):

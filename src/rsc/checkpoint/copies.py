@@ -1,0 +1,166 @@
+"""Copies of a run in a folder or object store: its durable checkpoints, and what a resume elsewhere needs.
+
+    workers      write checkpoints to the run's folder; they have no network and no credentials
+    controller   copies the finished files up, still encrypted; the root goes last, and only if absent
+    elsewhere    `fetch_run` brings the papers, `pull` the newest checkpoint, and the run goes on
+
+No key is here: what is copied is ciphertext, and every byte is authenticated by the ranks that load it. A
+copy that was damaged on its way shows by its block hashes and the one before is taken. No torch.
+
+Not covered: metrics, events and logs stay on the machine that wrote them; two machines that go on with one
+run at the same time waste one machine's work (the first to commit a step has it, nothing is ever mixed);
+whoever may write to the store can delete its newest checkpoints, as on any disk.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from rsc.checkpoint.names import ROOT_FILE, folder_name
+from rsc.checkpoint.retention import finished, prune
+from rsc.errors import ConfigError, IntegrityError
+from rsc.store.files import BulkStore, RandomAccess, read_all
+from rsc.store.local import LocalStore
+from rsc.store.locations import open_store
+from rsc.store.tail import bad_blocks, read_tail
+
+PAPERS = ("resolved.toml", "provenance.json", "key.json", "precision.json", "run.json")
+_PIECE_BYTES = 8 << 20  # in memory at a time; also the part of an upload
+
+
+class Copies:
+    """The copies of one run, below `<folder>/<run id>/`. Not for two threads at a time."""
+
+    def __init__(self, folder: str, *, run: Path, keep: int, keep_every: int = 0) -> None:
+        """Raises ConfigError for a place that cannot be one."""
+        self._run = run
+        self._papers: BulkStore = open_store(f"{folder}/{run.name}")
+        self._theirs: BulkStore = open_store(f"{folder}/{run.name}/checkpoints")
+        self._ours = LocalStore(run / "checkpoints")
+        self._retention = {"keep": keep, "keep_every": keep_every}
+
+    def push_papers(self) -> None:
+        """Everything small that a resume needs; the key's envelope among them, which opens nothing alone."""
+        for name in PAPERS:
+            with suppress(FileNotFoundError):
+                self._papers.put(name, (self._run / name).read_bytes())
+
+    def push(self, step: int) -> bool:
+        """Copy a checkpoint and apply retention. False: another machine has committed this step already.
+
+        Raises FileNotFoundError when our own retention took it meanwhile, ResourceError when the store fails.
+        """
+        folder = folder_name(step)
+        root = read_all(self._ours.open(f"{folder}/{ROOT_FILE}"))
+        if (committed := self._committed(step)) is not None:
+            return committed == root
+        copied = [name for name in self._ours.children(folder) if name != ROOT_FILE]
+        for name in copied:
+            _copy(self._ours.open(f"{folder}/{name}"), self._theirs, f"{folder}/{name}")
+        if not self._theirs.put_if_absent(f"{folder}/{ROOT_FILE}", root) and self._committed(step) != root:
+            for name in copied:
+                self._theirs.delete(f"{folder}/{name}")
+            return False
+        prune(self._theirs, **self._retention)
+        return True
+
+    def _committed(self, step: int) -> bytes | None:
+        """The root of a copy that is there."""
+        try:
+            return read_all(self._theirs.open(f"{folder_name(step)}/{ROOT_FILE}"))
+        except FileNotFoundError:
+            return None
+
+    def push_newest(self) -> int | None:
+        """Copy our newest checkpoint if the store has none as new; returns its step."""
+        newest = max(finished(self._ours), default=0)
+        if newest <= max(finished(self._theirs), default=0) or not self.push(newest):
+            return None
+        return newest
+
+    def pull(self) -> tuple[int | None, list[int]]:
+        """Bring the newest copy that is whole and newer than what is here; its step, and damaged ones."""
+        here = max(finished(self._ours), default=0)
+        damaged: list[int] = []
+        for step in reversed(finished(self._theirs)):
+            if step <= here:
+                break
+            if self._pull(step):
+                return step, damaged
+            damaged.append(step)
+        return None, damaged
+
+    def _pull(self, step: int) -> bool:
+        folder = folder_name(step)
+        names = [name for name in self._theirs.children(folder) if name != ROOT_FILE]
+        try:
+            for name in names:
+                _copy(self._theirs.open(f"{folder}/{name}"), self._ours, f"{folder}/{name}")
+                _require_whole(self._ours.open(f"{folder}/{name}"))
+        except IntegrityError:
+            self._ours.delete_folder(folder)
+            return False
+        root = read_all(self._theirs.open(f"{folder}/{ROOT_FILE}"))
+        self._ours.put(f"{folder}/{ROOT_FILE}", root)
+        return True
+
+
+def fetch_run(location: str, *, runs: Path) -> Path:
+    """Make the folder of a run from its copy at `<folder>/<run id>`; what is here already stays as it is.
+
+    Raises ConfigError where there is no such copy.
+    """
+    name = location.rstrip("/").rpartition("/")[2]
+    run = runs / name
+    if (run / "run.json").exists():
+        return run
+    store = open_store(location)
+    found = {}
+    for paper in PAPERS:
+        with suppress(FileNotFoundError):
+            found[paper] = read_all(store.open(paper))
+    if not found.keys() >= {"run.json", "key.json", "resolved.toml"}:
+        raise ConfigError(
+            f"there is no copy of a run at {location}", hint="give <checkpoint.folder>/<run id>"
+        )
+    for part in ("metrics", "logs", "checkpoints"):
+        (run / part).mkdir(parents=True, exist_ok=True)
+    run.chmod(0o700)
+    ours = LocalStore(run)
+    for paper in PAPERS:  # the record goes last: a folder without one is no run
+        if paper in found:
+            ours.put(paper, _at_rest(found[paper]) if paper == "run.json" else found[paper])
+    return run
+
+
+def _at_rest(record: bytes) -> bytes:
+    """A record as it is on a machine where nobody drives the run."""
+    values = json.loads(record)
+    if values["state"] in ("running", "created"):
+        values |= {"state": "interrupted", "reason": "it ran on another machine"}
+    return json.dumps(values, indent=2).encode()
+
+
+def _copy(source: RandomAccess, target: BulkStore, path: str) -> None:
+    file = target.create(path)
+    try:
+        buffer = memoryview(bytearray(min(_PIECE_BYTES, source.size_bytes)))
+        for start in range(0, source.size_bytes, _PIECE_BYTES):
+            piece = buffer[: min(_PIECE_BYTES, source.size_bytes - start)]
+            source.read_into(start, piece)
+            file.write(piece)
+        file.commit()
+    finally:
+        file.discard()
+        source.close()
+
+
+def _require_whole(source: RandomAccess) -> None:
+    """Every block has its hash. Raises IntegrityError; forged bytes are for the ranks' keys to find."""
+    try:
+        for block in bad_blocks(source, read_tail(source)):
+            raise IntegrityError(f"block {block} differs from its hash", outcome="frame")
+    finally:
+        source.close()

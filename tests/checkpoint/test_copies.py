@@ -1,0 +1,116 @@
+"""Copies of a run: complete or absent, first come first committed, back on another machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rsc.checkpoint.copies import Copies, fetch_run
+from rsc.checkpoint.names import folder_name
+from rsc.checkpoint.retention import finished
+from rsc.errors import ConfigError
+from rsc.store.local import LocalStore
+from rsc.store.secret import SecretKey
+from tests.checkpoint.test_checkpoint import RUN, loadable_steps, save, writer_for
+
+
+@pytest.fixture
+def key() -> SecretKey:
+    return SecretKey.generate()
+
+
+def a_run(runs: Path, key: SecretKey, *, steps: tuple[int, ...]) -> Path:
+    """A run folder with papers and checkpoints."""
+    run = runs / RUN
+    (run / "checkpoints").mkdir(parents=True)
+    for paper in ("resolved.toml", "key.json"):
+        (run / paper).write_text(paper)
+    (run / "run.json").write_text(json.dumps({"id": RUN, "state": "running", "reason": ""}))
+    writer, _ = writer_for(run / "checkpoints", key)
+    for step in steps:
+        save(writer, step=step)
+    return run
+
+
+def copies_of(run: Path, *, store: Path, keep: int = 2) -> Copies:
+    return Copies(str(store), run=run, keep=keep)
+
+
+def steps_in(folder: Path) -> list[int]:
+    return finished(LocalStore(folder))
+
+
+def test_another_machine_goes_on_from_the_newest_copy(tmp_path: Path, key: SecretKey) -> None:
+    store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1, 2))
+    ours = copies_of(run, store=store)
+    assert ours.push(1)
+    assert ours.push(2)
+    ours.push_papers()
+    other = fetch_run(f"{store}/{RUN}", runs=tmp_path / "there")
+    record = json.loads((other / "run.json").read_text())
+    assert (record["state"], record["reason"]) == ("interrupted", "it ran on another machine")
+    assert (other / "key.json").read_text() == "key.json"
+    assert copies_of(other, store=store).pull() == (2, [])
+    assert loadable_steps(other / "checkpoints", key) == [2]
+    assert copies_of(other, store=store).pull() == (None, []), "what is here already is not fetched again"
+
+
+def test_a_copy_without_its_root_does_not_exist(tmp_path: Path, key: SecretKey) -> None:
+    store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1, 2))
+    ours = copies_of(run, store=store)
+    ours.push(1)
+    ours.push(2)
+    (store / RUN / "checkpoints" / folder_name(2) / "root.rsc").unlink()
+    (tmp_path / "there" / RUN).mkdir(parents=True)
+    assert copies_of(tmp_path / "there" / RUN, store=store).pull() == (1, [])
+
+
+def test_a_damaged_copy_is_noticed_without_a_key_and_the_one_before_is_taken(
+    tmp_path: Path, key: SecretKey
+) -> None:
+    store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1, 2))
+    ours = copies_of(run, store=store)
+    ours.push(1)
+    ours.push(2)
+    damaged = next((store / RUN / "checkpoints" / folder_name(2)).glob("rank-*"))
+    data = bytearray(damaged.read_bytes())
+    data[300] ^= 1
+    damaged.write_bytes(data)
+    other = tmp_path / "there" / RUN
+    other.mkdir(parents=True)
+    assert copies_of(other, store=store).pull() == (1, [2])
+    assert loadable_steps(other / "checkpoints", key) == [1]
+
+
+def test_retention_holds_in_the_store_too(tmp_path: Path, key: SecretKey) -> None:
+    store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1, 2, 3))
+    ours = copies_of(run, store=store, keep=2)
+    assert [ours.push(step) for step in (1, 2, 3)] == [True] * 3
+    assert steps_in(store / RUN / "checkpoints") == [2, 3]
+
+
+def test_of_two_machines_the_first_commits_and_nothing_is_mixed(tmp_path: Path, key: SecretKey) -> None:
+    store = tmp_path / "store"
+    here, there = (a_run(tmp_path / place, key, steps=(1,)) for place in ("here", "there"))
+    assert copies_of(here, store=store).push(1)
+    assert not copies_of(there, store=store).push(1), "another root is there: the same step of another writer"
+    assert copies_of(here, store=store).push(1), "ours again is no conflict"
+    assert steps_in(store / RUN / "checkpoints") == [1]
+
+
+def test_a_copy_that_failed_is_made_up_for(tmp_path: Path, key: SecretKey) -> None:
+    store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1, 2))
+    ours = copies_of(run, store=store)
+    ours.push(1)
+    assert ours.push_newest() == 2
+    assert ours.push_newest() is None
+    with pytest.raises(FileNotFoundError):
+        ours.push(7)
+
+
+def test_there_must_be_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no copy of a run at"):
+        fetch_run(f"{tmp_path}/nothing", runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
