@@ -17,8 +17,10 @@ import json
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,62 @@ def _loader(corpus: Corpus, key: Any, *, threads: int, window_bytes: int | None)
     if is_jpeg:
         return DecodedLoader(loader, field="jpeg", decode=decode_rgb, shape=IMAGE, threads=threads)
     return loader
+
+
+# The same from far away: a bulk tier of 100 ms and 50 MB/s a connection, through an empty node cache.
+
+FAR_CONNECTIONS = 16
+_LATENCY_S, _RATE_BYTES_PER_S = 0.1, 50e6
+
+
+def _far_store(root: Path) -> Any:
+    """A folder whose reads take as long as over such a connection (by sleeping), and are counted."""
+    from rsc.store.local import LocalReader, LocalStore
+
+    class FarReader(LocalReader):
+        def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+            super().read_into(offset, buffer)
+            store.crossed += len(buffer)
+            time.sleep(_LATENCY_S + len(buffer) / _RATE_BYTES_PER_S)
+
+    class FarStore(LocalStore):
+        crossed = 0
+
+        def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
+            return FarReader(self.root / path)
+
+    store = FarStore(root)
+    return store
+
+
+def measure_far(corpus: Corpus) -> dict[str, float]:
+    """An epoch of tokens from far away; `line` is what the connections carry at most, in MB/s."""
+    from rsc.loader.loader import Loader
+    from rsc.store.cache import CHUNK_BYTES, NodeCache
+
+    with tempfile.TemporaryDirectory(dir=corpus.folder) as cache, example_key() as key:
+        split = open_split(corpus, key)
+        store = _far_store(corpus.folder)
+        split.place = replace(split.place, store=store, cache=NodeCache(Path(cache), limit_bytes=8 << 30))
+        start = time.perf_counter()
+        options: dict[str, Any] = {
+            "batch_size": BATCH,
+            "seed": 1,
+            "epochs": 1,
+            "connections": FAR_CONNECTIONS,
+        }
+        with Loader(split, **options) as loader:
+            size = size_of(next(loader))
+            first_batch_s = time.perf_counter() - start
+            size += sum(size_of(batch) for batch in loader)
+        elapsed_s = time.perf_counter() - start
+    a_chunk_s = _LATENCY_S + CHUNK_BYTES / _RATE_BYTES_PER_S
+    return {
+        "mb_per_s": size / 1e6 / elapsed_s,
+        "line_mb_per_s": FAR_CONNECTIONS * CHUNK_BYTES / 1e6 / a_chunk_s,
+        "first_batch_s": first_batch_s,
+        "crossed_per_byte": store.crossed / split.size_bytes,
+    }
 
 
 # What no encrypted loader can be faster than on this machine: its two unavoidable parts, each alone.
@@ -480,6 +538,9 @@ def main() -> None:
         print(json.dumps({}))
         return
     _import_libraries(subject)
+    if subject == "rsc_far":
+        print(json.dumps(measure_far(corpus)))
+        return
     print(json.dumps(measure(RUN[subject](corpus))))
 
 

@@ -37,9 +37,10 @@ class Loader:
     """An iterator of batches with named state. Endless, or `epochs` long with a shorter last batch.
 
     `batch_size` is per rank. A `numbered` loader adds "sample_number", int64 [B]: where each sample is in the
-    written order of the split. With `epochs` every rank takes the same number of steps; the last batch holds
-    what is left, so ranks may differ by one sample there. Raises ConfigError for an unknown field, a rank
-    outside the world, or state of another data set or order.
+    written order of the split. Where the split is read through a node's cache, `connections` requests are in
+    flight. With `epochs` every rank takes the same number of steps; the last batch holds what is left, so
+    ranks may differ by one sample there. Raises ConfigError for an unknown field, a rank outside the world,
+    or state of another data set or order.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Loader:
         lanes: int | None = None,
         threads: int = 1,
         numbered: bool = False,
+        connections: int = 16,
     ) -> None:
         if not 0 <= rank < world_size or batch_size < 1:
             raise ConfigError(
@@ -76,6 +78,8 @@ class Loader:
             world_size=world_size,
             threads=threads,
             is_numbered=numbered,
+            end=self._end,
+            connections=connections,
         )
         self._position = 0
         self._windows: deque[RankWindow] = deque()

@@ -2,12 +2,16 @@
 
 While a window is consumed the next one is decrypted. Threads, not processes: decryption and row copies
 release the interpreter lock, and nothing has to be sent between processes.
+
+Where the split is read through a node's cache, the stream lists the frames that it will read, and the store's
+follower fetches the next ones over several connections and evicts what is needed last (store/follow.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +21,10 @@ from rsc.loader.frames import OpenShards, Piece, SectionReader, Shard
 from rsc.loader.order import Int64s, Order, lanes_of_rank
 from rsc.loader.order import Window as Span
 from rsc.loader.window import FrameJob, Held, Scratch, Window, WindowMemory, arena_bytes_of
+from rsc.store.cache import CHUNK_BYTES
+from rsc.store.follow import Follower
 from rsc.store.schema import Field
-from rsc.store.splits import SplitReader
+from rsc.store.splits import SplitReader, open_manifest
 
 _MAX_MEMORIES = 4  # window in use, next one, and two that a slow consumer may still hold views of
 
@@ -70,7 +76,10 @@ class WindowStream:
         world_size: int,
         threads: int,
         is_numbered: bool,
+        end: int | None = None,
+        connections: int = 16,
     ) -> None:
+        """The stream is never asked for positions from `end` on, so nothing is fetched for them."""
         self._is_numbered = is_numbered
         self._schema = split.schema
         self._order = order
@@ -82,6 +91,13 @@ class WindowStream:
         self._memories: list[WindowMemory] = []
         self._kept: dict[int, Held] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rsc-loader") if threads else None
+        self._split = split
+        self._end = end
+        self._connections = connections
+        self._follower: Follower | None = None
+        self._scout: SplitReader | None = None
+        self._next: int | None = None  # where the window after the last one opened begins
+        self._carried: dict[int, tuple[int, int]] = {}
         self._scratches = [Scratch() for _ in range(max(threads, 1))]
 
     def first_row_at(self, position: int) -> int:
@@ -95,6 +111,9 @@ class WindowStream:
     def open(self, position: int) -> RankWindow:
         """Start filling the window that holds `position`. The window before it must be filled."""
         span = self._order.window_at(position)
+        if span.start != self._next:
+            self._follow(span.start)
+        self._next = span.stop
         first = self.first_row_at(span.start)
         jobs, arena_bytes = self._jobs(span, first=first)
         num_rows = self.first_row_at(span.stop) - first
@@ -105,6 +124,7 @@ class WindowStream:
             memory=self._free_memory(),
             arena_bytes=arena_bytes,
             is_numbered=self._is_numbered,
+            after_read=self._after_read,
         )
         self._kept = window.kept
         shared = _SharedJobs(jobs)
@@ -145,10 +165,56 @@ class WindowStream:
                     part = part[rows]
                 shard = self._shards.get(piece.shard)
                 kept = self._take_kept(lane, shard, piece)
+                is_listed = _is_first_look(self._carried, lane, piece)
+                if is_listed and not len(part):
+                    self._after_read()
                 if len(part):
-                    jobs.append(FrameJob(shard, piece, part, rows, arena_bytes, lane, kept))
+                    jobs.append(FrameJob(shard, piece, part, rows, arena_bytes, lane, kept, is_listed))
                     arena_bytes += arena_bytes_of(shard, piece, kept=kept)
         return jobs, arena_bytes
+
+    def _follow(self, position: int) -> None:
+        """Let the store fetch what comes from here on; the reader begins, or has jumped."""
+        self._stop_following()
+        self._carried.clear()
+        self._kept = {}
+        if self._split.place.cache is None:
+            return
+        # Looks ahead in a thread of its own, so it gets its own pages of the manifest.
+        self._scout = copy(self._split)
+        self._scout.manifest = open_manifest(self._split.place, totals=self._split.manifest.totals)
+        self._follower = self._scout.follow(
+            self._frames_from(position, split=self._scout),
+            ahead_bytes=CHUNK_BYTES * (self._order.lanes + 2 * self._connections),
+            connections=self._connections,
+        )
+
+    def _stop_following(self) -> None:
+        if self._follower is not None and self._scout is not None:
+            self._follower.close()
+            self._scout.close()
+        self._follower = self._scout = None
+
+    def _after_read(self) -> None:
+        if self._follower is not None:
+            self._follower.advance()
+
+    def _frames_from(self, position: int, *, split: SplitReader) -> Iterator[tuple[int, int]]:
+        """(shard, frame) in the order in which the windows from `position` on read them."""
+        shards = OpenShards(split)
+        sections = SectionReader(split, order=self._order, shards=shards)
+        carried: dict[int, tuple[int, int]] = {}
+        while self._end is None or position < self._end:
+            shards.keep_newest(2 * self._order.lanes + 2)
+            span = self._order.window_at(position)
+            lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
+            for lane in lanes.tolist():
+                section = sections.section(span.epoch, round_=span.round, lane=lane)
+                stop = span.first + int(span.lane_sizes[lane])
+                for piece in section.pieces(start=span.first, stop=stop):
+                    if _is_first_look(carried, lane, piece):
+                        yield piece.shard, piece.frame
+            position = span.stop
 
     def _places(self, positions: Int64s, *, first: int) -> tuple[Int64s, NDArray[np.bool_] | None]:
         """Rows of the window for positions, and which of them are ours; None when a lane is one rank's."""
@@ -164,3 +230,12 @@ class WindowStream:
         if kept is None or (kept.shard, kept.frame) != (shard, piece.frame):
             return None
         return kept if kept.first_row <= piece.skip and piece.stop <= kept.stop else None
+
+
+def _is_first_look(carried: dict[int, tuple[int, int]], lane: int, piece: Piece) -> bool:
+    """Whether a lane comes to a frame that it did not have in the window before; notes what goes on."""
+    frame = piece.shard, piece.frame
+    is_first = carried.pop(lane, None) != frame
+    if piece.skip + piece.num_rows < piece.stop:
+        carried[lane] = frame
+    return is_first

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import mmap
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -65,6 +65,8 @@ class FrameJob(NamedTuple):
     arena_start: int
     lane: int
     kept: Held | None
+    is_listed: bool
+    """Whether the list of coming reads counts it."""
 
 
 class FixedColumn:
@@ -141,7 +143,10 @@ class Window:
         memory: WindowMemory,
         arena_bytes: int,
         is_numbered: bool,
+        after_read: Callable[[], None],
     ) -> None:
+        """`after_read` is called, from any thread, after each job that is listed."""
+        self._after_read = after_read
         self.num_rows = num_rows
         self.numbers = memory.take("#", num_rows * 8).view(np.int64) if is_numbered else None
         self.kept: dict[int, Held] = {}
@@ -158,6 +163,8 @@ class Window:
             piece = job.piece
             is_cut = piece.skip + piece.num_rows < piece.stop
             held = self._read(job, scratch=scratch, is_cut=is_cut) if job.kept is None else self._carry(job)
+            if job.is_listed:
+                self._after_read()
             if is_cut:
                 self.kept[job.lane] = held
             self._place(job, held)

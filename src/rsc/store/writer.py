@@ -37,8 +37,8 @@ from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace
 from rsc.store.staging import Progress, Unfinished, claim, last_claimed
 
-# 64 KiB to 1 MiB decrypt at 14 GB per CPU second in the cache. From storage to batch 256 KiB were best: 252 ms
-# a GB, against 280 with 512 KiB (which crowd a cache of 2 MiB) and 295 with 128 KiB.
+# 64 KiB to 1 MiB decrypt at 14 GB per CPU second in the cache. From storage to batch 256 KiB were best:
+# 252 ms a GB, against 280 with 512 KiB (which crowd a cache of 2 MiB) and 295 with 128 KiB.
 FRAME_BYTES = 256 << 10
 SHARD_BYTES = 256 << 20
 

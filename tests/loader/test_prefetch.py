@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rsc.loader.loader import Loader
+from rsc.store.cache import NodeCache
+from rsc.store.local import LocalReader, LocalStore
+from rsc.store.splits import SplitReader
+from tests.loader.conftest import MIXED, MakeSplit, mixed_columns
+
+SMALL: dict[str, Any] = {"window_bytes": 4096, "lanes": 4, "epochs": 1}
+
+
+class CountingStore(LocalStore):
+    """Counts the bytes that cross from the bulk tier."""
+
+    crossed = 0
+
+    def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
+        store = self
+
+        class Counting(LocalReader):
+            def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+                super().read_into(offset, buffer)
+                store.crossed += len(buffer)
+
+        return Counting(self.root / path)
+
+
+@pytest.fixture
+def plain(make_split: MakeSplit, tmp_path: Path) -> SplitReader:
+    store = CountingStore(tmp_path)
+    return make_split(MIXED, mixed_columns(700), frame_bytes=1024, shard_bytes=10_000, store=store)
+
+
+def through_cache(split: SplitReader, folder: Path) -> SplitReader:
+    split.place = replace(split.place, cache=NodeCache(folder, limit_bytes=1 << 30))
+    return split
+
+
+def numbers_in(loader: Loader) -> list[int]:
+    return [int(number) for batch in loader for number in torch.as_tensor(batch["number"])]
+
+
+def test_each_byte_crosses_once_and_the_order_is_the_same(plain: SplitReader, tmp_path: Path) -> None:
+    with Loader(plain, batch_size=50, **SMALL) as loader:
+        expected = numbers_in(loader)
+    split = through_cache(plain, tmp_path / "cache")
+    store = split.place.store
+    assert isinstance(store, CountingStore)
+    store.crossed = 0
+    for _ in range(2):
+        with Loader(split, batch_size=50, threads=2, **SMALL) as loader:
+            assert numbers_in(loader) == expected
+    assert store.crossed < 1.2 * split.size_bytes, (
+        "shards once; their tails and the manifest with each loader"
+    )
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    world_size=st.integers(1, 6), rank=st.integers(0, 5), start=st.integers(0, 699), lanes=st.integers(1, 5)
+)
+def test_the_list_of_coming_reads_is_what_is_read(
+    plain: SplitReader, tmp_path: Path, world_size: int, rank: int, start: int, lanes: int
+) -> None:
+    """From any position, for any rank: at the end of the epoch nothing that was listed is left over."""
+    split = through_cache(plain, tmp_path / "cache")
+    options = SMALL | {"lanes": lanes}
+    with Loader(split, batch_size=20, rank=rank % world_size, world_size=world_size, **options) as loader:
+        loader.load_state_dict(loader.state_dict() | {"position": start})
+        list(loader)
+        follower = loader._stream._follower
+        assert follower is not None
+        follower.wait()
+        assert not follower._future
+        assert not follower._behind
