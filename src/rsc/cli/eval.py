@@ -20,6 +20,7 @@ from rsc.release.request import KeyRequest
 from rsc.store.dataset import Dataset
 from rsc.store.secret import SecretKey
 from rsc.train.assess import Assessment, assess, keep
+from rsc.train.binding import STILL_USED
 from rsc.train.config import EvalConfig
 from rsc.train.generate import Sampling
 from rsc.train.generate import generate as continue_ids
@@ -163,8 +164,9 @@ def _details(result: Assessment) -> list[str]:
         lines.append(
             table(map(_slice_row, details.slices), header=("group", "samples", "false +", "false -"))
         )
-    if details.bad:
-        lines.append("not used: " + ", ".join(f"{count} {name}" for name, count in details.bad.items()))
+    for what, words in (("not used", details.bad.keys() - STILL_USED), ("used as they are", STILL_USED)):
+        counted = [f"{count} {name}" for name, count in details.bad.items() if name in words]
+        lines += [f"{what}: {', '.join(counted)}"] if counted else []
     return lines
 
 

@@ -29,6 +29,7 @@ from rsc.models.tokenizer import Tokenizer, open_tokenizer
 from rsc.store.schema import Field, Schema
 
 Column = torch.Tensor | RaggedTensor
+STILL_USED = frozenset({"text_cut", "sound_cut", "text_empty"})
 
 
 @dataclass
