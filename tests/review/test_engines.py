@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from review_samples import ALONE, NAMED
 
 from rsc.errors import ConfigError
+from rsc.review import scan
 from rsc.review.engines import ENGINES, Window, choose_engine
 from rsc.review.findings import Finding, settle
 from rsc.review.planted import planted_posts
 from rsc.review.pool import ScanPool
 from rsc.review.rules import ALL_RULES
-from rsc.review.scan import Scanner, match_rule
+from rsc.review.scan import Scanner, match_rule, rules_digest
 
 PIECES = [
     *ALONE, *(f"{name} {number}" for name, number in NAMED),
@@ -176,3 +177,19 @@ def test_pool_gives_the_same_in_the_same_order():
     with ScanPool(2) as pool:
         assert pool.scan_many(posts) == scanner("auto").scan_many(posts)
         assert pool.scan_many([]) == []
+
+
+def test_the_digest_of_the_rules_covers_checks_and_word_lists(monkeypatch):
+    """One changed byte in any source that decides, another Unicode or numbering plan: another digest."""
+    before = rules_digest(ALL_RULES)
+    assert before == rules_digest(ALL_RULES)
+    assert before != rules_digest(ALL_RULES[1:])
+    sources = list(scan._sources())
+    assert any(b"_is_possible" in source or b"def is_possible_international" in source for source in sources)
+    for index in range(len(sources)):
+        changed = [source + b"#" * (number == index) for number, source in enumerate(sources)]
+        monkeypatch.setattr(scan, "_sources", lambda changed=changed: iter(changed))
+        assert rules_digest(ALL_RULES) != before
+    monkeypatch.setattr(scan, "_sources", lambda: iter(sources))
+    monkeypatch.setattr(scan.phonenumbers, "__version__", "0")
+    assert rules_digest(ALL_RULES) != before

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from rsc.errors import ConfigError
@@ -97,3 +99,11 @@ def test_nothing_planted_survives_redaction():
         for start, end, name in post.spans:
             if name != "national_id":
                 assert post.text[start:end] not in clean
+
+
+def test_a_report_written_before_there_were_recognisers_is_read():
+    gate = Gate(default_policy(single_person=True), scanner=Scanner("re"))
+    facts = json.loads(gate.report().to_json())
+    del facts["recognisers"], facts["media"], facts["notes"]
+    old = report_from_json(json.dumps(facts).encode())
+    assert (old.recognisers, old.media, old.notes) == ((), {}, ())

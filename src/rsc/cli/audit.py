@@ -11,17 +11,16 @@ import typer
 
 from rsc.audit.disk import LocalDisk
 from rsc.audit.export import export_log, verify_folder
-from rsc.audit.log import AuditLog
 from rsc.audit.note import Verifier
 from rsc.audit.verify import VerifyReport
 from rsc.audit.witness import Witness
+from rsc.cli.custody import Custody
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
-from rsc.clock import SystemClock, timestamp
+from rsc.clock import timestamp
 from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.release.promise import Promise
 from rsc.release.verify import verify as verify_promises
-from rsc.store.providers.configured import configured_providers
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show, verify and export the tamper-evident log."
@@ -45,7 +44,7 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """The records, oldest first."""
-    entries = list(_log().entries(data=data))[-last if last else 0 :]
+    entries = list(Custody.open().audit.entries(data=data))[-last if last else 0 :]
     rows = [(entry["index"], entry["time"], entry["kind"], _rest(entry)) for entry in entries]
     emit({"records": entries}, as_json=as_json, text=table(rows, header=("no", "time", "kind", "facts")))
 
@@ -57,7 +56,7 @@ def verify_log(
     """Re-check every record, hash and signature; exit code 1 when anything is wrong."""
     known = Witness(witness).known() if witness else {}
     if log is None:
-        report = _log().verify(known=known)
+        report = Custody.open().audit.verify(known=known)
     else:
         report = verify_folder(log, key=_key_text(log, key), known=known)
     emit(report.to_json(), as_json=as_json, text=_report_text(report))
@@ -68,8 +67,9 @@ def verify_log(
 @app.command("export")
 def export(target: Annotated[Path, typer.Argument(help="A new folder for the published log.")]) -> None:
     """Copy the published log and its public key: all that another machine needs to verify it."""
-    log = _log()
-    checkpoint = export_log(log, source=Workspace.from_environment().audit, target=target)
+    house = Custody.open()
+    log = house.audit
+    checkpoint = export_log(log, source=house.workspace.audit, target=target)
     say(f"wrote {target}: {checkpoint.size} records under {checkpoint.origin}")
     say("give the verifier key to the other side by another way than the log")
     next_commands(f"rsc audit verify --log {target} --key {log.verifier.to_text()}")
@@ -82,7 +82,7 @@ def checkpoint(
     post_key: Annotated[str | None, typer.Option(help="The verifier key of that witness.")] = None,
 ) -> None:
     """Publish and print the signed checkpoint; with a witness, hand it over."""
-    log = _log()
+    log = Custody.open().audit
     note = log.checkpoint()
     if witness is not None:
         Witness(witness).add(note, verifier=log.verifier)
@@ -120,9 +120,8 @@ def verify(
 
 
 def _promises() -> list[Promise]:
-    workspace, clock = Workspace.from_environment(), SystemClock()
-    providers = configured_providers(workspace.keys, clock=clock)
-    return verify_promises(workspace, providers=providers, audit=_log(), clock=clock)
+    house = Custody.open()
+    return verify_promises(house.workspace, providers=house.providers, audit=house.audit, clock=house.clock)
 
 
 def _emit_promises(rows: list[Promise], *, as_json: bool) -> None:
@@ -139,10 +138,6 @@ def _emit_promises(rows: list[Promise], *, as_json: bool) -> None:
     text = table(cells, header=("promise", "state", "since", "data", "what"))
     is_kept = all(row.state == "kept" for row in rows)
     emit({"is_kept": is_kept, "promises": [row.to_json() for row in rows]}, as_json=as_json, text=text)
-
-
-def _log() -> AuditLog:
-    return AuditLog.open(Workspace.from_environment().audit, clock=SystemClock())
 
 
 def _key_text(log: Path, key: str | None) -> str:

@@ -13,16 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from rsc.cli import data_end, data_review, data_text
-from rsc.cli.data_access import (
-    As,
-    Name,
-    Version,
-    identity_of,
-    review_key,
-    user_name,
-)
+from rsc.cli.custody import Custody
+from rsc.cli.data_access import As, Name, Version, identity_of, user_name
 from rsc.cli.output import JsonFlag, emit, next_commands, say
-from rsc.clock import SystemClock
 from rsc.config import Resolved, Workspace, parse_as
 from rsc.errors import ConfigError, RscError
 from rsc.ingest.config import ImportOptions
@@ -34,7 +27,6 @@ from rsc.review.planted import planted_posts
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.keys import KeyProvider
-from rsc.store.providers.configured import configured_providers
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,7 +55,8 @@ def import_(
     as_json: JsonFlag = False,
 ) -> None:
     """Scan, redact by policy and encrypt a source, in one pass. Plaintext never rests on disk."""
-    workspace, clock = Workspace.from_environment(), SystemClock()
+    house = Custody.open()
+    workspace, clock = house.workspace, house.clock
     flags = {"format": source_format, "text_field": text_field, "holdout": holdout, "encoding": encoding}
     flags["fields"] = None if fields is None else tuple(part.strip() for part in fields.split(","))  # type: ignore[assignment]
     options = _options(flags, settings or [])
@@ -78,7 +71,7 @@ def import_(
             policy=rules,
             author=author,
             options=options,
-            provider=next(iter(configured_providers(workspace.keys).values())),
+            provider=next(iter(house.providers.values())),
             num_processes=processes or len(os.sched_getaffinity(0)),
             clock=clock,
             progress=ProgressLine(clock=clock),
@@ -111,13 +104,13 @@ def plant(
 @app.command("ls")
 def ls(as_json: JsonFlag = False) -> None:
     """List the data sets with where their newest version stands."""
-    workspace, now = Workspace.from_environment(), SystemClock().now()
-    providers = configured_providers(workspace.keys)
+    house = Custody.open()
+    workspace = house.workspace
     records = []
     for name, versions in list_datasets(workspace.data):
         dataset = Dataset.open(workspace.data, name=name)
-        facts = data_facts(dataset, identities=workspace.identities, now=now)
-        key = _key_state(dataset, providers=providers)
+        facts = data_facts(dataset, identities=workspace.identities, now=house.clock.now())
+        key = _key_state(dataset, providers=house.providers)
         records.append({**data_text.state_record(dataset, facts), "key": key, "versions": versions})
     emit({"data": records}, as_json=as_json, text=data_text.ls_text(records))
     if not records:
@@ -127,10 +120,10 @@ def ls(as_json: JsonFlag = False) -> None:
 @app.command("show")
 def show(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
     """Splits, fields, sizes, source, review and keys of a version."""
-    workspace = Workspace.from_environment()
-    dataset = Dataset.open(workspace.data, name=name, version=version)
-    facts = data_facts(dataset, identities=workspace.identities, now=SystemClock().now())
-    key = _key_state(dataset, providers=configured_providers(workspace.keys))
+    house = Custody.open()
+    dataset = Dataset.open(house.workspace.data, name=name, version=version)
+    facts = data_facts(dataset, identities=house.workspace.identities, now=house.clock.now())
+    key = _key_state(dataset, providers=house.providers)
     record = data_text.show_record(dataset, facts, key_state=key)
     emit(record, as_json=as_json, text=data_text.show_text(record))
 
@@ -144,10 +137,10 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Read every byte of a version again and check it against its root."""
-    workspace = Workspace.from_environment()
-    dataset = Dataset.open(workspace.data, name=name, version=version)
+    house = Custody.open()
+    dataset = Dataset.open(house.workspace.data, name=name, version=version)
     if with_key:
-        with review_key(workspace, dataset, user=user_name(as_name)) as key:
+        with house.review_key(dataset, user=user_name(as_name)) as key:
             report = dataset.verify(key=key)
     else:
         report = dataset.verify()

@@ -12,11 +12,8 @@ from rsc.cli.output import say
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.release.agent import KeyAgent
-from rsc.release.request import KeyRequest
 from rsc.review.identity import Identity, create_identity, load_identity
-from rsc.store.dataset import Dataset
 from rsc.store.providers.configured import configured_providers
-from rsc.store.secret import SecretKey
 
 Name = Annotated[str, typer.Argument(help="Name of a data set, as in `rsc data ls`.")]
 Version = Annotated[int | None, typer.Option("--version", help="Which version; the newest if left out.")]
@@ -44,9 +41,3 @@ def key_agent(workspace: Workspace, *, audit: AuditLog) -> KeyAgent:
     return KeyAgent(
         workspace, providers=configured_providers(workspace.keys), audit=audit, clock=SystemClock()
     )
-
-
-def review_key(workspace: Workspace, dataset: Dataset, *, user: str) -> SecretKey:
-    """The data key for the purpose of review; the release is logged. Raises GateRefused."""
-    agent = key_agent(workspace, audit=AuditLog.open(workspace.audit, clock=SystemClock()))
-    return agent.release(KeyRequest(purpose="review", user=user, data=dataset.name, version=dataset.version))

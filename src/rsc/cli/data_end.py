@@ -8,31 +8,22 @@ from typing import Annotated
 
 import typer
 
-from rsc.audit.log import AuditLog
 from rsc.cli import data_end_text
-from rsc.cli.data_access import (
-    As,
-    Name,
-    Subject,
-    key_agent,
-    user_name,
-)
+from rsc.cli.custody import Custody
+from rsc.cli.data_access import As, Name, Subject, user_name
 from rsc.cli.output import JsonFlag, emit, next_commands
-from rsc.clock import SystemClock
-from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.release.erase import erase
 from rsc.release.retention import expire
 from rsc.release.trace import trace
-from rsc.store.providers.configured import configured_providers
 
 
 def trace_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> None:
     """Where a person is: records, data sets, runs, checkpoints and exports. The log gets counts only."""
-    workspace, clock = Workspace.from_environment(), SystemClock()
-    audit = AuditLog.open(workspace.audit, clock=clock)
-    agent = key_agent(workspace, audit=audit)
-    found = trace(workspace, _subject(subject), agent=agent, audit=audit, user=user_name(as_name))
+    house = Custody.open()
+    found = trace(
+        house.workspace, _subject(subject), agent=house.agent, audit=house.audit, user=user_name(as_name)
+    )
     record = found.to_json()
     emit(record, as_json=as_json, text=data_end_text.trace_text(record))
     if found.hits:
@@ -41,15 +32,14 @@ def trace_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> N
 
 def erase_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> None:
     """Remove a person's records: new versions without them, old keys destroyed, derived models marked."""
-    workspace, clock = Workspace.from_environment(), SystemClock()
-    audit = AuditLog.open(workspace.audit, clock=clock)
+    house = Custody.open()
     erased = erase(
-        workspace,
+        house.workspace,
         _subject(subject),
-        agent=key_agent(workspace, audit=audit),
-        providers=configured_providers(workspace.keys),
-        audit=audit,
-        clock=clock,
+        agent=house.agent,
+        providers=house.providers,
+        audit=house.audit,
+        clock=house.clock,
         user=user_name(as_name),
     )
     record = erased.to_json()
@@ -63,13 +53,13 @@ def expire_(
     as_json: JsonFlag = False,
 ) -> None:
     """Destroy the keys of a data set, then its bytes, then prove by trying that nothing opens any more."""
-    workspace, clock = Workspace.from_environment(), SystemClock()
+    house = Custody.open()
     ended = expire(
-        workspace,
+        house.workspace,
         name,
-        providers=configured_providers(workspace.keys),
-        audit=AuditLog.open(workspace.audit, clock=clock),
-        clock=clock,
+        providers=house.providers,
+        audit=house.audit,
+        clock=house.clock,
         user=getpass.getuser(),
         version=version,
     )

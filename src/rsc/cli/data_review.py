@@ -8,19 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from rsc.audit.log import AuditLog
 from rsc.cli import data_review_text, data_text
-from rsc.cli.data_access import (
-    As,
-    Name,
-    Note,
-    Version,
-    identity_of,
-    review_key,
-    user_name,
-)
+from rsc.cli.custody import Custody
+from rsc.cli.data_access import As, Name, Note, Version, identity_of, user_name
 from rsc.cli.output import JsonFlag, emit, next_commands, say
-from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import DataError
 from rsc.ingest.look import excerpts, findings_by_record, read_findings, read_rows
@@ -46,16 +37,16 @@ def review(
     as_json: JsonFlag = False,
 ) -> None:
     """What the gate found, masked and in context; what it does not look for; the policy in sentences."""
-    workspace = Workspace.from_environment()
-    dataset = Dataset.open(workspace.data, name=name, version=version)
-    facts = data_facts(dataset, identities=workspace.identities, now=SystemClock().now())
+    house = Custody.open()
+    dataset = Dataset.open(house.workspace.data, name=name, version=version)
+    facts = data_facts(dataset, identities=house.workspace.identities, now=house.clock.now())
     record: dict[str, Any] = {
         **data_text.state_record(dataset, facts),
         "report": data_review_text.report_record(report_from_json(dataset.read_review("report.json") or b"")),
         "policy": explain(facts.policy),
         "remarks": [remark._asdict() for remark in lint(facts.policy)],
     }
-    with review_key(workspace, dataset, user=user_name(as_name)) as key:
+    with house.review_key(dataset, user=user_name(as_name)) as key:
         shown = excerpts(dataset, key=key, per_type=samples)
         record["samples"] = [data_review_text.excerpt_record(item) for item in shown]
         if facts.policy.tables.quasi_identifiers:
@@ -122,12 +113,13 @@ def _assess(dataset: Dataset, *, rules: Tables, key: SecretKey) -> TableReport:
 
 
 def _sign(verdict: Any, *, name: str, version: int | None, note: str, as_name: str | None) -> None:
-    workspace, clock = Workspace.from_environment(), SystemClock()
+    house = Custody.open()
+    workspace, clock = house.workspace, house.clock
     dataset = Dataset.open(workspace.data, name=name, version=version)
     before = data_facts(dataset, identities=workspace.identities, now=clock.now())
     identity = identity_of(workspace, as_name)
     if verdict is approval.approve and before.policy.tables.quasi_identifiers:
-        with review_key(workspace, dataset, user=identity.name) as key:
+        with house.review_key(dataset, user=identity.name) as key:
             _assess(dataset, rules=before.policy.tables, key=key).require(data=name)
     facts = approval.review_facts(
         root_hash=dataset.root_hash,
@@ -138,7 +130,7 @@ def _sign(verdict: Any, *, name: str, version: int | None, note: str, as_name: s
     )
     signed = verdict(facts, policy=before.policy, identity=identity, note=note, clock=clock)
     dataset.write_review(f"approvals/{identity.public_key[:16]}.json", signed.to_json())
-    AuditLog.open(workspace.audit, clock=clock).append(
+    house.audit.append(
         signed.verdict,
         data=name,
         version=dataset.version,

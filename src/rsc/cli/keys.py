@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from rsc.audit.log import AuditLog
+from rsc.cli.custody import Custody
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
-from rsc.clock import SystemClock, timestamp
+from rsc.clock import timestamp
 from rsc.config import Workspace
 from rsc.release.retention import overdue, sweep
 from rsc.release.rotate import rotate
+from rsc.release.run_keys import overdue_run_keys, sweep_run_keys
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.keys import KekInfo
-from rsc.store.providers.configured import configured_providers
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, rotate and destroy keys.")
 
@@ -24,15 +24,18 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, rotate
 @app.command("ls")
 def ls(as_json: JsonFlag = False) -> None:
     """Every key-encryption key ever made, what it opens, and how many are older than policy."""
-    workspace, now = Workspace.from_environment(), SystemClock().now()
-    providers = configured_providers(workspace.keys)
+    house = Custody.open()
+    workspace, now, providers = house.workspace, house.clock.now(), house.providers
     opens = _versions_by_key(workspace)
     records = [
         _record(info, provider=name, opens=opens[(name, info.kek_id)])
         for name, provider in providers.items()
         for info in provider.list()
     ]
-    late = overdue(workspace, providers=providers, now=now)
+    late = [
+        *overdue(workspace, providers=providers, now=now),
+        *overdue_run_keys(workspace, providers=providers, now=now),
+    ]
     rows = [
         (r["kek_id"], r["provider"], r["state"], r["created"][:10], ", ".join(r["opens"]) or "-")
         for r in records
@@ -51,12 +54,12 @@ def rotate_keys(
     as_json: JsonFlag = False,
 ) -> None:
     """Wrap the data keys of a data set under a new key and destroy the old one. Data stays as it is."""
-    workspace, clock = Workspace.from_environment(), SystemClock()
+    house = Custody.open()
     done = rotate(
-        workspace,
+        house.workspace,
         name,
-        providers=configured_providers(workspace.keys),
-        audit=AuditLog.open(workspace.audit, clock=clock),
+        providers=house.providers,
+        audit=house.audit,
         user=getpass.getuser(),
         to=to,
     )
@@ -70,20 +73,23 @@ def rotate_keys(
 
 @app.command("sweep")
 def sweep_keys(as_json: JsonFlag = False) -> None:
-    """End every version that is past the retention of its policy: key, then bytes, then the proof."""
-    workspace, clock = Workspace.from_environment(), SystemClock()
-    ended = sweep(
-        workspace,
-        providers=configured_providers(workspace.keys),
-        audit=AuditLog.open(workspace.audit, clock=clock),
-        clock=clock,
-        user=getpass.getuser(),
-    )
-    emit({"expired": [item.to_json() for item in ended]}, as_json=as_json, text="")
+    """End what is past its retention, versions and checkpoints: key, then bytes, then the proof."""
+    house = Custody.open()
+    workspace, providers, audit, clock = house.workspace, house.providers, house.audit, house.clock
+    user = getpass.getuser()
+    ended = sweep(workspace, providers=providers, audit=audit, clock=clock, user=user)
+    runs = sweep_run_keys(workspace, providers=providers, audit=audit, clock=clock, user=user)
+    record = {"expired": [item.to_json() for item in ended], "runs": [item.to_json() for item in runs]}
+    emit(record, as_json=as_json, text="")
     for item in ended:
         say(
             f"{item.name} version {item.versions[0]}: key destroyed, {item.freed_bytes} bytes removed, "
             "nothing opens any more"
+        )
+    for key in runs:
+        say(
+            f"{key.kek_id}: key destroyed, checkpoints of {len(key.runs)} runs removed "
+            f"({key.freed_bytes} bytes), none opens any more; exports stay"
         )
     say("keys older than policy: 0")
 

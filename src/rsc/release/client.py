@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rsc.errors import GateRefused, RscError
 from rsc.release.handover import receive_inline, take
@@ -28,6 +28,8 @@ from rsc.release.wire import Line, short_path, to_error
 from rsc.store.secret import SecretKey
 
 RENEW_S = 60.0
+
+Name = TypeVar("Name")
 
 Measure = Callable[[], tuple[dict[str, Any], dict[str, Any]]]
 """Gives (isolation report, hygiene report) of this process as JSON values, measured now."""
@@ -118,19 +120,19 @@ def end_process(error: RscError) -> None:
 @contextmanager
 def hold_keys(
     socket_path: Path,
-    requests: Mapping[str, KeyRequest],
+    requests: Mapping[Name, KeyRequest],
     *,
     measure: Measure,
     on_lost: Callable[[RscError], None] = end_process,
     renew_s: float = RENEW_S,
-) -> Iterator[dict[str, SecretKey]]:
+) -> Iterator[dict[Name, SecretKey]]:
     """Measure, ask for every key, renew while the block runs, then wipe and give back.
 
     Raises the agent's refusal. `on_lost` is called from the renewing thread, after the keys were wiped.
     """
     with KeyClient(socket_path) as client:
         isolation, hygiene = measure()
-        held: dict[str, LeasedKey] = {}
+        held: dict[Name, LeasedKey] = {}
         try:
             for name, request in requests.items():
                 held[name] = client.release(replace(request, isolation=isolation, hygiene=hygiene))
@@ -144,11 +146,11 @@ def hold_keys(
                     client.end(leased)
 
 
-class _Renewal:
+class _Renewal(Generic[Name]):
     def __init__(
         self,
         client: KeyClient,
-        held: dict[str, LeasedKey],
+        held: dict[Name, LeasedKey],
         *,
         measure: Measure,
         on_lost: Callable[[RscError], None],

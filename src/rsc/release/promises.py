@@ -23,6 +23,7 @@ from rsc.release.facts import data_facts
 from rsc.release.observe import observe
 from rsc.release.promise import Breach, Promise, judge, unknown
 from rsc.release.retention import Providers, active_keks, overdue
+from rsc.release.run_keys import overdue_run_keys
 from rsc.review.policy import Policy, parse_policy
 from rsc.store.dataset import Dataset, list_datasets
 
@@ -71,6 +72,10 @@ def keys_within_retention(house: House) -> Promise:
             f"key {item.kek_id} of {item.name} version {item.version} should be gone", item.name, item.since
         )
         for item in late
+    ]
+    breaches += [
+        Breach(f"key {item.kek_id} of checkpoints should be gone", since=item.since)
+        for item in overdue_run_keys(house.workspace, providers=house.providers, now=house.now)
     ]
     active = len(active_keks(house.providers))
     return judge("keys within retention", breaches, told=f"keys older than policy: 0 (of {active})")

@@ -52,10 +52,14 @@ class ReviewReport:
 
 
 def report_from_json(content: bytes) -> ReviewReport:
-    """Inverse of `ReviewReport.to_json`. Raises ValueError or KeyError on anything else."""
+    """Inverse of `ReviewReport.to_json`; keys that came later than a report have their defaults.
+
+    Raises ValueError, KeyError or TypeError on anything else.
+    """
     facts: dict[str, Any] = json.loads(content)
     if facts.pop("format", None) != FORMAT:
         raise ValueError("not a review report of this version")
+    facts = {"recognisers": (), "notes": (), **facts}
     for name in ("looked_for", "not_looked_for", "recognisers", "notes"):
         facts[name] = tuple(facts[name])
     return ReviewReport(**facts)

@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
 from itertools import accumulate, chain
 from typing import Literal
+
+import phonenumbers
 
 from rsc.errors import ConfigError
 from rsc.review.engines import Prefilter, choose_engine
@@ -29,6 +33,8 @@ from rsc.review.rules.rule import Rule
 _BORDER = "\n\x00\n0\n\x00\n"  # the digit ends every look back (words.py), the rest every pattern
 _CONTEXT = 512  # characters before a match that can matter: words before a number, triggers, look-behind
 _AROUND = 96
+_DECIDING = ("checksums.py", "findings.py", "normalise.py", "scan.py")
+"""Beside the rules: what decides about findings. Engines only leave out what cannot match."""
 _FEW = 3  # positions that are cheaper to try one by one than to search
 
 EngineName = Literal["auto", "hyperscan", "re2", "re"]
@@ -127,9 +133,25 @@ class Scanner:
 
 
 def rules_digest(rules: Sequence[Rule]) -> str:
-    """Changes whenever a pattern changes; a report says with which rules it was made."""
-    text = "\n".join(f"{rule.name}\t{rule.type}\t{rule.exact.pattern}\t{rule.strength}" for rule in rules)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Changes whenever findings could: with a pattern, a check, a word list, the folding, the numbering plans
+    or the Unicode tables. A report says with which rules it was made.
+
+    The sources of what decides are hashed as they are, so a comment changes it too; never the reverse.
+    """
+    digest = hashlib.sha256(f"{unicodedata.unidata_version} {phonenumbers.__version__}".encode())
+    for source in _sources():
+        digest.update(hashlib.sha256(source).digest())
+    for rule in rules:
+        digest.update(f"{rule.name}\t{rule.type}\t{rule.exact.pattern}\t{rule.strength}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _sources() -> Iterator[bytes]:
+    review = resources.files("rsc.review")
+    rules = sorted(review.joinpath("rules").iterdir(), key=lambda file: file.name)
+    for file in [*(review.joinpath(name) for name in _DECIDING), *rules]:
+        if file.name.endswith(".py"):
+            yield file.read_bytes()
 
 
 def match_rule(rule: Rule, text: str, *, start: int, stop: int, end: int, found: list[Finding]) -> int:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from rsc.release.facts import data_facts
 from rsc.release.request import KeyRequest
 from rsc.release.server import AgentServer
 from rsc.store.dataset import Dataset
-from rsc.store.keys import Envelope, KeyProvider, new_envelope, period_of, run_key_context
+from rsc.store.keys import Envelope, KeyProvider, new_envelope, period_end, period_of, run_key_context
+from rsc.store.providers.configured import run_retention_s
 from rsc.train.controller import Admission
 from rsc.train.run import RunFolder
 
@@ -71,7 +73,8 @@ class WorkspaceGate:
         period = period_of(self.clock.now())
         kek_id = f"runs/{period}"
         provider = next(iter(self.providers.values()))
-        provider.create(kek_id, period=period)
+        expires = period_end(period) + timedelta(seconds=run_retention_s(self.workspace.keys))
+        provider.create(kek_id, period=period, expires=expires)
         context = run_key_context(run.id)
         envelope, key = new_envelope(provider, kek_id=kek_id, context=context, clock=self.clock)
         key.close()

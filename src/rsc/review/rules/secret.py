@@ -63,7 +63,7 @@ _BEARER = re.compile(
 _PLACEHOLDER = re.compile(
     r"(?i)(?:your|my|the|some|change|example|placeholder|xxx+|\*{3,}|\.{3,}|none|null|true|false|undefined"
     r"|required|optional|string|os\.|env\.|process\."
-    r"|config\.|self\.|\$|%|password|secret|token|[a-z_.]+\()"
+    r"|config\.|self\.|\$|%|--|password|secret|token|[a-z_.]+\()"
 )
 
 

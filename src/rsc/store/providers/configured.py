@@ -1,6 +1,7 @@
 """Which key providers a workspace uses: `keys/providers.toml`; without that file the local folder alone.
 
     default = "pkcs11"                       # for new keys; envelopes name the provider that opens them
+    run_retention = "365d"                   # keys of checkpoints go so long after the month they are of
     [local]
     passphrase_file = "/run/user/1000/rsc"   # 0600; or passphrase = "ask" at a terminal
     [pkcs11]
@@ -33,6 +34,7 @@ from rsc.store.providers.aws import AwsKmsProvider
 from rsc.store.providers.pkcs11 import Pkcs11Provider
 from rsc.store.providers.register import Register
 from rsc.store.providers.vault import VaultProvider
+from rsc.units import parse_seconds
 
 
 class _Section(BaseModel):
@@ -66,6 +68,7 @@ class ProvidersConfig(_Section):
     """The file. `local` is always there, so that old envelopes open."""
 
     default: Annotated[str, Field(pattern="^(local|pkcs11|vault|aws)$")] = "local"
+    run_retention: str = "365d"
     local: LocalSection = LocalSection()
     pkcs11: Pkcs11Section | None = None
     vault: VaultSection | None = None
@@ -102,6 +105,11 @@ def configured_providers(folder: Path, *, clock: Clock | None = None) -> dict[st
     if config.default not in found:
         raise ConfigError(f"providers.toml: default is {config.default}, which has no section")
     return dict(sorted(found.items(), key=lambda item: item[0] != config.default))
+
+
+def run_retention_s(folder: Path) -> float:
+    """How long keys of checkpoints are kept after their month. Raises ConfigError for no span of time."""
+    return parse_seconds(_read(folder / "providers.toml").run_retention)
 
 
 def default_provider(folder: Path, *, clock: Clock | None = None) -> KeyProvider:
