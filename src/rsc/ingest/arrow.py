@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.decode import MediaCodec
 from rsc.ingest.fields import chosen_names, stored_names
-from rsc.ingest.source import BadRecord, Chunk, Part, Values
+from rsc.ingest.source import BadRecord, Chunk, Part, Values, own_name
 from rsc.ingest.splits import split_of_file, split_of_name
 from rsc.store.schema import Field
 
@@ -83,14 +84,13 @@ class ParquetFile:
             yield group.num_rows, group.total_byte_size
 
     def batches(self, start: int, stop: int) -> Iterator[pyarrow.RecordBatch]:
-        yield from self._open().iter_batches(batch_size=_BATCH_ROWS, row_groups=list(range(start, stop)))
+        with _told(self.path, what="Parquet"):
+            groups = list(range(start, stop))
+            yield from self._open().iter_batches(batch_size=_BATCH_ROWS, row_groups=groups)
 
     def _open(self) -> Any:
-        parquet = _pyarrow("pyarrow.parquet")
-        try:
-            return parquet.ParquetFile(self.path)
-        except _pyarrow("pyarrow").ArrowInvalid as error:
-            raise DataError(f"{self.path.name} is not a whole Parquet file: {error}") from None
+        with _told(self.path, what="Parquet"):
+            return _pyarrow("pyarrow.parquet").ParquetFile(self.path)
 
 
 @dataclass(frozen=True)
@@ -104,22 +104,22 @@ class ArrowFile:
         return self._open().schema
 
     def pieces(self) -> Iterator[tuple[int, int]]:
-        for batch in self._open():
-            yield batch.num_rows, batch.nbytes
+        with _told(self.path, what="Arrow"):
+            for batch in self._open():
+                yield batch.num_rows, batch.nbytes
 
     def batches(self, start: int, stop: int) -> Iterator[pyarrow.RecordBatch]:
-        for index, batch in enumerate(self._open()):
-            if index >= stop:
-                return
-            if index >= start:
-                yield from (batch.slice(at, _BATCH_ROWS) for at in range(0, batch.num_rows, _BATCH_ROWS))
+        with _told(self.path, what="Arrow"):
+            for index, batch in enumerate(self._open()):
+                if index >= stop:
+                    return
+                if index >= start:
+                    yield from (batch.slice(at, _BATCH_ROWS) for at in range(0, batch.num_rows, _BATCH_ROWS))
 
     def _open(self) -> Any:
-        arrow = _pyarrow("pyarrow")
-        try:
+        with _told(self.path, what="Arrow"):
+            arrow = _pyarrow("pyarrow")
             return arrow.ipc.open_stream(arrow.memory_map(str(self.path)))
-        except arrow.ArrowInvalid as error:
-            raise DataError(f"{self.path.name} is not a whole Arrow file: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -265,8 +265,21 @@ def open_hf(path: Path, *, options: ImportOptions) -> ArrowTables:
         except (OSError, ValueError, KeyError):
             raise DataError(f"{folder} is not a data set saved by Hugging Face datasets") from None
         index.append(folder / HF_STATE)
-        tables += [ArrowFile(folder / file["filename"], split) for file in files]
+        tables += [ArrowFile(folder / own_name(file["filename"]), split) for file in files]
     return ArrowTables("hf", tables, options, also_read=tuple(index))
+
+
+@contextmanager
+def _told(path: Path, *, what: str) -> Iterator[None]:
+    """A damaged page is an OSError of the codec, a damaged footer an ArrowInvalid."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path.name} is missing") from None
+    except (OSError, _pyarrow("pyarrow").ArrowException) as error:
+        raise DataError(
+            f"{path.name} is not a whole {what} file: {error}", hint="fetch it again, or write it anew"
+        ) from None
 
 
 def _pyarrow(module: str) -> Any:
@@ -318,7 +331,7 @@ def _is_number(kind: Any) -> bool:
 def _values(values: pyarrow.Array, column: _Column, *, bad: dict[int, str], notes: Counter[str]) -> Values:
     item = column.field
     if column.codec is not None:
-        return _media(values, column.codec, bad=bad)
+        return _media(values, column.codec, bad=bad, notes=notes)
     if item.kind == "string":
         return _strings(values, column, notes=notes)
     nulls = (
@@ -356,7 +369,7 @@ def _text(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _media(values: pyarrow.Array, codec: MediaCodec, *, bad: dict[int, str]) -> Values:
+def _media(values: pyarrow.Array, codec: MediaCodec, *, bad: dict[int, str], notes: Counter[str]) -> Values:
     """Files, or their pixels or samples; a row that does not decode is bad and holds a blank."""
     blank: Any = b""
     item = codec.field("blank")
@@ -367,7 +380,7 @@ def _media(values: pyarrow.Array, codec: MediaCodec, *, bad: dict[int, str]) -> 
         try:
             if value is None or value["bytes"] is None:
                 raise DataError(f"no {codec.medium} bytes in it")
-            found.append(codec.value(value["bytes"]))
+            found.append(codec.value(value["bytes"], notes=notes))
         except DataError as error:
             bad.setdefault(row, error.message)
             found.append(blank)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,21 +34,33 @@ class MediaCodec:
             return Field(name, "bytes") if shape is None else Field(name, "tensor", "uint8", shape)
         return Field(name, "bytes") if self.options.sample_rate is None else Field(name, "tokens", "int16")
 
-    def value(self, data: bytes) -> bytes | np.ndarray:
-        """Raises DataError, in words without the data, when it does not decode."""
-        shape, rate = self.options.image_shape, self.options.sample_rate
-        if self.medium == "image" and shape is not None:
-            return image_pixels(data, height=shape[0], width=shape[1])
-        if self.medium == "audio" and rate is not None:
-            return audio_samples(data, sample_rate=rate)
-        check_image(data) if self.medium == "image" else check_audio(data)
-        return data
+    def value(self, data: bytes, *, notes: Counter[str]) -> bytes | np.ndarray:
+        """What is stored of a file; `notes` counts what is unusual about it.
+
+        Raises DataError, in words without the data, when it does not decode.
+        """
+        if self.medium == "audio":
+            return self._sound(data, notes=notes)
+        with _open_image(data) as image:
+            shape = self.options.image_shape
+            notes.update(_remarks(image, shape=shape))
+            return data if shape is None else _pixels(image, height=shape[0], width=shape[1])
+
+    def _sound(self, data: bytes, *, notes: Counter[str]) -> bytes | np.ndarray:
+        rate = self.options.sample_rate
+        found = data if rate is None else audio_samples(data, sample_rate=rate)
+        if _num_channels(data) > 1:
+            notes["sounds of several channels" + ("" if rate is None else ", averaged to one")] += 1
+        return found
 
 
-def check_image(data: bytes) -> None:
-    """Read the header. Raises DataError, in words without the data, when it is no picture we can decode."""
-    with _open_image(data):
-        pass
+def _remarks(image: Image.Image, *, shape: tuple[int, int, int] | None) -> Iterator[str]:
+    if image.size == (1, 1):
+        yield "pictures of a single pixel"
+    if image.mode == "CMYK":
+        yield "pictures in CMYK" + ("" if shape is None else ", stored as RGB")
+    if shape is not None and (image.height < shape[0] or image.width < shape[1]):
+        yield "pictures smaller than image_size, enlarged"
 
 
 def image_pixels(data: bytes, *, height: int, width: int) -> np.ndarray:
@@ -56,10 +70,14 @@ def image_pixels(data: bytes, *, height: int, width: int) -> np.ndarray:
     Raises DataError when the picture does not decode.
     """
     with _open_image(data) as image:
-        try:
-            pixels = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"does not decode: {type(error).__name__}") from None
+        return _pixels(image, height=height, width=width)
+
+
+def _pixels(image: Image.Image, *, height: int, width: int) -> np.ndarray:
+    try:
+        pixels = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"does not decode: {type(error).__name__}") from None
     if pixels.size != (width, height):
         scale = max(width / pixels.width, height / pixels.height)
         size = (max(width, round(pixels.width * scale)), max(height, round(pixels.height * scale)))
@@ -69,7 +87,7 @@ def image_pixels(data: bytes, *, height: int, width: int) -> np.ndarray:
     return np.asarray(pixels)
 
 
-def check_audio(data: bytes) -> None:
+def _num_channels(data: bytes) -> int:
     """Read the header. Raises DataError when it is no sound, or one of no length."""
     import soundfile
 
@@ -79,6 +97,7 @@ def check_audio(data: bytes) -> None:
         raise DataError("not a sound file that we can decode") from None
     if info.frames == 0:
         raise DataError("a sound of no length")
+    return int(info.channels)
 
 
 def audio_samples(data: bytes, *, sample_rate: int) -> np.ndarray:

@@ -104,6 +104,10 @@ def _detect_tree(path: Path) -> str:
     suffixes = Counter(entry.suffix for entry in Tree(path).entries())
     if not suffixes:
         raise DataError(f"{path} holds no files")
+    if suffixes.keys() <= {".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"} and path.suffix.lower() == ".zip":
+        raise DataError(
+            f"{path.name} holds only archives, which are not opened inside one", hint="unpack it first"
+        )
     if ".parquet" in suffixes:
         return "parquet"
     if path.is_dir() and any(is_tar(entry) for entry in path.iterdir()):

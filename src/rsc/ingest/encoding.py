@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.source import BadRecord
 
+_UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BYTE_ORDER_MARK = "\ufeff"  # written by spreadsheets in front of UTF-8; not part of the data
 
 
@@ -25,12 +27,12 @@ class Lines:
         return len(self.texts) + len(self.bad)
 
 
-def decode_lines(block: bytes, *, first_line: int, options: ImportOptions) -> Lines:
+def decode_lines(block: bytes, *, first_line: int, name: str, options: ImportOptions) -> Lines:
     """Split a block of whole lines and decode it. Raises DataError as `decode_text` does."""
     try:
         texts = block.decode(options.encoding).split("\n")
     except UnicodeDecodeError:
-        return _decode_each(block, first_line=first_line, options=options)
+        return _decode_each(block, first_line=first_line, name=name, options=options)
     if not texts[-1]:
         texts.pop()
     if first_line == 0 and texts:
@@ -44,11 +46,17 @@ def decode_text(data: bytes, *, first_line: int, name: str, options: ImportOptio
         text = data.decode(options.encoding)
     except UnicodeDecodeError as error:
         line = first_line + data.count(b"\n", 0, error.start) + 1
-        raise not_encoded(f"{name} line {line}", options=options) from None
+        raise not_encoded(f"{name} line {line}", data=data, options=options) from None
     return text.removeprefix(BYTE_ORDER_MARK) if first_line == 0 else text
 
 
-def not_encoded(place: str, *, options: ImportOptions) -> DataError:
+def not_encoded(place: str, *, data: bytes, options: ImportOptions) -> DataError:
+    """`data` is what was to be decoded; its first bytes may tell what it is."""
+    if data.startswith(_UTF_16_MARKS):
+        return DataError(
+            f"{place} is not {options.encoding.upper()}: the file is UTF-16",
+            hint="convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW",
+        )
     return DataError(
         f"{place} is not {options.encoding.upper()}",
         hint="give the file's encoding, for example --encoding latin-1 or --encoding cp1252, "
@@ -56,7 +64,7 @@ def not_encoded(place: str, *, options: ImportOptions) -> DataError:
     )
 
 
-def _decode_each(block: bytes, *, first_line: int, options: ImportOptions) -> Lines:
+def _decode_each(block: bytes, *, first_line: int, name: str, options: ImportOptions) -> Lines:
     texts: list[str] = []
     numbers: list[int] = []
     bad: list[BadRecord] = []
@@ -67,6 +75,6 @@ def _decode_each(block: bytes, *, first_line: int, options: ImportOptions) -> Li
         except UnicodeDecodeError:
             place = f"line {number + 1}"
             if options.bad_encoding == "stop":
-                raise not_encoded(place, options=options) from None
+                raise not_encoded(f"{name} {place}", data=block, options=options) from None
             bad.append(BadRecord(number, place, f"not {options.encoding.upper()}", raw=line))
     return Lines(texts=texts, numbers=numbers, bad=bad)

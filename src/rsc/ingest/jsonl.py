@@ -57,7 +57,7 @@ class JsonLines:
         start = 0
         while start < len(data):
             stop = data.find(b"\n", start + CHUNK_BYTES) + 1 or len(data)
-            lines = decode_lines(data[start:stop], first_line=line, options=self.options)
+            lines = decode_lines(data[start:stop], first_line=line, name=self.path.name, options=self.options)
             yield self._parse(lines, size_bytes=stop - start)
             line += lines.num_lines
             start = stop
@@ -67,7 +67,8 @@ class JsonLines:
         """Types of the first rows. Raises DataError when none of them is a JSON object."""
         if self.like is not None:
             return self.like._fields
-        lines = decode_lines(head(self.path, size_bytes=_HEAD_BYTES), first_line=0, options=self.options)
+        data = head(self.path, size_bytes=_HEAD_BYTES)
+        lines = decode_lines(data, first_line=0, name=self.path.name, options=self.options)
         rows, _, bad = parse_objects(lines.texts[:SAMPLE_ROWS], numbers=lines.numbers[:SAMPLE_ROWS])
         if not rows:
             first = f"{bad[0].place}: {bad[0].reason}" if bad else "it holds only white space"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from rsc.errors import DataError
 from rsc.ingest.source import Part
 
 MAX_RECORD_BYTES = 64 << 20  # a longer line is one bad record, so that memory stays bounded
+_FRAME_HEADER_BYTES = 18  # the longest of Zstandard
 _COMPRESSED = {".gz": "gzip", ".zst": "Zstandard"}
 
 
@@ -42,16 +44,60 @@ def bare_suffix(path: Path) -> str:
     return Path(path.stem).suffix.lower() if is_compressed(path) else path.suffix.lower()
 
 
-def open_forwards(path: Path) -> BinaryIO:
-    """A reader of the decompressed bytes."""
+@contextmanager
+def open_forwards(path: Path) -> Iterator[BinaryIO]:
+    """A reader of the decompressed bytes. Raises DataError when the compressed stream is damaged."""
+    with _told(path), _open_forwards(path) as file:
+        yield file
+
+
+def _open_forwards(path: Path) -> BinaryIO:
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
     if path.suffix.lower() == ".zst":
+        require_whole_frames(path)
         raw = zstandard.ZstdDecompressor().stream_reader(
             path.open("rb"), read_across_frames=True, closefd=True
         )
         return io.BufferedReader(raw, buffer_size=1 << 20)
     return path.open("rb")
+
+
+def require_whole_frames(path: Path) -> None:
+    """Raises EOFError when a Zstandard file ends inside a frame; the library takes that for its end.
+
+    Walks the headers of frames and blocks (RFC 8878, section 3.1) without unpacking: a read for each 128 KiB.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while at < size:
+            file.seek(at)
+            start = file.read(_FRAME_HEADER_BYTES)
+            if start[1:4] == b"\x2a\x4d\x18" and start[0] & 0xF0 == 0x50:  # skippable
+                at += 8 + int.from_bytes(start[4:8], "little")
+            elif start[:4] == zstandard.FRAME_HEADER:
+                file.seek(at + zstandard.frame_header_size(start))
+                _pass_blocks(file)
+                at = file.tell() + (4 if start[4] & 0x04 else 0)  # the content's checksum
+            elif len(start) < 4:
+                raise EOFError("it ends inside a frame")
+            else:
+                return  # not a frame: the library says so
+        if at > size:
+            raise EOFError("it ends inside a frame")
+
+
+def _pass_blocks(file: BinaryIO) -> None:
+    """From behind a frame's header to behind its last block."""
+    is_last = False
+    while not is_last:
+        header = file.read(3)
+        if len(header) < 3:
+            raise EOFError("it ends inside a frame")
+        value = int.from_bytes(header, "little")
+        is_last, is_run = bool(value & 1), value >> 1 & 3 == 1
+        file.seek(1 if is_run else value >> 3, os.SEEK_CUR)
 
 
 def cut_at_lines(
@@ -99,7 +145,7 @@ def read_span(path: Path, part: Part) -> bytes:
 
 def head(path: Path, *, size_bytes: int) -> bytes:
     """The first bytes, cut after a whole line when there is more."""
-    with _told(path), open_forwards(path) as file:
+    with open_forwards(path) as file:
         data = file.read(size_bytes)
         more = file.read(1)
     cut = data.rfind(b"\n")
@@ -108,7 +154,7 @@ def head(path: Path, *, size_bytes: int) -> bytes:
 
 def _pieces(path: Path, *, part_bytes: int, max_record_bytes: int) -> Iterator[tuple[bytes, int]]:
     """(whole lines, 0), or (b"", size) for a line of more than `max_record_bytes` that was passed over."""
-    with _told(path), open_forwards(path) as file:
+    with open_forwards(path) as file:
         rest = b""
         while block := file.read(part_bytes):
             data = rest + block

@@ -9,11 +9,12 @@ Pickled columns are refused: reading them would run code that the source brings 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import zstandard
@@ -23,7 +24,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.decode import MediaCodec
 from rsc.ingest.fields import chosen_names, stored_names
 from rsc.ingest.rows import Row, chunks
-from rsc.ingest.source import BadRecord, Chunk, Part
+from rsc.ingest.source import BadRecord, Chunk, Part, own_name
 from rsc.ingest.splits import SPLIT_NAMES
 from rsc.store.schema import Field
 
@@ -45,6 +46,8 @@ _TEXTS = ("str", "json", "str_int", "str_float", "str_decimal")
 _SHAPE_DTYPES = ("<u1", "<u2", "<u4", "<u8")
 _MAX_SHARD_BYTES = 1 << 32  # offsets are u32
 
+_Decoder: TypeAlias = Callable[[bytes], Any] | MediaCodec
+
 
 @dataclass(frozen=True)
 class _Column:
@@ -54,7 +57,12 @@ class _Column:
     encoding: str
     size: int | None
     field: Field
-    decode: Callable[[bytes], Any]
+    decode: _Decoder
+
+    def value(self, data: bytes, *, notes: Counter[str]) -> Any:
+        if isinstance(self.decode, MediaCodec):
+            return self.decode.value(data, notes=notes)
+        return self.decode(data)
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,19 @@ class MdsFolder:
         offsets = _offsets(data, shard)
         for index in range(shard.num_samples):
             number, sample = first_record + index, data[offsets[index] : offsets[index + 1]]
-            yield Row(number, self._values(bytes(sample), shard, index, number=number), len(sample))
+            notes: Counter[str] = Counter()
+            values = self._values(bytes(sample), shard, index, number=number, notes=notes)
+            yield Row(number, values, len(sample), tuple(notes.elements()))
 
-    def _values(self, sample: bytes, shard: _Shard, index: int, *, number: int) -> dict[str, Any] | BadRecord:
+    def _values(
+        self, sample: bytes, shard: _Shard, index: int, *, number: int, notes: Counter[str]
+    ) -> dict[str, Any] | BadRecord:
         try:
             pieces = self._pieces(sample)
-            return {column.field.name: column.decode(pieces[name]) for name, column in self._columns.items()}
+            return {
+                column.field.name: column.value(pieces[name], notes=notes)
+                for name, column in self._columns.items()
+            }
         except DataError as error:
             reason = error.message
         except (ValueError, IndexError, KeyError):
@@ -186,8 +201,8 @@ def _shard(folder: Path, record: dict[str, Any], *, split: str | None) -> _Shard
     """The packed file where it is there, else the raw one."""
     raw, packed = record["raw_data"], record.get("zip_data")
     num_samples = int(record["samples"])
-    if packed is None or not (folder / packed["basename"]).exists():
-        return _Shard(folder / raw["basename"], False, num_samples, int(raw["bytes"]), split)
+    if packed is None or not (folder / own_name(packed["basename"])).exists():
+        return _Shard(folder / own_name(raw["basename"]), False, num_samples, int(raw["bytes"]), split)
     compression = str(record.get("compression"))
     if not compression.startswith("zstd"):
         raise DataError(f"{packed['basename']} is packed with {compression}", hint="only zstd is read")
@@ -225,13 +240,13 @@ def _offsets(data: memoryview, shard: _Shard) -> list[int]:
     return offsets
 
 
-def _codec(name: str, encoding: str, options: ImportOptions) -> tuple[Field, Callable[[bytes], Any]]:
+def _codec(name: str, encoding: str, options: ImportOptions) -> tuple[Field, _Decoder]:
     """Field and decoder of one encoding. Raises ConfigError for those that we do not read."""
     if encoding in _TEXTS:
         return Field(name, "string"), bytes.decode
     if encoding in ("jpeg", "png"):
         codec = MediaCodec("image", options)
-        return codec.field(name), codec.value
+        return codec.field(name), codec
     if encoding == "bytes":
         return Field(name, "bytes"), bytes
     if encoding in ("int", *_SCALARS):

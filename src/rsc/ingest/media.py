@@ -11,6 +11,7 @@ pattern's names and `text`, then `path`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,11 +92,13 @@ class MediaTree:
     def _chunk(self, numbers: range, *, split: str | None, size_bytes: int) -> Chunk:
         columns: dict[str, list[Any]] = {item.name: [] for item in self.fields()}
         kept, bad = [], []
+        notes: Counter[str] = Counter()
         for number in numbers:
             item = self._items[number]
-            data = self._tree.read(item.entry)
+            data = b""
             try:
-                record = {self.medium: self._codec.value(data), **self._strings(item)}
+                data = self._tree.read(item.entry)
+                record = {self.medium: self._codec.value(data, notes=notes), **self._strings(item)}
             except DataError as error:
                 bad.append(BadRecord(number, item.entry.name, error.message, raw=data))
                 continue
@@ -108,6 +111,7 @@ class MediaTree:
             size_bytes=size_bytes,
             bad=bad,
             split=split,
+            notes=dict(notes),
         )
 
     def _strings(self, item: _Item) -> dict[str, str]:

@@ -9,7 +9,7 @@ parts changes nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -128,6 +128,7 @@ def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memor
         result.notes.update(chunk.notes)
         result.num_read += chunk.num_records + len(chunk.bad)
         screened = screener.screen(chunk)
+        result.notes.update(_not_finite(screened.columns))
         result.bad += sorted((*chunk.bad, *screened.bad), key=lambda record: record.record)
         splits = _splits(screened, chunk, plan=plan)
         result.found += _place(screened.found, splits=splits, counts=counts)
@@ -145,6 +146,21 @@ def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memor
     if not plan.text_fields:
         result.report = replace(result.report, records=result.num_read)
     return result
+
+
+def _not_finite(columns: Mapping[str, Values]) -> Counter[str]:
+    """Records with NaN or infinity in a field of floats. The sum tells whether there is any to look for."""
+    found: Counter[str] = Counter()
+    for name, values in columns.items():
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "fc" or not values.size:
+            continue
+        with np.errstate(all="ignore"):
+            if np.isfinite(values.sum()):
+                continue
+        rows = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if rows.any():
+            found[f"field {name!r} holds NaN or infinity"] += int(rows.sum())
+    return found
 
 
 def quarantine_columns(bad: Sequence[BadRecord]) -> Columns:

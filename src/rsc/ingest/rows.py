@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ class Row:
     number: int
     values: dict[str, Any] | BadRecord
     size_bytes: int
+    notes: Sequence[str] = ()
+    """What was changed or left out, in sentences that are counted."""
 
 
 def chunks(rows: Iterable[Row], *, fields: Sequence[Field], split: str | None = None) -> Iterator[Chunk]:
@@ -49,4 +52,5 @@ def _chunk(batch: Sequence[Row], *, fields: Sequence[Field], split: str | None, 
         size_bytes=size_bytes,
         bad=[row.values for row in batch if isinstance(row.values, BadRecord)],
         split=split,
+        notes=dict(Counter(chain.from_iterable(row.notes for row in batch))),
     )

@@ -140,6 +140,13 @@ class Fingerprint:
             )
 
 
+def own_name(name: str) -> str:
+    """The name of a file beside its index. Raises DataError for one that would lead elsewhere."""
+    if Path(name).name != name:
+        raise DataError(f"the index names a file {name!r}, which is not in its folder")
+    return name
+
+
 def require_readable(path: Path) -> os.stat_result:
     """Stat of a source path. Raises DataError in words for what people type wrong."""
     facts = _stat(path)

@@ -67,7 +67,10 @@ class TextFile:
 
     def _lines(self, part: Part) -> Chunk:
         lines = decode_lines(
-            read_span(self.path, part), first_line=part.span.first_line, options=self.options
+            read_span(self.path, part),
+            name=self.path.name,
+            first_line=part.span.first_line,
+            options=self.options,
         )
         kept = [(text.rstrip("\r"), number) for text, number in zip(lines.texts, lines.numbers, strict=True)]
         kept = [(text, number) for text, number in kept if text and not text.isspace()]
@@ -141,12 +144,15 @@ class TextTree:
             return BadRecord(
                 number, entry.name, f"{entry.size_bytes} bytes in one file: too long for a record"
             )
-        data = self._tree.read(entry)
+        try:
+            data = self._tree.read(entry)
+        except DataError as error:
+            return BadRecord(number, entry.name, error.message)
         try:
             text = data.decode(self.options.encoding)
         except UnicodeDecodeError:
             if self.options.bad_encoding == "stop":
-                raise not_encoded(entry.name, options=self.options) from None
+                raise not_encoded(entry.name, data=data, options=self.options) from None
             return BadRecord(number, entry.name, f"not {self.options.encoding.upper()}", raw=data)
         return text if text.strip() else BadRecord(number, entry.name, "no text in it", raw=data)
 

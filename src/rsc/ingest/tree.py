@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from rsc.errors import DataError
 from rsc.ingest.source import Part
+
+MAX_FILE_BYTES = 512 << 20  # of a record's file: a frame holds 1 GiB, and each process one file at a time
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,18 @@ class Tree:
         return [self.root / entry.name for entry in self.entries()]
 
     def read(self, entry: Entry) -> bytes:
-        """All bytes of one file. Raises DataError when the archive's checksum does not fit."""
+        """All bytes of one file. Raises DataError when it is too large to be a record, or damaged."""
+        if entry.size_bytes > MAX_FILE_BYTES:  # a zip bomb too: members unpack to what they say
+            raise DataError(f"{entry.size_bytes} bytes in one file: too long for a record")
         if not self._is_archive:
             return (self.root if self.root.is_file() else self.root / entry.name).read_bytes()
         try:
             return self._open().read(entry.name)
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            raise DataError(f"{self.root.name}: {entry.name} cannot be unpacked: {error}") from None
+            told = "its checksum does not fit" if "CRC" in str(error) else str(error)
+        except (zlib.error, lzma.LZMAError, EOFError, OSError):
+            told = "its packed bytes are damaged"
+        raise DataError(f"cannot be unpacked: {told}")
 
     @property
     def _is_archive(self) -> bool:
@@ -108,4 +117,6 @@ def group_by_size(entries: Sequence[Entry], *, part_bytes: int) -> Iterator[Part
 
 
 def _is_wanted(entry: Entry) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(entry.name).parts)
+    """Nothing is unpacked to disk, so a name with `..` leads nowhere and is a name like another."""
+    parts = PurePosixPath(entry.name).parts
+    return not any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)

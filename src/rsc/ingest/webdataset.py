@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -31,6 +31,7 @@ from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
 from rsc.ingest.fields import chosen_names, stored_names
 from rsc.ingest.rows import Row, chunks
 from rsc.ingest.source import BadRecord, Chunk, Part
+from rsc.ingest.tree import MAX_FILE_BYTES
 from rsc.store.schema import Field
 
 _SAMPLES_LOOKED_AT = 100
@@ -108,28 +109,42 @@ class TarShards:
                     if member.data is None:
                         file.seek(member.start)
                     files[_name_of(member.ending)] = (
-                        file.read(member.size) if member.data is None else member.data
+                        file.read(min(member.size, MAX_FILE_BYTES)) if member.data is None else member.data
                     )
                 size = sum(map(len, files.values()))
-                yield Row(number, self._values(sample.key, files, number=number), size)
+                notes: Counter[str] = Counter(self._left_out(files))
+                values = _too_much(sample, number) or self._values(
+                    sample.key, files, number=number, notes=notes
+                )
+                yield Row(number, values, size, tuple(notes.elements()))
 
-    def _values(self, key: str, files: dict[str, bytes], *, number: int) -> dict[str, Any] | BadRecord:
+    def _left_out(self, files: Collection[str]) -> Iterator[str]:
+        """Endings that were not among the first samples', where all are wanted."""
+        if self.options.fields is None:
+            yield from (f"files .{name} are not in the first samples: left out" for name in files
+                        if name not in self._sources)  # fmt: skip
+
+    def _values(
+        self, key: str, files: dict[str, bytes], *, number: int, notes: Counter[str]
+    ) -> dict[str, Any] | BadRecord:
         values: dict[str, Any] = {}
         for source_name, item in self._sources.items():
             try:
-                values[item.name] = self._value(source_name, item, key=key, files=files)
+                values[item.name] = self._value(source_name, item, key=key, files=files, notes=notes)
             except DataError as error:
                 return BadRecord(number, f"sample {key}", error.message, raw=files.get(source_name, b""))
         return values
 
-    def _value(self, source_name: str, item: Field, *, key: str, files: dict[str, bytes]) -> Any:
+    def _value(
+        self, source_name: str, item: Field, *, key: str, files: dict[str, bytes], notes: Counter[str]
+    ) -> Any:
         if source_name == "key":
             return key
         if source_name not in files:
             raise DataError(f"no file for field {item.name!r}")
         data = files[source_name]
         if source_name in ("image", "audio"):
-            return MediaCodec(source_name, self.options).value(data)  # type: ignore[arg-type]
+            return MediaCodec(source_name, self.options).value(data, notes=notes)  # type: ignore[arg-type]
         if item.kind != "string":
             return data
         try:
@@ -160,6 +175,19 @@ class TarShards:
         return Field(name, "string" if source_name in (*_TEXTS.values(), "key") else "bytes")
 
 
+def _too_much(sample: _Sample, number: int) -> BadRecord | None:
+    """A sample that cannot be one record: two files would be the same field, or one is too large."""
+    names = [_name_of(member.ending) for member in sample.members]
+    place = f"sample {sample.key}"
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        return BadRecord(number, place, f"two files for field {twice!r}")
+    largest = max(member.size for member in sample.members)
+    if largest > MAX_FILE_BYTES:
+        return BadRecord(number, place, f"{largest} bytes in one file: too long for a record")
+    return None
+
+
 def is_tar(path: Path) -> bool:
     return path.name.lower().endswith((".tar", ".tar.gz", ".tgz"))
 
@@ -185,8 +213,9 @@ def _samples(path: Path) -> Iterator[_Sample]:
                 if (name := folder + slash + stem) != key and members:
                     yield _Sample(key, members)
                     members = []
-                extracted = archive.extractfile(info) if is_packed else None
-                data = extracted.read() if extracted is not None else None
+                wanted = is_packed and info.size <= MAX_FILE_BYTES
+                extracted = archive.extractfile(info) if wanted else None
+                data = extracted.read() if extracted is not None else b"" if is_packed else None
                 key = name
                 members.append(_Member(ending.lower(), info.offset_data, info.size, data))
     except (tarfile.TarError, EOFError, OSError) as error:

@@ -1,0 +1,193 @@
+"""Sources as they come: cut short, too large, in another encoding, with names that lead out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+from PIL import Image
+
+from rsc.config import Workspace
+from rsc.errors import DataError
+from rsc.ingest import tree
+from rsc.ingest.importer import import_columns
+from rsc.ingest.job import ImportResult
+from rsc.ingest.lines import require_whole_frames
+from tests.ingest.bringing import SAFE, bring_in, stored
+
+LINES = "".join(
+    json.dumps({"id": number, "text": f"post {number}"}) + "\n" for number in range(3000)
+).encode()
+
+
+def image(*, size: tuple[int, int] = (8, 8), mode: str = "RGB", kind: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size, 1).save(file, kind)
+    return file.getvalue()
+
+
+def zipped(path: Path, files: Mapping[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tarred(path: Path, files: Sequence[tuple[str, bytes]], *, mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def bring(workspace: Workspace, path: Path, **options: object) -> ImportResult:
+    return bring_in(workspace, path, policy=SAFE, **options)
+
+
+def zstd_streams() -> list[bytes]:
+    plain = zstandard.compress(LINES)
+    summed = zstandard.ZstdCompressor(write_checksum=True).compress(LINES)
+    stream = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    skippable = b"\x51\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"hello"
+    run = zstandard.compress(b"x" * 1_000_000)
+    return [plain, summed, stream.compress(LINES) + stream.flush(), plain + skippable + summed, run]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_zstandard_stream_cut_anywhere_is_not_whole(tmp_path: Path, number: int) -> None:
+    whole, path = zstd_streams()[number], tmp_path / "a.zst"
+    path.write_bytes(whole)
+    require_whole_frames(path)
+    for cut in {*range(1, min(len(whole), 30)), len(whole) // 2, len(whole) - 1, len(whole) - 3}:
+        path.write_bytes(whole[: len(whole) - cut])
+        if number == 3 and path.stat().st_size in (len(zstd_streams()[0]), len(zstd_streams()[0]) + 13):
+            continue  # cut between two frames
+        with pytest.raises((EOFError, zstandard.ZstdError)):
+            require_whole_frames(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.zst", "a.jsonl.gz", "a.csv.gz", "a.csv.zst", "a.txt.zst"])
+def test_no_record_of_a_stream_that_was_cut_short(name: str, workspace: Workspace, tmp_path: Path) -> None:
+    """Its readable beginning would look like a smaller data set. 3 MiB: more than what is looked at first."""
+    rng = np.random.default_rng(1)
+    text = "id,text\n" + "".join(f"{number},{rng.bytes(20).hex()}\n" for number in range(70_000))
+    data = text.encode() if ".csv" in name or ".txt" in name else LINES * 50
+    pack = gzip.compress if name.endswith(".gz") else zstandard.compress
+    (tmp_path / name).write_bytes(pack(data)[:-50])
+    with pytest.raises(DataError, match="is not a whole"):
+        bring(workspace, tmp_path / name)
+    assert not (workspace.data / "posts" / "v0001").exists()
+
+
+def test_utf_16_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES.decode().encode("utf-16"))
+    with pytest.raises(DataError, match=r"a\.jsonl line 1 .* UTF-16") as caught:
+        bring(workspace, tmp_path / "a.jsonl")
+    assert "iconv" in str(caught.value.hint)
+
+
+def test_members_that_do_not_unpack_are_bad_records(workspace: Workspace, tmp_path: Path) -> None:
+    """A wrong checksum, and damaged bytes; the others are taken, whatever their names say."""
+    names = ["a/1.jpg", "a/2.jpg", "b/1.jpg", "../../b/2.jpg", "/etc/3.jpg"]
+    path = zipped(tmp_path / "a.zip", {name: image(size=(64, 64)) for name in names})
+    with zipfile.ZipFile(path) as archive:
+        first, second, *_ = (info.header_offset for info in archive.infolist())
+    data = bytearray(path.read_bytes())
+    data[first + 60] ^= 1
+    data[second + 37 : second + 47] = b"\xff" * 10
+    path.write_bytes(data)
+    result = bring(workspace, path, holdout=0.0)
+    assert sum(result.bad.values()) == 2
+    assert all(reason.startswith("cannot be unpacked") for reason in result.bad)
+    assert {row["path"] for row in stored(workspace, "train")} == set(names[2:])
+
+
+def test_a_zip_bomb_is_one_bad_record(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "MAX_FILE_BYTES", 1 << 20)
+    files = {"a/1.jpg": image(), "b/1.jpg": image(), "b/bomb.jpg": bytes(5 << 20)}
+    result = bring(workspace, zipped(tmp_path / "a.zip", files), holdout=0.0)
+    assert result.bad == {"5242880 bytes in one file: too long for a record": 1}
+    assert result.splits == {"train": 2}
+
+
+def test_an_archive_of_archives_is_refused_by_name(workspace: Workspace, tmp_path: Path) -> None:
+    inner = zipped(tmp_path / "inner.zip", {"a.jpg": image()}).read_bytes()
+    with pytest.raises(DataError, match="holds only archives"):
+        bring(workspace, zipped(tmp_path / "outer.zip", {"inner.zip": inner}))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_odd_samples_of_a_tar_are_counted(mode: str, workspace: Workspace, tmp_path: Path) -> None:
+    samples = [(f"{number:03d}.{ending}", data) for number in range(120)
+               for ending, data in (("jpg", image()), ("cls", b"1"))]  # fmt: skip
+    odd = [("900.jpg", image()), ("900.png", image(kind="PNG")), ("900.cls", b"1")]
+    late = [("901.jpg", image()), ("901.cls", b"1"), ("901.json", b"{}")]
+    path = tarred(tmp_path / ("a.tar" if mode == "w" else "a.tar.gz"), [*samples, *odd, *late], mode=mode)
+    result = bring(workspace, path, holdout=0.0)
+    assert result.bad == {"two files for field 'image'": 1}
+    assert result.notes == {"files .json are not in the first samples: left out": 1}
+    assert result.splits == {"train": 121}
+
+
+def test_unusual_pictures_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    for name, data in {"a": image(), "b": image(mode="CMYK"), "c": image(size=(1, 1)), "d": b"no"}.items():
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{name}.jpg").write_bytes(data)
+    given = bring(workspace, tmp_path / "pictures")
+    assert given.notes == {"pictures in CMYK": 1, "pictures of a single pixel": 1}
+    assert given.bad == {"not a picture that we can decode": 1}
+    decoded = bring(workspace, tmp_path / "pictures", image_size=8)
+    assert decoded.notes == {
+        "pictures in CMYK, stored as RGB": 1,
+        "pictures of a single pixel": 1,
+        "pictures smaller than image_size, enlarged": 1,
+    }
+
+
+def test_sounds_of_several_channels_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    (tmp_path / "sounds").mkdir()
+    for name, channels in (("one", 1), ("two", 2)):
+        soundfile.write(tmp_path / "sounds" / f"{name}.wav", np.full((800, channels), 0.1), 8000)
+    assert bring(workspace, tmp_path / "sounds").notes == {"sounds of several channels": 1}
+    decoded = bring(workspace, tmp_path / "sounds", sample_rate=8000)
+    assert decoded.notes == {"sounds of several channels, averaged to one": 1}
+
+
+def test_what_is_not_finite_is_counted(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"v": 1.5}\n{"v": NaN}\n{"v": -Infinity}\n')
+    assert bring(workspace, tmp_path / "a.jsonl").notes == {"field 'v' holds NaN or infinity": 2}
+    columns = {"pixels": np.array([[1, 2], [np.inf, 0], [3e38, 3e38]], np.float32)}
+    result = import_columns(columns, name="posts", workspace=workspace, policy=SAFE, author="ada")
+    assert result.notes == {"field 'pixels' holds NaN or infinity": 1}
+
+
+def test_a_damaged_parquet_page_is_a_data_error(workspace: Workspace, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"text": [f"post {number} {number * 7}" for number in range(2000)]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    data = bytearray((tmp_path / "a.parquet").read_bytes())
+    data[2000:2600] = bytes(600)
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.parquet is not a whole Parquet file"):
+        bring(workspace, tmp_path / "a.parquet")
+
+
+def test_an_index_that_names_files_elsewhere_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "state.json").write_text('{"_data_files": [{"filename": "../../etc/passwd"}]}')
+    with pytest.raises(DataError, match="not in its folder"):
+        bring(workspace, tmp_path / "set")
