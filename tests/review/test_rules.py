@@ -193,3 +193,63 @@ def test_few_random_numbers_are_taken():
 def test_punctuation_around_does_not_matter(value, wrap):
     text = f"see {wrap.format(value)} ok"
     assert value in [matched for _, matched in found(text)]
+
+
+ADDRESSES = [
+    # forms of the UPU's addressing guide by country; each whole address is one finding
+    "2585 Scott Pass Apt. 286\nTracytown, NJ 06200",
+    "Flat 4\n17 Jones Light\nNorth Holly\nS6 7LJ",
+    "0704 Holland Extension Suite 38\nSouth Willie, PE T1L 7Y9",
+    "17 Kennedy Laneway\nEast Tony, VIC 2609",
+    "Anne-Kathrin-Kreusel-Ring 10\n22830 Plauen",
+    "chemin Richard\n78786 Saint Antoine",
+    "Callej\u00f3n Elsa B\u00e1rcena 68 Puerta 8\nValencia, 20569",
+    "Canale Federigo, 11\n84049, Castel San Lorenzo (SA)",
+    "Aaronsteeg 99\n4790 OL\nWijdenes",
+    "Rua de Mota, 77\n1170-669 Mealhada",
+    "ul. Paderewskiego 77\n61-668 Ko\u0142obrzeg",
+    "Villatorget 40\n63592 Bor\u00e5s",
+    "Rosb\u00e6ks All\u00e9 893\n7980 Roslev",
+    "Dosentinkuja 76\n17066 Rovaniemi",
+    "B\u0159ezanova 36\n385 17 Trhov\u00e9 Sviny",
+    "Lajosf\u00fcrd\u0151i utca 141.\nH-6178 M\u00e1trahetve",
+    "Soseaua Oprea Nr. 18\nPechea, 214426",
+    "Porentova ulica 889\n7903 \u017dalec",
+    "42/304, Bose Zila, Bihar Sharif-694208",
+    "USS Lee\nFPO AE 25080",
+    "PO Box 4\nWalshside 8568",
+    "30497 Ibirapita 8057\n Suite 100\n Dolores\n Uruguay",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_is_found_with_the_lines_behind_it(address):
+    for text in (f"Please write to {address}\n\nThank you", f"> {address}\n>"):
+        kinds = {name for name, _ in found(text)}
+        covered = sum(len(part) for name, part in found(text) if name == "street_address")
+        assert kinds <= {"street_address"}
+        assert covered >= 0.8 * len(address)
+
+
+NO_ADDRESSES = [
+    "March 12, 2020 Census results", "Windows 10, 2015 Edition", "Issues 3-5, February 2010, Pages 75-174",
+    "Chapter 4, 12345 Words", "Engineering 101 and 102", "Katie 5 years old", "ByteString, 0",
+    "2064 Supreme Court Confirmation", "Brigade 12 moved", "2000-2002 David Olofson\n  1998 Fabrice Bellard",
+    "volume 125 of Progress in Mathematics.\n  Verlag, Basel, 1994", "GB 12345\n  GB 18030 (**)",
+    "talk in secret:--Nurse, come back again", "Version 3, Suite of tests", "Order 4711, 12345 Items",
+    "12 000 office.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_ADDRESSES)
+def test_prose_with_numbers_is_no_address(text):
+    assert found(f"see {text} there") == []
+
+
+def test_a_number_with_its_kind_behind_is_a_phone():
+    for text, number in (
+        ("322 327 102 office\n", "322 327 102"), ("9885 1152-Office\\,", "9885 1152"),
+        ("96 228011 (fax)", "96 228011"), ("12 000 office.", None), ("12 000 345 work", None),
+        ("(70)/704-9996 there", "(70)/704-9996"), ("+1 (198) 614-4368 there", "+1 (198) 614-4368"),
+    ):  # fmt: skip
+        assert found(f"line\n{text}") == ([("phone", number)] if number else [])

@@ -37,8 +37,11 @@ class Prefilter(Protocol):
         ...
 
 
-def choose_engine(name: str, *, rules: Sequence[Rule]) -> Prefilter:
-    """`auto` takes the fastest that is installed. Raises ConfigError for one that is not."""
+def choose_engine(name: str, *, rules: Sequence[Rule], compiled: Sequence[bytes] = ()) -> Prefilter:
+    """`auto` takes the fastest that is installed. Raises ConfigError for one that is not.
+
+    `compiled` is what `compiled_for` gave in another process of this installation.
+    """
     installed = [engine for engine, module in ENGINES.items() if find_spec(module) is not None]
     chosen = installed[0] if name == "auto" else name
     if chosen not in ENGINES:
@@ -48,10 +51,23 @@ def choose_engine(name: str, *, rules: Sequence[Rule]) -> Prefilter:
             f"scan engine {name!r} is not installed", hint=f"use one of: auto {' '.join(installed)}"
         )
     if chosen == "hyperscan":
-        return HyperscanPrefilter(rules)
+        return HyperscanPrefilter(rules, compiled=compiled)
     return SlicePrefilter(
         rules, occurring=_re2_set(rules) if chosen == "re2" else _re_passes(rules), name=chosen
     )
+
+
+def compiled_for(name: str, *, rules: Sequence[Rule]) -> tuple[bytes, ...]:
+    """What spares other processes the half second of compiling; empty for engines that need none.
+
+    Handed from process to process in memory. Not kept on disk: whoever could change such a file could
+    blind the scanner without a trace.
+    """
+    if choose_engine(name, rules=rules).name != "hyperscan":
+        return ()
+    import hyperscan
+
+    return tuple(hyperscan.dumpb(database) for database in _databases(tuple(rules)))
 
 
 class Occurring(Protocol):
@@ -116,13 +132,15 @@ class HyperscanPrefilter:
 
     name = "hyperscan"
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], *, compiled: Sequence[bytes] = ()) -> None:
         import hyperscan
 
+        mode = hyperscan.HS_MODE_BLOCK
+        databases = [hyperscan.loadb(part, mode) for part in compiled] or _databases(tuple(rules))
         self._rules = rules
         self._leads = [rule.lead for rule in rules]
         self._leasts = [rule.least for rule in rules]
-        self._databases = [(database, hyperscan.Scratch(database)) for database in _databases(tuple(rules))]
+        self._databases = [(database, hyperscan.Scratch(database)) for database in databases]
 
     def windows(self, text: str) -> Iterator[Window]:
         ends: list[tuple[int, int]] = []

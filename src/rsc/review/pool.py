@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from itertools import chain
 from multiprocessing import get_context
 from types import TracebackType
 
+from rsc.review.engines import compiled_for
 from rsc.review.findings import Finding
 from rsc.review.recogniser import Recogniser
 from rsc.review.rules import ALL_RULES
@@ -24,7 +24,10 @@ class ScanPool:
         self.engine = engine
         self.rules = ALL_RULES
         self.recognisers: tuple[Recogniser, ...] = ()
-        self._executor = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+        compiled = compiled_for(engine, rules=self.rules)
+        self._executor = ProcessPoolExecutor(
+            processes, mp_context=get_context("spawn"), initializer=_start, initargs=(engine, compiled)
+        )
 
     def __enter__(self) -> ScanPool:
         return self
@@ -39,7 +42,7 @@ class ScanPool:
 
     def scan_many(self, texts: Sequence[str]) -> list[list[Finding]]:
         """Like `Scanner.scan_many`; a dead worker raises BrokenProcessPool, nothing is left out silently."""
-        tasks = self._executor.map(_scan_batch, [self.engine] * len(texts), _batches(texts))
+        tasks = self._executor.map(_scan_batch, _batches(texts))
         return list(chain.from_iterable(tasks))
 
 
@@ -55,11 +58,13 @@ def _batches(texts: Sequence[str]) -> list[list[str]]:
     return batches
 
 
-def _scan_batch(engine: EngineName, texts: list[str]) -> list[list[Finding]]:
-    return _worker_scanner(engine).scan_many(texts)
+_worker: list[Scanner] = []
+"""The scanner of a worker process."""
 
 
-@cache
-def _worker_scanner(engine: EngineName) -> Scanner:
-    """One per worker process: compiling the rules takes longer than a batch."""
-    return Scanner(engine)
+def _start(engine: EngineName, compiled: tuple[bytes, ...]) -> None:
+    _worker.append(Scanner(engine, compiled=compiled))
+
+
+def _scan_batch(texts: list[str]) -> list[list[Finding]]:
+    return _worker[0].scan_many(texts)

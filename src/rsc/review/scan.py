@@ -49,13 +49,14 @@ class Scanner:
         *,
         rules: Sequence[Rule] = ALL_RULES,
         recognisers: Sequence[Recogniser] = (),
+        compiled: Sequence[bytes] = (),
     ) -> None:
         self.rules = tuple(rules)
         self.recognisers = tuple(recognisers)
         self._rank = {rule.name: rule.strength for rule in rules}
         self._grouped = frozenset(rule.name for rule in rules if rule.group)
         self._normaliser = Normaliser()
-        self._engine: Prefilter = choose_engine(engine, rules=self.rules)
+        self._engine: Prefilter = choose_engine(engine, rules=self.rules, compiled=compiled)
         self.engine = self._engine.name
 
     def scan(self, text: str) -> list[Finding]:

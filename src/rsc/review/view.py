@@ -13,9 +13,9 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from rsc.review.redact import Replacement, mask
+from rsc.review.redact import mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,22 @@ class Sample:
         return asdict(self)
 
 
-def masked_text(redacted: str, *, replacements: Sequence[Replacement]) -> str:
+class Shown(Protocol):
+    """What is known of a finding, wherever it is kept (review.redact, the split `findings`)."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def rule(self) -> str: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def redacted_start(self) -> int: ...
+    @property
+    def redacted_end(self) -> int: ...
+
+
+def masked_text(redacted: str, *, replacements: Sequence[Shown]) -> str:
     """Redacted text in which allowed values are masked too; same length, so the offsets still hold."""
     pieces: list[str] = []
     done = 0
@@ -53,23 +68,26 @@ def masked_text(redacted: str, *, replacements: Sequence[Replacement]) -> str:
 
 
 def in_context(
-    redacted: str, *, replacements: Sequence[Replacement], record: int, field: str, width: int = 40
+    redacted: str, *, replacements: Sequence[Shown], record: int, field: str, width: int = 40
 ) -> list[Sample]:
     """Every finding of one text with `width` characters around it. Replacements as `redact` made them."""
     text = masked_text(redacted, replacements=replacements)
-    return [
-        Sample(
-            record=record,
-            field=field,
-            type=r.type,
-            rule=r.rule,
-            action=r.action,
-            before=text[max(0, r.redacted_start - width) : r.redacted_start],
-            shown=text[r.redacted_start : r.redacted_end],
-            after=text[r.redacted_end : r.redacted_end + width],
-        )
-        for r in replacements
-    ]
+    return [sample_of(text, r, record=record, field=field, width=width) for r in replacements]
+
+
+def sample_of(masked: str, finding: Shown, *, record: int, field: str, width: int) -> Sample:
+    """One finding in a text that `masked_text` made."""
+    start, end = finding.redacted_start, finding.redacted_end
+    return Sample(
+        record=record,
+        field=field,
+        type=finding.type,
+        rule=finding.rule,
+        action=finding.action,
+        before=masked[max(0, start - width) : start],
+        shown=masked[start:end],
+        after=masked[end : end + width],
+    )
 
 
 class SampleKeeper:
