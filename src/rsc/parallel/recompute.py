@@ -1,7 +1,7 @@
 """Activation recompute: forget what a block computed, compute it again when backward needs it.
 
 `full` keeps a block's input only: about a third more FLOPs. `selective` keeps the results of matrix
-products and attention, which are most of the FLOPs, and recomputes norms, activations and casts, which
+products and fused attention, which are most of the FLOPs, and recomputes norms, activations and casts, which
 are most of the bytes (Korthikanti et al. 2022, arXiv:2205.05198).
 """
 
@@ -18,7 +18,6 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 _KEPT = {
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
@@ -42,7 +41,13 @@ def _forgetting(forward: Callable[..., Any], *, mode: str) -> Callable[..., Any]
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if mode == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
-    return partial(checkpoint, forward, **options)
+
+    def forgetting(*args: Any, **kwargs: Any) -> Any:
+        # A function of ours and no `partial`: torch.compile starts at code outside torch, and silently ran
+        # blocks uncompiled whose forward was torch's own `checkpoint`.
+        return checkpoint(forward, *args, **options, **kwargs)
+
+    return forgetting
 
 
 def _policy(context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
