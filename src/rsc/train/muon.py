@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight] = {
-                    "step": torch.zeros((), dtype=torch.float32),
+                    "step": torch.zeros((), dtype=torch.float32, device=weight.device),
                     "exp_avg": torch.zeros_like(weight),
                     "exp_avg_sq": torch.zeros_like(weight),
                 }
@@ -63,7 +63,7 @@ class Muon(torch.optim.Optimizer):
             [self.state[weight]["exp_avg_sq"] for weight in weights],
             [],
             [self.state[weight]["step"] for weight in weights],
-            fused=weights[0].device.type == "cpu" if weights else None,
+            fused=True,  # as torch.optim.AdamW in optim.py: one pass over memory, on a CPU and on a GPU
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
