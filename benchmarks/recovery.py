@@ -67,7 +67,7 @@ def measure_rsc(kind: str, *, home: Path, snapshot_every: int) -> dict[str, floa
     found = recovery([(line["step"], seconds(line["time"])) for line in steps], lost_s=seconds(lost_at))
     taken = [event for event in events if event["kind"] == "snapshots" and event["rank"] == 0]
     if taken:
-        own_s = statistics.median(line["step_s"] - line["waiting_s"] for line in steps)
+        own_s = statistics.median(line["step_s"] - line["communication_s"] for line in steps)
         found["snapshot_share"] = taken[0]["cpu_s"] / taken[0]["count"] / SNAPSHOT_EVERY / own_s
     return found
 

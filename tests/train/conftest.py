@@ -24,7 +24,7 @@ from rsc.store.keys import data_kek_id, data_key_context, new_envelope, period_o
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.schema import Field, Schema, columns_from_records
 from rsc.store.writer import DatasetWriter
-from rsc.train.metrics import losses_by_step
+from rsc.train.metrics import losses_by_step, read_metrics
 
 TINY = (
     "model.trunk.width=32",
@@ -77,6 +77,9 @@ class Rsc:
 
     def losses(self, run: str, *, rank: int = 0) -> dict[int, float]:
         return losses_by_step(self.workspace.runs / run / "metrics" / f"rank{rank}.jsonl")
+
+    def metrics(self, run: str, *, rank: int = 0) -> list[dict[str, Any]]:
+        return list(read_metrics(self.workspace.runs / run / "metrics" / f"rank{rank}.jsonl"))
 
     def events(self, run: str) -> list[dict[str, Any]]:
         lines = (self.workspace.runs / run / "events.jsonl").read_text().splitlines()

@@ -44,4 +44,4 @@ def test_changed_review_and_destroyed_key_are_refused_with_code_3(fresh_rsc: Any
 def test_impossible_mesh_is_refused_with_the_arithmetic(rsc_with_text: Any) -> None:
     told = rsc_with_text.train("parallel.tp=3", "parallel.workers=3", expect=2)["stderr"]
     assert "tp 3 does not divide num_kv_heads 2" in told
-    assert "parallel.tp=2" in told
+    assert "hint: set parallel.tp=1 train.batch_size=6" in told

@@ -148,6 +148,8 @@ def _describe(result: dict[str, Any]) -> str:
 
 
 def _sentence(event: dict[str, Any]) -> str:
+    if event["kind"] == "failure" and event["rank"] is None:
+        return f"the supervisor was killed: {event['message']}"
     if event["kind"] == "failure":
         return f"rank {event['rank']} failed first, {event['reason']}: {event['message']}"
     if event["kind"] == "straggler":

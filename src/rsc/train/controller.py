@@ -30,6 +30,7 @@ from rsc.train.courier import Courier
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
 from rsc.train.run import RunFolder, RunState, find_run
+from rsc.train.verdict import Restarts
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,36 @@ class Controller:
             copies = self._copies(run, recipe)
             run.update(state=RunState.RUNNING, reason="")
             command = self._command(run, recipe, isolation=isolation, socket=socket)
-            events = run.events(clock=self.clock)
-            sandbox = {"isolated": command.is_isolated, "method": command.method, "reason": command.reason}
-            events.append("driven", workers=recipe.parallel.workers, **sandbox)
-            events.close()
+            restarts = Restarts(limit=recipe.train.max_failures_without_progress)
             with self.gate.serve(socket):
+                self._note_start(run, command, workers=recipe.parallel.workers)
                 watched = self._watch(run, command=command, wishes=wishes, copies=copies)
-            before = run.record()
-            run.update(**watched.changes(before))
+                while watched.is_supervisor_lost:
+                    run.update(**watched.changes(run.record()))
+                    restarts = restarts.after(step=watched.step)
+                    if restarts.is_crash_loop:
+                        break
+                    self._tell_lost(run, watched)
+                    self._note_start(run, command, workers=recipe.parallel.workers)
+                    watched = self._watch(run, command=command, wishes=wishes, copies=copies)
+            run.update(**watched.changes(run.record()))
             self._send_papers(copies)
             return self._conclude(run, watched)
+
+    def _note_start(self, run: RunFolder, command: Wrapped, *, workers: int) -> None:
+        events = run.events(clock=self.clock)
+        sandbox = {"isolated": command.is_isolated, "method": command.method, "reason": command.reason}
+        events.append("driven", workers=workers, **sandbox)
+        events.close()
+
+    def _tell_lost(self, run: RunFolder, watched: Watched) -> None:
+        """The supervisor's own end is a failure like a worker's: told, counted, and started again."""
+        code = watched.exit_code
+        events = run.events(clock=self.clock)
+        events.append("failure", step=watched.step, rank=None, reason="supervisor", message=f"code {code}")
+        events.close()
+        run.update(state=RunState.RUNNING, reason="", restarts=run.record().restarts + 1)
+        self.say(f"the supervisor was ended by a signal (code {code}) at step {watched.step}: started again")
 
     def _copies(self, run: RunFolder, recipe: Recipe) -> Copies | None:
         """The run's copies, up to date in both directions, before any worker starts.

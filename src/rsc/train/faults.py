@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import math
 import os
 import signal
 import time
@@ -25,6 +26,7 @@ class FaultKind(enum.StrEnum):
     HANG = "hang"  # the rank stops stepping and stays alive
     SLOW = "slow"  # a straggler: every later step takes 0.2 s longer
     NAN = "nan"  # this batch gives a loss that is not a number
+    SPIKE = "spike"  # this batch gives a thousand times its loss
     OOM = "oom"  # an allocation fails
     DISK_FULL = "disk_full"  # the next checkpoint meets ENOSPC
     DATA = "data"  # the loader meets bytes that do not decode
@@ -77,12 +79,12 @@ class FaultInjector:
         self._folder = folder
         self._sleep = sleep
         self._slow_s = 0.0
-        self.poison_loss = False
+        self.loss_factor = 1.0
         self.fail_next_write = False
 
     def at(self, step: int) -> None:
         """Called by the rank at the start of each step; may not return."""
-        self.poison_loss = False
+        self.loss_factor = 1.0
         for fault in self._faults:
             if fault.step == step and self._first_time(fault):
                 self._tell(fault)
@@ -110,7 +112,9 @@ class FaultInjector:
             case FaultKind.SLOW:
                 self._slow_s = 0.2
             case FaultKind.NAN:
-                self.poison_loss = True
+                self.loss_factor = math.nan
+            case FaultKind.SPIKE:
+                self.loss_factor = 1000.0
             case FaultKind.OOM:
                 raise MemoryError("injected fault: out of memory")
             case FaultKind.DISK_FULL:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +19,7 @@ from rsc.train.courier import Courier
 from rsc.train.run import RunRecord, RunState
 from rsc.units import format_seconds
 
+_SIGNALLED = 128  # exit codes above it are signals, as a shell tells them
 _PLAIN_EVERY_S = 10.0  # a line per step would fill a batch job's log
 
 
@@ -82,9 +83,11 @@ class Watched:
     restarts: int = 0
     resumed_at: int = 0
     reason: str = ""
+    """Why the supervisor gave up, in its words; empty where it said nothing."""
     hint: str | None = None
     exit_code: int = 1
-    pids: dict[int, int] = field(default_factory=dict)
+    is_supervisor_lost: bool = False
+    """A signal ended it: memory ran out, or somebody killed it. Nothing is known to be wrong with the run."""
 
     def follow(self, process: subprocess.Popen[str], *, wishes: Wishes) -> None:
         """Read what the supervisor tells until it ends."""
@@ -96,7 +99,11 @@ class Watched:
         code = process.wait()
         self._hear_checkpoints()
         self.exit_code = Interrupted.exit_code if wishes.interrupted else max(code, -code)
-        if self.exit_code not in (0, RequeueMe.exit_code, Interrupted.exit_code) and not self.reason:
+        wanted = (0, RequeueMe.exit_code, Interrupted.exit_code)
+        self.is_supervisor_lost = (
+            self.exit_code > _SIGNALLED and not self.reason and self.exit_code not in wanted
+        )
+        if self.exit_code not in wanted and not self.reason:
             self.reason = f"the supervisor ended with code {code}; see the lines above"
 
     def hear(self, told: dict[str, Any], *, supervisor: int) -> None:

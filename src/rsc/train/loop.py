@@ -19,7 +19,7 @@ from rsc.errors import ResourceError, RscError
 from rsc.train.board import Board, Phase
 from rsc.train.config import TrainConfig
 from rsc.train.faults import FaultInjector
-from rsc.train.metrics import MetricsFile
+from rsc.train.metrics import MetricsFile, place_digest
 from rsc.train.seeds import stream_seed
 from rsc.train.step import Batch, Stepper, StepRecord
 
@@ -133,7 +133,7 @@ class Loop:
         record = self.stepper.run(
             number,
             batches=batches,
-            poison=self.faults.poison_loss,
+            loss_factor=self.faults.loss_factor,
             stop_requested=self.board.stop_requested,
             is_spike=lambda loss: self.progress.is_spike(loss, sigmas=self.config.spike_sigmas),
         )
@@ -156,6 +156,7 @@ class Loop:
                 compute_s=compute_s,
                 waiting_s=max(0.0, step_s - own_s),
                 items_per_s=record.count / step_s,
+                read_to=place_digest(self.source.state_dict()),
             )
 
     def _batches(self) -> Iterator[Batch]:

@@ -2,11 +2,14 @@
 
 `step_s` is split into data_s (waiting for the loader) and compute_s (forward, backward, messages, update);
 waiting_s is the part of it in which this process used no CPU: messages and other ranks. What a checkpoint
-holds is in the events (`checkpoint`: held_s). Times are wall clock of this rank; `rss_bytes` is its peak.
+holds is in the events (`checkpoint`: held_s). `read_to` names the place in the data after the step;
+`correct` counts items whose best guess was right, `bad` samples that could not be used. Times are wall
+clock of this rank; `rss_bytes` is its peak.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -38,6 +41,8 @@ class MetricsFile:
             "items": record.count,
             "grad_norm": record.grad_norm,
             "applied": record.applied,
+            "correct": record.correct,
+            "bad": record.bad,
             **{name: round(value, 6) if isinstance(value, float) else value for name, value in facts.items()},
             "rss_bytes": peak_rss_bytes(),
         }
@@ -45,6 +50,12 @@ class MetricsFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def place_digest(state: dict[str, Any]) -> str:
+    """A name for the place that a loader has read to. Samples follow from the place and the recipe, so two
+    runs whose steps end at the same places read the same samples; a digest, as the state may be long."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def peak_rss_bytes() -> int:

@@ -35,6 +35,10 @@ class StepRecord:
     applied: bool
     """False: loss or norm was not finite (or a spike) and the weights were left as they were."""
     stop_requested: bool
+    correct: int = 0
+    """Items whose best guess was right. 0 under pp, whose last stage passes on losses and counts only."""
+    bad: int = 0
+    """Samples that could not be used (train/binding.py)."""
 
 
 class Stepper:
@@ -54,19 +58,22 @@ class Stepper:
         step: int,
         *,
         batches: Sequence[Batch],
-        poison: bool = False,
+        loss_factor: float = 1.0,
         stop_requested: bool = False,
         is_spike: Callable[[float], bool] = lambda _: False,
     ) -> StepRecord:
-        """Take step number `step` (0-based). `batches` are this rank's parts, one backward pass each."""
+        """Take step number `step` (0-based). `batches` are this rank's parts, one backward pass each.
+
+        `loss_factor` is for drills (train/faults.py): what this rank says of its loss, not its gradient.
+        """
         engine = self._engine
         set_learning_rate(engine.optimizer, step=step, steps=self._steps, config=self._config)
         engine.optimizer.zero_grad()
         records = engine.backward(batches)
         engine.placed.finish_gradients()
         gradients, owned_norm_squared = self._gradients()
-        total, count, norm_squared, stop = self._agree(
-            records, norm_squared=owned_norm_squared, poison=poison, stop_requested=stop_requested
+        total, count, norm_squared, stop, correct, bad = self._agree(
+            records, norm_squared=owned_norm_squared, loss_factor=loss_factor, stop_requested=stop_requested
         )
         loss = total / count if count else math.nan
         grad_norm = math.sqrt(norm_squared) / count if count else math.nan
@@ -74,7 +81,7 @@ class Stepper:
         if applied:
             torch._foreach_mul_(gradients, self._clip(grad_norm) / count)
             engine.update()
-        return StepRecord(loss, int(count), grad_norm, applied, bool(stop))
+        return StepRecord(loss, int(count), grad_norm, applied, bool(stop), int(correct), int(bad))
 
     def _gradients(self) -> tuple[list[torch.Tensor], float]:
         """Local gradients, and the sum of squares of those that this rank counts."""
@@ -89,14 +96,19 @@ class Stepper:
         return local, float(torch.stack(squares).sum())
 
     def _agree(
-        self, records: Sequence[LossRecord], *, norm_squared: float, poison: bool, stop_requested: bool
+        self, records: Sequence[LossRecord], *, norm_squared: float, loss_factor: float, stop_requested: bool
     ) -> list[float]:
-        """Sum over all ranks of: loss, items, squared norm, wishes to stop. One message of 32 bytes."""
-        total = math.nan if poison else float(sum(float(record.total.detach()) for record in records))
+        """Sum over all ranks of: loss, items, squared norm, wishes to stop, right guesses, bad samples. One
+        message of 48 bytes."""
+        total = sum(float(record.total.detach()) for record in records)
         count = sum(int(record.count) for record in records)
-        facts = [total, count, norm_squared, float(stop_requested)]
+        correct = sum(int(record.sums.get("correct", 0)) for record in records)
+        bad = sum(int(n) for record in records for name, n in record.sums.items() if name.startswith("bad_"))
         if self._mesh.place("tp") != 0:  # tensor-parallel ranks see the same items; the first speaks
-            facts[:2] = [math.nan if poison else 0.0, 0.0]
+            total, count, correct = 0.0, 0, 0
+        if self._mesh.place("tp") != 0 or self._mesh.place("cp") != 0:  # and these the same samples
+            bad = 0
+        facts = [loss_factor * total, count, norm_squared, float(stop_requested), correct, bad]
         if self._mesh.layout.world == 1:
             return facts
         message = torch.tensor(facts, dtype=torch.float64, device=self._mesh.device)
