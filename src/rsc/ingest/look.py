@@ -15,7 +15,7 @@ import numpy as np
 from rsc.ingest.tokens import TOKENIZER_SPLIT, TextTokenizer
 from rsc.ingest.writing import FINDINGS_SPLIT, QUARANTINE_SPLIT
 from rsc.review.findings import Finding
-from rsc.review.redact import mask
+from rsc.review.view import masked_text, sample_of
 from rsc.store.dataset import Dataset
 from rsc.store.schema import Columns, Ragged, decode_frame
 from rsc.store.secret import SecretKey
@@ -148,14 +148,9 @@ def _decoder(dataset: Dataset, *, key: SecretKey) -> Callable[[Iterable[int]], s
 
 def _context(text: str, finding: StoredFinding, *, others: Sequence[StoredFinding]) -> str:
     """The surroundings on one line. What the policy lets stay is masked here all the same."""
-    for other in others:
-        if other.action == "allow":
-            start, end = other.redacted_start, other.redacted_end
-            text = text[:start] + mask(text[start:end]) + text[end:]
-    start = max(0, finding.redacted_start - _CONTEXT_CHARS)
-    end = finding.redacted_end + _CONTEXT_CHARS
-    excerpt = " ".join(text[start:end].split())
-    return f"{'...' if start else ''}{excerpt}{'...' if end < len(text) else ''}"
+    in_order = sorted(others, key=lambda other: other.redacted_start)
+    masked = masked_text(text, replacements=in_order)
+    return sample_of(masked, finding, record=finding.record, field=finding.field, width=_CONTEXT_CHARS).line()
 
 
 def _rows(dataset: Dataset, split: str, *, key: SecretKey) -> Iterator[dict[str, Any]]:
