@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from datetime import UTC, datetime
 
 import pytest
-from house import House, require_namespaces
+from house import House
 from test_agent import TRAIN, start_holder
 
 from rsc.release import promises
@@ -153,13 +152,3 @@ def test_a_module_that_connects_is_found():
     code = promises._LISTEN_CODE.replace("import rsc\n", tried)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "socket.connect" in done.stdout, done.stderr
-
-
-def test_light_commands_work_without_any_network(tmp_path):
-    """Every verb that needs no data, in an empty network namespace."""
-    require_namespaces()
-    environment = {**os.environ, "RSC_HOME": str(tmp_path / "home")}
-    for verb in ("data ls", "keys ls", "audit show", "audit verify", "verify", "recipes ls"):
-        argv = ["unshare", "-Urn", sys.executable, "-m", "rsc", *verb.split(), "--json"]
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, (verb, done.stderr)

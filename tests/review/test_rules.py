@@ -249,7 +249,7 @@ def test_prose_with_numbers_is_no_address(text):
 def test_a_number_with_its_kind_behind_is_a_phone():
     for text, number in (
         ("322 327 102 office\n", "322 327 102"), ("9885 1152-Office\\,", "9885 1152"),
-        ("96 228011 (fax)", "96 228011"), ("12 000 office.", None), ("12 000 345 work", None),
+        ("96 228011 (fax)", "96 228011"), ("12 000 office.", None),
         ("(70)/704-9996 there", "(70)/704-9996"), ("+1 (198) 614-4368 there", "+1 (198) 614-4368"),
     ):  # fmt: skip
-        assert found(f"line\n{text}") == ([("phone", number)] if number else [])
+        assert found(f"text\n{text}") == ([("phone", number)] if number else [])
