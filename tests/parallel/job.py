@@ -183,6 +183,9 @@ def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> Found:
         torch.manual_seed(step)
         whole = global_batch(step % 2, case.get("domain", "language"))
         batches = [rows_of(whole, part) for part in parts]
+        if case.get("validate"):
+            total, count = engine.evaluate(batches[0])
+            assert (count > 0) == (total > 0)
         record = stepper.run(step, batches=batches)
         found["losses"].append(record.loss)
         found["norms"].append(record.grad_norm)

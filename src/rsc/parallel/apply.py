@@ -14,12 +14,13 @@ values     each rank fills its own boxes from (seed, name), so that no mesh chan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from rsc.models.build import Model, num_positions
@@ -85,6 +86,27 @@ class Placed:
             outputs = self.modules[0](cast_floats(batch, dtype=self.dtype), Want.LOSS)
             outputs["total"].backward()
         return dict(outputs)
+
+    @torch.no_grad()
+    def evaluate(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The head's sums of one bound batch, without backward; weights are left cut as they were."""
+        part = self.part_of(batch)
+        if self.mesh.layout.world == 1:
+            with computing_in(self.dtype, model=self.modules[0]):
+                return dict(self.modules[0](cast_floats(part, dtype=self.dtype), Want.LOSS))
+        if self.pipeline is None:
+            outputs = dict(self.modules[0](part, Want.LOSS))
+        else:
+            sums = self.pipeline.evaluate(part, hidden=self.pipeline_hidden(part))
+            outputs = {} if sums is None else {"total": sums[0], "count": sums[1].long()}
+        for module in self._fsdp_modules():
+            module.reshard()  # backward would have done it
+        return outputs
+
+    def _fsdp_modules(self) -> Iterator[FSDPModule]:
+        roots = self.modules if self.pipeline is None else self.pipeline.stages
+        for root in roots:
+            yield from (module for module in root.modules() if isinstance(module, FSDPModule))
 
     def part_of(self, batch: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """What this rank computes of a data-parallel rank's batch."""

@@ -128,6 +128,20 @@ class Pipeline:
         sums = self._schedule(hidden).step(*first, target=target, losses=[], **batch)
         return sums.detach().sum(0) if self._has_last else None
 
+    def evaluate(self, batch: Mapping[str, torch.Tensor], *, hidden: Hidden) -> torch.Tensor | None:
+        """As `run`, forward only."""
+        rows_B = torch.arange(self.microbatches * hidden.shape[0], device=self._device)
+        first = (rows_B,) if self._has_first else ()
+        target = rows_B if self._has_last else None
+        kept, self._made = self._made, None  # torch prepares a schedule for backward or for none
+        sums = self._schedule(hidden).eval(*first, target=target, losses=[], **batch)
+        self._made = kept
+        return sums.detach().sum(0) if self._has_last else None
+
+    @property
+    def stages(self) -> list[Stage]:
+        return list(self._stages.values())
+
     def _schedule(self, hidden: Hidden) -> Any:
         """The schedule for this shape; texts and sounds have another length in each batch."""
         if self._made is None or self._made[0] != hidden:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ from rsc.events import EventLog
 from rsc.parallel.mesh import Mesh
 from rsc.store.local import LocalStore
 from rsc.train.board import Board
-from rsc.train.engine import build_engine
+from rsc.train.engine import Engine, build_engine
 from rsc.train.faults import FaultDisk, FaultInjector
+from rsc.train.gauge import Gauge, peak_of
 from rsc.train.inputs import open_source
 from rsc.train.keys import Keys
-from rsc.train.loop import Loop, Progress
+from rsc.train.loop import BatchSource, Loop, Progress
 from rsc.train.metrics import MetricsFile
 from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.restore import Restorer
 from rsc.train.step import Stepper
 from rsc.train.takeover import inherited_by
+from rsc.train.tensorboard import EventFiles
+from rsc.train.validate import Validator
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,11 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         tell=lambda fault: events.append("fault_injected", fault=asdict(fault)),
         stop_is_noted=lambda: board.stop_requested,
     )
-    source = open_source(recipe, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
+
+    def source_of(part: Recipe) -> BatchSource:
+        return open_source(part, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
+
+    source = source_of(recipe)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
     inherited = inherited_by(recipe, run=spec.run, key=keys.parent)
     engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype, inherited=inherited)
@@ -93,6 +101,12 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         keep_every=recipe.checkpoint.keep_every,
         pinned=mesh.device.type == "cuda",
     )
+    peak = peak_of(mesh.device, dtype=precision.dtype)
+    if mesh.rank == 0 and peak is not None:
+        events.append("peak", gflops_per_s=round(peak.flops_per_s / 1e9), source=peak.source)
+    has_boards = mesh.rank == 0 and recipe.train.tensorboard
+    boards = EventFiles(spec.run / "tensorboard") if has_boards else None
+    metrics = spec.run / "metrics" / f"rank{mesh.rank}.jsonl"
     return Loop(
         rank=mesh.rank,
         dp_rank=mesh.layout.dp_rank(mesh.rank),
@@ -106,8 +120,30 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         memory=memory,
         layout=str(mesh.layout),
         board=board,
-        metrics=MetricsFile(spec.run / "metrics" / f"rank{mesh.rank}.jsonl", clock=clock),
+        metrics=MetricsFile(metrics, clock=clock, events=boards),
+        gauge=Gauge(device=mesh.device, peak=peak, layout=mesh.layout, energy=place.local_rank == 0),
+        validator=_validator(recipe, engine=engine, source_of=source_of),
         faults=faults,
         events=events,
         progress=progress,
+    )
+
+
+def _validator(
+    recipe: Recipe, *, engine: Engine, source_of: Callable[[Recipe], BatchSource]
+) -> Validator | None:
+    """Raises what opening the validation split raises: now, not after `eval.every` steps."""
+    if not recipe.eval.every:
+        return None
+    split = recipe.data.model_copy(update={"split": recipe.eval.split})
+    held_out = recipe.model_copy(update={"data": split})
+    source_of(held_out).close()
+    text = recipe.model.text
+    return Validator(
+        engine=engine,
+        open_source=lambda: source_of(held_out),
+        num_batches=recipe.eval.every_batches,
+        every=recipe.eval.every,
+        seed=recipe.train.seed,
+        items_are_bytes=recipe.is_packed_language and text is not None and text.tokenizer == "bytes",
     )

@@ -59,6 +59,8 @@ class TrainConfig(FrozenModel):
     optimizer: OptimizerConfig = OptimizerConfig()
     metrics_every: Positive = 1
     """Steps between two lines of metrics/rank<r>.jsonl."""
+    tensorboard: bool = False
+    """Write rank 0's metrics as TensorBoard event files too; needs the extra `tensorboard`."""
     heartbeat_s: Annotated[float, Field(gt=0.0)] = 0.5
     """Seconds between two looks of the supervisor at its ranks."""
     hang_medians: Annotated[float, Field(gt=1.0)] = 20.0
@@ -95,6 +97,10 @@ class EvalConfig(FrozenModel):
     """Samples a forward pass takes."""
     max_batches: Annotated[int, Field(ge=0)] = 0
     """Stop after this many batches; 0 reads the whole split."""
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between two validations during training, told in the metrics; 0 turns them off."""
+    every_batches: Positive = 4
+    """Batches of such a validation, of training's size and always the same."""
     overlap: Fraction = 0.5
     """Share of a language window that is context only, scored by the window before; 0: none."""
     positive: tuple[str, ...] = ()

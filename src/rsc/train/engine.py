@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,12 +12,13 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from rsc.checkpoint.pieces import Piece, state_pieces
-from rsc.models.build import build_model
+from rsc.models.build import build_model, num_positions
 from rsc.models.moe import balance_experts
 from rsc.parallel.apply import How, Placed, fill, parallelize
 from rsc.parallel.layout import Layout
 from rsc.parallel.mesh import Mesh
 from rsc.train.config import TrainConfig
+from rsc.train.gauge import model_flops
 from rsc.train.objective import LossRecord, Objective, loss_record
 from rsc.train.optim import build_optimizer
 from rsc.train.recipe import Recipe
@@ -25,11 +26,20 @@ from rsc.train.seeds import stream_seed
 from rsc.train.takeover import inheriting
 
 
+@dataclass
+class Work:
+    """What the last backward passes were asked to do."""
+
+    flops: float = 0.0
+    """Of the samples of this data-parallel rank."""
+
+
 @dataclass(frozen=True)
 class Engine:
     placed: Placed
     optimizer: torch.optim.Optimizer
     objective: Objective
+    work: Work = field(default_factory=Work)
 
     def backward(self, batches: Sequence[Mapping[str, Any]]) -> list[LossRecord]:
         """Forward and backward of a step's loader batches; nothing on a pipeline rank that sees no loss.
@@ -38,8 +48,26 @@ class Engine:
         of a pipeline must agree, and a stage draws some of its own (dropout).
         """
         bound = [self.objective.bind(batch) for batch in batches]
+        self.work.flops = sum(self._flops(one.batch) for one in bound)
         answers = [(self.placed.backward(one.batch), one.bad) for one in bound]
         return [loss_record(outputs, bad=bad) for outputs, bad in answers if outputs]
+
+    def evaluate(self, batch: Mapping[str, Any]) -> tuple[float, int]:
+        """Summed loss and items of one batch, without gradients; zeros on ranks that see no loss."""
+        modules = self.placed.modules
+        try:
+            for module in modules:
+                module.eval()
+            outputs = self.placed.evaluate(self.objective.bind(batch).batch)
+        finally:
+            for module in modules:
+                module.train()
+        return (float(outputs["total"]), int(outputs["count"])) if outputs else (0.0, 0)
+
+    def _flops(self, batch: Mapping[str, torch.Tensor]) -> float:
+        config = self.placed.modules[0].config
+        rows = len(next(iter(batch.values())))
+        return model_flops(config, rows=rows, length=num_positions(batch, config=config))
 
     def pieces(self) -> list[Piece]:
         """The state of this rank, for checkpoints."""

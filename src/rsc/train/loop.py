@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -19,9 +19,13 @@ from rsc.errors import ResourceError, RscError
 from rsc.train.board import Board, Phase
 from rsc.train.config import TrainConfig
 from rsc.train.faults import FaultInjector
+from rsc.train.gauge import Gauge
 from rsc.train.metrics import MetricsFile, place_digest
 from rsc.train.seeds import stream_seed
 from rsc.train.step import Batch, Stepper, StepRecord
+
+if TYPE_CHECKING:  # it makes sources, whose protocol stands here
+    from rsc.train.validate import Validator
 
 _SPIKE_WINDOW = 64  # losses that make the mean and deviation a spike is held against
 _SPIKE_WARMUP = 16
@@ -41,6 +45,8 @@ class BatchSource(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -93,6 +99,8 @@ class Loop:
     layout: str
     board: Board
     metrics: MetricsFile
+    gauge: Gauge
+    validator: Validator | None
     faults: FaultInjector
     events: Any
     progress: Progress
@@ -109,11 +117,13 @@ class Loop:
                 self.writer.prepare(self.pieces())
             done = self.progress.step
             is_last = done == self.config.steps or record.stop_requested
+            started_s = time.monotonic()
             if is_last or (self.checkpoint.every and done % self.checkpoint.every == 0):
                 self._save()
                 saved_step = done
             elif self.memory is not None and done % self.config.snapshot_every == 0:
                 self._snapshot(self.memory)
+            self.gauge.held_s += time.monotonic() - started_s
             if record.stop_requested and done < self.config.steps:
                 return self._end(Ending.REQUEUE)
         if saved_step != self.progress.step:
@@ -146,18 +156,22 @@ class Loop:
         step, items = self.progress.step, self.progress.items
         facts = {"loss": record.loss, "grad_norm": record.grad_norm, "step_s": step_s, "own_s": own_s}
         self.board.beat(self.local_rank, phase=Phase.DATA, step=step, items=items, **facts)
-        if step % self.config.metrics_every == 0:
-            compute_s = step_s - data_s
-            self.metrics.write(
-                step=step,
-                record=record,
-                step_s=step_s,
-                data_s=data_s,
-                compute_s=compute_s,
-                waiting_s=max(0.0, step_s - own_s),
-                items_per_s=record.count / step_s,
-                read_to=place_digest(self.source.state_dict()),
-            )
+        validation = self.validator.facts(step) if self.validator is not None else {}
+        if step % self.config.metrics_every and not validation:
+            return
+        communication_s = max(0.0, step_s - own_s)
+        self.metrics.write(
+            step=step,
+            record=record,
+            step_s=step_s,
+            data_s=data_s,
+            communication_s=communication_s,
+            compute_s=max(0.0, step_s - data_s - communication_s),
+            items_per_s=record.count / step_s,
+            read_to=place_digest(self.source.state_dict()),
+            **self.gauge.facts(flops=record.flops, step_s=step_s),
+            **validation,
+        )
 
     def _batches(self) -> Iterator[Batch]:
         for _ in range(self.config.accumulate):

@@ -1,10 +1,11 @@
 """Metrics of one rank, a JSON line per step in metrics/rank<r>.jsonl. A resumed run appends.
 
-`step_s` is split into data_s (waiting for the loader) and compute_s (forward, backward, messages, update);
-waiting_s is the part of it in which this process used no CPU: messages and other ranks. What a checkpoint
-holds is in the events (`checkpoint`: held_s). `read_to` names the place in the data after the step;
-`correct` counts items whose best guess was right, `bad` samples that could not be used. Times are wall
-clock of this rank; `rss_bytes` is its peak.
+Times are wall clock of this rank. `step_s` = data_s (the loader) + communication_s (this process used no
+CPU: messages and waiting for other ranks) + compute_s (the rest). On a GPU the process waits for kernels
+too, so there communication_s is no more than a bound. `checkpoint_s`: held by checkpoints and snapshots
+since the line before, outside `step_s`. `rss_bytes` is this process's peak, `gpu_bytes` the allocator's.
+`flops`, `mfu` and `node_energy_j`: train/gauge.py. `val_loss`, `val_bits_per_byte`: train/validate.py.
+`correct`: items whose best guess was right; `bad`: samples that could not be used; `read_to`: the place in the data.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from rsc.clock import Clock, timestamp
 
 if TYPE_CHECKING:  # torch stays out of those who only read metrics
     from rsc.train.step import StepRecord
+    from rsc.train.tensorboard import EventFiles
 
 
 class MetricsFile:
     """Appends whole lines; a crash can cut only the last one."""
 
-    def __init__(self, path: Path, *, clock: Clock) -> None:
+    def __init__(self, path: Path, *, clock: Clock, events: EventFiles | None = None) -> None:
         self._clock = clock
+        self._events = events
         path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -47,9 +50,13 @@ class MetricsFile:
             "rss_bytes": peak_rss_bytes(),
         }
         os.write(self._fd, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        if self._events is not None:
+            self._events.write(step=step, facts=line)
 
     def close(self) -> None:
         os.close(self._fd)
+        if self._events is not None:
+            self._events.close()
 
 
 def place_digest(state: dict[str, Any]) -> str:

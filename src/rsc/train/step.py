@@ -35,6 +35,8 @@ class StepRecord:
     applied: bool
     """False: loss or norm was not finite (or a spike) and the weights were left as they were."""
     stop_requested: bool
+    flops: float
+    """Forward and backward of this data-parallel rank's samples: the one fact that differs between ranks."""
     correct: int = 0
     """Items whose best guess was right. 0 under pp, whose last stage passes on losses and counts only."""
     bad: int = 0
@@ -81,7 +83,8 @@ class Stepper:
         if applied:
             torch._foreach_mul_(gradients, self._clip(grad_norm) / count)
             engine.update()
-        return StepRecord(loss, int(count), grad_norm, applied, bool(stop), int(correct), int(bad))
+        facts = (loss, int(count), grad_norm, applied, bool(stop), engine.work.flops)
+        return StepRecord(*facts, correct=int(correct), bad=int(bad))
 
     def _gradients(self) -> tuple[list[torch.Tensor], float]:
         """Local gradients, and the sum of squares of those that this rank counts."""
