@@ -196,7 +196,9 @@ def status(
             expiries[policy.required_approvers - 1],
         )
     if len({a.approver for a in counted}) >= policy.required_approvers:
-        return _state("expired", "its approvals have run out", policy)
+        is_early = any(now < parse_timestamp(a.created) for a in counted)
+        told = "its approvals begin later than now: is this machine's clock right?" if is_early else None
+        return _state("expired", told or "its approvals have run out", policy)
     changed = sorted({part for a in signed if a.verdict == "approve" for part in a.binds(facts)})
     if changed and not fitting:
         return _state("void", f"{', '.join(changed)} changed after it was approved", policy)
