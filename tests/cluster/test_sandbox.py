@@ -30,7 +30,7 @@ print(json.dumps({"isolation": inside.to_json(), "hygiene": hygiene().to_json()}
 
 def run(command, **options) -> subprocess.CompletedProcess[str]:
     wrapped = wrap(command, **options)
-    return subprocess.run(wrapped.argv, env=wrapped.environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(wrapped.argv, env=wrapped.environment, capture_output=True, text=True, timeout=180)
 
 
 def findings(done: subprocess.CompletedProcess[str], part: str = "isolation") -> dict[str, bool]:
@@ -113,7 +113,7 @@ def test_exit_code_and_signals_pass_through(method, tmp_path):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 33
+    assert process.wait(timeout=120) == 33
 
 
 def test_when_the_launcher_is_killed_nothing_inside_survives(method, tmp_path):

@@ -119,7 +119,7 @@ class Watched:
                 self.line.restart()
                 self.say(
                     f"rank {told['rank']} failed at step {told['step']} ({told['reason']}): "
-                    f"restart {self.restarts} from the newest checkpoint"
+                    f"restart {self.restarts} from the newest state"
                 )
             case "started":
                 self.resumed_at = told["step"]
