@@ -88,8 +88,10 @@ class Rsc:
     def events_of(self, run: str, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events(run) if event["kind"] == kind]
 
-    def add_text(self, texts: list[str], *, name: str = "topics", approved: bool = True) -> None:
-        """A data set version, written and (if wanted) approved in single-person mode."""
+    def add_text(
+        self, texts: list[str], *, name: str = "topics", approved: bool = True, by: str = "ada"
+    ) -> None:
+        """A data set version, written and (if wanted) approved by a new reviewer, as one person may."""
         workspace, clock = self.workspace, SystemClock()
         provider = LocalKeyProvider(workspace.keys, clock=clock)
         period = period_of(clock.now())
@@ -108,18 +110,18 @@ class Rsc:
             writer.append("train", columns_from_records(schema, [{"text": text} for text in texts]))
             writer.commit(policy=toml, report=b"{}", facts={"author": "ada"})
         if approved:
-            self.approve(name=name)
+            self.approve(name=name, by=by)
 
-    def approve(self, *, name: str = "topics") -> None:
+    def approve(self, *, name: str = "topics", by: str = "ada") -> None:
         dataset = Dataset.open(self.workspace.data, name=name)
         policy = dataset.read_review("policy.toml") or b""
         report = dataset.read_review("report.json") or b""
         facts = review_facts(
             root_hash=dataset.root_hash, report=report, policy=policy, decisions=b"", author="ada"
         )
-        identity = create_identity(self.workspace.identities, name="ada")
+        identity = create_identity(self.workspace.identities, name=by)
         signed = sign_approval(facts, policy=RULES, identity=identity, note="", clock=SystemClock())
-        dataset.write_review("approvals/ada.json", signed.to_json())
+        dataset.write_review(f"approvals/{by}.json", signed.to_json())
 
 
 def topics(count: int) -> list[str]:

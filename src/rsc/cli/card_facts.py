@@ -95,7 +95,7 @@ def lineages(run: RunFolder) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     lineage = run.record().lineage
     while lineage and "open_weights" not in lineage:
-        found.append(lineage)
+        found += [lineage, *lineage.get("mixed", [])]
         lineage = lineage.get("parent", {})
     return found
 

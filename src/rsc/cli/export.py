@@ -32,8 +32,9 @@ def export_run(
     if dtype not in _DTYPES:
         raise ConfigError(f"{dtype!r} is not a number format", hint=f"one of: {', '.join(_DTYPES)}")
     recipe, user = recipe_of(run), getpass.getuser()
-    data = KeyRequest(purpose="export", user=user, data=recipe.data.name, version=recipe.data.version)
-    release(data, workspace=workspace).close()  # publishing a model is a use of its data: asked and logged
+    for each in recipe.data.sets:  # publishing a model is a use of its data: asked and logged
+        data = KeyRequest(purpose="export", user=user, data=each.name, version=each.version)
+        release(data, workspace=workspace).close()
     with release(KeyRequest(purpose="checkpoint", user=user, run=run.id), workspace=workspace) as key:
         config, state, step = whole_state(run, key=key)
     reason = why_not_open(config, state=state)

@@ -2,7 +2,36 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Weight = Annotated[int, Field(ge=0)]
+
+
+class MixedSet(BaseModel):
+    """One more data set of a mixture. It is read as the first one: split, fields, seed, window."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Data set in the workspace."""
+    version: int | None = Field(default=None, ge=1)
+    """As `data.version`."""
+    weight: Weight = 1
+    """Samples of it for every `data.weight` samples of the first set."""
+
+
+class WeightChange(BaseModel):
+    """From a sample number on, other weights. One may be added to a run that has not come there yet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: int = Field(ge=1)
+    """Sample of the mixed stream, over all ranks; applies from the first step that begins there or later."""
+    weights: dict[str, Weight]
+    """Weight of each data set, by name."""
 
 
 class DataConfig(BaseModel):
@@ -35,3 +64,41 @@ class DataConfig(BaseModel):
     threads: int = Field(default=1, ge=0)
     """Threads of a rank that read and decrypt the next window; 0 does it when the batch is asked for. Each
     has one read in flight: with object storage take as many as it needs to fill the line."""
+    connections: int = Field(default=16, ge=1)
+    """Requests in flight that fill a node's cache, where the data is read through one."""
+    weight: Weight = 1
+    """Share of this data set in a mixture."""
+    mix_with: tuple[MixedSet, ...] = ()
+    """Further data sets, mixed in by weight. Each needs its own approval. Evaluation reads the first set."""
+    weight_changes: tuple[WeightChange, ...] = ()
+    """Weights that change during the run, in the order of their starts."""
+
+    @property
+    def sets(self) -> tuple[DataConfig, ...]:
+        """One configuration for each data set, without its mixture; the first is this one's own."""
+        alone = {"mix_with": (), "weight_changes": ()}
+        others = (
+            {"name": other.name, "version": other.version, "weight": other.weight} for other in self.mix_with
+        )
+        return tuple(self.model_copy(update=alone | about) for about in ({}, *others))
+
+    @property
+    def weights(self) -> list[tuple[int, Mapping[str, int]]]:
+        """(from which sample on, the weight of each set)."""
+        first = {each.name: each.weight for each in self.sets}
+        return [(0, first), *((change.start, change.weights) for change in self.weight_changes)]
+
+    @model_validator(mode="after")
+    def _can_be_mixed(self) -> Self:
+        names = [self.name, *(other.name for other in self.mix_with)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"mix_with names a data set twice: {', '.join(names)}")
+        starts = [start for start, _ in self.weights]
+        if sorted(set(starts)) != starts:
+            raise ValueError(f"weight_changes start at {starts[1:]}: each must be later than the one before")
+        for start, weights in self.weights:
+            if set(weights) != set(names):
+                raise ValueError(f"weights {dict(weights)} at sample {start} must name {', '.join(names)}")
+            if not sum(weights.values()):
+                raise ValueError(f"weights {dict(weights)} at sample {start}: at least one must be above 0")
+        return self

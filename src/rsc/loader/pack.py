@@ -57,6 +57,7 @@ class PackedLoader:
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         lanes: int | None = None,
         threads: int = 1,
+        connections: int = 16,
     ) -> None:
         if not 0 <= rank < world_size or batch_size < 1:
             raise ConfigError(
@@ -73,6 +74,7 @@ class PackedLoader:
             window_bytes=window_bytes,
             lanes=lanes,
             threads=threads,
+            connections=connections,
         )
         self._field = field
         self._separator = separator

@@ -68,9 +68,10 @@ def trace(workspace: Workspace, subject: str, *, agent: KeyAgent, audit: AuditLo
 def derived_runs(workspace: Workspace, versions: set[tuple[str, int]]) -> Iterator[DerivedRun]:
     """Runs whose lineage names one of the versions."""
     for record_path in sorted(workspace.runs.glob("*/run.json")):
-        about = json.loads(record_path.read_bytes()).get("lineage", {}).get("data", {})
-        source = (about.get("name"), about.get("version"))
-        if source in versions:
+        lineage = json.loads(record_path.read_bytes()).get("lineage", {})
+        read = [lineage.get("data", {}), *(other["data"] for other in lineage.get("mixed", []))]
+        sources = [(about.get("name"), about.get("version")) for about in read]
+        for source in [source for source in sources if source in versions]:
             folder = record_path.parent
             yield DerivedRun(
                 run=folder.name,

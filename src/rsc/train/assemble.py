@@ -76,7 +76,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     )
 
     def source_of(part: Recipe) -> BatchSource:
-        return open_source(part, spec.data, key=keys.data, layout=mesh.layout, rank=mesh.rank)
+        return open_source(part, spec.data, keys=keys.data, layout=mesh.layout, rank=mesh.rank)
 
     source = source_of(recipe)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py

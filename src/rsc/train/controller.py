@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,19 @@ class Admission:
     isolation: Level
 
 
+@dataclass(frozen=True)
+class Admissions:
+    """The gate's yes to every data set of a run. The lineage calls all but the first `mixed`."""
+
+    versions: dict[str, int]
+    lineage: dict[str, Any]
+    isolation: Level
+
+
+_ABOUT_DATA = ("data", "review", "key_period")
+_STRICTEST_FIRST: tuple[Level, ...] = ("required", "best-effort", "none")
+
+
 class Gate(Protocol):
     """The privacy gate as training sees it (train/gate.py; a fake in tests)."""
 
@@ -70,11 +83,11 @@ class Controller:
 
         Raises GateRefused and ConfigError before any process starts and before the folder is made.
         """
-        admission = self.gate.admit(loaded.recipe.data)
+        admission = self._admit(loaded.recipe.data)
         parent = self._parent(loaded.recipe.model.init_from)
         resolved = pin(
             with_parent(loaded.resolved, parent.name) if parent else loaded.resolved,
-            version=admission.version,
+            versions=admission.versions,
             workers=workers or count_workers(loaded.recipe),
         )
         recipe = Recipe.model_validate(resolved.values)
@@ -86,6 +99,17 @@ class Controller:
             run = self._make(resolved, lineage=lineage, steps=recipe.train.steps)
         self.say(f"run {run.id}: {recipe.train.steps} steps on {_lineage_text(layout, recipe)}")
         return run, self._drive(run, recipe, isolation=admission.isolation)
+
+    def _admit(self, data: DataConfig) -> Admissions:
+        """Ask the gate about each data set of the mixture; one no is a no to all."""
+        answers = {each.name: self.gate.admit(each) for each in data.sets}
+        first, *others = answers.values()
+        mixed = [{key: each.lineage[key] for key in _ABOUT_DATA if key in each.lineage} for each in others]
+        return Admissions(
+            versions={name: answer.version for name, answer in answers.items()},
+            lineage={**first.lineage, "mixed": mixed} if mixed else first.lineage,
+            isolation=min((answer.isolation for answer in answers.values()), key=_STRICTEST_FIRST.index),
+        )
 
     def _parent(self, name: str) -> Parent | None:
         """What to start from: a folder of open weights, or a run however it was abbreviated."""
@@ -115,7 +139,7 @@ class Controller:
             self._copies(run, recipe)  # the last copy may have failed
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
             return 0
-        admission = self.gate.admit(recipe.data)
+        admission = self._admit(recipe.data)
         self.say(f"run {run.id}: resuming, {record.steps} steps in all")
         return self._drive(run, recipe, isolation=admission.isolation)
 
@@ -217,7 +241,11 @@ class Controller:
             command,
             level=isolation,
             writable=[run.path],
-            readable=[self.workspace.data / recipe.data.name, socket.parent, *parent],
+            readable=[
+                *(self.workspace.data / each.name for each in recipe.data.sets),
+                socket.parent,
+                *parent,
+            ],
         )
         if not wrapped.is_isolated:
             self.say(f"workers are not isolated: {wrapped.reason}")
@@ -257,11 +285,15 @@ def with_parent(resolved: Resolved, parent: str) -> Resolved:
     return Resolved(name=resolved.name, values=values, provenance=resolved.provenance)
 
 
-def pin(resolved: Resolved, *, version: int, workers: int) -> Resolved:
+def pin(resolved: Resolved, *, versions: Mapping[str, int], workers: int) -> Resolved:
     """The settings with what was left open written down: a resumed run must not choose anew."""
+    data = resolved.values["data"]
+    data = {**data, "version": versions[data["name"]]}
+    if data.get("mix_with"):
+        data["mix_with"] = [{**each, "version": versions[each["name"]]} for each in data["mix_with"]]
     values = {
         **resolved.values,
-        "data": {**resolved.values["data"], "version": version},
+        "data": data,
         "parallel": {**resolved.values["parallel"], "workers": workers},
     }
     chosen = {"data.version": "newest approved", "parallel.workers": "this machine"}

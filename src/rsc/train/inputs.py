@@ -1,17 +1,22 @@
 """Which loader feeds a model: documents packed into sequences for next-token models, else whole samples, with
 encoded pictures unpacked on threads while the step before them runs.
 
-Ranks that differ on tp, cp or pp read the same samples; each of them cuts out its own part later.
+Several data sets are mixed by weight (loader/mix.py); their pictures are unpacked in the step that uses them,
+because how many come from each set differs from step to step. Ranks that differ on tp, cp or pp read the same
+samples; each of them cuts out its own part later.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from rsc.loader.config import DataConfig
 from rsc.loader.decode import DecodedLoader
 from rsc.loader.loader import Loader
+from rsc.loader.mix import MixChange, MixedLoader, Source
 from rsc.loader.pack import PackedLoader
 from rsc.models.config import ImageConfig
 from rsc.models.decode import decode_image
@@ -24,18 +29,37 @@ from rsc.train.loop import BatchSource
 from rsc.train.recipe import Recipe
 
 
-def open_source(recipe: Recipe, data: Path, *, key: SecretKey, layout: Layout, rank: int) -> BatchSource:
-    """The endless stream of this rank's batches, one per backward pass."""
+def open_source(
+    recipe: Recipe, data: Path, *, keys: Mapping[str, SecretKey], layout: Layout, rank: int
+) -> BatchSource:
+    """The endless stream of this rank's batches, one per backward pass. `keys` by name of the data set."""
     config = recipe.data
+    batch_size = recipe.train.batch_size // (layout.dp * recipe.train.accumulate)
+    place = {"batch_size": batch_size, "rank": layout.dp_rank(rank), "world_size": layout.dp}
+    sources = {
+        each.name: _open_set(recipe, each, data, key=keys[each.name], place=place) for each in config.sets
+    }
+    if len(sources) == 1:
+        return sources[config.name]
+    changes = [MixChange(start, weights) for start, weights in config.weights]
+    mixed = MixedLoader(
+        cast(Mapping[str, Source], sources), changes=changes, batch_size=batch_size, world_size=layout.dp
+    )
+    return cast(BatchSource, mixed)
+
+
+def _open_set(
+    recipe: Recipe, config: DataConfig, data: Path, *, key: SecretKey, place: Mapping[str, int]
+) -> BatchSource:
+    """One data set, in an order of its own."""
     split = Dataset.open(data, name=config.name, version=config.version).split(config.split, key=key)
     common: dict[str, Any] = {
-        "batch_size": recipe.train.batch_size // (layout.dp * recipe.train.accumulate),
-        "rank": layout.dp_rank(rank),
-        "world_size": layout.dp,
+        **place,
         "seed": config.seed,
         "window_bytes": config.window_bytes,
         "lanes": config.lanes,
         "threads": config.threads,
+        "connections": config.connections,
     }
     if recipe.model.head.kind == "next_token":
         return PackedLoader(
@@ -48,7 +72,7 @@ def open_source(recipe: Recipe, data: Path, *, key: SecretKey, layout: Layout, r
     check_fields(split.schema, config=recipe.model)
     fields = config.fields or fields_of(recipe.model)
     image = recipe.model.image
-    if image is None or not _is_encoded(split.schema, field=image.field):
+    if recipe.data.mix_with or image is None or not _is_encoded(split.schema, field=image.field):
         return cast(BatchSource, Loader(split, fields=fields, **common))
     decoded = DecodedLoader(
         Loader(split, fields=fields, numbered=True, **common),

@@ -1,10 +1,10 @@
-"""The keys of a worker: the data set's, to read, the run's, to write checkpoints, and for a first start
+"""The keys of a worker: the data sets', to read, the run's, to write checkpoints, and for a first start
 from another run's weights, that run's."""
 
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from rsc.store.secret import SecretKey
 
 @dataclass(frozen=True)
 class Keys:
-    data: SecretKey
+    data: Mapping[str, SecretKey]
+    """By name of the data set."""
     run: SecretKey
     parent: SecretKey | None = None
     """Of the run this one starts from."""
@@ -33,15 +34,26 @@ def open_keys(socket: Path, *, run: str, data: DataConfig, parent: str | None = 
     Raises GateRefused when the agent says no; when it says no later, this process ends.
     """
     hide_memory()
-    about = {"user": getpass.getuser(), "run": run, "data": data.name, "version": data.version}
-    requests = {
-        purpose: KeyRequest.from_json({"purpose": purpose, **about}) for purpose in ("train", "checkpoint")
-    }
-    if parent is not None:
-        requests["parent"] = KeyRequest.from_json({**about, "purpose": "checkpoint", "run": parent})
+    user = getpass.getuser()
+    # The keys of the runs are bound to the rules of every data set that the run is trained on.
+    of_runs = {"run": run} if parent is None else {"run": run, "parent": parent}
+    requests = {}
+    for each in data.sets:
+        about = {"user": user, "data": each.name, "version": each.version}
+        requests["data", each.name] = _request("train", run=run, **about)
+        for what, named in of_runs.items():
+            requests[what, each.name] = _request("checkpoint", run=named, **about)
 
     def measure() -> tuple[dict[str, Any], dict[str, Any]]:
         return probe(allowed_sockets=[socket]).to_json(), hygiene().to_json()
 
     with hold_keys(socket, requests, measure=measure) as keys:
-        yield Keys(data=keys["train"], run=keys["checkpoint"], parent=keys.get("parent"))
+        yield Keys(
+            data={each.name: keys["data", each.name] for each in data.sets},
+            run=keys["run", data.name],
+            parent=keys.get(("parent", data.name)),
+        )
+
+
+def _request(purpose: str, **about: Any) -> KeyRequest:
+    return KeyRequest.from_json({"purpose": purpose, **about})
