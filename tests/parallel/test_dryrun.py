@@ -71,8 +71,8 @@ SMALL: dict[str, tuple[int, dict[str, Any], dict[str, Any], bool]] = {
 }
 """(world, axes, train settings, experts) of jobs that fit a laptop."""
 MEMORY_TOLERANCE = 0.25
-"""What passes through a rank (activations, gradients on their way, gathered weights), at its peak; the mean of
-ranks that are alike, because messages end, and free their buffers, when they like."""
+"""What passes through a rank (activations, gradients on their way, gathered weights), at its peak; the mean
+of ranks that are alike, because messages end, and free their buffers, when they like."""
 
 
 @pytest.fixture(scope="module")

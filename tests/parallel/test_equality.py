@@ -47,7 +47,8 @@ def assert_equal(cases: list[dict[str, Any]]) -> None:
 
 
 FIVE = {"tp": 2, "pp": 2, "cp": 2}
-"""dp_shard is 1, but FSDP shards over dp_shard x cp, and experts over dp_shard x cp x tp."""
+"""Eight ranks hold tp 2 x pp 2 x cp 2. dp_shard is 1, but FSDP cuts weights over dp_shard x cp = 2, and ep 2
+spreads experts over dp_shard x cp x tp. Sixteen ranks hold dp_shard 2 as well (below)."""
 
 
 def test_all_five_axes_in_one_job_dense_and_moe() -> None:
@@ -134,6 +135,36 @@ def test_schedules_with_other_axes(schedule: str) -> None:
                 "moe": True,
                 "parallel": {"cp": 2, "pp": 2, "ep": 4, "pp_schedule": schedule},
             },
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_sixteen_ranks_hold_every_axis_twice() -> None:
+    """dp_shard 2 x cp 2 x tp 2 x pp 2, and ep 4 over dp_shard x cp x tp: no axis stands in for another."""
+    axes = {"tp": 2, "pp": 2, "cp": 2}
+    assert_equal(
+        [
+            {"name": "dense", "world": 16, "parallel": axes},
+            {"name": "experts", "world": 16, "moe": True, "parallel": {**axes, "ep": 4}},
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_validation_between_steps_changes_nothing() -> None:
+    meshes: list[tuple[int, bool, dict[str, Any]]] = [
+        (1, False, {}),
+        (2, False, {}),
+        (2, True, {"tp": 2}),
+        (2, False, {"pp": 2}),
+        (2, True, {"pp": 2, "pp_schedule": "zero_bubble"}),
+        (4, False, {"cp": 2, "pp": 2, "pp_schedule": "interleaved"}),
+    ]
+    assert_equal(
+        [
+            {"name": f"{world} {moe} {axes}", "world": world, "moe": moe, "parallel": axes, "validate": True}
+            for world, moe, axes in meshes
         ]
     )
 

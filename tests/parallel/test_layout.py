@@ -14,6 +14,7 @@ from rsc.errors import ConfigError
 from rsc.parallel.choose import choose_layout
 from rsc.parallel.config import ParallelConfig
 from rsc.parallel.layout import Layout, ModelFacts, microbatches
+from rsc.train.recipe import Recipe
 
 FACTS = ModelFacts(num_blocks=8, batch_size=48, sequence_length=96, divisors=(("heads", 4),), num_experts=8)
 
@@ -146,3 +147,50 @@ def test_two_microbatches_per_stage_where_the_batch_has_them() -> None:
     assert microbatches(layout, config=ParallelConfig(pp=4), local_batch=6) == 6
     assert microbatches(layout, config=ParallelConfig(pp=4, pp_schedule="interleaved"), local_batch=32) == 16
     assert microbatches(Layout(), config=ParallelConfig(), local_batch=32) == 1
+
+
+TINY_LANGUAGE: dict[str, dict[str, Any]] = {
+    "model": {
+        "trunk": {"width": 8, "num_layers": 4, "num_heads": 2, "mlp_width": 8},
+        "text": {},
+        "head": {"kind": "next_token"},
+    },
+    "data": {"name": "none", "sequence_length": 32},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "parallel", "message"),
+    [
+        ({"train": {"compile": "blocks"}}, {"pp": 2, "pp_schedule": "zero_bubble"}, "cannot be put off"),
+        (
+            {
+                "model": {
+                    **TINY_LANGUAGE["model"],
+                    "text": {"ngrams": [2], "ngram_rows": 16, "ngram_width": 4},
+                }
+            },
+            {"cp": 2},
+            "cp 2: the batch itself is cut",
+        ),
+        (
+            {
+                "model": {
+                    "trunk": {**TINY_LANGUAGE["model"]["trunk"], "causal": False},
+                    "text": {},
+                    "image": {},
+                    "head": {"kind": "contrastive"},
+                }
+            },
+            {"pp": 2},
+            "pp 2: a contrastive head compares all samples",
+        ),
+    ],
+)
+def test_what_a_domain_does_not_allow_is_refused_with_the_reason(
+    change: dict[str, Any], parallel: dict[str, Any], message: str
+) -> None:
+    recipe = Recipe.model_validate({**TINY_LANGUAGE, **change, "parallel": parallel})
+    with pytest.raises(ConfigError, match=message) as caught:
+        recipe.layout(world=2)
+    assert caught.value.hint

@@ -37,3 +37,8 @@ class ParallelConfig(FrozenModel):
     """FSDP frees gathered weights after the forward pass and gathers them again for the backward pass."""
     timeout_s: Annotated[float, Field(gt=0.0)] = 120.0
     """A collective that waits longer fails its rank, so that one dead rank does not hold its peers."""
+
+    @property
+    def splits_backward(self) -> bool:
+        """Whether gradients of weights are put off, which torch cannot do through compiled code."""
+        return self.pp > 1 and self.pp_schedule == "zero_bubble"

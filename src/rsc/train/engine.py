@@ -17,7 +17,6 @@ from rsc.models.moe import balance_experts
 from rsc.parallel.apply import How, Placed, fill, parallelize
 from rsc.parallel.layout import Layout
 from rsc.parallel.mesh import Mesh
-from rsc.train.config import TrainConfig
 from rsc.train.gauge import model_flops
 from rsc.train.objective import LossRecord, Objective, loss_record
 from rsc.train.optim import build_optimizer
@@ -109,13 +108,16 @@ def _how(recipe: Recipe, *, layout: Layout, mesh: Mesh, dtype: torch.dtype) -> H
         dtype=dtype,
         float8=recipe.train.precision == "float8",
         recompute=recipe.train.recompute,
-        compile_blocks=compiles(recipe.train, device=mesh.device),
+        compile_blocks=compiles(recipe, device=mesh.device),
         local_batch=recipe.train.batch_size // (layout.dp * recipe.train.accumulate),
     )
 
 
-def compiles(config: TrainConfig, *, device: torch.device) -> bool:
-    return config.compile == "blocks" or (config.compile == "auto" and device.type == "cuda")
+def compiles(recipe: Recipe, *, device: torch.device) -> bool:
+    """Whether each block is compiled. On a CPU it pays nothing; zero bubble does not go with it."""
+    if recipe.train.compile == "auto":
+        return device.type == "cuda" and not recipe.parallel.splits_backward
+    return recipe.train.compile == "blocks"
 
 
 def split_groups_by_mesh(optimizer: torch.optim.Optimizer) -> None:

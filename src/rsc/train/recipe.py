@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rsc.checkpoint.config import CheckpointConfig
 from rsc.config import FrozenModel, Resolved, parse_as, resolve, with_defaults
+from rsc.errors import ConfigError
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
 from rsc.parallel.choose import choose_layout
@@ -30,6 +31,12 @@ class Recipe(FrozenModel):
 
     def layout(self, *, world: int) -> Layout:
         """The mesh of a job of `world` ranks. Raises ConfigError when there is none that fits."""
+        if self.train.compile == "blocks" and self.parallel.splits_backward:
+            raise ConfigError(
+                "train.compile = blocks and pp_schedule = zero_bubble: gradients of weights cannot be put "
+                "off through compiled code",
+                hint="set train.compile=off, or parallel.pp_schedule=interleaved",
+            )
         return choose_layout(self.parallel, world=world, facts=self.facts())
 
     def _refusals(self) -> Iterator[tuple[str, str]]:
