@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -210,11 +211,13 @@ def _far_store(root: Path) -> Any:
     class FarReader(LocalReader):
         def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
             super().read_into(offset, buffer)
-            store.crossed += len(buffer)
+            with store.lock:
+                store.crossed += len(buffer)
             time.sleep(_LATENCY_S + len(buffer) / _RATE_BYTES_PER_S)
 
     class FarStore(LocalStore):
         crossed = 0
+        lock = Lock()
 
         def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
             return FarReader(self.root / path)

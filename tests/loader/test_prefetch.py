@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ class CountingStore(LocalStore):
     """Counts the bytes that cross from the bulk tier."""
 
     crossed = 0
+    lock = Lock()
 
     def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
         store = self
@@ -29,7 +31,8 @@ class CountingStore(LocalStore):
         class Counting(LocalReader):
             def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
                 super().read_into(offset, buffer)
-                store.crossed += len(buffer)
+                with store.lock:
+                    store.crossed += len(buffer)
 
         return Counting(self.root / path)
 

@@ -135,7 +135,7 @@ def _validator(
     """Raises what opening the validation split raises: now, not after `eval.every` steps."""
     if not recipe.eval.every:
         return None
-    split = recipe.data.model_copy(update={"split": recipe.eval.split})
+    split = recipe.data.sets[0].model_copy(update={"split": recipe.eval.split})
     held_out = recipe.model_copy(update={"data": split})
     source_of(held_out).close()
     text = recipe.model.text
