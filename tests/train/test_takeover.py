@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from rsc.errors import ConfigError, NotFinished
+from rsc.export.weights import write_export
+from rsc.models.build import build_model
 from rsc.store.secret import SecretKey
 from rsc.train.recipe import Recipe, load_recipe
-from rsc.train.takeover import inheriting, parent_of, weights_of
+from rsc.train.takeover import inherited_by, inheriting, parent_of, weights_of
 
 
 def recipe(*, init_from: str) -> Recipe:
@@ -46,3 +48,44 @@ def test_a_parent_that_is_no_run_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_parent_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with SecretKey.generate() as key, pytest.raises(NotFinished, match="no checkpoint to start from"):
         weights_of(run(tmp_path, "parent"), key=key)
+
+
+def exported(folder: Path, *, settings: list[str]) -> Path:
+    """Open weights of an untrained toy."""
+    config = load_recipe("language", overrides=["data.name=x", *settings]).recipe.model
+    write_export(folder, config=config, state=build_model(config, seed=3).state_dict(), context=32)
+    return folder
+
+
+TOY = [
+    "model.trunk.width=32",
+    "model.trunk.num_layers=1",
+    "model.trunk.num_heads=2",
+    "model.trunk.mlp_width=48",
+]
+
+
+def test_open_weights_are_taken_over_by_our_names(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "open", settings=TOY)
+    overrides = ["data.name=x", *TOY, f"model.init_from={folder}"]
+    child = load_recipe("language", overrides=overrides).recipe
+    assert parent_of(child, run=tmp_path / "run") == folder
+    weights = inherited_by(child, run=tmp_path / "run", key=None)
+    assert weights is not None
+    for name, tensor in build_model(child.model, seed=3).state_dict().items():
+        used = (
+            tensor[: child.model.text.vocabulary] if "embedding" in name or name == "head.weight" else tensor
+        )  # type: ignore[union-attr]
+        torch.testing.assert_close(weights[name][: len(used)], used)
+
+
+def test_open_weights_of_another_trunk_are_refused_with_the_settings_to_change(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "open", settings=[*TOY, "model.trunk.rope_base=500000.0"])
+    overrides = ["data.name=x", *TOY, "model.trunk.width=64", f"model.init_from={folder}"]
+    child = load_recipe("language", overrides=overrides).recipe
+    with pytest.raises(ConfigError, match="another trunk") as caught:
+        inherited_by(child, run=tmp_path / "run", key=None)
+    assert (
+        caught.value.hint
+        == "set model.trunk.width=32 model.trunk.head_width=16 model.trunk.rope_base=500000.0"
+    )

@@ -27,6 +27,7 @@ from rsc.loader.config import DataConfig
 from rsc.parallel.layout import Layout
 from rsc.train.allocator import HUGE_PAGES
 from rsc.train.courier import Courier
+from rsc.train.energy import EnergyMeter, counters
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
 from rsc.train.run import RunFolder, RunState, find_run
@@ -149,7 +150,7 @@ class Controller:
             run.update(state=RunState.RUNNING, reason="")
             command = self._command(run, recipe, isolation=isolation, socket=socket)
             restarts = Restarts(limit=recipe.train.max_failures_without_progress)
-            with self.gate.serve(socket):
+            with self.gate.serve(socket), EnergyMeter(counters()) as meter:
                 self._note_start(run, command, workers=recipe.parallel.workers)
                 watched = self._watch(run, command=command, wishes=wishes, copies=copies)
                 while watched.is_supervisor_lost:
@@ -160,6 +161,7 @@ class Controller:
                     self._tell_lost(run, watched)
                     self._note_start(run, command, workers=recipe.parallel.workers)
                     watched = self._watch(run, command=command, wishes=wishes, copies=copies)
+            _tell_energy(run, meter=meter, clock=self.clock)
             run.update(**watched.changes(run.record()))
             self._send_papers(copies)
             return self._conclude(run, watched)
@@ -262,6 +264,15 @@ class Controller:
         if watched.hint:
             self.say(f"hint: {watched.hint}")
         return watched.exit_code
+
+
+def _tell_energy(run: RunFolder, *, meter: EnergyMeter, clock: Clock) -> None:
+    """One event per drive, for the card; none where there is no meter."""
+    if meter.used_wh is None:
+        return
+    events = run.events(clock=clock)
+    events.append("energy", used_wh=round(meter.used_wh, 3), source=meter.source)
+    events.close()
 
 
 @dataclass(frozen=True)
