@@ -150,15 +150,29 @@ def _run(run: RunFolder, *, recipe: Recipe, step: int) -> RunFacts:
     drives = [event for event in events if event["kind"] == "driven"]
     measured = [event for event in events if event["kind"] == "energy"]
     lost = [event for event in events if event["kind"] == "failure" and event["reason"] == "supervisor"]
-    is_measured = bool(measured) and len(measured) == len(drives) - len(lost)  # one that was killed told
-    nothing code = record.lineage.get("code", {}) return RunFacts( run=run.id, recipe=record.recipe,
-    recipe_hash=record.lineage.get("recipe_sha256", UNKNOWN), code_version=code.get("version", UNKNOWN),
-    code_hash=code.get("sources_sha256", UNKNOWN), seed=recipe.train.seed, steps=step,
-    precision=run.precision(), machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    layout=record.lineage.get("layout", UNKNOWN), started=record.created, finished=ended[-1] if ended else
-    UNKNOWN, restarts=record.restarts, energy_wh=sum(event["used_wh"] for event in measured) if is_measured
-    else None, energy_source=measured[-1]["source"] if is_measured else UNKNOWN,
-    faults_injected=recipe.train.fail_at, isolation=_isolation(drives), parent=recipe.model.init_from, )
+    # a drive that was killed told nothing: then the sum would be too small, and is unknown
+    is_measured = bool(measured) and len(measured) == len(drives) - len(lost)
+    code = record.lineage.get("code", {})
+    return RunFacts(
+        run=run.id,
+        recipe=record.recipe,
+        recipe_hash=record.lineage.get("recipe_sha256", UNKNOWN),
+        code_version=code.get("version", UNKNOWN),
+        code_hash=code.get("sources_sha256", UNKNOWN),
+        seed=recipe.train.seed,
+        steps=step,
+        precision=run.precision(),
+        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        layout=record.lineage.get("layout", UNKNOWN),
+        started=record.created,
+        finished=ended[-1] if ended else UNKNOWN,
+        restarts=record.restarts,
+        energy_wh=sum(event["used_wh"] for event in measured) if is_measured else None,
+        energy_source=measured[-1]["source"] if is_measured else UNKNOWN,
+        faults_injected=recipe.train.fail_at,
+        isolation=_isolation(drives),
+        parent=recipe.model.init_from,
+    )
 
 
 def _isolation(drives: Sequence[Mapping[str, Any]]) -> str:
