@@ -30,7 +30,7 @@ class StopAfter:
     """A progress that interrupts like Ctrl-C after so many parts."""
 
     def __init__(self, parts: int) -> None:
-        self.left = parts
+        self.left = parts + 1  # the first update says where it begins
 
     def update(self, **_: Any) -> None:
         self.left -= 1

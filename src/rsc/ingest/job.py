@@ -121,6 +121,7 @@ class ImportJob:
             self.plan, first_part=start.next_part, num_processes=self.num_processes, subject_key=subject_key
         )
         try:
+            self._tell(done_bytes, totals)
             for result in results:
                 write_part(begun.writer, result, totals=totals)
                 done_bytes += result.size_bytes
@@ -128,15 +129,16 @@ class ImportJob:
                     position = Position(start.import_id, result.number + 1, done_bytes, totals)
                     begun.writer.checkpoint(position.to_dict())
                     saved_bytes = done_bytes
-                self.progress.update(
-                    done_bytes=done_bytes,
-                    total_bytes=self.fingerprint.size_bytes,
-                    num_records=totals.num_read,
-                )
+                self._tell(done_bytes, totals)
         finally:
             results.close()
             self.progress.finish()
         self.fingerprint.check(self.files)
+
+    def _tell(self, done_bytes: int, totals: Totals) -> None:
+        self.progress.update(
+            done_bytes=done_bytes, total_bytes=self.fingerprint.size_bytes, num_records=totals.num_read
+        )
 
     def _commit(self, begun: _Begun) -> DatasetRef:
         totals = begun.totals
