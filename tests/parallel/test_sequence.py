@@ -27,8 +27,12 @@ def test_pairs_of_all_ranks_are_the_sequence(size: int, parts: int, length: int)
 def test_causal_work_is_the_same_on_every_rank(size: int, chunk: int) -> None:
     """A query at place p looks at p + 1 keys."""
     places = torch.arange(2 * size * chunk)
-    work = {int((ChunkPairs(rank=rank, size=size).cut(places, dim=0) + 1).sum()) for rank in range(size)}
-    assert len(work) == 1
+    pairs = [ChunkPairs(rank=rank, size=size) for rank in range(size)]
+    assert len({int((pair.cut(places, dim=0) + 1).sum()) for pair in pairs}) == 1
+    assert {sum(pair.ends) for pair in pairs} == {2 * size + 1}
+    for pair in pairs:
+        own = pair.cut(places, dim=0)
+        assert [int(half[-1]) + 1 for half in own.chunk(2)] == [end * chunk for end in pair.ends]
 
 
 def test_texts_of_uneven_length_become_documents_and_padding() -> None:

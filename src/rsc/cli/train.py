@@ -39,7 +39,9 @@ def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) ->
     loaded = load_recipe(recipe, overrides=overrides)
     run = dry_run_recipe(loaded.recipe, world=world)
     header, rows = table_of(run)
-    about = f"{run.num_parameters / 1e9:,.1f} B parameters on {world} ranks, {run.layout.why}\n"
+    size = run.num_parameters
+    count = f"{size / 1e9:,.1f} B" if size >= 1e9 else f"{size / 1e6:,.1f} M"
+    about = f"{count} parameters on {world} ranks, {run.layout.why}\n"
     emit({"recipe": recipe, **run.to_json()}, as_json=as_json, text=about + table(rows, header=header))
 
 

@@ -1,12 +1,13 @@
 """Context parallelism: each `cp` rank holds a part of the sequence; attention sees all of it.
 
-`parallel/sequence.py` says which part. Queries stay where they are; keys and values are gathered over the
-axis, and a mask by place and document says who may look at whom.
+`parallel/sequence.py` says which part: an early and a late chunk. Queries stay where they are; keys and
+values are gathered over the axis, and a mask by place and document says who may look at whom. With a causal
+mask each chunk is multiplied with the keys up to its own end only: 2 * cp + 1 chunks of keys on every rank,
+which is the balance that the pairing is for, and about half of all keys.
 
-Memory of a rank for one attention, L positions in all: keys and values of L (gathered again in backward
-where blocks are recomputed), scores of L / cp x L where the kernel makes them (with a mask on CPU and in
-the math kernel), a mask of L / cp x L bytes. Everything else is L / cp. A ring would hold keys and values
-of L / cp; docs/parallel.md says from what length that pays.
+Memory of a rank for one attention, L positions in all: keys and values of L, kept for backward unless blocks
+are recomputed; a mask of L / cp x L bytes, and scores of that size where the kernel makes them. Everything
+else is L / cp. A ring would hold keys and values of L / cp; docs/parallel.md says from what length that pays.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import nn
 
 from rsc.models.placement import PlacementPlan, Role
 from rsc.parallel.exchange import all_gather, gather_parts
+from rsc.parallel.sequence import pairs_of
 
 
 def split_context(model: nn.Module, *, plan: PlacementPlan, group: dist.ProcessGroup) -> None:
@@ -44,7 +46,7 @@ class _Mask:
     """Who may look at whom, from a part of the sequence to all of it; made once for all blocks."""
 
     def __init__(self, group: dist.ProcessGroup) -> None:
-        self._group = group
+        self._group, self._pairs = group, pairs_of(group)
         self.mask_BLM: torch.Tensor | None = None
 
     def make(self, trunk: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -52,11 +54,11 @@ class _Mask:
         positions_BL, documents_BL = kwargs["positions_L"], kwargs.get("document_ids_BL")
         positions_BL = positions_BL if positions_BL.ndim == 2 else positions_BL[None]
         config: Any = trunk.config
-        positions_BM = all_gather(positions_BL, dim=1, group=self._group)
+        positions_BM = self._pairs.joined(all_gather(positions_BL, dim=1, group=self._group), dim=1)
         key_BLM, query_BLM = positions_BM[:, None, :], positions_BL[:, :, None]
         mask_BLM = key_BLM <= query_BLM if config.causal else torch.ones_like(key_BLM <= query_BLM)
         if documents_BL is not None and config.documents == "masked":
-            documents_BM = all_gather(documents_BL, dim=1, group=self._group)
+            documents_BM = self._pairs.joined(all_gather(documents_BL, dim=1, group=self._group), dim=1)
             same_BLM = documents_BL[:, :, None] == documents_BM[:, None, :]
             mask_BLM = mask_BLM & same_BLM & (documents_BM >= 0)[:, None, :]
         self.mask_BLM = mask_BLM | (key_BLM == query_BLM)
@@ -68,7 +70,7 @@ class GatheredCore(nn.Module):
 
     def __init__(self, group: dist.ProcessGroup) -> None:
         super().__init__()
-        self._group = group
+        self._group, self._pairs = group, pairs_of(group)
 
     def forward(
         self,
@@ -80,9 +82,21 @@ class GatheredCore(nn.Module):
     ) -> torch.Tensor:
         """Out [B, H, L, E] for this rank's queries."""
         assert mask_BLM is not None, "the trunk's hook runs first"
-        k_BGME = gather_parts(k_BGLE, dim=2, group=self._group)
-        v_BGME = gather_parts(v_BGLE, dim=2, group=self._group)
-        grouped = q_BHLE.shape[1] != k_BGME.shape[1]
-        return F.scaled_dot_product_attention(
-            q_BHLE, k_BGME, v_BGME, attn_mask=mask_BLM[:, None], enable_gqa=grouped
-        )
+        k_BGME = self._pairs.joined(gather_parts(k_BGLE, dim=2, group=self._group), dim=2)
+        v_BGME = self._pairs.joined(gather_parts(v_BGLE, dim=2, group=self._group), dim=2)
+        chunk, keys = q_BHLE.shape[2] // 2, k_BGME.shape[2]
+        ends = [end * chunk if causal else keys for end in self._pairs.ends]
+        parts = [
+            _attend(q_BHLE[:, :, rows], k_BGME[:, :, :end], v_BGME[:, :, :end], mask_BLM[:, rows, :end])
+            for rows, end in zip((slice(0, chunk), slice(chunk, None)), ends, strict=True)
+        ]
+        return torch.cat(parts, dim=2)
+
+
+def _attend(
+    q_BHLE: torch.Tensor, k_BGME: torch.Tensor, v_BGME: torch.Tensor, mask_BLM: torch.Tensor
+) -> torch.Tensor:
+    grouped = q_BHLE.shape[1] != k_BGME.shape[1]
+    return F.scaled_dot_product_attention(
+        q_BHLE, k_BGME, v_BGME, attn_mask=mask_BLM[:, None], enable_gqa=grouped
+    )

@@ -105,6 +105,11 @@ class ChunkPairs:
     rank: int
     size: int
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Where the early and the late chunk end, in chunks: what a causal query in them may look at."""
+        return self.rank + 1, 2 * self.size - self.rank
+
     def fitting(self, length: int, *, parts: int = 1) -> int:
         """The smallest length from `length` on that divides into the chunks, and a rank's pair into parts."""
         multiple = (2 * self.size if self.size > 1 else 1) * parts
