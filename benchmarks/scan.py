@@ -4,7 +4,8 @@
 
 `dense` has about 3.5 planted values in 1,000 characters and look-alikes beside them, `sparse` 0.16. The unit
 is MB of UTF-8 text per second of CPU time of one process, warm. Subjects: `rsc` (the fastest engine here),
-`rsc_re2`, `rsc_re` (the other engines, same findings), `rsc_2_processes` (wall time, two workers), and the
+`rsc_re2`, `rsc_re` (the other engines, same findings), `rsc_1_process` and `rsc_2_processes` (wall time of a
+pool: their ratio is how it scales), and the
 peers presidio (pattern recognisers, no model) and scrubadub where installed.
 
 Recall and precision on planted text say that nothing broke; its author also wrote the rules. Figures that
@@ -14,11 +15,12 @@ mean something need a corpus of somebody else: --corpus adds a case named after 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from harness import Options, Report, alternate, main
@@ -41,8 +43,10 @@ def measure(options: Options) -> Report:
     report = Report()
     characters = 200_000 if options.quick else 5_000_000
     corpora = {case: _planted(characters, shares=shares) for case, shares in CASES.items()}
-    with ScanPool(2) as pool:
+    _add_stream(report, texts=[labelled.text for labelled in corpora["sparse"]])
+    with ScanPool(1) as alone, ScanPool(2) as pool:
         subjects = _subjects(report, pool=pool)
+        subjects["rsc_1_process"] = alone.scan_many
         for case, corpus in corpora.items():
             texts = [labelled.text for labelled in corpus]
             _report_density(report, case, corpus)
@@ -99,14 +103,28 @@ def _subjects(report: Report, *, pool: ScanPool) -> dict[str, ScanMany]:
     return subjects
 
 
+def _add_stream(report: Report, *, texts: list[str]) -> None:
+    """How far memory grows while one stream is scanned after another of an eighth of its length."""
+    scanner = Scanner()
+    peaks = []
+    for rounds in (1, 8):
+        pieces = chain.from_iterable(texts for _ in range(rounds))
+        found = sum(1 for _ in scanner.scan_stream(pieces))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    size = 8 * sum(map(len, texts)) / 1e6
+    report.add("stream", metric="rss_growth_mb", subject="rsc", values=[peaks[1] - peaks[0]])
+    report.notes.append(f"stream: {size:.0f} MB with {found} findings, after one of an eighth")
+
+
 def _rate(subjects: dict[str, ScanMany], subject: str, *, texts: list[str]) -> dict[str, float]:
     """MB/s over what fits three seconds. The workers' CPU time is not ours, so there wall time counts."""
-    clock = time.perf_counter if subject == "rsc_2_processes" else time.process_time
-    metric = "mb_per_s" if subject == "rsc_2_processes" else "mb_per_cpu_s"
+    is_pool = subject in ("rsc_1_process", "rsc_2_processes")
+    clock = time.perf_counter if is_pool else time.process_time
+    metric = "mb_per_s" if is_pool else "mb_per_cpu_s"
     scan_many = subjects[subject]
     scan_many(texts[:200])  # numbering plans and automata are built on first use
     started, size, place = clock(), 0, 0
-    batch = len(texts) if subject == "rsc_2_processes" else 500
+    batch = len(texts) if is_pool else 500
     while place < len(texts) and clock() - started < 3:
         scan_many(texts[place : place + batch])
         size += sum(len(text.encode()) for text in texts[place : place + batch])

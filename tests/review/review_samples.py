@@ -25,5 +25,6 @@ NAMED = [
     ("rnokpp", "1759013776"), ("NHS number", "9434765919"), ("SIN", "123 456 782"),
     ("national identity number", "44051401359"),
     ("contribuinte", "123456789"), ("personnummer", "8803200016"), ("rijksregisternummer", "85073003328"),
-    ("MyNumber", "123456789018"),
+    ("MyNumber", "123456789018"), ("TAJ", "037120342"), ("adoazonosito", "8071592153"),
+    ("NSS", "92919084431"),
 ]  # fmt: skip

@@ -51,6 +51,8 @@ def review(
         record["samples"] = [data_review_text.excerpt_record(item) for item in shown]
         if facts.policy.tables.quasi_identifiers:
             record["tables"] = asdict(_assess(dataset, rules=facts.policy.tables, key=key))
+        else:
+            record["remarks"] += _unassessed(dataset)
         if truth is not None:
             record["score"] = _score(dataset, key=key, truth=truth)
     emit(record, as_json=as_json, text=data_review_text.review_text(record))
@@ -110,6 +112,16 @@ def _assess(dataset: Dataset, *, rules: Tables, key: SecretKey) -> TableReport:
     """How well the rows hide each other. Raises ConfigError for a declared column that is not there."""
     names = (*rules.quasi_identifiers, *rules.sensitive)
     return assess_table(list(read_rows(dataset, names, key=key)), rules=rules)
+
+
+def _unassessed(dataset: Dataset) -> list[dict[str, str]]:
+    """A word about the columns beside the text, which can single somebody out without naming anybody."""
+    (train, *_) = dataset.splits.values()
+    columns = [field.name for field in train.schema.fields if field.kind not in ("string", "bytes")]
+    if len(columns) < 2:
+        return []
+    told = f"k-anonymity is not assessed: none of {', '.join(columns)} is declared as a quasi-identifier"
+    return [{"level": "note", "field": "tables.quasi_identifiers", "sentence": told}]
 
 
 def _sign(verdict: Any, *, name: str, version: int | None, note: str, as_name: str | None) -> None:

@@ -160,11 +160,16 @@ _YEAR = re.compile(r"(?<![0-9-])(?:19|20)[0-9]{2}(?![0-9-])")
 _NOT_SUFFIXED = re.compile(
     r"(?i)(?:brigade|renegade|[aeiou]ring|(?<!o)(?<!we)string|spring|(?<!n)tie)(?: |,|\Z)"
 )
+_AMOUNT = re.compile(
+    r"(?i) (?:yrs?|years?|months?|weeks?|days?|hours?|min|minutes?|times|people|percent|dollars?)(?![a-z])"
+)
 _ZERO = re.compile(r"[, ]{1,2}0(?![0-9])")
 
 
 def _is_behind(text: str, match: re.Match[str]) -> bool:
-    """Not "Engineering 101", "Katie 5", "ByteString, 0"."""
+    """Not "Engineering 101", "Katie 5", "ByteString, 0", "Terror Ring 10 years"."""
+    if _AMOUNT.match(text, match.end()):
+        return False
     return match["n"] is None or (
         _NOT_SUFFIXED.search(match["n"]) is None and _ZERO.match(text, match.end("n")) is None
     )

@@ -35,6 +35,7 @@ _BARE: dict[int, tuple[Callable[[str], bool], ...]] = {
         checks.canada_sin,
         checks.australia_tfn,
         checks.new_zealand_ird,
+        checks.hungary_taj,
     ),
     10: (
         checks.uk_nhs,
@@ -47,6 +48,7 @@ _BARE: dict[int, tuple[Callable[[str], bool], ...]] = {
         checks.ukraine_tax,
         checks.ecuador_cedula,
         checks.australia_medicare,
+        checks.hungary_tax_id,
     ),
     11: (
         checks.poland_pesel,
@@ -62,6 +64,7 @@ _BARE: dict[int, tuple[Callable[[str], bool], ...]] = {
         checks.russia_snils,
         checks.argentina_cuil,
         checks.dominican_cedula,
+        checks.mexico_nss,
     ),
     12: (
         checks.japan_my_number,

@@ -200,6 +200,16 @@ def turkey_identity(n: str) -> bool:
     return d[0] != 0 and (7 * sum(d[0:9:2]) - sum(d[1:8:2])) % 10 == d[9] and sum(d[:10]) % 10 == d[10]
 
 
+def hungary_taj(n: str) -> bool:
+    """Social security number: 8 digits by 3 and 7 in turn, modulo 10 (Act XX of 1996, annex)."""
+    return sum(int(d) * (3, 7)[i % 2] for i, d in enumerate(n[:8])) % 10 == int(n[8])
+
+
+def hungary_tax_id(n: str) -> bool:
+    """An 8, days since 1867 and a number; places 1 to 9 as weights, modulo 11 (Act XX of 1996, annex)."""
+    return n[0] == "8" and sum(int(d) * i for i, d in enumerate(n[:9], start=1)) % 11 == int(n[9])
+
+
 def russia_snils(n: str) -> bool:
     """Weights 9..1 over nine digits, mod 101, 100 counts as 0."""
     return weighted_sum(n, range(9, 0, -1)) % 101 % 100 == int(n[9:])
@@ -301,6 +311,11 @@ def mexico_curp(n: str) -> bool:
     values = "0123456789ABCDEFGHIJKLMN?OPQRSTUVWXYZ"
     total = sum(values.index(c) * w for c, w in zip(n[:17], range(18, 1, -1), strict=True))
     return is_date(n[4:6], n[6:8], n[8:10]) and (10 - total % 10) % 10 == int(n[17])
+
+
+def mexico_nss(n: str) -> bool:
+    """Social security number of the IMSS, with a Luhn digit."""
+    return luhn(n)
 
 
 def ecuador_cedula(n: str) -> bool:

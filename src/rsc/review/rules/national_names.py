@@ -34,7 +34,7 @@ NAMED: dict[str, tuple[Callable[[str], bool], ...]] = {
         ("amka", (checks.greece_amka,)),
         ("nif contribuinte", (checks.portugal_nif,)),
         ("bsn burgerservicenummer sofinummer", (checks.netherlands_bsn,)),
-        ("rijksregisternummer niss nrn", (checks.belgium_national,)),
+        ("rijksregisternummer rijksregister niss nrn", (checks.belgium_national,)),
         ("svnr sozialversicherungsnummer versicherungsnummer", (checks.austria_insurance,)),
         ("nhs", (checks.uk_nhs,)),
         ("tckn kimlik", (checks.turkey_identity,)),
@@ -51,6 +51,9 @@ NAMED: dict[str, tuple[Callable[[str], bool], ...]] = {
         ("mykad", (checks.malaysia_identity,)),
         ("cpf", (checks.brazil_cpf,)),
         ("cuil cuit", (checks.argentina_cuil,)),
+        ("taj", (checks.hungary_taj,)),
+        ("adoazonosito", (checks.hungary_tax_id,)),
+        ("nss imss", (checks.mexico_nss,)),
         ("cedula", (checks.ecuador_cedula, checks.dominican_cedula)),
     )
     for word in words.split()
