@@ -46,8 +46,8 @@ class Recipe(FrozenModel):
             reason = "a contrastive head compares all samples of a batch, and microbatches never meet"
             yield "pp", reason
         is_token_model = model.head.kind in ("next_token", "masked_token")
-        if is_token_model and model.text is not None and model.text.ngrams:
-            yield "cp", "the batch itself is cut, and model.text.ngrams need the tokens before the cut"
+        if is_token_model and model.text is not None and (model.text.ngrams or model.text.words):
+            yield "cp", "the batch itself is cut, and n-grams and words need the tokens before the cut"
         if model.trunk.documents == "joined" and not self.is_packed_language:
             reason = "sequences are padded, and with trunk.documents = joined everything looks at padding"
             yield from (("tp", reason), ("cp", reason))
