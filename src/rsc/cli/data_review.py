@@ -153,6 +153,19 @@ def _sign(verdict: Any, *, name: str, version: int | None, note: str, as_name: s
     after = data_facts(dataset, identities=workspace.identities, now=clock.now())
     say(data_review_text.verdict_text(signed, dataset=dataset, state=after.review))
     if after.review.state == "approved":
-        next_commands(f"rsc train language data.name={name}", f"rsc data show {name}")
+        next_commands(f"rsc train {recipe_for(dataset)} data.name={name}", f"rsc data show {name}")
     else:
         next_commands(f"rsc data show {name}", "rsc data ls")
+
+
+def recipe_for(dataset: Dataset) -> str:
+    """The recipe whose fields the data have; language where none fits better."""
+    names = {field.name for field in next(iter(dataset.splits.values())).schema.fields}
+    if {"image", "text", "label"} <= names:
+        return "harmful-content-multimodal"
+    for recipe, wanted in (("vision", {"image", "label"}), ("speech", {"audio", "label"})):
+        if wanted <= names:
+            return recipe
+    if {"audio", "text"} <= names:
+        return "speech-ctc"
+    return "harmful-content" if {"text", "class"} <= names else "language"
