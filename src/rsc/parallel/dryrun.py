@@ -14,62 +14,23 @@ Not covered: allocator fragmentation, memory of NCCL and of kernels' workspaces,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from rsc.models.build import Model, build_model, num_positions
+from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig
-from rsc.models.cross_entropy import IGNORED
-from rsc.models.example import largest_batch
 from rsc.parallel.apply import How, cut_weights, frees_weights, place
-from rsc.parallel.even import evenly
+from rsc.parallel.holdings import MASTER_BYTES, StageReport, count_weights
 from rsc.parallel.layout import Layout, microbatches, num_stages
 from rsc.parallel.mesh import Mesh, build_mesh
-from rsc.parallel.meter import Meter
-from rsc.parallel.pipeline import Stage, cut_stage, share_out, stages_of_rank
-from rsc.parallel.sequence import ChunkPairs, local_length, split_batch
-
-_MASTER_BYTES = 4  # weights, gradients and moments are float32
-
-
-@dataclass(frozen=True)
-class UnitCost:
-    """One microbatch through one unit on one rank, forward and backward, without recompute."""
-
-    forward_flops: float
-    backward_flops: float
-    saved_bytes: int
-    kept_bytes: int
-    """Of `saved_bytes`, what selective recompute keeps: results of matrix products and attention."""
-    passing_bytes: int
-    """Alive at the fullest moment beyond `saved_bytes`: gradients on their way, unsharded ones too."""
-    sent_bytes: dict[str, int]
-    """Payload that this rank puts into collectives, by axis."""
-
-
-@dataclass(frozen=True)
-class StageReport:
-    units: dict[str, int]
-    """How many units of each kind."""
-    num_parameters: int
-    """On this rank."""
-    parameter_bytes: int
-    gathered_numel: tuple[int, int]
-    """This rank's weights that FSDP gathers: of the units, and of the root, which frees nothing between."""
-    reduced_numel: int
-    """Gradients that this rank gives to FSDP's sums."""
-    gathered_bytes: int
-    """Gathered weights at one time: two units where they are freed, else all."""
+from rsc.parallel.pipeline import cut_stage, share_out, stages_of_rank
+from rsc.parallel.unit_cost import UnitCost, largest_length, unit_cost
 
 
 @dataclass(frozen=True)
@@ -137,7 +98,7 @@ def dry_run(
         parts = share_out(model.placement_plan().stages, num_stages=num_stages(layout, config=how.config))
         stages = _stage_reports(model, parts, mesh=mesh, how=how)
         costs = {
-            kind: _unit_cost(model, unit, mesh=mesh, how=how, sequence_length=sequence_length)
+            kind: unit_cost(model, unit, mesh=mesh, how=how, sequence_length=sequence_length)
             for kind, unit in _kinds(config).items()
         }
         job = _Job(
@@ -147,7 +108,7 @@ def dry_run(
             costs,
             moments=moments,
             width=config.trunk.width,
-            local_length=_largest_length(model, sequence_length=sequence_length, layout=layout),
+            local_length=largest_length(model, sequence_length=sequence_length, layout=layout),
             accumulate=accumulate,
         )
         ranks = tuple(job.rank_report(pp_rank) for pp_rank in range(layout.pp))
@@ -190,7 +151,7 @@ def _stage_reports(model: Model, parts: list[set[str]], *, mesh: Mesh, how: How)
             place(stage.model, plan=plan, mesh=mesh, how=how)
             cut_weights(stage, stage.model, plan=plan, mesh=mesh, how=how)
             frees = frees_weights(how.config, layout=mesh.layout)
-            made[key] = _count(stage, units, dtype=how.dtype, frees=frees)
+            made[key] = count_weights(stage, units, dtype=how.dtype, frees=frees)
         reports.append(made[key])
     return reports
 
@@ -201,120 +162,6 @@ def _unit_kinds(config: ModelConfig, part: Iterable[str]) -> Iterator[str]:
             yield _kind(config, int(name.rpartition(".")[2]))
         elif name in ("stems", "head"):
             yield name
-
-
-def _count(stage: Stage, units: Counter[str], *, dtype: torch.dtype, frees: bool) -> StageReport:
-    local = [_local_numel(parameter) for parameter in stage.parameters()]
-    gathers = [module for module in stage.modules() if isinstance(module, FSDPModule)]
-    cut = [_traffic_numel(parameter) for parameter in stage.parameters()]
-    sent = sum(size for size, _ in cut)
-    root = _own_weights(stage)
-    sent_root = sum(_traffic_numel(parameter)[0] for parameter in root)
-    whole = sorted(_unsharded_numel(module) for module in gathers) or [sum(local)]  # alone: copies of all
-    return StageReport(
-        units=dict(units),
-        num_parameters=sum(local),
-        parameter_bytes=_MASTER_BYTES * sum(local),
-        gathered_numel=(sent - sent_root, sent_root),
-        reduced_numel=sum(size for _, size in cut),
-        gathered_bytes=dtype.itemsize * sum(whole[-2:] if frees else whole),
-    )
-
-
-def _local_numel(parameter: torch.Tensor) -> int:
-    return parameter.to_local().numel() if isinstance(parameter, DTensor) else parameter.numel()
-
-
-def _traffic_numel(parameter: torch.Tensor) -> tuple[int, int]:
-    """(what a rank gives to the gather, what it gives to the sum of gradients) of one weight."""
-    if not isinstance(parameter, DTensor):
-        return 0, 0
-    names = parameter.device_mesh.mesh_dim_names or ()
-    size = max(parameter.device_mesh.size(axis) for axis, name in enumerate(names) if "fsdp" in name)
-    own = parameter.to_local().numel()
-    return (own, _gathered_numel(parameter)) if size > 1 else (0, 0)
-
-
-def _unsharded_numel(module: nn.Module) -> int:
-    return sum(_gathered_numel(parameter) for parameter in _own_weights(module))
-
-
-def _own_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Weights that FSDP gathers for this module itself, not for wrapped ones inside it."""
-    inner = {
-        id(p)
-        for child in module.modules()
-        if child is not module and isinstance(child, FSDPModule)
-        for p in child.parameters()
-    }
-    return [p for p in module.parameters() if id(p) not in inner]
-
-
-def _gathered_numel(parameter: torch.Tensor) -> int:
-    """Size after FSDP's gather: the whole, less what tensor or expert parallelism cut for good."""
-    if not isinstance(parameter, DTensor):
-        return parameter.numel()
-    names = parameter.device_mesh.mesh_dim_names or ()
-    cut = [parameter.device_mesh.size(axis) for axis, name in enumerate(names) if name in ("tp", "ep")]
-    numel = parameter.numel()
-    for size in cut:
-        numel //= size
-    return numel
-
-
-def _largest_part(
-    model: Model, *, rows: int, sequence_length: int, layout: Layout
-) -> Mapping[str, torch.Tensor]:
-    """A microbatch of the longest samples, as a cp rank gets it."""
-    batch = largest_batch(model.config, rows=rows, sequence_length=sequence_length)
-    if layout.cp == 1 or not model.placement_plan().cuts_batch:
-        return batch
-    return split_batch(batch, pairs=ChunkPairs(0, layout.cp), parts=layout.tp, ignored=IGNORED)
-
-
-def _largest_length(model: Model, *, sequence_length: int, layout: Layout) -> int:
-    with torch.device("meta"):
-        batch = _largest_part(model, rows=1, sequence_length=sequence_length, layout=layout)
-    return _local_length(model, batch, layout=layout)
-
-
-def _local_length(model: Model, batch: Mapping[str, torch.Tensor], *, layout: Layout) -> int:
-    whole = num_positions(batch, config=model.config)
-    return local_length(whole, plan=model.placement_plan(), cp=layout.cp, tp=layout.tp)
-
-
-def _unit_cost(model: Model, part: set[str], *, mesh: Mesh, how: How, sequence_length: int) -> UnitCost:
-    """Run one unit on fake tensors, without FSDP and recompute: they change no shape inside a unit."""
-    stage = cut_stage(model, part=part)
-    evenly(stage, mesh=mesh)
-    place(stage.model, plan=model.placement_plan(), mesh=mesh, how=replace(how, recompute="none"))
-    stage.to(how.dtype).eval()  # random augmentation looks at values, which fake tensors have not
-    layout = mesh.layout
-    size = how.local_batch // microbatches(layout, config=how.config, local_batch=how.local_batch)
-    meter = Meter(mesh)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        stage.to_empty(device="cpu")
-        batch = _largest_part(model, rows=size, sequence_length=sequence_length, layout=layout)
-        given = torch.zeros(
-            size,
-            _local_length(model, batch, layout=layout),
-            model.config.trunk.width,
-            dtype=how.dtype,
-            requires_grad=True,
-        )
-        with meter.forward(stage):
-            out = stage(given, **batch)
-        forward_flops = meter.flops
-        with meter.backward():
-            out.backward(torch.ones_like(out))
-    return UnitCost(
-        forward_flops,
-        meter.flops - forward_flops,
-        meter.saved_bytes,
-        meter.kept_bytes,
-        max(0, meter.peak_bytes - meter.saved_bytes),
-        dict(meter.sent_bytes),
-    )
 
 
 @dataclass(frozen=True)
@@ -423,7 +270,7 @@ def _weight_traffic(stages: list[StageReport], *, layout: Layout, how: How) -> d
     gathers = 2 if frees_weights(how.config, layout=layout) else 1
     gathered = sum(gathers * stage.gathered_numel[0] + stage.gathered_numel[1] for stage in stages)
     reduced = sum(stage.reduced_numel for stage in stages)
-    traffic = {"fsdp": gathered * how.dtype.itemsize + reduced * _MASTER_BYTES} if reduced else {}
+    traffic = {"fsdp": gathered * how.dtype.itemsize + reduced * MASTER_BYTES} if reduced else {}
     if layout.dp_replicate > 1:
-        traffic["dp_replicate"] = own * _MASTER_BYTES
+        traffic["dp_replicate"] = own * MASTER_BYTES
     return traffic
