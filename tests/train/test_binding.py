@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from rsc.models.build import build_model
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.cross_entropy import IGNORED
 from rsc.store.schema import Field, Schema
-from rsc.train.binding import Binder, check_fields, fields_of
+from rsc.train.binding import Binder, bind_images, check_fields, fields_of
 from rsc.train.objective import loss_of
 
 TRUNK = TrunkConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, causal=False)
@@ -86,6 +87,16 @@ def test_pictures_of_all_kinds_and_what_is_none() -> None:
     assert bound.batch["image_present_B"].tolist() == [True] * 3 + [False] * 3
     assert bound.batch["label_B"].tolist() == [0] * 3 + [IGNORED] * 3
     assert +bound.bad == {"picture": 3}
+
+
+def test_pictures_that_came_decoded_are_present_where_they_could_be() -> None:
+    image = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    bad: Counter[str] = Counter()
+    is_good = torch.tensor([True, False, True])
+    bound = bind_images(image, is_good_B=is_good, config=ImageConfig(), bad=bad)
+    assert bad["picture"] == 1
+    assert bound["image_present_B"].tolist() == is_good.tolist()
+    assert torch.equal(bound["image_BHWC"], image)
 
 
 def test_a_damaged_picture_with_text_still_counts_by_its_text() -> None:
