@@ -79,7 +79,7 @@ class WindowStream:
         end: int | None = None,
         connections: int = 16,
     ) -> None:
-        """The stream is never asked for positions from `end` on, so nothing is fetched for them."""
+        """Nothing is fetched ahead for positions from `end` on."""
         self._is_numbered = is_numbered
         self._schema = split.schema
         self._order = order
