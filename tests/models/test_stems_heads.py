@@ -346,3 +346,15 @@ def test_every_parameter_gets_a_first_value_and_a_gradient() -> None:
         assert parameter.isfinite().all(), name
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_smoothed_targets_of_several_labels_in_training_only() -> None:
+    head = HeadConfig(kind="multi_label", labels=("a", "b"), label_smoothing=0.2)
+    model = model_of(head, text=TextConfig())
+    tokens, labels = _bytes("some text"), torch.tensor([[1, 0]])
+    batch = {"tokens_BL": tokens, "text_length_B": torch.tensor([tokens.shape[1]]), "labels_BK": labels}
+    logits = model(batch, Want.LOGITS)["logits"]
+    for mode, targets in ((model.eval, labels.float()), (model.train, torch.tensor([[0.9, 0.1]]))):
+        mode()
+        wanted = F.binary_cross_entropy_with_logits(logits, targets)
+        torch.testing.assert_close(model(batch, Want.LOSS)["total"], wanted)
