@@ -138,7 +138,7 @@ def test_the_search_finds_a_worker_that_keeps_a_copy(house, served):
     worker.stdin.write("\n")
     worker.stdin.flush()
     assert worker.stdout.readline() == "ended\n"
-    assert copies_in_memory(worker.pid, secret) == 1
+    assert copies_in_memory(worker.pid, secret) >= 1  # the interpreter may leave another of its own
     worker.kill()
     worker.wait()
 
