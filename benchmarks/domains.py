@@ -55,11 +55,11 @@ SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 PROBE = 24  # steps that tell the pace; the first third of them is warming up
 LIMIT_S = {  # of training; the whole table fits into an hour on two cores
     "vision": 840.0,
-    "speech": 150.0,
+    "speech": 270.0,
     "speech_speakers": 60.0,
     "speech_ctc": 330.0,
     "harmful_content": 120.0,
-    "multimodal": 150.0,
+    "multimodal": 120.0,
 }
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 
