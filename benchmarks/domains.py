@@ -7,9 +7,9 @@ Data: tinyshakespeare.txt, cifar10_jpeg.zip, free_spoken_digits.zip and davidson
 $RSC_TEST_DATA or ../shared/data. Everything goes the way a user's data goes: `rsc data import`, `approve`,
 `train`, `eval`, in a workspace of its own. `wall_s` and `cpu_s` are those of `rsc train` (or of the control's
 training). A case with a time limit first takes a few steps and reads from them how many steps of its recipe
-fit: `steps` says how many it took. `harmful_content` goes on where it stopped: folds that are done are kept in
-$RSC_BENCH_STATE, if that is set. `--quick` runs every case at toy size: it shows that they run, its figures
-mean nothing.
+fit: `steps` says how many it took. `harmful_content` goes on where it stopped: folds that are done are kept
+in $RSC_BENCH_STATE, if that is set. `--quick` runs every case at toy size: it shows that they run, its
+figures mean nothing.
 
 | case | measured on | control |
 |---|---|---|

@@ -61,7 +61,7 @@ def card_facts(
         data=[_data(each, workspace=workspace, split=recipe.data.split) for each in lineages(run)],
         run=_run(run, recipe=recipe, step=step),
         measures=[facts for result in evaluation.values() for facts in _measures(result)],
-        slices=slices,
+        slices=slices if len(slices) > 1 else [],
         intended_use=[f"Research on {_USES[domain]}."],
         limits=limits,
     )

@@ -7,6 +7,7 @@ was measured and for whom it errs, what it is for and not for. An unknown fact i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -183,7 +184,8 @@ def _measures(measures: Sequence[MeasureFacts]) -> str:
     lines = ["| measure | value | 95 % interval | split | items |", "|---|---|---|---|---|"]
     for m in measures:
         name = f"{m.name} ({m.note})" if m.note else m.name
-        lines.append(f"| {name} | {m.value:.4g} | {m.low:.4g} to {m.high:.4g} | {m.split} | {m.count:,} |")
+        interval = "not computed" if math.isnan(m.low) else f"{m.low:.4g} to {m.high:.4g}"
+        lines.append(f"| {name} | {m.value:.4g} | {interval} | {m.split} | {m.count:,} |")
     return "\n".join(lines) + "\n"
 
 
