@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsc.loader.loader import Loader
@@ -74,12 +74,7 @@ def test_each_byte_crosses_once_and_the_order_is_the_same(plain: SplitReader, tm
 def test_the_list_of_coming_reads_is_what_is_read(
     plain: SplitReader, tmp_path: Path, world_size: int, rank: int, start: int, lanes: int
 ) -> None:
-    """From any position, for any rank: at the end of the epoch nothing that was listed is left over.
-
-    A rank without a sample in the last step looks into the window behind the end, which nobody listed.
-    """
-    in_last_step = (700 - start) % (20 * world_size)
-    assume(in_last_step == 0 or in_last_step >= world_size)
+    """From any position, for any rank: at the end of the epoch nothing that was listed is left over."""
     split = through_cache(plain, tmp_path / "cache")
     options = SMALL | {"lanes": lanes}
     with Loader(split, batch_size=20, rank=rank % world_size, world_size=world_size, **options) as loader:

@@ -147,14 +147,18 @@ class Loader:
 
     def _rows(self, start: int, stop: int) -> Batch:
         """The rank's rows [start, stop): out of one window, or joined where they cross windows."""
+        if (
+            start == stop
+        ):  # in the last step of the epochs: what the other ranks still get is not ours to read
+            return _columns(self._window(0).wait(), self._fields, 0, 0)
         while self._windows and self._windows[0].stop <= start:
             self._windows.popleft().wait()
         parts: list[Batch] = []
         number = 0
-        while start < stop or not parts:
+        while start < stop:
             rows = self._window(number)
             high = min(stop, rows.stop)
-            if high > start or stop == rows.first:
+            if high > start:
                 parts.append(_columns(rows.wait(), self._fields, start - rows.first, high - rows.first))
                 start = high
             number += 1

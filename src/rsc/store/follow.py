@@ -86,13 +86,13 @@ class Follower:
         self._scout.start()
 
     def advance(self) -> None:
-        """The reader finished the next read of its list."""
+        """The reader finished the next read of its list. Reads behind its end change nothing."""
         with self._changed:
             self._num_read += 1
-            self._unpublished += 1
             if not self._future:
-                self._behind += 1
+                self._behind += not self._is_at_end
                 return
+            self._unpublished += 1
             read = self._future.popleft()
             if self._fetching:
                 self._fetching.popleft()
