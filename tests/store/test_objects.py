@@ -12,7 +12,6 @@ import pytest
 from obstore.store import S3Store
 
 from rsc.errors import IntegrityError, ResourceError
-from rsc.store import locations
 from rsc.store.cache import CHUNK_BYTES, NodeCache
 from rsc.store.container import ContainerRecord, ContainerWriter
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
@@ -130,7 +129,7 @@ def test_a_gs_location_is_found_by_the_usual_environment(
 ) -> None:
     with FlakyServer(dialect="gs") as server:
         monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", server.gs_login)
-        monkeypatch.setitem(locations._CLIENT, "allow_http", True)  # for Google it has no variable
+        monkeypatch.setenv("GOOGLE_ALLOW_HTTP", "true")
         for version in (1, 2):
             write(open_store("gs://bucket/under"), key, clock)
             assert Dataset.open("gs://bucket/under", name="posts").version == version

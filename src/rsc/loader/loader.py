@@ -147,9 +147,7 @@ class Loader:
 
     def _rows(self, start: int, stop: int) -> Batch:
         """The rank's rows [start, stop): out of one window, or joined where they cross windows."""
-        if (
-            start == stop
-        ):  # in the last step of the epochs: what the other ranks still get is not ours to read
+        if start == stop:  # the last step of the epochs: the others read what is left
             return _columns(self._window(0).wait(), self._fields, 0, 0)
         while self._windows and self._windows[0].stop <= start:
             self._windows.popleft().wait()

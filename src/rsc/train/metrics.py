@@ -5,7 +5,8 @@ CPU: messages and waiting for other ranks) + compute_s (the rest). On a GPU the 
 too, so there communication_s is no more than a bound. `checkpoint_s`: held by checkpoints and snapshots
 since the line before, outside `step_s`. `rss_bytes` is this process's peak, `gpu_bytes` the allocator's.
 `flops`, `mfu` and `node_energy_j`: train/gauge.py. `val_loss`, `val_bits_per_byte`: train/validate.py.
-`correct`: items whose best guess was right; `bad`: samples that could not be used; `read_to`: the place in the data.
+`correct`: items whose best guess was right; `bad`: samples that could not be used; `read_to`: the place in
+the data.
 """
 
 from __future__ import annotations
