@@ -138,7 +138,9 @@ def test_the_search_finds_a_worker_that_keeps_a_copy(house, served):
     worker.stdin.write("\n")
     worker.stdin.flush()
     assert worker.stdout.readline() == "ended\n"
-    assert copies_in_memory(worker.pid, secret) >= 1  # the interpreter may leave another of its own
+    # One is in the heap. The vector register it was copied through may be saved on the stack by the dynamic
+    # linker (XSAVE, 64-byte aligned, when a symbol is bound for the first time): then there are two.
+    assert copies_in_memory(worker.pid, secret) in (1, 2)
     worker.kill()
     worker.wait()
 
