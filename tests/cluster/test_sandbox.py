@@ -117,7 +117,7 @@ def test_exit_code_and_signals_pass_through(method, tmp_path):
 
 
 def test_when_the_launcher_is_killed_nothing_inside_survives(method, tmp_path):
-    script = "echo up > ready; while :; do date +%s%N > beat; sleep 0.02; done"
+    script = "date > beat; echo up > ready; while :; do date +%s%N > beat; sleep 0.02; done"
     wrapped = wrap(["sh", "-c", script], level="required", writable=[tmp_path], methods=(method,))
     process = subprocess.Popen(wrapped.argv, env=wrapped.environment)
     while not (tmp_path / "ready").exists():
