@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -183,7 +185,7 @@ class WatchedDisk(RealDisk):
 def test_large_aligned_pieces_pass_by_the_page_cache_where_they_can(refuses: str, tmp_path: Path) -> None:
     disk = WatchedDisk(refuses=refuses)
     file = LocalStore(tmp_path, disk=disk).create("a")
-    outbox = Outbox(file)
+    outbox = Outbox(file, look=lambda _: None)
     data = os.urandom((9 << 20) + 77)
     for start in range(0, len(data), 1 << 20):
         piece = data[start : start + (1 << 20)]
@@ -206,15 +208,38 @@ def test_the_real_disk_takes_both_ways_in_one_file(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == expected
 
 
-@pytest.mark.parametrize("sizes", [[], [1], [4 << 20, 4 << 20], [(4 << 20) - 1, 2, (9 << 20) + 3, 5]])
-def test_an_outbox_hands_over_everything_in_order(sizes: list[int]) -> None:
-    class Sink(bytearray):
-        def write(self, data: memoryview, /) -> None:
-            self.extend(data)
+class Memory(bytearray):
+    def write(self, data: memoryview, /) -> None:
+        self.extend(data)
 
-    sink, parts = Sink(), [os.urandom(size) for size in sizes]
-    outbox = Outbox(sink)
+
+@pytest.mark.parametrize("sizes", [[], [1], [4 << 20, 4 << 20], [(4 << 20) - 1, 2, (9 << 20) + 3, 5]])
+def test_an_outbox_shows_and_hands_over_everything_in_order(sizes: list[int]) -> None:
+    sink, seen, parts = Memory(), bytearray(), [os.urandom(size) for size in sizes]
+    outbox = Outbox(sink, look=seen.extend)
     for part in parts:
         outbox.reserve(len(part))[:] = part
+    outbox.show_rest()
+    outbox.reserve(3)[:] = b"end"
     outbox.finish()
-    assert bytes(sink) == b"".join(parts)
+    assert bytes(seen) == b"".join(parts)
+    assert bytes(sink) == b"".join(parts) + b"end"
+
+
+def test_an_outbox_lets_nobody_look_at_memory_that_is_filled_anew() -> None:
+    """A write that fails is told only when the look beside it has ended."""
+    ended = Event()
+
+    def look(_: memoryview) -> None:
+        time.sleep(0.2)
+        ended.set()
+
+    class Full:
+        def write(self, data: memoryview, /) -> None:
+            raise ResourceError("the disk is full")
+
+    outbox = Outbox(Full(), look=look)
+    outbox.reserve(4 << 20)
+    with pytest.raises(ResourceError):
+        outbox.reserve(1)
+    assert ended.is_set()

@@ -23,8 +23,7 @@ import hashlib
 import hmac
 import os
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -74,16 +73,15 @@ class ContainerWriter:
         context: bytes,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._outbox = Outbox(file)
+        self._blocks = BlockHasher()
+        self._outbox = Outbox(file, look=self._blocks.update)
         salt = random_bytes(_SALT_BYTES)
         with _FileKeys(key, salt=salt) as keys:
             self._header = _make_header(keys, salt=salt, context=context)
             self._aead = keys.frame.aead()
-        self._blocks = BlockHasher()
         self._entries: list[tuple[int, int]] = []
         self.body_bytes = 0
-        with self._body_part(len(self._header)) as part:
-            part[:] = self._header
+        self._reserve(len(self._header))[:] = self._header
 
     def write_frame(self, buffer: Buffer, *, num_samples: int) -> None:
         """Encrypt and write one frame of whole samples. Raises DataError above 1 GiB or 2^32 - 1 frames."""
@@ -91,13 +89,13 @@ class ContainerWriter:
         if len(plain) > MAX_FRAME_BYTES or len(self._entries) == MAX_FRAMES:
             raise DataError(f"frame {len(self._entries)} of {len(plain)} bytes is above the format's limits")
         nonce = frame_nonce(len(self._entries), is_last=False)
-        with self._body_part(len(plain) + TAG_BYTES) as sealed:
-            self._aead.encrypt_into(nonce, plain, self._header, sealed)
+        self._aead.encrypt_into(nonce, plain, self._header, self._reserve(len(plain) + TAG_BYTES))
         self._entries.append((len(plain), num_samples))
 
     def finish(self) -> ContainerRecord:
         """Write the tail. The file stays open: making it durable is its owner's part."""
         num_frames = len(self._entries)
+        self._outbox.show_rest()
         block_list = self._blocks.finish()
         nonce = frame_nonce(num_frames, is_last=True)
         table = np.array(self._entries, _ENTRY).tobytes()
@@ -114,14 +112,10 @@ class ContainerWriter:
             num_samples=sum(num_samples for _, num_samples in self._entries),
         )
 
-    @contextmanager
-    def _body_part(self, size: int) -> Iterator[memoryview]:
-        """Room for the next bytes of the body; hashed as soon as they are there, while the CPU's cache holds
-        them."""
-        part = self._outbox.reserve(size)
-        yield part
-        self._blocks.update(part)
+    def _reserve(self, size: int) -> memoryview:
+        """Room for the next bytes of the body."""
         self.body_bytes += size
+        return self._outbox.reserve(size)
 
 
 class ContainerReader:
