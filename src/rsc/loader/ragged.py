@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,7 @@ class RaggedTensor:
 
     def packed(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(values end to end, offsets int64 [n + 1]): one copy."""
-        offsets = torch.zeros(len(self) + 1, dtype=torch.int64)
-        torch.cumsum(self.lengths(), dim=0, out=offsets[1:])
-        if not len(self):
-            return self.values[:0], offsets
-        dtype = self.values.dtype
-        items = self.values.view(torch.int16) if dtype == torch.bfloat16 else self.values  # numpy has no bf16
-        values = items.numpy()  # slicing it is five times cheaper than slicing a tensor
-        parts = [values[start:stop] for start, stop in self.bounds()]
-        return torch.from_numpy(np.concatenate(parts)).view(dtype), offsets
+        return _pack([self])
 
     def to_bytes(self) -> list[bytes]:
         """One `bytes` a sample: one copy. Only for uint8 values."""
@@ -59,8 +53,25 @@ class RaggedTensor:
 
 def join(parts: list[RaggedTensor]) -> RaggedTensor:
     """Samples of several windows as one: copies them, so it is for the few batches that cross a window."""
-    packed = [part.packed() for part in parts]
-    values = torch.cat([values for values, _ in packed])
-    lengths = torch.cat([offsets.diff() for _, offsets in packed])
-    stops = torch.cumsum(lengths, dim=0)
-    return RaggedTensor(values=values, starts=stops - lengths, stops=stops)
+    values, offsets = _pack(parts)
+    return RaggedTensor(values=values, starts=offsets[:-1], stops=offsets[1:])
+
+
+def _pack(parts: list[RaggedTensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Samples of all parts end to end, and offsets [n + 1]."""
+    samples = [sample for part in parts for sample in _samples(part)]
+    offsets = np.zeros(len(samples) + 1, np.int64)
+    np.cumsum([len(sample) for sample in samples], out=offsets[1:])
+    dtype = parts[0].values.dtype
+    values = np.concatenate(samples) if samples else to_numpy(parts[0].values[:0])
+    return torch.from_numpy(values).view(dtype), torch.from_numpy(offsets)
+
+
+def _samples(part: RaggedTensor) -> list[NDArray[Any]]:
+    values = to_numpy(part.values)  # slicing it is five times cheaper than slicing a tensor
+    return [values[start:stop] for start, stop in part.bounds()]
+
+
+def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    """The same memory; bfloat16, which numpy lacks, as int16."""
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
