@@ -170,7 +170,7 @@ def prepare_rsc(corpus: Corpus) -> None:
     (corpus.folder / f"rsc-{corpus.case}.json").write_text(json.dumps(facts))
 
 
-def run_rsc(corpus: Corpus, *, threads: int = 1, window_bytes: int | None = None) -> Batches:
+def run_rsc(corpus: Corpus, *, threads: int = 0, window_bytes: int | None = None) -> Batches:
     """Documents end to end with offsets, files decoded, all else as delivered."""
     with example_key() as key, _loader(corpus, key, threads=threads, window_bytes=window_bytes) as loader:
         for batch in loader:
@@ -192,9 +192,9 @@ def _loader(corpus: Corpus, key: Any, *, threads: int, window_bytes: int | None)
     is_jpeg = corpus.case == "jpeg"
     options: dict[str, Any] = {"batch_size": BATCH, "seed": 1, "epochs": 1}
     options["window_bytes"] = window_bytes or DEFAULT_WINDOW_BYTES
-    loader = Loader(open_split(corpus, key), threads=1 if is_jpeg else threads, numbered=is_jpeg, **options)
+    loader = Loader(open_split(corpus, key), threads=0 if is_jpeg else threads, numbered=is_jpeg, **options)
     if is_jpeg:
-        return DecodedLoader(loader, field="jpeg", decode=decode_rgb, shape=IMAGE, threads=threads)
+        return DecodedLoader(loader, field="jpeg", decode=decode_rgb, shape=IMAGE, threads=max(1, threads))
     return loader
 
 
@@ -490,9 +490,9 @@ PREPARE: dict[str, Callable[[Corpus], None]] = {
     "grain": prepare_grain, "hf": prepare_hf,
 }  # fmt: skip
 RUN: dict[str, Callable[[Corpus], Batches]] = {
-    "rsc": run_rsc, "rsc_2_threads": lambda corpus: run_rsc(corpus, threads=2),
+    "rsc": run_rsc, "rsc_1_thread": lambda corpus: run_rsc(corpus, threads=1),
+    "rsc_2_threads": lambda corpus: run_rsc(corpus, threads=2),
     "rsc_8mib": lambda corpus: run_rsc(corpus, window_bytes=SMALL_WINDOW_BYTES),
-    "rsc_8mib_2_threads": lambda corpus: run_rsc(corpus, threads=2, window_bytes=SMALL_WINDOW_BYTES),
     "decrypt_only": run_decrypt_only, "gather_only": run_gather_only,
     "memmap": run_memmap, "litdata": run_litdata, "mds": run_mds, "webdataset": run_webdataset,
     "grain": run_grain, "hf": run_hf,

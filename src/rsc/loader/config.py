@@ -61,9 +61,9 @@ class DataConfig(BaseModel):
     lanes: int | None = Field(default=None, ge=1)
     """Parallel streams of the order; by default up to 64. Data-parallel ranks should divide it: then no frame
     is read twice. Part of the order: a run cannot change it half way."""
-    threads: int = Field(default=1, ge=0)
-    """Threads of a rank that read and decrypt the next window; 0 does it when the batch is asked for. Each
-    has one read in flight: with object storage take as many as it needs to fill the line."""
+    threads: int = Field(default=0, ge=0)
+    """Threads of a rank that read and decrypt the next window beside training; 0 does it when the batch is
+    asked for, some 15 ms a window of 32 MiB. Each has one read in flight: slow storage wants a few."""
     connections: int = Field(default=16, ge=1)
     """Requests in flight that fill a node's cache, where the data is read through one."""
     weight: Weight = 1

@@ -56,7 +56,7 @@ class Loader:
         fields: tuple[str, ...] | None = None,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         lanes: int | None = None,
-        threads: int = 1,
+        threads: int = 0,
         numbered: bool = False,
         connections: int = 16,
     ) -> None:
@@ -175,7 +175,7 @@ class Loader:
 
         At once where memory is free; else when half of this window is gone, in new memory.
         """
-        if len(self._windows) != 1:
+        if not self._stream.is_threaded or len(self._windows) != 1:
             return
         span = self._windows[0].span
         is_half_used = self._position > (span.start + span.stop) // 2

@@ -56,7 +56,7 @@ class PackedLoader:
         epochs: int | None = None,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         lanes: int | None = None,
-        threads: int = 1,
+        threads: int = 0,
         connections: int = 16,
     ) -> None:
         if not 0 <= rank < world_size or batch_size < 1:

@@ -1,7 +1,8 @@
-"""The windows of one rank, in order, filled by threads ahead of their use.
+"""The windows of one rank, in order, filled when they are reached or by threads ahead of that.
 
-While a window is consumed the next one is decrypted. Threads, not processes: decryption and row copies
-release the interpreter lock, and nothing has to be sent between processes.
+With threads, the next window is decrypted while one is consumed: decryption and row copies release the
+interpreter lock, and nothing has to be sent between processes. Without, nobody waits for that lock, which on
+two quiet cores took a third more CPU time than the work itself; docs/decisions/0007 has the figures.
 
 Where the split is read through a node's cache, the stream lists the frames that it will read, and the store's
 follower fetches the next ones over several connections and evicts what is needed last (store/follow.py).
@@ -99,6 +100,10 @@ class WindowStream:
         self._next: int | None = None  # where the window after the last one opened begins
         self._carried: dict[int, tuple[int, int]] = {}
         self._scratches = [Scratch() for _ in range(max(threads, 1))]
+
+    @property
+    def is_threaded(self) -> bool:
+        return self._pool is not None
 
     def first_row_at(self, position: int) -> int:
         """The rank's rows before a position: it takes the positions that are `rank` modulo `world_size`."""
