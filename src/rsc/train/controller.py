@@ -34,7 +34,7 @@ from rsc.train.run import RunFolder, RunState, find_run
 from rsc.train.verdict import Restarts
 
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
-"""Threads of a worker that wait for each other spin for some 10 us, then sleep. Seconds a step of a 10 M
+"""Threads of a worker that wait for each other spin for 10,000 rounds, then sleep. Seconds a step of a 10 M
 model on 2 cores, quiet and beside three busy programs: 0.43 and 1.5 to 2.4 so; 0.42 and above 8 with OpenMP's
 default, whose spinners take the time of those they wait for; 0.59 and 0.8 to 1.0 without any spinning."""
 
