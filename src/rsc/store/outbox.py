@@ -2,20 +2,19 @@
 
 Frames are encrypted straight into the outbox and handed over in pieces of about 4 MiB that begin at a page
 and are whole pages long: a `Sink` may then write past the page cache, without a copy. Only the last piece has
-another length. While the disk takes a piece, a second thread hashes it: SHA-256 and a disk are about equally
-fast, and one after the other they would hold a checkpoint up for twice as long.
+another length. A second thread hashes a piece while it is written and the next one is encrypted: SHA-256 and
+a disk are about equally fast, and one after the other they would hold a checkpoint up for twice as long.
 """
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 ALIGNMENT = mmap.PAGESIZE
 _PIECE_BYTES = 4 << 20  # 1 to 8 MiB write at the same rate; a disk far away likes them large
-_WORTH_A_THREAD = 256 << 10  # bytes; handing over less costs as much as hashing it
 
 
 class Sink(Protocol):
@@ -27,16 +26,17 @@ class Sink(Protocol):
 class Outbox:
     """`reserve` room, fill it, and again; `finish` hands over what is left. The room is valid until then.
 
-    `look` sees every byte once, in order, before or while it is written; `show_rest` ends that.
+    `look` sees every byte once, in order, on a thread of its own; `show_rest` waits for it and ends that.
     """
 
     def __init__(self, sink: Sink, *, look: Callable[[memoryview], None]) -> None:
         self._sink = sink
         self._look = look
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="rsc-outbox")
+        self._looking: Future[None] | None = None  # at `_other`
         self._memory = memoryview(mmap.mmap(-1, _PIECE_BYTES))
+        self._other = memoryview(mmap.mmap(-1, _PIECE_BYTES))
         self._filled = 0
-        self._seen = 0  # of what is filled, the bytes that `look` had or shall not have
         self._is_looked_at = True
 
     def reserve(self, size: int) -> memoryview:
@@ -44,45 +44,49 @@ class Outbox:
         if self._filled + size > len(self._memory):
             self._hand_over(self._filled // ALIGNMENT * ALIGNMENT)
         if self._filled + size > len(self._memory):
-            self._grow(self._filled + size)
+            self._memory = _grown(self._memory, self._filled + size, keep=self._filled)
         room = self._memory[self._filled : self._filled + size]
         self._filled += size
         return room
 
     def show_rest(self) -> None:
         """Let `look` see what it has not seen yet, and nothing of what is reserved from now on."""
-        self._look(self._memory[self._seen : self._filled])
+        self._wait()
+        self._look(self._memory[: self._filled])
         self._is_looked_at = False
 
     def finish(self) -> None:
         """Hand over everything; the outbox is empty then."""
         self._hand_over(self._filled // ALIGNMENT * ALIGNMENT)
         self._hand_over(self._filled)
+        self._wait()
         self._beside.shutdown()
 
     def _hand_over(self, size: int) -> None:
-        if size:
-            self._show_and_write(size)
-        rest = self._filled - size
-        self._memory[:rest] = self._memory[size : self._filled]
-        self._filled = rest
-        self._seen = max(self._seen - size, 0)
+        """Write the first `size` bytes, and go on in the other memory while they are looked at."""
+        if not size:
+            return
+        self._wait()
+        piece, rest = self._memory[:size], self._memory[size : self._filled]
+        if self._is_looked_at:
+            self._looking = self._beside.submit(self._look, piece)
+        self._sink.write(piece)
+        self._other = _grown(self._other, len(rest), keep=0)
+        self._other[: len(rest)] = rest
+        self._memory, self._other = self._other, self._memory
+        self._filled = len(rest)
 
-    def _show_and_write(self, size: int) -> None:
-        new = self._memory[self._seen : size] if self._is_looked_at else self._memory[:0]
-        if len(new) < _WORTH_A_THREAD:
-            if new:
-                self._look(new)
-            self._sink.write(self._memory[:size])
-        else:
-            looking = self._beside.submit(self._look, new)
-            try:
-                self._sink.write(self._memory[:size])
-            finally:
-                looking.result()  # the memory is filled anew after this
-        self._seen = max(self._seen, size)
+    def _wait(self) -> None:
+        """Until nobody looks at the other memory. Raises what `look` raised."""
+        if self._looking is not None:
+            self._looking.result()
+            self._looking = None
 
-    def _grow(self, size: int) -> None:
-        larger = memoryview(mmap.mmap(-1, size))
-        larger[: self._filled] = self._memory[: self._filled]
-        self._memory = larger
+
+def _grown(memory: memoryview, size: int, *, keep: int) -> memoryview:
+    """At least `size` bytes that begin with the first `keep` of `memory`."""
+    if size <= len(memory):
+        return memory
+    larger = memoryview(mmap.mmap(-1, size))
+    larger[:keep] = memory[:keep]
+    return larger
