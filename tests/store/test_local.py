@@ -3,7 +3,9 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -225,15 +227,69 @@ def test_an_outbox_shows_and_hands_over_everything_in_order(sizes: list[int]) ->
     assert bytes(sink) == b"".join(parts) + b"end"
 
 
-def test_an_outbox_fills_no_memory_that_somebody_still_looks_at() -> None:
-    seen, data = bytearray(), os.urandom(20 << 20)
+@pytest.mark.parametrize("slow", ["look", "write"])
+def test_an_outbox_fills_no_memory_that_is_still_in_use(slow: str) -> None:
+    sink, seen, data = Memory(), bytearray(), os.urandom(24 << 20)
 
-    def look(piece: memoryview) -> None:
-        time.sleep(0.05)
-        seen.extend(piece)
+    def slowly(use: Callable[[memoryview], None]) -> Callable[[memoryview], None]:
+        def work(piece: memoryview) -> None:
+            time.sleep(0.02)
+            use(piece)
 
-    outbox = Outbox(Memory(), look=look)
+        return work
+
+    if slow == "write":
+        sink.write = slowly(sink.write)  # type: ignore[method-assign]
+    outbox = Outbox(sink, look=slowly(seen.extend) if slow == "look" else seen.extend)
     for start in range(0, len(data), 1 << 20):
         outbox.reserve(1 << 20)[:] = data[start : start + (1 << 20)]
     outbox.show_rest()
+    outbox.finish()
     assert bytes(seen) == data
+    assert bytes(sink) == data
+
+
+def fill(outbox: Outbox, *, size: int) -> None:
+    for _ in range(0, size, 1 << 20):
+        outbox.reserve(1 << 20)
+
+
+def test_what_the_disk_said_comes_out_before_finish_returns() -> None:
+    class Full:
+        def write(self, data: memoryview, /) -> None:
+            raise ResourceError("full")
+
+    outbox = Outbox(Full(), look=lambda _: None)
+    with pytest.raises(ResourceError, match="full"):
+        fill(outbox, size=32 << 20)
+    outbox.discard()
+    outbox = Outbox(Full(), look=lambda _: None)
+    outbox.reserve(1)
+    with pytest.raises(ResourceError, match="full"):
+        outbox.finish()
+    outbox.discard()
+
+
+def test_after_discard_nothing_writes_any_more() -> None:
+    is_writing, may_go_on, is_discarded = (threading.Event() for _ in range(3))
+    written = []
+
+    class Stuck:
+        def write(self, data: memoryview, /) -> None:
+            is_writing.set()
+            may_go_on.wait()
+            written.append(is_discarded.is_set())
+
+    def discard() -> None:
+        outbox.discard()
+        is_discarded.set()
+
+    outbox = Outbox(Stuck(), look=lambda _: None)
+    fill(outbox, size=9 << 20)  # two pieces are on their way
+    is_writing.wait()
+    discarding = threading.Thread(target=discard)
+    discarding.start()
+    assert not is_discarded.wait(0.1)
+    may_go_on.set()
+    discarding.join()
+    assert written == [False]

@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from rsc.checkpoint.behind import BehindFile
 from rsc.checkpoint.format import (
     FRAME_BYTES,
     Entry,
@@ -154,15 +153,15 @@ class CheckpointWriter:
         return root
 
     def _put_container(self, name: str, *, step: int, frames: Sequence[bytes | memoryview]) -> FileRecord:
-        file = BehindFile(self._store.create(f"{folder_name(step)}/{name}"))
+        file = self._store.create(f"{folder_name(step)}/{name}")
+        writer = ContainerWriter(file, key=self._key, context=context_of(run=self._run, step=step, file=name))
         try:
-            context = context_of(run=self._run, step=step, file=name)
-            writer = ContainerWriter(file, key=self._key, context=context)
             for frame in frames:
                 writer.write_frame(frame, num_samples=1)
             record = writer.finish()
             file.commit()
         finally:
+            writer.discard()
             file.discard()
         return FileRecord(name, record.digest.hex(), record.size_bytes)
 

@@ -63,7 +63,11 @@ class ContainerRecord:
 
 
 class ContainerWriter:
-    """Writes frames to `file` in order; nothing is valid before `finish`. Not thread-safe."""
+    """Writes frames to `file` in order, a little behind its caller; nothing is valid before `finish`.
+
+    What the file raises comes out of a later call. Whoever gives up calls `discard` before it lets go of the
+    file. Not thread-safe.
+    """
 
     def __init__(
         self,
@@ -111,6 +115,10 @@ class ContainerWriter:
             num_frames=num_frames,
             num_samples=sum(num_samples for _, num_samples in self._entries),
         )
+
+    def discard(self) -> None:
+        """Return when nothing writes to the file any more. Safe after `finish`."""
+        self._outbox.discard()
 
     def _reserve(self, size: int) -> memoryview:
         """Room for the next bytes of the body."""

@@ -1,20 +1,29 @@
 """Bytes on their way to a file, gathered in memory that a disk can take as it is.
 
-Frames are encrypted straight into the outbox and handed over in pieces of about 4 MiB that begin at a page
-and are whole pages long: a `Sink` may then write past the page cache, without a copy. Only the last piece has
-another length. A second thread hashes a piece while it is written and the next one is encrypted: SHA-256 and
-a disk are about equally fast, and one after the other they would hold a checkpoint up for twice as long.
+Frames are encrypted straight into the outbox and handed over in pieces that begin at a page and are whole
+pages long: a `Sink` may then write past the page cache, without a copy. Only the last piece is of any length.
+
+    caller        fills a piece          (AES-GCM)
+    one thread    looks at the piece     (SHA-256)
+    one thread    writes the piece       (the disk)
+
+All three let go of the interpreter's lock and work on different pieces at a time: a disk and SHA-256 are
+about equally fast, and one after the other a checkpoint took 1.7 times as long as a plain synced write.
 """
 
 from __future__ import annotations
 
 import mmap
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 ALIGNMENT = mmap.PAGESIZE
-_PIECE_BYTES = 4 << 20  # 1 to 8 MiB write at the same rate; a disk far away likes them large
+_PIECE_BYTES = (4 << 20) + (
+    64 << 10
+)  # four frames of 1 MiB with their tags; 1 to 8 MiB write at the same rate
+_NUM_PIECES = 4  # one is filled, one looked at, one written, and one to ride over a slow write
 
 
 class Sink(Protocol):
@@ -26,16 +35,18 @@ class Sink(Protocol):
 class Outbox:
     """`reserve` room, fill it, and again; `finish` hands over what is left. The room is valid until then.
 
-    `look` sees every byte once, in order, on a thread of its own; `show_rest` waits for it and ends that.
+    `look` sees every byte once, in order, on a thread of its own; the sink is written to on another. What
+    either raises comes out of a later `reserve`, or of `show_rest` or `finish`. Whoever gives up calls
+    `discard` before it touches the sink again.
     """
 
     def __init__(self, sink: Sink, *, look: Callable[[memoryview], None]) -> None:
         self._sink = sink
         self._look = look
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="rsc-outbox")
-        self._looking: Future[None] | None = None  # at `_other`
-        self._memory = memoryview(mmap.mmap(-1, _PIECE_BYTES))
-        self._other = memoryview(mmap.mmap(-1, _PIECE_BYTES))
+        self._looking = ThreadPoolExecutor(1, thread_name_prefix="rsc-look")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="rsc-write")
+        self._under_way: deque[tuple[memoryview, list[Future[None]]]] = deque()  # oldest first
+        self._memory = _new_memory(_PIECE_BYTES)
         self._filled = 0
         self._is_looked_at = True
 
@@ -44,49 +55,55 @@ class Outbox:
         if self._filled + size > len(self._memory):
             self._hand_over(self._filled // ALIGNMENT * ALIGNMENT)
         if self._filled + size > len(self._memory):
-            self._memory = _grown(self._memory, self._filled + size, keep=self._filled)
+            larger = _new_memory(self._filled + size)
+            larger[: self._filled] = self._memory[: self._filled]
+            self._memory = larger
         room = self._memory[self._filled : self._filled + size]
         self._filled += size
         return room
 
     def show_rest(self) -> None:
         """Let `look` see what it has not seen yet, and nothing of what is reserved from now on."""
-        self._wait()
-        self._look(self._memory[: self._filled])
+        self._looking.submit(self._look, self._memory[: self._filled]).result()
         self._is_looked_at = False
 
     def finish(self) -> None:
-        """Hand over everything; the outbox is empty then."""
+        """Hand over everything and wait until the sink has it; the outbox is empty then."""
         self._hand_over(self._filled // ALIGNMENT * ALIGNMENT)
         self._hand_over(self._filled)
-        self._wait()
-        self._beside.shutdown()
+        while self._under_way:
+            self._take_back()
+        self.discard()
+
+    def discard(self) -> None:
+        """Drop what is left, and return when nothing touches the sink any more. Safe after `finish`."""
+        for beside in (self._looking, self._writing):
+            beside.shutdown(cancel_futures=True)
 
     def _hand_over(self, size: int) -> None:
-        """Write the first `size` bytes, and go on in the other memory while they are looked at."""
+        """Let the first `size` bytes go, and go on with the rest in another memory."""
         if not size:
             return
-        self._wait()
-        piece, rest = self._memory[:size], self._memory[size : self._filled]
+        full, rest = self._memory, self._memory[size : self._filled]
+        work = [self._writing.submit(self._sink.write, full[:size])]
         if self._is_looked_at:
-            self._looking = self._beside.submit(self._look, piece)
-        self._sink.write(piece)
-        self._other = _grown(self._other, len(rest), keep=0)
-        self._other[: len(rest)] = rest
-        self._memory, self._other = self._other, self._memory
+            work.append(self._looking.submit(self._look, full[:size]))
+        self._under_way.append((full, work))
+        self._memory = self._free_memory()
+        self._memory[: len(rest)] = rest
         self._filled = len(rest)
 
-    def _wait(self) -> None:
-        """Until nobody looks at the other memory. Raises what `look` raised."""
-        if self._looking is not None:
-            self._looking.result()
-            self._looking = None
+    def _free_memory(self) -> memoryview:
+        """Memory of a piece that nobody uses; waits while `_NUM_PIECES` are under way or being filled."""
+        return _new_memory(_PIECE_BYTES) if len(self._under_way) < _NUM_PIECES else self._take_back()
 
-
-def _grown(memory: memoryview, size: int, *, keep: int) -> memoryview:
-    """At least `size` bytes that begin with the first `keep` of `memory`."""
-    if size <= len(memory):
+    def _take_back(self) -> memoryview:
+        """The memory that has been under way longest, when it is free. Raises what happened to its bytes."""
+        memory, work = self._under_way.popleft()
+        for done in work:
+            done.result()
         return memory
-    larger = memoryview(mmap.mmap(-1, size))
-    larger[:keep] = memory[:keep]
-    return larger
+
+
+def _new_memory(size: int) -> memoryview:
+    return memoryview(mmap.mmap(-1, size))

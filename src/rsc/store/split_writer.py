@@ -99,6 +99,8 @@ class SplitWriter:
 
     def discard(self) -> None:
         """Give up the files that are still open."""
+        if self._shard is not None:
+            self._shard.discard()
         for file in (self._shard_file, self._manifest_file):
             if file is not None:
                 file.discard()
