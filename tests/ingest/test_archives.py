@@ -226,7 +226,7 @@ def test_parquet(tmp_path: Path) -> None:
         assert (rows[8]["text"], rows[5]["text"], rows[8]["flag"]) == ("text 8", "", 1)
         assert np.isnan(rows[3]["score"])
         assert rows[7]["vector"].tolist() == [7, 8]
-        assert rows[7]["tokens"] == [0, 1, 2]
+        assert rows[7]["tokens"].tolist() == [0, 1, 2]
         assert rows[7]["more"] == '{"a": 7}'
 
 
@@ -248,6 +248,52 @@ def test_parquet_nulls_in_whole_numbers_are_bad_rows(tmp_path: Path) -> None:
     rows, bad = read_all(open_source(path, options=PLAIN))
     assert [row["n"] for row in rows] == [1]
     assert (bad[0].record, bad[0].reason) == (1, "field 'n': found nothing")
+
+
+def test_parquet_values_that_are_missing_are_counted_or_bad(workspace: Workspace, tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {
+        "flag": arrow.array([True, False, None, True, False, True]),
+        "pair": arrow.array(
+            [[1, 2], [3, None], [5, 6], None, [7, 8], [9, 10]], arrow.list_(arrow.int64(), 2)
+        ),
+        "ids": arrow.array([[1, 2], [], [3], [4], [5, None], [6]], arrow.list_(arrow.int32())),
+        "curve": arrow.array([[0.5, None], [], [1.0], [1.0], [1.0], [2.0]], arrow.list_(arrow.float32())),
+        "text": arrow.array(["a", "b", "c", "d", "e", None]).dictionary_encode(),
+    }
+    for number, rows in enumerate((slice(0, 6), slice(0, 6))):
+        parquet.write_table(arrow.table(columns).slice(rows.start, rows.stop), tmp_path / f"{number}.parquet")
+    source = open_source(tmp_path, options=PLAIN)
+    rows, bad = read_all(source)
+    assert [row["#"] for row in rows] == [0, 5, 6, 11]
+    assert [row["ids"].tolist() for row in rows[:2]] == [[1, 2], [6]]
+    assert [row["pair"].tolist() for row in rows[:2]] == [[1, 2], [9, 10]]
+    assert [(item.record, item.place, item.reason) for item in bad[4:]] == [
+        (7, "1.parquet row 2", "field 'pair': a number of its list is missing"),
+        (8, "1.parquet row 3", "field 'flag': found nothing"),
+        (9, "1.parquet row 4", "field 'pair': found nothing"),
+        (10, "1.parquet row 5", "field 'ids': a number of its list is missing"),
+    ]
+    result = bring_in(workspace, tmp_path, holdout=0.0)
+    assert (result.num_read, result.splits) == (12, {"train": 4})
+    assert result.notes == {
+        "field 'curve' missing: stored as NaN": 2,
+        "field 'text' missing: stored as empty text": 2,
+    }
+
+
+def test_classes_without_a_name(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    features = {"label": {"_type": "ClassLabel", "names": ["no", "yes"]}}
+    table = arrow.table({"label": [1, -1, None, 2, 0]}).replace_schema_metadata(
+        {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    )
+    parquet.write_table(table, tmp_path / "a.parquet")
+    rows, bad = read_all(open_source(tmp_path / "a.parquet", options=PLAIN))
+    assert [row["label"] for row in rows] == ["yes", "", "", "no"], "-1 says that there is no label"
+    assert [(item.record, item.reason) for item in bad] == [
+        (3, "field 'label': a class number without a name")
+    ]
 
 
 def test_not_parquet(tmp_path: Path) -> None:

@@ -1,17 +1,4 @@
-"""Parquet files, and Hugging Face data sets as `save_to_disk` writes them (Arrow files). Needs pyarrow.
-
-| Arrow type                          | field                                    |
-|-------------------------------------|------------------------------------------|
-| string                              | string; null becomes "" and is counted   |
-| integers, floats, bool              | number; a null makes the row bad, or NaN |
-| binary                              | bytes                                    |
-| struct of bytes and path (HF image) | image or audio bytes                     |
-| fixed size list of numbers          | tensor of that size                      |
-| list of numbers                     | tokens                                   |
-| everything else                     | string holding its JSON                  |
-
-Numbers that stand for class names (HF ClassLabel) are stored as the names.
-"""
+"""Parquet files, and Hugging Face data sets as `save_to_disk` writes them (Arrow files). Needs pyarrow."""
 
 from __future__ import annotations
 
@@ -22,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from rsc.errors import ConfigError, DataError
+from rsc.errors import DataError
+from rsc.ingest.arrow_values import ArrowColumn, column_values, columns_of, import_pyarrow
+from rsc.ingest.columns import take
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import MediaCodec
-from rsc.ingest.fields import chosen_names, stored_names
-from rsc.ingest.source import BadRecord, Chunk, Part, Values, own_name
+from rsc.ingest.source import BadRecord, Chunk, Part, own_name
 from rsc.ingest.splits import split_of_file, split_of_name
 from rsc.store.schema import Field
 
@@ -41,12 +28,13 @@ _BATCH_ROWS = 1024
 HF_STATE, HF_DICT = "state.json", "dataset_dict.json"
 
 
-@dataclass(frozen=True)
-class _Column:
-    source_name: str
-    field: Field
-    class_names: Sequence[str] | None = None
-    codec: MediaCodec | None = None
+class _Span(NamedTuple):
+    """Pieces [start, stop) of one table, from its row `first_row` on."""
+
+    table: int
+    start: int
+    stop: int
+    first_row: int
 
 
 class _File(Protocol):
@@ -90,7 +78,7 @@ class ParquetFile:
 
     def _open(self) -> Any:
         with _told(self.path, what="Parquet"):
-            return _pyarrow("pyarrow.parquet").ParquetFile(self.path)
+            return import_pyarrow("pyarrow.parquet").ParquetFile(self.path)
 
 
 @dataclass(frozen=True)
@@ -118,7 +106,7 @@ class ArrowFile:
 
     def _open(self) -> Any:
         with _told(self.path, what="Arrow"):
-            arrow = _pyarrow("pyarrow")
+            arrow = import_pyarrow("pyarrow")
             return arrow.ipc.open_stream(arrow.memory_map(str(self.path)))
 
 
@@ -176,46 +164,42 @@ class ArrowTables:
         number = first_record = 0
         for index, table in enumerate(self.tables):
             if not table.schema().equals(self.tables[0].schema()):
-                raise DataError(f"{table.path.name} has other columns than {self.tables[0].path.name}")
-            start = rows = size = 0
+                raise DataError(
+                    f"{table.path.name} has other columns than {self.tables[0].path.name}",
+                    hint="import it from a folder of its own",
+                )
+            start = rows = size = first_row = 0
             sizes = list(table.pieces())
             for piece, (piece_rows, piece_bytes) in enumerate(sizes):
                 rows, size = rows + piece_rows, size + piece_bytes
                 if size >= part_bytes or piece == len(sizes) - 1:
-                    span = (index, start, piece + 1)
+                    span = _Span(index, start, piece + 1, first_row)
                     yield Part(number, first_record=first_record, size_bytes=size, span=span)
                     number, first_record, start = number + 1, first_record + rows, piece + 1
-                    rows = size = 0
+                    first_row, rows, size = first_row + rows, 0, 0
 
     def read(self, part: Part) -> Iterator[Chunk]:
-        index, start, stop = part.span
-        table = self.tables[index]
-        first_row = part.first_record
-        for batch in table.batches(start, stop):
-            yield self._chunk(batch, first_row=first_row, table=table)
-            first_row += batch.num_rows
+        """Raises DataError for a file that is damaged."""
+        table, row = self.tables[part.span.table], part.span.first_row
+        for batch in table.batches(part.span.start, part.span.stop):
+            first_record = part.first_record + row - part.span.first_row
+            yield self._chunk(batch, table=table, first_row=row, first_record=first_record)
+            row += batch.num_rows
 
-    def _chunk(self, batch: pyarrow.RecordBatch, *, first_row: int, table: _File) -> Chunk:
+    def _chunk(self, batch: pyarrow.RecordBatch, *, table: _File, first_row: int, first_record: int) -> Chunk:
         bad: dict[int, str] = {}
         notes: Counter[str] = Counter()
         columns = {
-            column.field.name: _values(batch.column(column.source_name), column, bad=bad, notes=notes)
+            column.field.name: column_values(batch.column(column.source_name), column, bad=bad, notes=notes)
             for column in self._columns
         }
         keep = np.array([row for row in range(batch.num_rows) if row not in bad], dtype=np.int64)
-        if bad:
-            columns = {
-                name: values[keep]
-                if isinstance(values, np.ndarray)
-                else [values[row] for row in keep.tolist()]
-                for name, values in columns.items()
-            }
         return Chunk(
-            columns=columns,
-            numbers=(keep + first_row).astype(np.uint64),
+            columns=take(columns, keep) if bad else columns,
+            numbers=(keep + first_record).astype(np.uint64),
             size_bytes=batch.nbytes,
             bad=[
-                BadRecord(first_row + row, f"{table.path.name} row {first_row + row}", reason)
+                BadRecord(first_record + row, f"{table.path.name} row {first_row + row + 1}", reason)
                 for row, reason in sorted(bad.items())
             ],
             split=table.split,
@@ -223,20 +207,8 @@ class ArrowTables:
         )
 
     @cached_property
-    def _columns(self) -> list[_Column]:
-        schema = self.tables[0].schema()
-        names = chosen_names(schema.names, options=self.options)
-        types = _pyarrow("pyarrow").types
-        texts = [
-            n
-            for n in names
-            if types.is_string(schema.field(n).type) or types.is_large_string(schema.field(n).type)
-        ]
-        stored = stored_names(names, texts=texts, options=self.options)
-        features = _hf_features(schema)
-        return [
-            _column(schema.field(name), stored[name], features.get(name, {}), self.options) for name in names
-        ]
+    def _columns(self) -> list[ArrowColumn]:
+        return columns_of(self.tables[0].schema(), options=self.options)
 
 
 def open_parquet(path: Path, *, options: ImportOptions) -> ArrowTables:
@@ -276,112 +248,7 @@ def _told(path: Path, *, what: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataError(f"{path.name} is missing") from None
-    except (OSError, _pyarrow("pyarrow").ArrowException) as error:
+    except (OSError, import_pyarrow("pyarrow").ArrowException) as error:
         raise DataError(
             f"{path.name} is not a whole {what} file: {error}", hint="fetch it again, or write it anew"
         ) from None
-
-
-def _pyarrow(module: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ConfigError(
-            "Parquet and Arrow files need pyarrow", hint="pip install 'openrsc[parquet]'"
-        ) from None
-
-
-def _hf_features(schema: pyarrow.Schema) -> dict[str, Any]:
-    """What Hugging Face datasets wrote about its columns into the schema's metadata."""
-    metadata = (schema.metadata or {}).get(b"huggingface")
-    if metadata is None:
-        return {}
-    features: dict[str, Any] = json.loads(metadata).get("info", {}).get("features", {})
-    return features
-
-
-def _column(source: pyarrow.Field, name: str, feature: dict[str, Any], options: ImportOptions) -> _Column:
-    types, kind = _pyarrow("pyarrow").types, source.type
-    if feature.get("_type") == "ClassLabel" and feature.get("names"):
-        return _Column(source.name, Field(name, "string"), class_names=feature["names"])
-    if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        codec = MediaCodec("audio" if feature.get("_type") == "Audio" else "image", options)
-        return _Column(source.name, codec.field(name), codec=codec)
-    if types.is_boolean(kind):
-        return _Column(source.name, Field(name, "tensor", "uint8"))
-    if _is_number(kind):
-        return _Column(source.name, Field(name, "tensor", np.dtype(kind.to_pandas_dtype()).name))
-    if types.is_binary(kind) or types.is_large_binary(kind):
-        return _Column(source.name, Field(name, "bytes"))
-    if types.is_fixed_size_list(kind) and _is_number(kind.value_type):
-        dtype = np.dtype(kind.value_type.to_pandas_dtype()).name
-        return _Column(source.name, Field(name, "tensor", dtype, (kind.list_size,)))
-    if (types.is_list(kind) or types.is_large_list(kind)) and _is_number(kind.value_type):
-        return _Column(source.name, Field(name, "tokens", np.dtype(kind.value_type.to_pandas_dtype()).name))
-    return _Column(source.name, Field(name, "string"))
-
-
-def _is_number(kind: Any) -> bool:
-    types = _pyarrow("pyarrow").types
-    return bool(types.is_integer(kind) or types.is_floating(kind))
-
-
-def _values(values: pyarrow.Array, column: _Column, *, bad: dict[int, str], notes: Counter[str]) -> Values:
-    item = column.field
-    if column.codec is not None:
-        return _media(values, column.codec, bad=bad, notes=notes)
-    if item.kind == "string":
-        return _strings(values, column, notes=notes)
-    nulls = (
-        np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)).tolist() if values.null_count else []
-    )
-    if item.kind == "tensor" and item.dtype.startswith("float") and not item.shape and nulls:
-        notes[f"field {item.name!r} missing: stored as NaN"] += len(nulls)
-        nulls = []
-    for row in nulls:
-        bad.setdefault(row, f"field {item.name!r}: found nothing")
-    if item.kind in ("bytes", "tokens"):
-        empty: Any = b"" if item.kind == "bytes" else []
-        return [empty if value is None else value for value in values.to_pylist()]
-    if item.shape:
-        flat = values.flatten() if not nulls else values.fill_null([0] * item.shape[0]).flatten()
-        return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=item.storage).reshape(-1, *item.shape)
-    filled = (
-        values.fill_null(np.nan if item.dtype.startswith("float") else 0) if values.null_count else values
-    )
-    return np.asarray(filled.to_numpy(zero_copy_only=False)).astype(item.storage)
-
-
-def _strings(values: pyarrow.Array, column: _Column, *, notes: Counter[str]) -> list[str]:
-    if values.null_count:
-        notes[f"field {column.field.name!r} missing: stored as empty text"] += values.null_count
-    names = column.class_names
-    if names is not None:
-        return ["" if value is None else names[value] for value in values.to_pylist()]
-    return [_text(value) for value in values.to_pylist()]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _media(values: pyarrow.Array, codec: MediaCodec, *, bad: dict[int, str], notes: Counter[str]) -> Values:
-    """Files, or their pixels or samples; a row that does not decode is bad and holds a blank."""
-    blank: Any = b""
-    item = codec.field("blank")
-    if item.kind != "bytes":
-        blank = np.zeros(item.shape or (0,), item.storage)
-    found = []
-    for row, value in enumerate(values.to_pylist()):
-        try:
-            if value is None or value["bytes"] is None:
-                raise DataError(f"no {codec.medium} bytes in it")
-            found.append(codec.value(value["bytes"], notes=notes))
-        except DataError as error:
-            bad.setdefault(row, error.message)
-            found.append(blank)
-    return found
