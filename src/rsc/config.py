@@ -1,5 +1,11 @@
 """Where things lie (`Workspace`) and how settings are read (recipes, overrides, typed models).
 
+What holds for a whole workspace stands in its `config.toml`, which may be absent:
+
+    [data]
+    location = "s3://bucket/sets"
+    cache = "200 GiB"
+
 A recipe is layers of plain TOML, the later one wins:
 
     base of the base -> base -> the recipe's own file -> section.key=value on the command line
@@ -18,15 +24,39 @@ import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from rsc.errors import ConfigError
+from rsc.units import parse_bytes
+
+
+class FrozenModel(BaseModel):
+    """Base of every config: cannot change after it is built, refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(FrozenModel):
+    """Where the data sets of a workspace lie."""
+
+    location: str = Field(default="", pattern=r"^(|/.*|[a-z0-9]+://.+)$")
+    """`s3://bucket/prefix`, `gs://...`, `az://...`, or the absolute path of a folder; empty for the folder
+    `data` of the workspace. Keys, log and identities stay in the workspace."""
+    cache: str = "64 GiB"
+    """What this node keeps of data in an object store, at most, in the folder `cache` of the workspace."""
+
+
+class Settings(FrozenModel):
+    """What `config.toml` of a workspace says."""
+
+    data: DataSettings = DataSettings()
 
 
 @dataclass(frozen=True)
@@ -48,9 +78,31 @@ class Workspace:
             ) from None
         return cls(root)
 
+    @cached_property
+    def settings(self) -> Settings:
+        """Of `config.toml`. Raises ConfigError for what it must not say."""
+        return _read_settings(self.root / "config.toml")
+
     @property
     def data(self) -> Path:
+        """The folder of data sets; where they lie elsewhere it holds only the locks of imports."""
         return self.root / "data"
+
+    @cached_property
+    def bulk(self) -> Path | str:
+        """Where data sets lie, as a location of the store. Raises ConfigError where some lie in `data` and
+        `config.toml` names another place: nobody would find them, nor end them in time."""
+        location = self.settings.data.location
+        if not location:
+            return self.data
+        left = sorted({path.parent.parent.name for path in self.data.glob("*/v*/root.json")})
+        if left:
+            raise ConfigError(
+                f"config.toml has data sets in {location}, and {', '.join(left)} lie in {self.data}",
+                hint=f"copy them there (they are encrypted) and remove them from {self.data}; or remove "
+                "data.location",
+            )
+        return location if "://" in location else Path(location)
 
     @property
     def keys(self) -> Path:
@@ -69,14 +121,13 @@ class Workspace:
         return self.root / "cache"
 
     @property
+    def cache_bytes(self) -> int:
+        """The limit of the cache. Raises ConfigError for what is no size."""
+        return parse_bytes(self.settings.data.cache)
+
+    @property
     def runs(self) -> Path:
         return self.root / "runs"
-
-
-class FrozenModel(BaseModel):
-    """Base of every config: cannot change after it is built, refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -161,6 +212,18 @@ def nearest(word: str, known: Iterable[str], *, what: str) -> str:
     if close:
         return f'did you mean "{close[0]}"?'
     return f"known names: {', '.join(names)}" if names and len(names) <= 24 else f"see `{what}`"
+
+
+def _read_settings(path: Path) -> Settings:
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    provenance: dict[str, str] = {}
+    _merge({}, values, origin=str(path), provenance=provenance, prefix="")
+    return parse_as(Settings, Resolved(name=str(path), values=values, provenance=provenance))
 
 
 def _layers(recipe: str, *, seen: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -119,7 +119,7 @@ def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> Da
     num_samples = 0
     more: dict[str, Any] = {}
     try:
-        dataset = Dataset.open(workspace.data, name=data["name"], version=data["version"])
+        dataset = Dataset.open(workspace.bulk, name=data["name"], version=data["version"])
         num_samples = dataset.splits[split].num_samples
         policy = parse_policy(dataset.read_review("policy.toml") or b"")
         found = report_from_json(dataset.read_review("report.json") or b"").by_type()

@@ -107,8 +107,8 @@ def ls(as_json: JsonFlag = False) -> None:
     house = Custody.open()
     workspace = house.workspace
     records = []
-    for name, versions in list_datasets(workspace.data):
-        dataset = Dataset.open(workspace.data, name=name)
+    for name, versions in list_datasets(workspace.bulk):
+        dataset = Dataset.open(workspace.bulk, name=name)
         facts = data_facts(dataset, identities=workspace.identities, now=house.clock.now())
         key = _key_state(dataset, providers=house.providers)
         records.append({**data_text.state_record(dataset, facts), "key": key, "versions": versions})
@@ -121,7 +121,7 @@ def ls(as_json: JsonFlag = False) -> None:
 def show(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
     """Splits, fields, sizes, source, review and keys of a version."""
     house = Custody.open()
-    dataset = Dataset.open(house.workspace.data, name=name, version=version)
+    dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
     facts = data_facts(dataset, identities=house.workspace.identities, now=house.clock.now())
     key = _key_state(dataset, providers=house.providers)
     record = data_text.show_record(dataset, facts, key_state=key)
@@ -138,7 +138,7 @@ def verify(
 ) -> None:
     """Read every byte of a version again and check it against its root."""
     house = Custody.open()
-    dataset = Dataset.open(house.workspace.data, name=name, version=version)
+    dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
     if with_key:
         with house.review_key(dataset, user=user_name(as_name)) as key:
             report = dataset.verify(key=key)

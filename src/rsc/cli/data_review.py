@@ -38,7 +38,7 @@ def review(
 ) -> None:
     """What the gate found, masked and in context; what it does not look for; the policy in sentences."""
     house = Custody.open()
-    dataset = Dataset.open(house.workspace.data, name=name, version=version)
+    dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
     facts = data_facts(dataset, identities=house.workspace.identities, now=house.clock.now())
     record: dict[str, Any] = {
         **data_text.state_record(dataset, facts),
@@ -73,7 +73,7 @@ def reject(name: Name, note: Note = "", version: Version = None, as_name: As = N
 def policy(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
     """The policy of a data set in sentences. `rsc review policy new` writes one to start from."""
     workspace = Workspace.from_environment()
-    dataset = Dataset.open(workspace.data, name=name, version=version)
+    dataset = Dataset.open(workspace.bulk, name=name, version=version)
     content = dataset.read_review("policy.toml") or b""
     rules = parse_policy(content, name=f"the policy of {name}")
     record = {
@@ -127,7 +127,7 @@ def _unassessed(dataset: Dataset) -> list[dict[str, str]]:
 def _sign(verdict: Any, *, name: str, version: int | None, note: str, as_name: str | None) -> None:
     house = Custody.open()
     workspace, clock = house.workspace, house.clock
-    dataset = Dataset.open(workspace.data, name=name, version=version)
+    dataset = Dataset.open(workspace.bulk, name=name, version=version)
     before = data_facts(dataset, identities=workspace.identities, now=clock.now())
     identity = identity_of(workspace, as_name)
     if verdict is approval.approve and before.policy.tables.quasi_identifiers:

@@ -17,6 +17,7 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.export.weights import is_export, read_export
 from rsc.release.request import KeyRequest
+from rsc.release.retention import open_to_read
 from rsc.store.dataset import Dataset
 from rsc.store.secret import SecretKey
 from rsc.train.assess import Assessment, assess, keep
@@ -130,11 +131,11 @@ def release(request: KeyRequest, *, workspace: Workspace) -> SecretKey:
 
 def _dataset(trained: Trained, *, data: str | None, workspace: Workspace) -> Dataset:
     if data is not None:
-        return Dataset.open(workspace.data, name=data)
+        return open_to_read(workspace, name=data)
     if trained.recipe is None:
         raise ConfigError(f"{trained.name} does not say what it was trained on", hint="name one with --data")
     config = trained.recipe.data
-    return Dataset.open(workspace.data, name=config.name, version=config.version)
+    return open_to_read(workspace, name=config.name, version=config.version)
 
 
 def _report(result: Assessment) -> str:

@@ -109,8 +109,8 @@ def _record(info: KekInfo, *, provider: str, opens: list[str]) -> dict[str, Any]
 
 def _versions_by_key(workspace: Workspace) -> dict[tuple[str, str], list[str]]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name, versions in list_datasets(workspace.data):
+    for name, versions in list_datasets(workspace.bulk):
         for number in versions:
-            envelope = Dataset.open(workspace.data, name=name, version=number).envelope()
+            envelope = Dataset.open(workspace.bulk, name=name, version=number).envelope()
             found[(envelope.provider, envelope.kek_id)].append(f"{name} {number}")
     return found

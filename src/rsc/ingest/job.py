@@ -65,7 +65,9 @@ class ImportJob:
 
     def run(self) -> ImportResult:
         started_s = self.clock.monotonic_s()
-        wanted = import_id(self.plan, fingerprint=self.fingerprint, policy=self.policy)
+        wanted = import_id(
+            self.plan, fingerprint=self.fingerprint, policy=self.policy, workspace=self.workspace
+        )
         begun = self._resumed(wanted) or self._fresh(wanted)
         with begun.key, begun.key.derive(salt=b"", info=_SUBJECT_KEY) as subject_key:
             try:
@@ -74,7 +76,7 @@ class ImportJob:
             except (KeyboardInterrupt, ResourceError):
                 begun.writer.suspend()
                 find_interrupted(
-                    self.workspace.data, name=self.plan.name, wanted=wanted
+                    self.workspace.bulk, name=self.plan.name, wanted=wanted
                 )  # nothing saved: removed
                 raise
             except BaseException:
@@ -85,7 +87,7 @@ class ImportJob:
 
     def _resumed(self, wanted: str) -> _Begun | None:
         """The interrupted import, when there is one and its key still opens."""
-        found = find_interrupted(self.workspace.data, name=self.plan.name, wanted=wanted)
+        found = find_interrupted(self.workspace.bulk, name=self.plan.name, wanted=wanted)
         if found is None:
             return None
         unfinished, position = found
@@ -102,7 +104,7 @@ class ImportJob:
         name = self.plan.name
         envelope, key = new_data_key(self.provider, name=name, policy=self.plan.policy, clock=self.clock)
         writer = DatasetWriter.create(
-            self.workspace.data,
+            self.workspace.bulk,
             name=name,
             schemas=schemas(self.plan),
             key=key,

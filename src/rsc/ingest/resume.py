@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import secrets
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rsc import __version__
+from rsc.config import Workspace
 from rsc.errors import IntegrityError
 from rsc.ingest.parts import Plan
 from rsc.ingest.source import Fingerprint
 from rsc.ingest.writing import Totals
 from rsc.review.report import report_from_json
+from rsc.store.locations import Location
 from rsc.store.staging import Unfinished, list_unfinished
 
 CHECKPOINT_BYTES = 256 << 20  # one full shard; at most this much is read twice after a kill
@@ -72,8 +74,8 @@ class Position:
         return cls(record["import_id"], record["next_part"], record["done_bytes"], totals)
 
 
-def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes) -> str:
-    """Equal for two imports that would store the same."""
+def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes, workspace: Workspace) -> str:
+    """`<who>:<what>`: equal for two imports of one workspace that would store the same."""
     origin = (
         fingerprint.digest if fingerprint.num_files else secrets.token_hex()
     )  # memory cannot be found again
@@ -85,18 +87,27 @@ def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes) -> str:
         "tokenizer": plan.tokenizer_json,
         "policy": hashlib.sha256(policy).hexdigest(),
     }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    what = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    return f"{_who(workspace)}:{what}"
 
 
-def find_interrupted(location: Path, *, name: str, wanted: str) -> tuple[Unfinished, Position] | None:
-    """The unfinished import with this id. Unfinished imports of anything else are removed.
+def _who(workspace: Workspace) -> str:
+    """Tells workspaces apart that share a place for their data; only one writes into a folder of its own."""
+    if workspace.bulk == workspace.data:
+        return ""
+    return hashlib.sha256(f"{platform.node()} {workspace.root}".encode()).hexdigest()[:16]
 
-    Call it under `only_writer`. What other writers have begun (an erasure) is left alone.
+
+def find_interrupted(location: Location, *, name: str, wanted: str) -> tuple[Unfinished, Position] | None:
+    """The unfinished import with this id. Other unfinished imports of the same workspace are removed.
+
+    Call it under `only_writer`, which holds on one machine: what other writers have begun (an erasure, an
+    import from another workspace) is left alone.
     """
     found = None
     for unfinished in list_unfinished(location, name):
         position = _position(unfinished)
-        if position is None:
+        if position is None or position.import_id.partition(":")[0] != wanted.partition(":")[0]:
             continue
         if found is None and position.import_id == wanted and position.next_part > 0:
             found = unfinished, position

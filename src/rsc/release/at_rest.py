@@ -3,7 +3,8 @@
 A shard or checkpoint must begin as a container and be incompressible where it is sampled; every other
 file must be one of those that RSC writes in the open on purpose, at its place.
 
-Not covered: exports (`runs/*/export`, open by their purpose); metrics, events and logs of a run, which
+Not covered: data sets in an object store (`rsc data verify` reads them); exports (`runs/*/export`, open by
+their purpose); metrics, events and logs of a run, which
 hold what the training code wrote; a file that is encrypted by something else, or compressed; copies
 outside the workspace.
 """
@@ -40,6 +41,8 @@ def plaintext_files(workspace: Workspace) -> tuple[int, list[Breach]]:
     looked, breaches = 0, []
     for part, pattern in _OPEN_FILES.items():
         folder = workspace.root / part
+        if part == "data" and isinstance(workspace.bulk, Path):
+            folder = workspace.bulk
         for path in _files(folder):
             looked += 1
             relative = path.relative_to(folder).as_posix()

@@ -98,7 +98,7 @@ def erase(
     written, expired = [], []
     for name, about in hits.items():
         with only_writer(workspace.data / name):  # an import would add a version that nobody looked through
-            newest = Dataset.open(workspace.data, name=name)
+            newest = Dataset.open(workspace.bulk, name=name)
             in_newest = [hit for hit in about if hit.version == newest.version]
             if in_newest:
                 written.append(_rewrite(house, newest, hits=in_newest, subject=subject))
@@ -128,7 +128,7 @@ def _rewrite(house: _House, old: Dataset, *, hits: list[Hit], subject: str) -> D
         house.agent.release(request) as old_key,
         new_key,
         DatasetWriter.create(
-            house.workspace.data,
+            house.workspace.bulk,
             name=old.name,
             schemas=schemas,
             key=new_key,
@@ -216,7 +216,7 @@ def _take(column: Column, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Column:
 
 def _carry(house: _House, old: Dataset, ref: DatasetRef, *, removed: dict[str, int]) -> None:
     """Bring decisions and approvals along, and sign what makes them count for the new root."""
-    new = Dataset.open(house.workspace.data, name=ref.name, version=ref.version)
+    new = Dataset.open(house.workspace.bulk, name=ref.name, version=ref.version)
     for name in old.list_review():
         if name == "decisions.json" or name.startswith("approvals/"):
             new.write_review(name, old.read_review(name) or b"")

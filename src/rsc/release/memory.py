@@ -9,7 +9,7 @@ before reading: a change in between makes the next look differ, never the conclu
 Two changes within one tick of the kernel's clock leave the same times. A conclusion is therefore kept only
 when everything it came from is older than `SETTLED_NS` (git's index calls younger entries "racily clean"),
 and never for longer than `TRUSTED_S`, which bounds what a network file system's attribute cache or a
-writer with an old memory map can hide.
+writer with an old memory map can hide. Of data in an object store nothing is kept: every release reads anew.
 
 Not covered: a *denial* that such a writer causes can come up to `TRUSTED_S` late. Bytes that were not
 read and verified never allow anything.
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from rsc.config import Workspace
 from rsc.release.decision import DataFacts
@@ -75,18 +76,23 @@ class Memory:
     def find(self, name: str, *, version: int | None, now: datetime) -> Found:
         """Open the version and evaluate its review, or recall both. Raises as `Dataset.open`,
         `Dataset.envelope` and `conclude` do; a failure is not kept."""
+        if not isinstance(self._workspace.bulk, Path):
+            return self._read(Dataset.open(self._workspace.bulk, name=name, version=version), now=now)[0]
         kept = self._kept.get((name, version))
         if kept is not None and self._holds(kept, now=now):
             return kept.found
         began_ns, elapsed_s = self._stamp_ns(), self._elapsed_s()
-        dataset = Dataset.open(self._workspace.data, name=name, version=version)
+        dataset = Dataset.open(self._workspace.bulk, name=name, version=version)
         signature = tuple(_look(self._places(dataset)))
-        dataset = Dataset.open(self._workspace.data, name=name, version=dataset.version)
-        files = ReviewFiles.read(dataset, identities=self._workspace.identities)
-        found = Found(dataset, dataset.envelope(), conclude(dataset, files, now=now))
+        dataset = Dataset.open(self._workspace.bulk, name=name, version=dataset.version)
+        found, files = self._read(dataset, now=now)
         if _is_settled(signature, before_ns=began_ns):
             self._kept[name, version] = _Kept(found, signature, files.turns(), now, elapsed_s + TRUSTED_S)
         return found
+
+    def _read(self, dataset: Dataset, *, now: datetime) -> tuple[Found, ReviewFiles]:
+        files = ReviewFiles.read(dataset, identities=self._workspace.identities)
+        return Found(dataset, dataset.envelope(), conclude(dataset, files, now=now)), files
 
     def _holds(self, kept: _Kept, *, now: datetime) -> bool:
         first, last = min(kept.now, now), max(kept.now, now)
@@ -98,8 +104,8 @@ class Memory:
 
     def _places(self, dataset: Dataset) -> Iterator[str]:
         """Everything that a conclusion about the version depends on, folders before what lies in them."""
-        name = f"{self._workspace.data}/{dataset.name}"
-        version = f"{self._workspace.data}/{dataset.folder}"
+        name = f"{self._workspace.bulk}/{dataset.name}"
+        version = f"{self._workspace.bulk}/{dataset.folder}"
         yield from (name, f"{self._workspace.audit}/log.vkey")
         yield from _children(name)  # another version becomes one when its folder gets a root.json
         yield from (f"{version}/root.json", f"{version}/key.json", f"{version}/review")

@@ -182,9 +182,9 @@ print(json.dumps({"modules": modules, "attempts": attempts}))
 
 
 def _versions(workspace: Workspace) -> Iterator[Dataset]:
-    for name, versions in list_datasets(workspace.data):
+    for name, versions in list_datasets(workspace.bulk):
         for number in versions:
-            yield Dataset.open(workspace.data, name=name, version=number)
+            yield Dataset.open(workspace.bulk, name=name, version=number)
 
 
 def _policy(dataset: Dataset) -> Policy:
@@ -200,7 +200,10 @@ def _needed(policy: Policy | None) -> int:
 
 
 def _review_changed(house: House, dataset: Dataset) -> datetime | None:
-    folder = house.workspace.data / dataset.folder / "review"
+    """None where an object store has it: its times are when a copy arrived."""
+    if not isinstance(house.workspace.bulk, Path):
+        return None
+    folder = house.workspace.bulk / dataset.folder / "review"
     changed = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
     return datetime.fromtimestamp(max(changed), UTC) if changed else None
 

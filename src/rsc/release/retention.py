@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from rsc.audit.log import AuditLog
@@ -76,9 +77,9 @@ def expire(
     Raises ConfigError when there is no such data set, IntegrityError when it still opens afterwards
     (nothing is deleted then).
     """
-    versions = [version] if version is not None else list_versions(workspace.data, name)
-    datasets = [Dataset.open(workspace.data, name=name, version=number) for number in versions]
-    datasets = datasets or [Dataset.open(workspace.data, name=name)]
+    versions = [version] if version is not None else list_versions(workspace.bulk, name)
+    datasets = [Dataset.open(workspace.bulk, name=name, version=number) for number in versions]
+    datasets = datasets or [Dataset.open(workspace.bulk, name=name)]
     copies = [_copy_of(dataset) for dataset in datasets]
     pairs = list(zip(copies, datasets, strict=True))
     before = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
@@ -127,9 +128,9 @@ def overdue(workspace: Workspace, *, providers: Providers, now: datetime) -> lis
     """Every key that is older than its policy allows: the number that has to be zero."""
     active = active_keks(providers)
     found = []
-    for name, versions in list_datasets(workspace.data):
+    for name, versions in list_datasets(workspace.bulk):
         for number in versions:
-            dataset = Dataset.open(workspace.data, name=name, version=number)
+            dataset = Dataset.open(workspace.bulk, name=name, version=number)
             kek_id = dataset.envelope().kek_id
             end = retained_until(dataset)
             if kek_id in active and end <= now:
@@ -152,6 +153,14 @@ def open_cached(location: Location, *, name: str, version: int | None = None, ca
     return Dataset.open(
         location, name=name, version=found.version, cache=cache, expires=retained_until(found)
     )
+
+
+def open_to_read(workspace: Workspace, *, name: str, version: int | None = None) -> Dataset:
+    """A version whose samples will be read: out of an object store through the cache of this node."""
+    if isinstance(workspace.bulk, Path):
+        return Dataset.open(workspace.bulk, name=name, version=version)
+    cache = NodeCache(workspace.cache, limit_bytes=workspace.cache_bytes)
+    return open_cached(workspace.bulk, name=name, version=version, cache=cache)
 
 
 def active_keks(providers: Providers) -> dict[str, KekInfo]:
@@ -227,8 +236,8 @@ def _destroy_keys(
     name = datasets[0].name
     ending = {dataset.version for dataset in datasets}
     living = [
-        Dataset.open(workspace.data, name=name, version=number)
-        for number in list_versions(workspace.data, name)
+        Dataset.open(workspace.bulk, name=name, version=number)
+        for number in list_versions(workspace.bulk, name)
         if number not in ending
     ]
     found = {(dataset.envelope().provider, dataset.envelope().kek_id) for dataset in datasets}

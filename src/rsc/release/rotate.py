@@ -72,8 +72,8 @@ def rotate(
 def _living(workspace: Workspace, name: str, providers: Providers) -> list[Dataset]:
     """Versions whose key can still be opened."""
     found = []
-    for number in list_versions(workspace.data, name) or [0]:
-        dataset = Dataset.open(workspace.data, name=name, version=number or None)
+    for number in list_versions(workspace.bulk, name) or [0]:
+        dataset = Dataset.open(workspace.bulk, name=name, version=number or None)
         envelope = dataset.envelope()
         try:
             provider = providers[envelope.provider]

@@ -50,9 +50,9 @@ def trace(workspace: Workspace, subject: str, *, agent: KeyAgent, audit: AuditLo
     gets counts, never the subject."""
     hits: list[Hit] = []
     closed = []
-    for name, versions in list_datasets(workspace.data):
+    for name, versions in list_datasets(workspace.bulk):
         for number in versions:
-            dataset = Dataset.open(workspace.data, name=name, version=number)
+            dataset = Dataset.open(workspace.bulk, name=name, version=number)
             try:
                 with agent.release(KeyRequest("review", user, data=name, version=number)) as key:
                     hits += find_subject(dataset, key=key, subject=subject)

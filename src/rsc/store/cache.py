@@ -37,7 +37,10 @@ class NodeCache:
 
     def __init__(self, folder: Path, *, limit_bytes: int, clock: Clock | None = None) -> None:
         if limit_bytes < _MIN_CHUNKS * CHUNK_BYTES:
-            raise ConfigError(f"a cache of {limit_bytes} bytes is too small", hint="give it 16 MiB or more")
+            raise ConfigError(
+                f"a cache of {limit_bytes} bytes is too small",
+                hint="give it 16 MiB or more: `cache` in config.toml",
+            )
         self._clock = clock or SystemClock()
         slack_bytes = int(limit_bytes * _SLACK)
         self.chunks = ChunkFolder(folder, limit_bytes=limit_bytes, slack_bytes=slack_bytes, clock=self._clock)

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 _PART_BYTES = 8 << 20  # of a multipart upload; S3 allows 5 MiB to 5 GiB, 10,000 parts
 _PIECE_BYTES = 1 << 20  # of a streamed answer: what a dropped connection loses at most
 _FINAL = (NotFoundError, AlreadyExistsError, PermissionDeniedError, UnauthenticatedError, FileNotFoundError)
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
+# Without credentials the client asks the machine's role; and what S3, GCS and Azure call a wrong one.
+_NO_LOGIN = ("169.254.169.254", "metadata.google", "AccessDenied", "InvalidAccessKeyId",
+             "SignatureDoesNotMatch", "AuthenticationFailed", "403 Forbidden", "401 Unauth")  # fmt: skip
 Result = TypeVar("Result")
 
 
@@ -177,7 +181,8 @@ class ObjectReader:
 
 def _is_passing(error: Exception) -> bool:
     """Whether the same request may go well the next time."""
-    return isinstance(error, (BaseError, OSError)) and not isinstance(error, _FINAL)
+    is_said_for_good = any(word in str(error) for word in (*_NO_BUCKET, *_NO_LOGIN))
+    return isinstance(error, BaseError | OSError) and not isinstance(error, _FINAL) and not is_said_for_good
 
 
 @contextmanager
@@ -189,5 +194,20 @@ def _resource_errors(path: str) -> Iterator[None]:
     except AlreadyExistsError:
         raise
     except (BaseError, OSError) as error:
-        hint = "check the connection, the bucket's name and the credentials"
-        raise ResourceError(f"object store failed at {path}: {error}", hint=hint, path=path) from error
+        reason, hint = _explain(error)
+        where = f" at {path}" if path else ""
+        raise ResourceError(f"object store failed{where}: {reason}", hint=hint, path=path) from error
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """(what happened, what to do); the client's own words go over pages of its structures."""
+    text = str(error)
+    if any(word in text for word in _NO_BUCKET):
+        return "there is no such bucket", "look at the name behind `location` in config.toml"
+    told = text.partition("\n")[0].removesuffix(":")
+    if any(word in text for word in _NO_LOGIN) or isinstance(
+        error, PermissionDeniedError | UnauthenticatedError
+    ):
+        hint = "name credentials that may read and write there in the environment; docs/tiers.md says how"
+        return f"no credentials, or wrong ones: {told}", hint
+    return told, "look at the connection and at what names the endpoint in the environment"
