@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -110,6 +112,68 @@ def test_members_that_do_not_unpack_are_bad_records(workspace: Workspace, tmp_pa
     assert sum(result.bad.values()) == 2
     assert all(reason.startswith("cannot be unpacked") for reason in result.bad)
     assert {row["path"] for row in stored(workspace, "train")} == set(names[2:])
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_members_of_one_name_are_each_read_once(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for text in ("the first", "the second", "the third"):
+            archive.writestr("one/letter.txt", text)
+    result = bring(workspace, path, holdout=0.0)
+    assert result.num_read == 3
+    assert [row["text"] for row in stored(workspace, "train")] == ["the first", "the second", "the third"]
+
+
+def test_what_a_folder_holds_beside_the_source_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "posts", tmp_path / "elsewhere"
+    for path in (folder / "more", elsewhere):
+        path.mkdir(parents=True)
+    for path in (folder / "a.jsonl", folder / "more" / "b.jsonl", folder / "c.csv"):
+        path.write_text('{"text": "one"}\n')
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "lost.jsonl").symlink_to(tmp_path / "nothing")
+    result = bring(workspace, folder, holdout=0.0)
+    assert result.num_read == 1
+    assert result.notes == {
+        "files of the folder that are not part of the source: left out": 2,
+        "links to folders or to nothing: not followed": 2,
+    }
+
+
+def test_a_folder_inside_that_cannot_be_listed_stops_the_import(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "texts" / "closed").mkdir(parents=True)
+    (tmp_path / "texts" / "a.txt").write_text("readable")
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root may list everything, so a mode would not do
+    with pytest.raises(DataError, match="cannot read the folder"):
+        bring(workspace, tmp_path / "texts")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_link_in_a_tar_is_a_bad_record(mode: str, workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / ("a.tar" if mode == "w" else "a.tar.gz")
+    with tarfile.open(path, mode) as archive:
+        for name in ("0.txt", "1.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 5
+            archive.addfile(info, io.BytesIO(b"hello"))
+        for name, kind in (("2.txt", tarfile.LNKTYPE), ("3.txt", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "0.txt"
+            archive.addfile(info)
+    result = bring(workspace, path, holdout=0.0)
+    assert (result.num_read, result.splits) == (4, {"train": 2})
+    assert result.bad == {"file .txt is a link, which is not followed": 2}
+    assert result.bad_places == ("sample 2", "sample 3")
 
 
 def test_a_zip_bomb_is_one_bad_record(

@@ -42,6 +42,20 @@ def open_source(source: Path | str, *, options: ImportOptions) -> Source:
     return _reader(kind, path, options=options)
 
 
+def left_out(source: Path | str, *, reader: Source) -> dict[str, int]:
+    """What lies in a folder and will not be read: sentence -> how many."""
+    path = Path(source)
+    if not path.is_dir() or reader.kind == PYTHON_DOCS:
+        return {}
+    tree = Tree(path)
+    others = set(tree.files()).difference(reader.files())
+    notes = {
+        "files of the folder that are not part of the source: left out": len(others),
+        "links to folders or to nothing: not followed": tree.num_links,
+    }
+    return {note: count for note, count in notes.items() if count}
+
+
 def detect(path: Path) -> str:
     """The format of a file or folder that exists. Raises DataError when nothing fits."""
     if path.is_dir() or path.suffix.lower() == ".zip":

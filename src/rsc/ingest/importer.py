@@ -11,7 +11,7 @@ names, counts, the source's name and sizes are public in root.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.ingest.arrays import Batch, open_columns
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.detect import open_source
+from rsc.ingest.detect import left_out, open_source
 from rsc.ingest.facts import require_safeguard
 from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
@@ -64,8 +64,10 @@ def import_source(
     """
     check_name(name)
     options = options or ImportOptions()
+    reader = open_source(source, options=options)
     return _run(
-        open_source(source, options=options),
+        reader,
+        notes=left_out(source, reader=reader),
         title=Path(source).name,
         name=name,
         workspace=workspace,
@@ -102,6 +104,7 @@ def import_columns(
     options = options or ImportOptions(holdout=0.0)
     return _run(
         open_columns(columns, options=options),
+        notes={},
         title="columns",
         name=name,
         workspace=workspace,
@@ -119,6 +122,7 @@ def import_columns(
 def _run(
     reader: Source,
     *,
+    notes: Mapping[str, int],
     title: str,
     name: str,
     workspace: Workspace,
@@ -143,6 +147,7 @@ def _run(
         options=options,
         policy=rules,
         engine="re2" if 0 < fingerprint.size_bytes < _SMALL_BYTES else "auto",
+        notes=notes,
     )
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES
     job = ImportJob(

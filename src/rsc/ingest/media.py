@@ -23,6 +23,7 @@ import numpy as np
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
+from rsc.ingest.rows import note_chunk
 from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part
 from rsc.ingest.splits import SPLIT_NAMES
 from rsc.ingest.tree import Entry, Tree, group_by_size
@@ -86,8 +87,7 @@ class MediaTree:
             yield self._chunk(range(start, end), split=split, size_bytes=size)
             start = end
         if stop == len(self._items) and self._num_others:
-            note = {f"files that are no {self.medium}, left out: {self._num_others}": 1}
-            yield Chunk(columns={}, numbers=np.zeros(0, np.uint64), size_bytes=0, notes=note)
+            yield note_chunk({f"files that are no {self.medium}, left out": self._num_others})
 
     def _chunk(self, numbers: range, *, split: str | None, size_bytes: int) -> Chunk:
         columns: dict[str, list[Any]] = {item.name: [] for item in self.fields()}

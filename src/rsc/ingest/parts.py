@@ -47,6 +47,8 @@ class Plan:
     policy: Policy
     engine: EngineName = "auto"
     tokenizer_json: str | None = None
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What the import says about the source as a whole; counted with the first part."""
 
     @cached_property
     def tokenizer(self) -> TextTokenizer | None:
@@ -124,6 +126,8 @@ def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memor
     pieces: dict[str, list[Columns]] = {}
     counts: Counter[str] = Counter()
     result = PartResult(part.number, part.size_bytes, {}, [], [], screener.report(), 0)
+    if part.number == 0:
+        result.notes.update(plan.notes)
     for chunk in plan.source.read(part):
         result.notes.update(chunk.notes)
         result.num_read += chunk.num_records + len(chunk.bad)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rsc.errors import DataError
+from rsc.ingest.rows import note_chunk
 from rsc.ingest.source import Chunk, Part
 from rsc.store.schema import Field
 
@@ -66,8 +67,7 @@ class PythonDocs:
             )
             number += len(records)
         if not (self.root / _TOPICS).exists():
-            note = {"pydoc_data is not installed here: docstrings alone": 1}
-            yield Chunk(columns={}, numbers=np.zeros(0, np.uint64), size_bytes=0, notes=note)
+            yield note_chunk({"pydoc_data is not installed here: docstrings alone": 1})
 
     def _records(self, path: Path) -> Iterator[tuple[str, str]]:
         """(origin, text) of one file; a file that this Python cannot parse has none."""

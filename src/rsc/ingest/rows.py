@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -39,7 +39,7 @@ def chunks(rows: Iterable[Row], *, fields: Sequence[Field], split: str | None = 
         yield _chunk(batch, fields=fields, split=split, size_bytes=size)
 
 
-def note_chunk(notes: Counter[str]) -> Chunk:
+def note_chunk(notes: Mapping[str, int]) -> Chunk:
     """A chunk that only says something."""
     return Chunk(columns={}, numbers=np.zeros(0, np.uint64), size_bytes=0, notes=dict(notes))
 

@@ -18,10 +18,14 @@ MAX_FILE_BYTES = 512 << 20  # of a record's file: a frame holds 1 GiB, and each 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: its path inside the tree with `/`, and its size once unpacked."""
+    """One file: its path inside the tree with `/`, and its size once unpacked.
+
+    `member` is its number in the archive's list, where two members may have one name.
+    """
 
     name: str
     size_bytes: int
+    member: int = 0
 
     @property
     def suffix(self) -> str:
@@ -36,19 +40,20 @@ class Entry:
 class Tree:
     """Hidden files and folders, and what archive programs leave behind, are not part of it.
 
-    The list is in order of names, so that it does not depend on the file system. The archive is
-    opened once per process and never extracted to disk.
+    The list is in order of names, so that it does not depend on the file system; members of one name
+    keep the archive's order. The archive is opened once per process and never extracted to disk.
     """
 
     root: Path
     _entries: list[Entry] | None = field(default=None, init=False, repr=False)
     _archive: zipfile.ZipFile | None = field(default=None, init=False, repr=False)
+    _num_links: int = field(default=0, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"root": self.root, "_entries": self._entries, "_archive": None}
+        return {**self.__dict__, "_archive": None}
 
     def entries(self) -> list[Entry]:
-        """Raises DataError for a damaged archive, or one with encrypted members."""
+        """Raises DataError for a damaged or encrypted archive, and for a folder that cannot be read."""
         if self._entries is None:
             found = self._in_archive() if self._is_archive else self._in_folder()
             self._entries = sorted(
@@ -62,6 +67,12 @@ class Tree:
             return [self.root]
         return [self.root / entry.name for entry in self.entries()]
 
+    @property
+    def num_links(self) -> int:
+        """Links to folders, which are not followed (they may lead in circles), and links to nothing."""
+        self.entries()
+        return self._num_links
+
     def read(self, entry: Entry) -> bytes:
         """All bytes of one file. Raises DataError when it is too large to be a record, or damaged."""
         if entry.size_bytes > MAX_FILE_BYTES:  # a zip bomb too: members unpack to what they say
@@ -69,7 +80,8 @@ class Tree:
         if not self._is_archive:
             return (self.root if self.root.is_file() else self.root / entry.name).read_bytes()
         try:
-            return self._open().read(entry.name)
+            archive = self._open()
+            return archive.read(archive.infolist()[entry.member])
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
             told = "its checksum does not fit" if "CRC" in str(error) else str(error)
         except (zlib.error, lzma.LZMAError, EOFError, OSError):
@@ -83,19 +95,22 @@ class Tree:
     def _in_folder(self) -> Iterator[Entry]:
         if self.root.is_file():
             yield Entry(self.root.name, self.root.stat().st_size)
-        for folder, _, names in os.walk(self.root):
+        for folder, folders, names in os.walk(self.root, onerror=_refuse):
+            self._num_links += sum(Path(folder, name).is_symlink() for name in folders)
             for path in (Path(folder, name) for name in names):
                 if path.is_file():
                     yield Entry(path.relative_to(self.root).as_posix(), path.stat().st_size)
+                else:
+                    self._num_links += path.is_symlink()
 
     def _in_archive(self) -> Iterator[Entry]:
-        for member in self._open().infolist():
+        for number, member in enumerate(self._open().infolist()):
             if member.flag_bits & 0x1:  # bit 0: encrypted (APPNOTE 4.4.4)
                 raise DataError(
                     f"{self.root.name} has encrypted members", hint="unpack it, then import the folder"
                 )
             if not member.is_dir():
-                yield Entry(member.filename, member.file_size)
+                yield Entry(member.filename, member.file_size, number)
 
     def _open(self) -> zipfile.ZipFile:
         if self._archive is None:
@@ -114,6 +129,14 @@ def group_by_size(entries: Sequence[Entry], *, part_bytes: int) -> Iterator[Part
         if size >= part_bytes or index == len(entries) - 1:
             yield Part(number, first_record=start, size_bytes=size, span=(start, index + 1))
             number, start, size = number + 1, index + 1, 0
+
+
+def _refuse(error: OSError) -> None:
+    """`os.walk` passes over what it may not list; an import must not."""
+    raise DataError(
+        f"cannot read the folder {error.filename}: {error.strerror}",
+        hint="let yourself read it, or import the other folders one by one",
+    )
 
 
 def _is_wanted(entry: Entry) -> bool:

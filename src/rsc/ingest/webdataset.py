@@ -39,12 +39,16 @@ _TEXTS = {"txt": "text", "text": "text", "caption": "text", "cls": "label", "jso
 
 
 class _Member(NamedTuple):
-    """A file of a sample: where it lies in an unpacked tar, or its bytes from a packed one."""
+    """A file of a sample: where it lies in an unpacked tar, or its bytes from a packed one.
+
+    A hard or symbolic link has neither: what it points to may lie anywhere.
+    """
 
     ending: str
     start: int
     size: int
     data: bytes | None
+    is_link: bool = False
 
 
 class _Sample(NamedTuple):
@@ -176,12 +180,15 @@ class TarShards:
 
 
 def _too_much(sample: _Sample, number: int) -> BadRecord | None:
-    """A sample that cannot be one record: two files would be the same field, or one is too large."""
+    """A sample that cannot be one record: a file is a link or too large, or two would be the same field."""
     names = [_name_of(member.ending) for member in sample.members]
     place = f"sample {sample.key}"
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         return BadRecord(number, place, f"two files for field {twice!r}")
+    for member in sample.members:
+        if member.is_link:
+            return BadRecord(number, place, f"file .{member.ending} is a link, which is not followed")
     largest = max(member.size for member in sample.members)
     if largest > MAX_FILE_BYTES:
         return BadRecord(number, place, f"{largest} bytes in one file: too long for a record")
@@ -208,16 +215,17 @@ def _samples(path: Path) -> Iterator[_Sample]:
             for info in archive:
                 folder, slash, base = info.name.rpartition("/")
                 stem, _, ending = base.partition(".")
-                if not info.isfile() or not stem:
+                is_link = info.islnk() or info.issym()
+                if not (info.isfile() or is_link) or not stem:
                     continue
                 if (name := folder + slash + stem) != key and members:
                     yield _Sample(key, members)
                     members = []
-                wanted = is_packed and info.size <= MAX_FILE_BYTES
+                wanted = is_packed and not is_link and info.size <= MAX_FILE_BYTES
                 extracted = archive.extractfile(info) if wanted else None
                 data = extracted.read() if extracted is not None else b"" if is_packed else None
                 key = name
-                members.append(_Member(ending.lower(), info.offset_data, info.size, data))
+                members.append(_Member(ending.lower(), info.offset_data, info.size, data, is_link))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{path.name} is not a whole tar archive: {error}") from None
     if members:
