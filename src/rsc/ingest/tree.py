@@ -95,6 +95,7 @@ class Tree:
     def _in_folder(self) -> Iterator[Entry]:
         if self.root.is_file():
             yield Entry(self.root.name, self.root.stat().st_size)
+            return
         for folder, folders, names in os.walk(self.root, onerror=_refuse):
             self._num_links += sum(Path(folder, name).is_symlink() for name in folders)
             for path in (Path(folder, name) for name in names):
