@@ -166,8 +166,9 @@ def test_class_loss_is_cross_entropy_of_what_counts() -> None:
 
 
 def test_balanced_classes_weigh_one_over_their_share() -> None:
-    head = CLASSES.model_copy(update={"balance": 1.0, "class_shares": (0.5, 0.25, 0.25)})
+    head = CLASSES.model_copy(update={"balance": 1.0})
     model = model_of(head, image=ImageConfig(height=8, width=8))
+    model.get_buffer("head.class_counts").copy_(torch.tensor([20, 10, 10]))
     batch = images_and(label_B=torch.tensor([0, 0, 1, 2]))
     losses = F.cross_entropy(model(batch, Want.LOGITS)["logits"], batch["label_B"], reduction="none")
     weights = torch.tensor([2 / 3, 2 / 3, 4 / 3, 4 / 3])
@@ -309,7 +310,18 @@ def test_dropped_tokens_and_features_are_of_training_only() -> None:
         ({"kind": "next_token"}, {"text": {}}, "needs trunk.causal = true"),
         ({"kind": "next_token"}, {"image": {}}, "reads text alone"),
         ({"kind": "masked_token"}, {"text": {"pad_to": 1}}, "needs a padding row"),
-        ({"kind": "classes", "labels": ("a", "b"), "balance": 0.5}, {"text": {}}, "needs 2 class_shares"),
+        (
+            {"kind": "classes", "labels": ("a", "b")},
+            {"text": {"tokenizer": "t.json"}, "bag": {"words": 1}},
+            "words are found in bytes",
+        ),
+        (
+            {"kind": "multi_label", "labels": ("a",)},
+            {"text": {}, "bag": {"words": 1}},
+            "a bag sorts texts into classes",
+        ),
+        ({"kind": "classes", "labels": ("a", "b")}, {"image": {}, "bag": {"words": 1}}, "without text"),
+        ({"kind": "next_token"}, {"text": {}, "bag": {"rows": 100}}, "not a power of two"),
         ({"kind": "next_token"}, {"text": {"ngram_rows": 100}}, "not a power of two"),
         ({"kind": "next_token"}, {"text": {"positions": "words"}}, "answers by token"),
         ({"kind": "next_token", "dropout": 0.1}, {"text": {}}, "dropout 0.1 has no meaning"),

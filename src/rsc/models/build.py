@@ -199,7 +199,7 @@ def _blocks(config: TrunkConfig) -> Iterator[Block]:
 def _head(config: ModelConfig) -> nn.Module:
     width, kind = config.trunk.width, config.head.kind
     if kind in ("classes", "multi_label"):
-        return ClassHead(config.head, width=width)
+        return ClassHead(config.head, width=width, bag=config.bag)
     if kind == "ctc":
         return CtcHead(config.head, width=width)
     if kind == "contrastive":

@@ -235,9 +235,8 @@ class HeadConfig(FrozenModel):
     unit: Literal["words", "characters"] = "words"
     """ctc: what of the text one symbol stands for."""
     balance: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """classes: an item weighs (1 / share of its class) to this power: 0 counts items, 1 counts classes."""
-    class_shares: tuple[PositiveFloat, ...] = ()
-    """Share of each class in the training split; only read by `balance`."""
+    """classes: an item weighs (1 / share of its class) to this power: 0 counts items, 1 counts classes. The
+    shares are counted in the training split before the first step."""
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     """classes, multi_label: this much of the target is spread evenly over the answers."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
@@ -262,19 +261,45 @@ class HeadConfig(FrozenModel):
             raise ValueError(f"dropout {self.dropout} has no meaning for a {self.kind} head: set 0")
         if self.balance and self.kind != "classes":
             raise ValueError(f"balance {self.balance} has no meaning for a {self.kind} head: set 0")
-        if self.balance and len(self.class_shares) != len(self.labels):
-            raise ValueError(f"balance needs {len(self.labels)} class_shares, got {len(self.class_shares)}")
+        return self
+
+
+class BagConfig(FrozenModel):
+    """A second opinion on a text's class: a linear one, from which n-grams and words are in it, whatever
+    their order. Rare ones weigh more (tf-idf), as counted in the training split before the first step.
+
+    Bag and trunk are trained side by side, each on its own loss; the answer is the mean of their log
+    probabilities. Without `ngrams` and `words` there is no bag."""
+
+    ngrams: tuple[PositiveInt, ...] = ()
+    """Lengths of token sequences, such as [2, 3, 4, 5]. Letters lose their case."""
+    words: NonNegativeInt = 0
+    """Longest sequence of whole words; for bytes only."""
+    rows: PositiveInt = 65536
+    """Weights per class and length; a power of two. Sequences whose hashes share one are not told apart."""
+    min_texts: PositiveInt = 2
+    """What is in fewer texts of the training split than this is not looked at."""
+
+    @property
+    def num_tables(self) -> int:
+        return len(self.ngrams) + self.words
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> BagConfig:
+        if self.rows & (self.rows - 1):
+            raise ValueError(f"rows {self.rows} is not a power of two")
         return self
 
 
 class ModelConfig(FrozenModel):
-    """One model: `[model.trunk]`, the stems that are present, `[model.head]`."""
+    """One model: `[model.trunk]`, the stems that are present, `[model.head]`, `[model.bag]`."""
 
     trunk: TrunkConfig
     text: TextConfig | None = None
     image: ImageConfig | None = None
     audio: AudioConfig | None = None
     head: HeadConfig = Field(default_factory=HeadConfig)
+    bag: BagConfig | None = None
     init_from: str = ""
     """A run of the same workspace, or a folder of open weights (an export, Llama, Mixtral), to start from:
     weights of the same name and shape are taken over."""
@@ -302,4 +327,17 @@ class ModelConfig(FrozenModel):
             raise ValueError(f"a contrastive head needs text and one other stem, got {', '.join(stems)}")
         if kind == "ctc" and stems != ["audio"]:
             raise ValueError(f"a ctc head reads audio alone, the stems are {', '.join(stems)}")
+        return self
+
+    @model_validator(mode="after")
+    def _bag_fits(self) -> ModelConfig:
+        if self.bag is None or not self.bag.num_tables:
+            return self
+        if self.head.kind != "classes" or self.text is None:
+            raise ValueError(
+                f"a bag sorts texts into classes, here is a {self.head.kind} head"
+                f"{'' if self.text is not None else ' without text'}: set bag.ngrams = [] and bag.words = 0"
+            )
+        if self.bag.words and self.text.tokenizer != "bytes":
+            raise ValueError("words are found in bytes: set bag.words = 0 with this tokenizer")
         return self

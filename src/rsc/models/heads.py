@@ -9,14 +9,15 @@ FSDP's hooks can see into. An item whose target is IGNORED counts in nothing.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from rsc.models.config import HeadConfig
+from rsc.models.bag import Bag
+from rsc.models.config import BagConfig, HeadConfig
 from rsc.models.cross_entropy import IGNORED, linear_cross_entropy, position_losses, real_logits
 
 Answers = Mapping[str, torch.Tensor]
@@ -70,42 +71,58 @@ class TokenHead(nn.Module):
 
 class ClassHead(nn.Module):
     """Mean over the real positions -> scores of K classes; the answer is `label_B`, or `labels_BK` of 0 and 1
-    where several hold at once (-1 in its first column: not counted)."""
+    where several hold at once (-1 in its first column: not counted). With a bag (bag.py) its opinion counts
+    as much as the trunk's."""
 
-    def __init__(self, config: HeadConfig, *, width: int) -> None:
+    class_counts: torch.Tensor
+
+    def __init__(self, config: HeadConfig, *, width: int, bag: BagConfig | None = None) -> None:
         super().__init__()
         self.config = config
         self.linear = nn.Linear(width, len(config.labels))
+        has_bag = bag is not None and bag.num_tables > 0
+        self.bag = Bag(bag, num_classes=len(config.labels)) if bag is not None and has_bag else None
+        if config.balance:
+            self.register_buffer("class_counts", torch.zeros(len(config.labels), dtype=torch.int64))
 
     def forward(
         self, hidden_BLD: torch.Tensor, real_BL: torch.Tensor | None, answers: Answers, want: Want
     ) -> dict[str, torch.Tensor]:
         pooled_BD = mean_of_real(hidden_BLD, real_BL)
         pooled_BD = F.dropout(pooled_BD, self.config.dropout, training=self.training)
-        logits_BK = self.linear(pooled_BD).float()
+        opinions = [self.linear(pooled_BD).float()]
+        if self.bag is not None:
+            opinions.append(self.bag(answers["tokens_BL"], length_B=answers["text_length_B"]))
+        logits_BK = agreed(opinions)
         if want is Want.LOGITS:
             return {"logits": logits_BK}
-        return (
-            self._any_of(logits_BK, answers)
-            if self.config.kind == "multi_label"
-            else self._one_of(logits_BK, answers)
-        )
+        if self.config.kind == "multi_label":
+            return self._any_of(logits_BK, answers)
+        return self._one_of(logits_BK, answers, taught=opinions if self.training else [logits_BK])
 
-    def _one_of(self, logits_BK: torch.Tensor, answers: Answers) -> dict[str, torch.Tensor]:
+    def _one_of(
+        self, logits_BK: torch.Tensor, answers: Answers, *, taught: Sequence[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Loss of `taught`: in training of each opinion by itself. One that is taught together with another
+        leaves to it what it could say too, and two that erred apart correct each other."""
         label_B = answers["label_B"]
-        smoothing = self.config.label_smoothing if self.training else 0.0
-        facts = {"ignore_index": IGNORED, "label_smoothing": smoothing}
-        losses_B = F.cross_entropy(logits_BK, label_B, reduction="none", **facts)  # type: ignore[arg-type]
         counted_B = label_B != IGNORED
-        if self.config.balance:
-            losses_B = losses_B * self._class_weights.to(label_B.device)[label_B.clamp_min(0)]
+        losses_B = torch.stack([self._losses(one_BK, label_B) for one_BK in taught]).mean(0)
         correct = ((logits_BK.argmax(-1) == label_B) & counted_B).sum()
         return {"total": losses_B.sum(), "count": counted_B.sum(), "correct": correct}
 
+    def _losses(self, logits_BK: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        facts = {"ignore_index": IGNORED, "label_smoothing": smoothing}
+        losses_B = F.cross_entropy(logits_BK, label_B, reduction="none", **facts)  # type: ignore[arg-type]
+        return losses_B * self._class_weights[label_B.clamp_min(0)] if self.config.balance else losses_B
+
     @property
     def _class_weights(self) -> torch.Tensor:
-        """(1 / share) ** balance, scaled so that the mean weight of an item is 1."""
-        shares_K = torch.tensor(self.config.class_shares)
+        """(1 / share) ** balance, scaled so that the mean weight of an item is 1; a class that the training
+        split has not counts as one item."""
+        counts_K = self.class_counts.clamp_min(1).float()
+        shares_K = counts_K / counts_K.sum()
         weights_K = shares_K**-self.config.balance
         return weights_K / (weights_K * shares_K).sum()
 
@@ -121,6 +138,13 @@ class ClassHead(nn.Module):
             "count": counted_B.sum(),
             "correct": right_B.sum(),
         }
+
+
+def agreed(opinions: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean of the log probabilities of several scores [B, K]; one opinion stands as it is."""
+    if len(opinions) == 1:
+        return opinions[0]
+    return torch.stack([one_BK.log_softmax(-1) for one_BK in opinions]).mean(0)
 
 
 class CtcHead(nn.Module):

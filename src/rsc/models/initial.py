@@ -15,11 +15,12 @@ _RESIDUAL = ("attention.out.weight", "mlp.down.weight", "shared.down.weight", "e
 def first_value(name: str, *, shape: torch.Size, num_layers: int, seed: int) -> torch.Tensor:
     """The whole value, float32 on the CPU.
 
-    By the name's end: norms 1, biases 0, convolutions He et al. 2015 (arXiv:1502.01852), all else normal.
+    By the name's end: norms 1, biases 0, a linear bag 0, convolutions He et al. 2015 (arXiv:1502.01852), all
+    else normal.
     """
     if name.endswith("norm.weight"):
         return torch.ones(shape)
-    if name.endswith(".bias"):
+    if name.endswith((".bias", "bag.table.weight")):
         return torch.zeros(shape)
     if name.endswith("temperature"):
         return torch.full(shape, math.log(1 / 0.07))  # CLIP's start, section 2.5

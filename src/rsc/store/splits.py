@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import IntegrityError
-from rsc.store.cache import CachedShard, NodeCache
+from rsc.store.cache import CachedShard, ShardCache
 from rsc.store.container import ContainerReader
 from rsc.store.files import BulkStore, RandomAccess
 from rsc.store.follow import CachedRead, Follower
@@ -35,7 +35,7 @@ class SplitPlace:
     name: str
     version_id: str
     split: str
-    cache: NodeCache | None = None
+    cache: ShardCache | None = None
     expires: datetime | None = None
 
     def open_shard(self, record: ShardRecord) -> RandomAccess:
@@ -141,9 +141,10 @@ class SplitReader:
         assert isinstance(source, CachedShard), "only called where there is a cache"
         return source, reader.frames
 
-    def iterate(self) -> Iterator[Columns]:
-        """Columns of each frame in written order, each in a new buffer, none before its tag verified."""
-        for shard in range(self.num_shards):
+    def iterate(self, *, shards: Sequence[int] | None = None) -> Iterator[Columns]:
+        """Columns of each frame in written order, each in a new buffer, none before its tag verified; of all
+        shards or of the given ones."""
+        for shard in range(self.num_shards) if shards is None else shards:
             reader = self.open_shard(shard)
             try:
                 for frame in range(reader.num_frames):

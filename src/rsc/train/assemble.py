@@ -16,7 +16,8 @@ from rsc.clock import SystemClock
 from rsc.events import EventLog
 from rsc.parallel.mesh import Mesh
 from rsc.store.local import LocalStore
-from rsc.train.board import Board
+from rsc.train.board import Board, Phase
+from rsc.train.counts import count_training_data
 from rsc.train.engine import Engine, build_engine
 from rsc.train.faults import FaultDisk, FaultInjector
 from rsc.train.gauge import Gauge, peak_of
@@ -89,6 +90,15 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         folder, memory, run=spec.run.name, key=keys.run, mesh=mesh, store=place.store, events=events
     )
     restorer.restore(engine, source=source, progress=progress)
+    if progress.step == 0:
+        count_training_data(
+            engine.placed.modules,
+            recipe=recipe,
+            data=spec.data,
+            keys=keys.data,
+            mesh=mesh,
+            beat=lambda: board.beat(place.local_rank, phase=Phase.DATA),
+        )
     writer = CheckpointWriter(
         folder,
         run=spec.run.name,

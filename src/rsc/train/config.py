@@ -32,6 +32,11 @@ class OptimizerConfig(FrozenModel):
     epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     """Decoupled; applies to weights of two or more dims, not to norms, biases and embeddings."""
+    bag_learning_rate: Annotated[float, Field(gt=0.0)] = 1e-2
+    """Peak for the weights of `model.bag`, which start at 0."""
+    bag_epsilon: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Epsilon for them: so large that a row that few samples touch moves little, as a strong prior would have
+    it; with the 1e-5 of the other weights the bag learns its texts by heart."""
     muon_learning_rate: Annotated[float, Field(gt=0.0)] = 0.02
     """Peak for the weights that Muon updates; scaled by max(1, rows / columns)**0.5."""
     muon_momentum: Fraction = 0.95

@@ -44,20 +44,23 @@ def set_learning_rate(
 
 def build_optimizer(model: nn.Module, *, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW with decoupled weight decay on matrices only (Loshchilov and Hutter 2019, arXiv:1711.05101), or
-    Muon for the matrices of the trunk and AdamW for the rest.
+    Muon for the matrices of the trunk and AdamW for the rest. A bag has a rate and a decay of its own.
 
     The fused kernel updates parameter and both moments in one pass over memory, on CPU and on CUDA.
     """
     with_muon: list[nn.Parameter] = []
     if config.name == "muon":
         with_muon = [p for name, p in model.named_parameters() if is_muon_weight(name, p)]
-    taken = {id(parameter) for parameter in with_muon}
+    in_bag = [p for name, p in model.named_parameters() if ".bag." in name]
+    taken = {id(parameter) for parameter in [*with_muon, *in_bag]}
     decayed, plain = ([p for p in part if id(p) not in taken] for part in split_by_decay(model))
     rate = config.learning_rate
     adam = {"peak_lr": rate, "lr": rate, "betas": (config.beta1, config.beta2), "eps": config.epsilon}
+    bag = {"peak_lr": config.bag_learning_rate, "eps": config.bag_epsilon, "weight_decay": 0.0}
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay, **adam},
-        {"params": plain, "weight_decay": 0.0, **adam},
+        {"params": decayed, **adam, "weight_decay": config.weight_decay},
+        {"params": plain, **adam, "weight_decay": 0.0},
+        {"params": in_bag, **adam, **bag},
     ]
     groups = [group for group in groups if group["params"]]
     if config.name == "adamw":
