@@ -81,7 +81,10 @@ AUDIO = {"sample_rate": 1000, "window_ms": 16, "hop_ms": 10, "num_mels": 8, "sta
 DOMAINS: dict[str, dict[str, Any]] = {
     "language": {"text": {}, "head": {"kind": "next_token"}},
     "masked": {"text": {"max_length": 24}, "head": {"kind": "masked_token"}},
-    "vision": {"image": {"height": 12, "width": 12}, "head": {"kind": "classes", "labels": ("a", "b", "c")}},
+    "vision": {
+        "image": {"height": 12, "width": 12, "style": "conv", "conv_width": 4},
+        "head": {"kind": "classes", "labels": ("a", "b", "c")},
+    },
     "speech": {"audio": AUDIO, "head": {"kind": "classes", "labels": ("a", "b", "c")}},
     "ctc": {"audio": AUDIO, "head": {"kind": "ctc", "labels": ("a", "b", "c"), "unit": "characters"}},
     "posts": {

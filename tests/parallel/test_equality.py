@@ -197,6 +197,23 @@ def test_muon_makes_whole_matrices_orthogonal_on_any_mesh() -> None:
 
 
 @pytest.mark.slow
+def test_muon_makes_filters_of_convolutions_orthogonal_on_any_mesh() -> None:
+    """Four filters in parts over two and three ranks, and whole under tensor and pipeline parallelism."""
+    meshes: list[tuple[int, dict[str, int]]] = [
+        (1, {}),
+        (2, {}),
+        (3, {}),
+        (2, {"tp": 2}),
+        (2, {"pp": 2}),
+        (4, {"dp_replicate": 2}),
+    ]
+    same = {"domain": "vision", "optimizer": "muon"}
+    assert_equal(
+        [{**same, "name": f"{world} {axes}", "world": world, "parallel": axes} for world, axes in meshes]
+    )
+
+
+@pytest.mark.slow
 def test_recompute_and_accumulation_change_nothing() -> None:
     assert_equal(
         [

@@ -8,7 +8,7 @@ import torch
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig, MoeConfig, TextConfig, TrunkConfig
 from rsc.train.config import OptimizerConfig
-from rsc.train.muon import is_muon_weight, orthogonalise
+from rsc.train.muon import Muon, is_muon_weight, orthogonalise
 from rsc.train.optim import build_optimizer
 
 
@@ -43,6 +43,17 @@ def test_which_weights_it_takes(model: Model) -> None:
     attention = {f"{layer}.attention.{part}.weight" for layer in (0, 1) for part in ("qkv", "out")}
     plain = {f"0.mlp.{part}.weight" for part in ("gate", "up", "down")}
     assert taken == attention | plain | {f"1.mlp.experts.{part}" for part in ("gate", "up", "down")}
+
+
+def test_a_filter_of_a_convolution_is_a_row() -> None:
+    weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
+    assert is_muon_weight("stems.image.body.layers.0.conv.weight", weight)
+    assert not is_muon_weight("stems.audio.near.conv.weight", torch.nn.Parameter(weight[..., 0].detach()))
+    weight.grad = torch.randn(8, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    before, wanted = weight.detach().clone(), orthogonalise(weight.grad.flatten(1))
+    group = {"params": [weight], "rule": "muon", "lr": 0.5, "momentum": 0.0, "weight_decay": 0.0}
+    Muon([group]).step()
+    torch.testing.assert_close((before - weight).flatten(1), 0.5 * wanted)
 
 
 def test_the_rest_moves_as_adamw_moves_it(model: Model) -> None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rsc.models.config import NUM_BYTES, AudioConfig, ImageConfig, TextConfig
+from rsc.models.convolution import ConvBody
 
 
 class TextStem(nn.Module):
@@ -203,51 +204,6 @@ class ImageStem(nn.Module):
         """Centred on 0 with a spread near 1, in the weights' dtype."""
         scale = 1 / 255 if image_BHWC.dtype == torch.uint8 else 1.0
         return (image_BHWC.to(self.project.weight.dtype) * scale - 0.5) * 4
-
-
-class ConvBody(nn.Module):
-    """3x3 convolutions: one at full size, then per halving a strided one and a residual pair.
-
-    [B, C, H, W] -> [B, conv_width * patch, H / patch, W / patch], channels last in memory throughout.
-    """
-
-    def __init__(self, config: ImageConfig) -> None:
-        super().__init__()
-        width = config.conv_width
-        layers: list[nn.Module] = [ConvNorm(config.channels, width, stride=1)]
-        for _ in range(int(math.log2(config.patch))):
-            layers += [ConvNorm(width, 2 * width, stride=2), Residual(2 * width)]
-            width *= 2
-        self.layers = nn.Sequential(*layers)
-        self.out_channels = width
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.layers(x_BCHW.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
-
-
-class ConvNorm(nn.Module):
-    """Convolution, layer norm over channels, ReLU. No batch statistics: they would tie samples and ranks."""
-
-    def __init__(self, inner: int, outer: int, *, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inner, outer, 3, stride=stride, padding=1, bias=False)
-        self.norm = nn.LayerNorm(outer)
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        x_BHWC = self.conv(x_BCHW).permute(0, 2, 3, 1)
-        return F.relu(self.norm(x_BHWC)).permute(0, 3, 1, 2)
-
-
-class Residual(nn.Module):
-    """x + two convolutions of it."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = ConvNorm(width, width, stride=1)
-        self.second = ConvNorm(width, width, stride=1)
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        return x_BCHW + self.second(self.first(x_BCHW))  # type: ignore[no-any-return]
 
 
 def flip_and_shift(x_BCHW: torch.Tensor, *, reach: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Muon for the matrices of the trunk, AdamW for everything else, as one optimiser with named state.
+"""Muon for the trunk's matrices and for convolutions, AdamW for all else, as one optimiser with named state.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) replaces the momentum of a matrix by the nearest
 orthogonal one, so that all its directions move alike. Under FSDP or TP a rank holds a part of a matrix:
@@ -41,10 +41,11 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"] = torch.zeros_like(weight)
             momentum = state["momentum"].mul_(group["momentum"]).add_(weight.grad)
             look_ahead = weight.grad.add(momentum, alpha=group["momentum"])
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            rows, columns = weight.shape[-2:]
+            matrix = look_ahead.flatten(1) if _is_convolution(weight) else look_ahead
+            rows, columns = matrix.shape[-2:]
             scale = math.sqrt(max(1.0, rows / columns))
-            weight.add_(_orthogonal_part(look_ahead), alpha=-group["lr"] * scale)
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weight.add_(_orthogonal_part(matrix).view(weight.shape), alpha=-group["lr"] * scale)
 
     def _adamw(self, group: dict[str, Any]) -> None:
         weights = [p for p in group["params"] if p.grad is not None]
@@ -75,8 +76,15 @@ class Muon(torch.optim.Optimizer):
 
 
 def is_muon_weight(name: str, parameter: nn.Parameter) -> bool:
-    """Matrices of the blocks, stacked experts too; not routers, norms, stems or heads."""
-    return "trunk.blocks." in name and parameter.ndim >= 2 and "router" not in name
+    """Matrices of the blocks, stacked experts too, and convolutions over pictures, a filter being a row; not
+    routers, norms, heads, or the rest of the stems."""
+    in_blocks = "trunk.blocks." in name and parameter.ndim >= 2 and "router" not in name
+    return in_blocks or _is_convolution(parameter)
+
+
+def _is_convolution(weight: torch.Tensor) -> bool:
+    """Filters [outer, inner, H, W]; nothing else has four dims."""
+    return weight.ndim == 4
 
 
 def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
