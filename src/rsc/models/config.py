@@ -173,10 +173,10 @@ class ImageConfig(FrozenModel):
     patch: Literal[1, 2, 4, 8, 16, 32] = 4
     """Pixels of a side that become one position; must divide height and width."""
     style: Literal["patch", "conv"] = "patch"
-    """patch: one linear map. conv: 3x3 convolutions that halve the sides log2(patch) times, which learns
+    """patch: one linear map. conv: residual convolutions that halve the sides log2(patch) times, which learn
     from far fewer images (Xiao et al. 2021, arXiv:2106.14881)."""
     conv_width: PositiveInt = 64
-    """conv only: channels before the first halving; each halving doubles them."""
+    """conv only: channels at half the sides; from a quarter of the sides on there are four times as many."""
     augment: Literal["none", "flip_crop"] = "none"
     """flip_crop: in training mirror half of the images and shift all by up to an eighth of a side."""
 
