@@ -50,7 +50,14 @@ def block_list(body: bytes) -> bytes:
 
 
 def read(file: bytes, *, key: bytes, context: bytes, digest: bytes | None = None) -> list[bytes]:
-    """Plaintext of all frames. Raises Outcome. The numbers are the steps of the page."""
+    """Plaintext of all frames. Raises Outcome."""
+    return [plain for plain, _ in open_container(file, key=key, context=context, digest=digest)]
+
+
+def open_container(
+    file: bytes, *, key: bytes, context: bytes, digest: bytes | None = None
+) -> list[tuple[bytes, int]]:
+    """(plaintext, number of samples) of all frames. Raises Outcome. The numbers are the steps of the page."""
     header = file[:128]
     require(header[:8] == MAGIC[: len(header)], "header")  # 1
     require(len(header) == 128, "truncated")
@@ -67,7 +74,7 @@ def read(file: bytes, *, key: bytes, context: bytes, digest: bytes | None = None
         entries = aead.decrypt(nonce(num_frames, 1), table, header + blocks)  # 9
     except InvalidTag:
         raise Outcome("frame") from None
-    sizes = [size for size, _ in struct.iter_unpack("<II", entries)]
+    sizes, counts = zip(*struct.iter_unpack("<II", entries), strict=True) if entries else ((), ())
     require(max(sizes, default=0) <= 1 << 30, "frame")  # 10
     end = 128 + sum(sizes) + 16 * num_frames
     require(end == body, "truncated" if end > body else "trailing")
@@ -79,7 +86,7 @@ def read(file: bytes, *, key: bytes, context: bytes, digest: bytes | None = None
         except InvalidTag:
             raise Outcome("frame") from None
         start += size + 16
-    return frames
+    return list(zip(frames, counts, strict=True))
 
 
 def read_trailer(file: bytes) -> tuple[int, int]:
