@@ -105,6 +105,19 @@ def test_evaluation_counts_nothing(moe_model: Model) -> None:
     assert not moe_model.trunk.blocks["1"].mlp.router.load.any()
 
 
+def test_padding_counts_nothing(moe_model: Model) -> None:
+    x_BLD = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    documents_BL = torch.tensor([[0, 0, 0, -1, -1], [0, 1, 1, 2, -1]])
+    router = moe_model.trunk.blocks["1"].mlp.router
+    moe_model.trunk(x_BLD, document_ids_BL=documents_BL)
+    load = router.load.clone()
+    assert load.sum() == 7 * 2
+    x_BLD[documents_BL < 0] *= -50.0
+    router.load.zero_()
+    moe_model.trunk(x_BLD, document_ids_BL=documents_BL)
+    assert torch.equal(router.load, load)
+
+
 def test_more_choices_than_experts_are_refused() -> None:
     with pytest.raises(ValueError, match="top_k 5 is more than num_experts 4"):
         MoeConfig(num_experts=4, top_k=5, expert_width=1)

@@ -140,6 +140,18 @@ def test_schedules_with_other_axes(schedule: str) -> None:
 
 
 @pytest.mark.slow
+def test_padding_moves_no_expert_on_any_mesh() -> None:
+    """Meshes pad differently; were padding counted, the experts' balance would be another on each."""
+    axes: list[tuple[int, dict[str, int]]] = [(2, {"tp": 2}), (2, {"cp": 2}), (4, {"tp": 2, "cp": 2})]
+    assert_equal(
+        [
+            {"name": str(given), "world": world, "moe": True, "domain": "posts", "parallel": given}
+            for world, given in axes
+        ]
+    )
+
+
+@pytest.mark.slow
 def test_sixteen_ranks_hold_every_axis_twice() -> None:
     """dp_shard 2 x cp 2 x tp 2 x pp 2, and ep 4 over dp_shard x cp x tp: no axis stands in for another."""
     axes = {"tp": 2, "pp": 2, "cp": 2}

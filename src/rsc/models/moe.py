@@ -33,8 +33,11 @@ class Router(nn.Module):
         self.register_buffer("bias", torch.zeros(config.num_experts))
         self.register_buffer("load", torch.zeros(config.num_experts), persistent=False)
 
-    def forward(self, x_ND: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights [N, K] float32 and expert numbers [N, K]. Counts the choices in `load` while training."""
+    def forward(
+        self, x_ND: torch.Tensor, real_N: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights [N, K] float32 and expert numbers [N, K]. Counts the choices of real tokens in `load` while
+        training: padding is routed too, all of it alike, and would pull the balance to itself."""
         logits_NX = F.linear(x_ND.float(), self.weight.float())
         scores_NX = logits_NX.softmax(-1) if self.config.scoring == "softmax" else logits_NX.sigmoid()
         chosen_NK = (scores_NX.detach() + self.bias).topk(self.config.top_k, dim=-1).indices
@@ -42,7 +45,10 @@ class Router(nn.Module):
         if self.config.normalise:
             weights_NK = weights_NK / weights_NK.sum(-1, keepdim=True)
         if self.training:
-            self.load += torch.bincount(chosen_NK.flatten(), minlength=self.config.num_experts)
+            counted_NK = (
+                torch.ones_like(weights_NK) if real_N is None else real_N[:, None].expand_as(weights_NK)
+            )
+            self.load.index_add_(0, chosen_NK.flatten(), counted_NK.flatten().to(self.load.dtype))
         return weights_NK, chosen_NK
 
 
@@ -83,9 +89,10 @@ class MoE(nn.Module):
         if config.num_shared:
             self.shared = GatedMLP(width=width, mlp_width=config.num_shared * config.expert_width)
 
-    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BLD: torch.Tensor, real_BL: torch.Tensor | None = None) -> torch.Tensor:
+        """`real_BL`: positions that are no padding; None: all are."""
         x_ND = x_BLD.flatten(0, 1)
-        weights_NK, chosen_NK = self.router(x_ND)
+        weights_NK, chosen_NK = self.router(x_ND, None if real_BL is None else real_BL.flatten())
         order_M = chosen_NK.flatten().argsort(stable=True)
         counts_X = torch.bincount(chosen_NK.flatten(), minlength=len(self.router.bias))
         rows_MD = x_ND[:, None].expand(-1, chosen_NK.shape[1], -1).flatten(0, 1)

@@ -147,10 +147,19 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.mlp_norm = RMSNorm(config.width, eps=config.norm_eps)
         self.mlp = mlp
+        self.has_experts = not isinstance(mlp, GatedMLP)
 
-    def forward(self, x_BLD: torch.Tensor, rotary: Rotary, mask_BLM: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self,
+        x_BLD: torch.Tensor,
+        rotary: Rotary,
+        mask_BLM: torch.Tensor | None,
+        real_BL: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`real_BL`: positions that are no padding, for the balance of experts; None: all are."""
         x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), rotary, mask_BLM)
-        return x_BLD + self.mlp(self.mlp_norm(x_BLD))  # type: ignore[no-any-return]
+        normed_BLD = self.mlp_norm(x_BLD)
+        return x_BLD + (self.mlp(normed_BLD, real_BL) if self.has_experts else self.mlp(normed_BLD))  # type: ignore[no-any-return]
 
 
 class Trunk(nn.Module):
@@ -171,10 +180,14 @@ class Trunk(nn.Module):
         *,
         positions_L: torch.Tensor | None = None,
         document_ids_BL: torch.Tensor | None = None,
+        real_BL: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """In and out [B, L, D]. `positions_L` [L] or [B, L] defaults to 0..L-1 (a context-parallel rank
-        passes its own). Positions with a negative document id are padding: nobody looks at them."""
+        passes its own). Positions with a negative document id are padding: nobody looks at them, and
+        `real_BL` says so of the positions in `x_BLD`, where those are a part only (parallel/sequence.py)."""
         config = self.config
+        if real_BL is None and document_ids_BL is not None:
+            real_BL = document_ids_BL >= 0
         if positions_L is None:
             positions_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
         rotary = rotary_tables(positions_L, config=config)
@@ -182,7 +195,7 @@ class Trunk(nn.Module):
         if document_ids_BL is not None and config.documents == "masked" and not is_one(document_ids_BL):
             mask_BLM = document_mask(document_ids_BL, causal=config.causal)
         for block in self.blocks.values():
-            x_BLD = block(x_BLD, rotary, mask_BLM)
+            x_BLD = block(x_BLD, rotary, mask_BLM, real_BL)
         return x_BLD if self.norm is None else self.norm(x_BLD)
 
 

@@ -35,7 +35,7 @@ def split_context(model: nn.Module, *, plan: PlacementPlan, group: dist.ProcessG
     held["trunk"].register_forward_pre_hook(mask.make, with_kwargs=True)
     for name in plan.units:
         if name in held:
-            held[name].register_forward_pre_hook(lambda _, args: (*args[:2], mask.mask_BLM))
+            held[name].register_forward_pre_hook(lambda _, args: (*args[:2], mask.mask_BLM, *args[3:]))
     for name, role in plan.roles.items():
         if role is Role.ATTENTION_CORE and name in held:
             parent, _, child = name.rpartition(".")

@@ -68,7 +68,10 @@ class Parts:
             documents_BL = None if documents_BL is None else self._pairs.cut(documents_BL, dim=1)
         if self._has_stems:
             hidden = self._cut(F.pad(hidden, (0, 0, 0, extra)) if extra else hidden)
-        return (hidden, *args[1:]), {**kwargs, "positions_L": positions, "document_ids_BL": documents_BL}
+        kwargs = {**kwargs, "positions_L": positions, "document_ids_BL": documents_BL}
+        if documents_BL is not None:
+            kwargs["real_BL"] = self._own_part(documents_BL >= 0)
+        return (hidden, *args[1:]), kwargs
 
     def leave(self, trunk: nn.Module, args: Any, hidden: torch.Tensor) -> torch.Tensor:
         """After the trunk: [B, L, D] as the head wants it."""
@@ -82,6 +85,11 @@ class Parts:
         if self._cp is not None:
             hidden = self._pairs.cut(hidden, dim=1)
         return hidden if self._tp is None else take_part(hidden, dim=1, group=self._tp)
+
+    def _own_part(self, whole_BL: torch.Tensor) -> torch.Tensor:
+        """Of [B, L] what belongs to the hidden states of this tp rank."""
+        rank = 0 if self._tp is None else dist.get_rank(self._tp)
+        return whole_BL.chunk(self._tp_size, dim=1)[rank]
 
 
 @dataclass(frozen=True)
