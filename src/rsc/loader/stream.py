@@ -141,6 +141,7 @@ class WindowStream:
 
     def close(self) -> None:
         """Stop the threads and close the shards."""
+        self._stop_following()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._shards.keep_newest(0)
