@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields, replace
 
 import pytest
@@ -105,3 +106,12 @@ def test_json_holds_every_fact() -> None:
     values = json.loads(to_json(FACTS))
     assert set(values) == {field.name for field in fields(CardFacts)}
     assert values["data"][0]["findings"] == {"email": 412, "phone": 77}
+
+
+def test_json_has_null_where_no_interval_was_computed() -> None:
+    measures = [MeasureFacts("calibration error", 0.05, math.nan, math.nan, split="test", count=64)]
+    slices = [SliceFacts("empty", 0, (math.nan, 0.0, 1.0), (math.nan, 0.0, 1.0))]
+    text = to_json(replace(FACTS, measures=measures, slices=slices))
+    values = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (values["measures"][0]["value"], values["measures"][0]["low"]) == (0.05, None)
+    assert values["slices"][0]["false_positive_rate"] == [None, 0.0, 1.0]

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 UNKNOWN = "unknown"
 
@@ -99,8 +100,17 @@ class CardFacts:
 
 
 def to_json(facts: CardFacts) -> str:
-    """The facts as a JSON document, for programs."""
-    return json.dumps(asdict(facts), indent=2, sort_keys=True)
+    """The facts as a JSON document, for programs; a figure that is not there (NaN) is null."""
+    return json.dumps(_nulled(asdict(facts)), indent=2, sort_keys=True, allow_nan=False)
+
+
+def _nulled(value: Any) -> Any:
+    """JSON has no NaN, and strict readers refuse a document that writes one."""
+    if isinstance(value, dict):
+        return {name: _nulled(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_nulled(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def to_markdown(facts: CardFacts) -> str:

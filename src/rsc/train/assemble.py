@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.meeting import Meeting
@@ -14,6 +16,7 @@ from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.clock import SystemClock
 from rsc.events import EventLog
+from rsc.models.tokenizer import open_tokenizer
 from rsc.parallel.mesh import Mesh
 from rsc.store.local import LocalStore
 from rsc.train.board import Board, Phase
@@ -31,7 +34,7 @@ from rsc.train.restore import Restorer
 from rsc.train.step import Stepper
 from rsc.train.takeover import inherited_by
 from rsc.train.tensorboard import EventFiles
-from rsc.train.validate import Validator
+from rsc.train.validate import Validator, text_bytes
 
 
 @dataclass(frozen=True)
@@ -148,12 +151,18 @@ def _validator(
     split = recipe.data.sets[0].model_copy(update={"split": recipe.eval.split})
     held_out = recipe.model_copy(update={"data": split})
     source_of(held_out).close()
-    text = recipe.model.text
     return Validator(
         engine=engine,
         open_source=lambda: source_of(held_out),
         num_batches=recipe.eval.every_batches,
         every=recipe.eval.every,
         seed=recipe.train.seed,
-        items_are_bytes=recipe.is_packed_language and text is not None and text.tokenizer == "bytes",
+        size_of=_size_of(recipe),
     )
+
+
+def _size_of(recipe: Recipe) -> Callable[[torch.Tensor], int] | None:
+    text = recipe.model.text
+    if not recipe.is_packed_language or text is None:
+        return None
+    return partial(text_bytes, tokenizer=open_tokenizer(text), separator=recipe.data.separator)

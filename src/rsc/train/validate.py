@@ -6,14 +6,18 @@ place in the training data. So a run with it has the losses of one without, bit 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from rsc.models.cross_entropy import IGNORED
+from rsc.models.tokenizer import ByteTokenizer, Tokenizer
 from rsc.train.engine import Engine
 from rsc.train.loop import BatchSource
 from rsc.train.seeds import stream_seed
@@ -27,8 +31,8 @@ class Validator:
     num_batches: int
     every: int
     seed: int
-    items_are_bytes: bool
-    """Whether an item of the loss is a byte, so that nats per item say bits per byte."""
+    size_of: Callable[[torch.Tensor], int] | None
+    """Bytes of text that targets [B, L] stand for, for bits per byte; None where answers are no text."""
 
     def facts(self, step: int) -> dict[str, float]:
         """After `step` finished steps: what is due now, the same on every rank; nothing on other steps."""
@@ -38,15 +42,40 @@ class Validator:
             stream_seed(self.seed, "validation")
         )  # hidden tokens are drawn when a batch is bound
         with closing(self.open_source()) as source:
-            sums = [self.engine.evaluate(next(source)) for _ in range(self.num_batches)]
+            sums = [self._sums(next(source)) for _ in range(self.num_batches)]
         mesh = self.engine.placed.mesh
-        speaks = mesh.place("tp") == 0  # tensor-parallel ranks see the same items
-        facts = [sum(column) * speaks for column in zip(*sums, strict=True)]
+        facts = [sum(column) for column in zip(*sums, strict=True)]
         message = torch.tensor(facts, dtype=torch.float64, device=mesh.device)
         dist.all_reduce(message)
-        total, count = message.tolist()
-        loss = total / count if count else math.nan
-        return {
-            "val_loss": loss,
-            **({"val_bits_per_byte": loss / math.log(2)} if self.items_are_bytes else {}),
-        }
+        total, count, size_bytes = message.tolist()
+        told = {"val_loss": total / count if count else math.nan}
+        if size_bytes:
+            told["val_bits_per_byte"] = total / size_bytes / math.log(2)
+        return told
+
+    def _sums(self, batch: Mapping[str, Any]) -> tuple[float, int, int]:
+        """Loss, items and bytes of one batch, as far as this rank is the one to count them."""
+        total, count = self.engine.evaluate(batch)
+        mesh = self.engine.placed.mesh
+        if mesh.place("tp"):  # tensor-parallel ranks see the same items
+            total, count = 0.0, 0
+        # Ranks that differ on any of these axes are given the same batch.
+        is_first = not any(mesh.place(axis) for axis in ("tp", "cp", "pp"))
+        size = self.size_of(batch["targets_BL"]) if self.size_of is not None and is_first else 0
+        return total, count, size
+
+
+def text_bytes(targets_BL: torch.Tensor, *, tokenizer: Tokenizer, separator: int) -> int:
+    """Bytes of the text that these token ids stand for; a separator counts as one, as in `rsc eval`.
+
+    Other tokens than bytes are decoded, each document of a row as one text: what a token writes depends on
+    its neighbours. A character that the end of a row cuts in two counts as two marks of replacement.
+    """
+    if isinstance(tokenizer, ByteTokenizer):
+        return int((targets_BL != IGNORED).sum())
+    size = 0
+    for row in targets_BL.tolist():
+        for is_end, ids in itertools.groupby((i for i in row if i != IGNORED), key=separator.__eq__):
+            held = list(ids)
+            size += len(held) if is_end else len(tokenizer.decode(held).encode())
+    return size
