@@ -1,55 +1,89 @@
 """What happened, as JSON lines: one object a line, appended whole, readable while a run goes on.
 
 Ranks and controllers append; nobody edits. A line has `time`, `kind` and the facts of that kind.
-A crash can cut the last line short, so a reader skips what does not parse at the very end and
-nowhere else.
+A crash or a full disk can cut a line short; the next one begins on a line of its own, and readers skip
+what does not parse. Telling never ends what is told about: lines that a full disk does not take wait in
+memory for room.
+
+Not covered: lines that still wait when their process ends.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rsc.clock import Clock, timestamp
-from rsc.errors import IntegrityError
+
+_MOST_WAITING = 4096  # lines that wait for room; 2 MB of metrics or events
+
+
+class LineFile:
+    """Appends whole lines to one file. Each is a single `write` on an O_APPEND descriptor, so lines of
+    several processes do not mix (on local file systems; never share one over NFS)."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
+        size = os.fstat(self._fd).st_size
+        self._is_cut = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+
+    def append(self, line: str) -> None:
+        """Write one line, after those that a full disk did not take. Raises OSError for any other fault."""
+        self._waiting.append(line.encode() + b"\n")
+        while self._waiting and self._write(self._waiting[0]):
+            self._waiting.popleft()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _write(self, line: bytes) -> bool:
+        data = b"\n" + line if self._is_cut else line
+        try:
+            written = os.write(self._fd, data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+        self._is_cut = written < len(data)
+        return not self._is_cut
 
 
 class EventLog:
-    """Appends to one file. Each event is a single `write` on an O_APPEND descriptor, so lines of
-    several processes do not mix (up to PIPE_BUF on local file systems; never share one over NFS)."""
+    """The events of one run, or of any other thing that tells some."""
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
-        self._path = path
         self._clock = clock
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = LineFile(path)
 
     def append(self, kind: str, **facts: Any) -> None:
         """Write one event. Facts must be JSON values and hold no personal text and no key."""
         line = json.dumps(
             {"time": timestamp(self._clock.now()), "kind": kind, **facts}, separators=(",", ":")
         )
-        os.write(self._fd, line.encode() + b"\n")
+        self._file.append(line)
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._file.close()
 
 
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a file in written order. Raises IntegrityError for a broken line in mid-file."""
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file in written order, without lines that were cut; none where there is no file."""
+    if path.exists():
+        yield from _whole(path.read_bytes().split(b"\n"))
+
+
+def _whole(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        with suppress(ValueError):
             yield json.loads(line)
-        except ValueError:
-            if number == len(lines):
-                return
-            raise IntegrityError(f"{path.name} line {number} is not JSON", outcome="frame") from None
 
 
 class EventTail:
@@ -67,4 +101,4 @@ class EventTail:
             file.seek(self._offset)
             whole, newline, _ = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(newline)
-        return [json.loads(line) for line in whole.split(b"\n") if line]
+        return list(_whole(whole.split(b"\n")))

@@ -15,6 +15,7 @@ import pytest
 
 from rsc.clock import SystemClock
 from rsc.config import Workspace
+from rsc.events import read_lines
 from rsc.review.approval import approve as sign_approval
 from rsc.review.approval import review_facts
 from rsc.review.identity import create_identity
@@ -24,7 +25,7 @@ from rsc.store.keys import data_kek_id, data_key_context, new_envelope, period_o
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.schema import Field, Schema, columns_from_records
 from rsc.store.writer import DatasetWriter
-from rsc.train.metrics import losses_by_step, read_metrics
+from rsc.train.metrics import losses_by_step
 
 TINY = (
     "model.trunk.width=32",
@@ -79,7 +80,7 @@ class Rsc:
         return losses_by_step(self.workspace.runs / run / "metrics" / f"rank{rank}.jsonl")
 
     def metrics(self, run: str, *, rank: int = 0) -> list[dict[str, Any]]:
-        return list(read_metrics(self.workspace.runs / run / "metrics" / f"rank{rank}.jsonl"))
+        return list(read_lines(self.workspace.runs / run / "metrics" / f"rank{rank}.jsonl"))
 
     def events(self, run: str) -> list[dict[str, Any]]:
         lines = (self.workspace.runs / run / "events.jsonl").read_text().splitlines()

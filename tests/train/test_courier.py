@@ -11,7 +11,7 @@ import pytest
 
 from rsc.checkpoint.copies import Copies
 from rsc.errors import ResourceError
-from rsc.events import EventLog, read_events
+from rsc.events import EventLog, read_lines
 from rsc.train.courier import Courier
 
 
@@ -36,7 +36,7 @@ def courier(copies: FakeCopies, folder: Path, clock: Any, said: list[str]) -> Co
 
 
 def told(folder: Path) -> list[tuple[str, int]]:
-    return [(event["kind"], event["step"]) for event in read_events(folder / "events.jsonl")]
+    return [(event["kind"], event["step"]) for event in read_lines(folder / "events.jsonl")]
 
 
 def test_what_waited_is_passed_over_for_the_newest(tmp_path: Path, clock: Any) -> None:

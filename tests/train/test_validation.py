@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 import torch
 
+from rsc.events import read_lines
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.tokenizer import ByteTokenizer, JsonTokenizer
 from rsc.train.validate import text_bytes

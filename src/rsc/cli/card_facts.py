@@ -10,7 +10,7 @@ from typing import Any
 
 from rsc.config import Workspace
 from rsc.errors import RscError
-from rsc.events import read_events
+from rsc.events import read_lines
 from rsc.export.card import UNKNOWN, CardFacts, DataFacts, MeasureFacts, RunFacts, SliceFacts
 from rsc.models.config import ModelConfig
 from rsc.review.policy import parse_policy
@@ -145,7 +145,7 @@ def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> Da
 
 def _run(run: RunFolder, *, recipe: Recipe, step: int) -> RunFacts:
     record = run.record()
-    events = list(read_events(run.path / "events.jsonl"))
+    events = list(read_lines(run.path / "events.jsonl"))
     ended = [event["time"] for event in events if event["kind"] == "ended"]
     drives = [event for event in events if event["kind"] == "driven"]
     measured = [event for event in events if event["kind"] == "energy"]

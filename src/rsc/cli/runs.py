@@ -14,9 +14,8 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.events import read_events
+from rsc.events import read_lines
 from rsc.train.ledger import ledger
-from rsc.train.metrics import read_metrics
 from rsc.train.run import RunFolder, RunState, find_run, list_runs
 from rsc.units import format_seconds
 
@@ -38,8 +37,8 @@ def show(run: Run, as_json: JsonFlag = False) -> None:
     """Show one run: state, lineage, failures, lost work."""
     folder = _find(run)
     clock = SystemClock()
-    events = list(read_events(folder.path / "events.jsonl")) if _has_events(folder) else []
-    metrics = read_metrics(folder.path / "metrics" / "rank0.jsonl")
+    events = list(read_lines(folder.path / "events.jsonl")) if _has_events(folder) else []
+    metrics = read_lines(folder.path / "metrics" / "rank0.jsonl")
     account = ledger(events, metrics=metrics, now=clock.now())
     failures = [
         event for event in events if event["kind"] in ("failure", "gave_up", "bad_batch", "straggler")

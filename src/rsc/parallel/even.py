@@ -40,8 +40,8 @@ class _Even:
         self._moe = moe
         self._mesh = mesh
 
-    def __call__(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        """As MoE.forward: scores, rows in expert order, experts, rows back, weighted sum."""
+    def __call__(self, x_BLD: torch.Tensor, real_BL: torch.Tensor | None = None) -> torch.Tensor:
+        """As MoE.forward, uncounted: scores, rows in expert order, experts, rows back, weighted sum."""
         moe, config = self._moe, self._moe.router.config
         x_ND = x_BLD.flatten(0, 1)
         scores_NX = F.linear(x_ND.float(), local(moe.router.weight).float()).softmax(-1)

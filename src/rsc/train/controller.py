@@ -103,8 +103,8 @@ class Controller:
             lineage["parent"] = parent.lineage
         with uninterrupted():
             run = self._make(resolved, lineage=lineage, steps=recipe.train.steps)
-        self.say(f"run {run.id}: {recipe.train.steps} steps on {_lineage_text(layout, recipe)}")
-        return run, self._drive(run, recipe, isolation=admission.isolation)
+        opening = f"{recipe.train.steps} steps on {_lineage_text(layout, recipe)}"
+        return run, self._drive(run, recipe, isolation=admission.isolation, opening=opening)
 
     def _admit(self, data: DataConfig) -> Admissions:
         """Ask the gate about each data set of the mixture; one no is a no to all."""
@@ -146,11 +146,12 @@ class Controller:
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
             return 0
         admission = self._admit(recipe.data)
-        self.say(f"run {run.id}: resuming, {record.steps} steps in all")
-        return self._drive(run, recipe, isolation=admission.isolation)
+        opening = f"resuming, {record.steps} steps in all"
+        return self._drive(run, recipe, isolation=admission.isolation, opening=opening)
 
-    def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level) -> int:
+    def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level, opening: str) -> int:
         with run.locked(), _socket_folder() as socket, Wishes() as wishes:
+            self.say(f"run {run.id}: {opening}")
             copies = self._copies(run, recipe)
             run.update(state=RunState.RUNNING, reason="")
             command = self._command(run, recipe, isolation=isolation, socket=socket)
@@ -167,9 +168,16 @@ class Controller:
                     self._note_start(run, command, workers=recipe.parallel.workers)
                     watched = self._watch(run, command=command, wishes=wishes, copies=copies)
             _tell_energy(run, meter=meter, clock=self.clock)
-            run.update(**watched.changes(run.record()))
+            self._note_end(run, watched)
             self._send_papers(copies)
             return self._conclude(run, watched)
+
+    def _note_end(self, run: RunFolder, watched: Watched) -> None:
+        """A disk that is full by now costs the record its last change, not the user the last word."""
+        try:
+            run.update(**watched.changes(run.record()))
+        except OSError as error:
+            self.say(f"run.json was not written: {error.strerror}; it shows the run as interrupted")
 
     def _note_start(self, run: RunFolder, command: Wrapped, *, workers: int) -> None:
         events = run.events(clock=self.clock)

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import resource
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rsc.clock import Clock, timestamp
+from rsc.events import LineFile, read_lines
 
 if TYPE_CHECKING:  # torch stays out of those who only read metrics
     from rsc.train.step import StepRecord
@@ -28,13 +27,12 @@ if TYPE_CHECKING:  # torch stays out of those who only read metrics
 
 
 class MetricsFile:
-    """Appends whole lines; a crash can cut only the last one."""
+    """One line per step. What a full disk does not take waits for room (rsc/events.py)."""
 
     def __init__(self, path: Path, *, clock: Clock, events: EventFiles | None = None) -> None:
         self._clock = clock
         self._events = events
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = LineFile(path)
 
     def write(self, *, step: int, record: StepRecord, **facts: Any) -> None:
         """One step. `step` counts finished steps, so the first line says 1."""
@@ -50,12 +48,12 @@ class MetricsFile:
             **{name: round(value, 6) if isinstance(value, float) else value for name, value in facts.items()},
             "rss_bytes": peak_rss_bytes(),
         }
-        os.write(self._fd, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._file.append(json.dumps(line, separators=(",", ":")))
         if self._events is not None:
             self._events.write(step=step, facts=line)
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._file.close()
         if self._events is not None:
             self._events.close()
 
@@ -72,15 +70,6 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines in written order; steps that a restart repeated appear again. A cut last line is skipped."""
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
-
-
 def losses_by_step(path: Path) -> dict[int, float]:
     """The loss of each step as the run finally took it: the last line of a repeated step counts."""
-    return {line["step"]: line["loss"] for line in read_metrics(path)}
+    return {line["step"]: line["loss"] for line in read_lines(path)}

@@ -61,8 +61,9 @@ def request_dumps(
     board: Board,
     send: Callable[[int], None],
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """In the supervisor: have ranks dump, and return when all have, or after 5 s. `send` signals a rank."""
+) -> set[int]:
+    """In the supervisor: have ranks dump, and return those that have, when all have or after 5 s. `send`
+    signals a rank."""
     before = {rank: _size(run, rank) for rank in ranks}
     for rank in before:
         collectives_file(run, rank=rank).unlink(missing_ok=True)
@@ -70,19 +71,21 @@ def request_dumps(
     for rank in before:
         send(rank)
     waited_s = 0.0
-    while waited_s < _PATIENCE_S and not _have_answered(run, before):
+    while (answered := _answered(run, before)) != set(before) and waited_s < _PATIENCE_S:
         sleep(_LOOK_S)
         waited_s += _LOOK_S
+    return answered
 
 
-def _have_answered(run: Path, before: Mapping[int, int]) -> bool:
+def _answered(run: Path, before: Mapping[int, int]) -> set[int]:
     """A stack file is whole when it grew and ends its last line; faulthandler writes it piece by piece."""
-    return all(
-        _size(run, rank) > size
+    return {
+        rank
+        for rank, size in before.items()
+        if _size(run, rank) > size
         and stacks_file(run, rank=rank).read_bytes().endswith(b"\n")
         and collectives_file(run, rank=rank).exists()
-        for rank, size in before.items()
-    )
+    }
 
 
 def _size(run: Path, rank: int) -> int:

@@ -105,11 +105,14 @@ class RunFolder:
 
     def write(self, record: RunRecord) -> None:
         staged = self.path / f".run.json.{os.getpid()}"
-        with staged.open("w") as file:
-            json.dump(asdict(record), file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(self.path / "run.json")
+        try:
+            with staged.open("w") as file:
+                json.dump(asdict(record), file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            staged.replace(self.path / "run.json")
+        finally:
+            staged.unlink(missing_ok=True)
 
     def precision(self) -> str:
         """The number format that its workers agreed on; `unknown` before the first start."""

@@ -191,7 +191,7 @@ class Supervisor:
     def _hang(self, alive: dict[int, int]) -> Failure:
         """Of the ranks that are there, the one that the others wait for."""
         run = Path(self.job.run)
-        request_dumps(
+        answered = request_dumps(
             run, alive, board=self.board, send=lambda rank: _signal({rank: alive[rank]}, signal.SIGUSR2)
         )
         ranks, rows = list(alive), self.board.rows[list(alive)]
@@ -199,8 +199,10 @@ class Supervisor:
             steps=rows["step"].tolist(), phases=rows["phase"].tolist(), beats_s=rows["beat_s"].tolist()
         )
         rank, step = ranks[behind], int(rows["step"][behind])
-        message = f"no step after {step}; see logs/rank{rank}.stacks and logs/rank{rank}.collectives.json"
-        return Failure(rank, "hang", message, exit_code=4)
+        left = f"see logs/rank{rank}.stacks and logs/rank{rank}.collectives.json"
+        if rank not in answered:
+            left = "it answered no signal: stopped, or waiting in the kernel"
+        return Failure(rank, "hang", f"no step after {step}; {left}", exit_code=4)
 
     def _is_hanging(self) -> bool:
         rows = self.board.rows

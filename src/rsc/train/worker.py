@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.takeover import parent_of
 
+_REPORT_BYTES = 4096  # one page of a file system; a reason has some hundred bytes
+
 
 def work(local_rank: int, spec: WorkerSpec) -> str:
     """Entry of a worker process. Returns how the run ended; a failure leaves logs/rank<r>.error.json."""
@@ -39,9 +42,10 @@ def work(local_rank: int, spec: WorkerSpec) -> str:
     try:
         return str(_train(rank, local_rank, spec))
     except BaseException as error:
-        write_error(spec.run, rank=rank, error=error)
-        traceback.print_exc()
-        sys.stderr.flush()
+        with suppress(OSError):  # a full disk must not change the exit code
+            write_error(spec.run, rank=rank, error=error)
+            traceback.print_exc()
+            sys.stderr.flush()
         os._exit(error.exit_code if isinstance(error, RscError) else 1)
 
 
@@ -57,7 +61,17 @@ def write_error(run: Path, *, rank: int, error: BaseException) -> None:
         "exit_code": error.exit_code if isinstance(error, RscError) else 1,
         "kind": failure_kind(error),
     }
-    error_file(run, rank=rank).write_text(json.dumps(facts))
+    fd = os.open(error_file(run, rank=rank), os.O_WRONLY | os.O_CREAT, 0o600)
+    os.ftruncate(fd, os.write(fd, json.dumps(facts).encode()))
+    os.close(fd)
+
+
+def reserve_error_file(run: Path, *, rank: int) -> None:
+    """An empty report that has its room already: a full disk may be what it has to tell."""
+    path = error_file(run, rank=rank)
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.write_bytes(bytes(_REPORT_BYTES))
 
 
 def error_file(run: Path, *, rank: int) -> Path:
@@ -83,7 +97,7 @@ def _settle(rank: int, spec: WorkerSpec) -> None:
     os.close(log)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides; it ends workers with SIGKILL
-    error_file(spec.run, rank=rank).unlink(missing_ok=True)
+    reserve_error_file(spec.run, rank=rank)
     answer_dumps(spec.run, rank=rank, board=Board(spec.board, num_ranks=spec.local_world))
 
 
