@@ -37,7 +37,7 @@ def test_lines_that_met_a_full_disk_come_when_there_is_room(
     file = LineFile(path)
     for number in range(3):
         file.append(f'{{"a":{number}}}')
-    assert list(read_lines(path)) == [{"a": number} for number in range(room // 8)]
+    assert list(read_lines(path)) == [{"a": number} for number in range((room + 1) // 8)]
     disk.room = 1000
     file.append('{"a":3}')
     assert list(read_lines(path)) == [{"a": number} for number in range(4)]

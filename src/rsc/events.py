@@ -53,7 +53,7 @@ class LineFile:
                 raise
             return False
         self._is_cut = written < len(data)
-        return not self._is_cut
+        return written >= len(data) - 1  # without its newline a line is whole
 
 
 class EventLog:
