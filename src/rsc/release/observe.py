@@ -12,7 +12,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from rsc.store.asking import socket_beside
+
 _VSOCK_FILTERED = "2"  # /proc/PID/status Seccomp: 2 is a filter, which sandbox.py installs
+
+
+def meant_sockets(agent: Path) -> tuple[Path, ...]:
+    """What a worker is shown on purpose: the agent's socket and, where data is fetched, the mover's."""
+    return tuple(path for path in (agent, socket_beside(agent)) if path.is_socket())
 
 
 def observe(pid: int, *, allowed_sockets: tuple[Path, ...] = ()) -> tuple[str, ...] | None:

@@ -20,7 +20,7 @@ from rsc.config import Workspace
 from rsc.errors import RscError
 from rsc.release.at_rest import plaintext_files
 from rsc.release.facts import data_facts
-from rsc.release.observe import observe
+from rsc.release.observe import meant_sockets, observe
 from rsc.release.promise import Breach, Promise, judge, unknown
 from rsc.release.retention import Providers, active_keks, overdue
 from rsc.release.run_keys import overdue_run_keys
@@ -237,7 +237,7 @@ def _started(pid: int) -> float:
 
 def _agent_socket(entry: Mapping[str, Any]) -> tuple[Path, ...]:
     path = Path(entry.get("socket", ""))
-    return (path,) if path.is_absolute() and path.exists() else ()
+    return meant_sockets(path) if path.is_absolute() else ()
 
 
 def _below(folder: Path) -> list[Path]:

@@ -30,7 +30,7 @@ from rsc.errors import ConfigError, GateRefused, RscError
 from rsc.release.agent import Asking, Grant, KeyAgent
 from rsc.release.handover import Carrier, carriers, carry, send_inline
 from rsc.release.leases import Lease, Leases
-from rsc.release.observe import observe
+from rsc.release.observe import meant_sockets, observe
 from rsc.release.request import KeyRequest
 from rsc.release.wire import Line, error_message, peer_of, short_path
 from rsc.store.secret import SecretKey
@@ -179,7 +179,7 @@ class AgentServer:
 
     def _asking(self, peer: _Peer, message: dict[str, Any]) -> Asking:
         request = replace(KeyRequest.from_json(message.get("request", {})), user=peer.user)
-        outside = observe(peer.pid, allowed_sockets=(self._path,))
+        outside = observe(peer.pid, allowed_sockets=meant_sockets(self._path))
         return Asking(request, outside, {"pid": peer.pid, "socket": str(self._path.absolute())})
 
     def _release(self, asked: list[tuple[_Peer, Asking]]) -> None:

@@ -12,24 +12,62 @@ data unreadable. File names, sizes and times show which shards a node reads.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from threading import Lock, local
+from typing import Protocol, TypeAlias
 
 from rsc.clock import Clock, SystemClock, timestamp
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
 from rsc.store.chunk_folder import TAIL, CacheCounts, ChunkFolder, remove_all
 from rsc.store.files import BulkStore, RandomAccess
+from rsc.store.plans import Plan
 from rsc.store.tail import BLOCK_BYTES, Tail, parse_tail, read_tail
 
 CHUNK_BYTES = 4 * BLOCK_BYTES  # requests of 4 to 8 MiB fill a line to an object store with few connections
 _CHUNK_BLOCKS = CHUNK_BYTES // BLOCK_BYTES
 _MIN_CHUNKS = 4
 _SLACK = 1 / 32  # of the limit; listing a folder of 10^5 chunks takes 0.5 s
-_OWN_LINE: AbstractContextManager[object] = nullcontext()  # a reader that cannot wait for anybody's turn
 _FETCHES = 4  # of bytes that are not the recorded ones, before it is an error
+
+
+Line: TypeAlias = AbstractContextManager[object]
+"""Turns on the line to the bulk store, among those that fetch ahead."""
+
+
+class ShardCache(Protocol):
+    """Where shards are read through: `NodeCache`, or `AskedCache` (asked.py) where there is no network."""
+
+    def open(
+        self, store: BulkStore, path: str, *, digest: bytes, size_bytes: int, expires: datetime | None = None
+    ) -> CachedShard: ...
+
+    def plan(self) -> CachePlan:
+        """A new plan of what this process will use next."""
+        ...
+
+
+class CachePlan(Protocol):
+    def publish(self, next_use_s: Mapping[str, float]) -> None:
+        """Moments by chunk name, on CLOCK_MONOTONIC; replaces what was published before."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ShardChunks(Protocol):
+    """Where the chunks of one shard come from."""
+
+    def descriptor(self, chunk: int, *, line: Line | None) -> int:
+        """Of the whole, checked chunk; the caller closes it. Bytes of the bulk store move inside `line`; a
+        reader that waits for them has none. Raises what `NodeCache.open` raises."""
+        ...
+
+    def read_tail(self) -> Tail: ...
+
+    def close(self) -> None: ...
 
 
 class NodeCache:
@@ -64,7 +102,11 @@ class NodeCache:
         IntegrityError where the store keeps sending other bytes than the manifest records.
         """
         source = _LazySource(lambda: store.open(path, size_bytes=size_bytes))
-        return CachedShard(self, source, name=path, digest=digest, size_bytes=size_bytes, expires=expires)
+        chunks = FetchedChunks(self, source, name=path, digest=digest, size_bytes=size_bytes, expires=expires)
+        return CachedShard(chunks, name=path, digest=digest, size_bytes=size_bytes)
+
+    def plan(self) -> Plan:
+        return Plan(self.folder)
 
     def check_expiry(self, digest: bytes, expires: datetime | None) -> None:
         """Raises KeyUnavailable, and removes what is cached of the shard, once `expires` has passed."""
@@ -98,25 +140,13 @@ def forget_chunks(folder: Path, *, digest: bytes) -> None:
 class CachedShard:
     """`RandomAccess` to one shard; safe from any thread."""
 
-    def __init__(
-        self,
-        cache: NodeCache,
-        source: _LazySource,
-        *,
-        name: str,
-        digest: bytes,
-        size_bytes: int,
-        expires: datetime | None,
-    ) -> None:
+    def __init__(self, chunks: ShardChunks, *, name: str, digest: bytes, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self.digest = digest
-        self._cache = cache
-        self._source = source
+        self._chunks = chunks
         self._name = name
-        self._expires = expires
-        data = self._read_tail()
-        self.tail = parse_tail(data, size_bytes=size_bytes)
-        self._tail_bytes = data
+        self.tail = chunks.read_tail()
+        self._tail_bytes = self.tail.to_bytes()
 
     @property
     def num_chunks(self) -> int:
@@ -128,7 +158,7 @@ class CachedShard:
         return range(offset // CHUNK_BYTES, -(-stop // CHUNK_BYTES))
 
     def chunk_name(self, chunk: int) -> str:
-        return f"{self.digest.hex()}.{chunk}"
+        return chunk_name(self.digest, chunk)
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
         view = memoryview(buffer)
@@ -141,33 +171,78 @@ class CachedShard:
         start = offset - self.tail.body_bytes
         view[:] = self._tail_bytes[start : start + len(view)]
 
-    def hold(self, chunk: int, *, line: AbstractContextManager[object] = _OWN_LINE) -> None:
-        """Make sure that a chunk is in the cache; bytes of the bulk store move inside `line` only."""
-        os.close(self._descriptor(chunk, line=line))
+    def hold(self, chunk: int, *, line: Line | None = None) -> None:
+        """Make sure that a chunk is in the cache."""
+        os.close(self._chunks.descriptor(chunk, line=line))
+
+    def hold_tail(self) -> None:
+        """Make sure that the tail is in the cache, where somebody else looks for it."""
+        self._chunks.read_tail()
 
     def close(self) -> None:
-        self._source.close()
+        self._chunks.close()
 
     def _read_chunk_into(self, chunk: int, inside: int, view: memoryview) -> int:
-        fd = self._descriptor(chunk)
+        fd = self._chunks.descriptor(chunk, line=None)
         try:
             return os.preadv(fd, [view[: CHUNK_BYTES - inside]], inside)
         finally:
             os.close(fd)
 
-    def _descriptor(self, chunk: int, *, line: AbstractContextManager[object] = _OWN_LINE) -> int:
-        self._cache.check_expiry(self.digest, self._expires)
+
+def chunk_name(digest: bytes, chunk: int) -> str:
+    return f"{digest.hex()}.{chunk}"
+
+
+def tail_name(digest: bytes) -> str:
+    return digest.hex() + TAIL
+
+
+def tail_from(fd: int, *, size_bytes: int) -> Tail:
+    """The tail of a shard of `size_bytes` out of the cache; closes the descriptor."""
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)
+        return parse_tail(file.read(), size_bytes=size_bytes)
+
+
+class FetchedChunks:
+    """`ShardChunks` of this process's own cache, fetched from the bulk store where they are absent."""
+
+    def __init__(
+        self,
+        cache: NodeCache,
+        source: _LazySource,
+        *,
+        name: str,
+        digest: bytes,
+        size_bytes: int,
+        expires: datetime | None,
+    ) -> None:
+        self._cache = cache
+        self._source = source
+        self._name = name
+        self._digest = digest
+        self._size_bytes = size_bytes
+        self._expires = expires
+        self._tail: Tail | None = None
+
+    def descriptor(self, chunk: int, *, line: Line | None) -> int:
+        self._cache.check_expiry(self._digest, self._expires)
+        name = chunk_name(self._digest, chunk)
         return self._cache.chunks.get(
-            self.chunk_name(chunk), expires=self._expires, fetch=lambda: self._fetch_chunk(chunk, line=line)
+            name, expires=self._expires, fetch=lambda: self._fetch_chunk(chunk, line=line)
         )
 
-    def _read_tail(self) -> bytes:
-        self._cache.check_expiry(self.digest, self._expires)
-        name = self.digest.hex() + TAIL
+    def read_tail(self) -> Tail:
+        """Whose hashes every chunk is checked against."""
+        self._cache.check_expiry(self._digest, self._expires)
+        name = tail_name(self._digest)
         fd = self._cache.chunks.get(name, expires=self._expires, fetch=self._fetch_tail)
-        with os.fdopen(fd, "rb") as file:
-            file.seek(0)
-            return file.read()
+        self._tail = tail_from(fd, size_bytes=self._size_bytes)
+        return self._tail
+
+    def close(self) -> None:
+        self._source.close()
 
     def _fetch_tail(self) -> memoryview:
         """The shard's tail from the bulk store; its sha256 is the digest."""
@@ -178,18 +253,19 @@ class CachedShard:
                 if attempt == _FETCHES - 1:
                     raise
                 continue
-            if tail.digest == self.digest:
+            if tail.digest == self._digest:
                 return memoryview(tail.to_bytes())
         raise IntegrityError(f"{self._name} is not the file that the manifest records here", outcome="header")
 
-    def _fetch_chunk(self, chunk: int, *, line: AbstractContextManager[object]) -> memoryview:
+    def _fetch_chunk(self, chunk: int, *, line: Line | None) -> memoryview:
         """A chunk from the bulk store, every block checked; good until this thread fetches another."""
+        assert self._tail is not None, "the tail is read when the shard is opened"
         start = chunk * CHUNK_BYTES
-        data = self._cache.chunk_buffer()[: self.tail.body_bytes - start]
+        data = self._cache.chunk_buffer()[: self._tail.body_bytes - start]
         for _ in range(_FETCHES):
-            with line:
+            with line or nullcontext():
                 self._source.get().read_into(start, data)
-            bad = _bad_block(self.tail, chunk, data)
+            bad = _bad_block(self._tail, chunk, data)
             if bad is None:
                 return data
         raise IntegrityError(

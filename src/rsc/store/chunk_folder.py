@@ -179,7 +179,7 @@ class ChunkFolder:
                     yield Path(item.path), item.stat()
 
     def _path(self, name: str) -> Path:
-        return self.folder / name[:2] / name
+        return chunk_path(self.folder, name)
 
     @contextmanager
     def _ledger(self) -> Iterator[_Ledger]:
@@ -194,6 +194,10 @@ class ChunkFolder:
             self.counts.hits += hits
             self.counts.misses += misses
             self.counts.fetched_bytes += fetched_bytes
+
+
+def chunk_path(folder: Path, name: str) -> Path:
+    return folder / name[:2] / name
 
 
 def remove_all(folder: Path, *, prefix: str) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rsc.clock import parse_timestamp
 from rsc.errors import ConfigError, IntegrityError
-from rsc.store.cache import NodeCache
+from rsc.store.cache import NodeCache, ShardCache
 from rsc.store.files import BulkStore, read_all
 from rsc.store.keys import Envelope
 from rsc.store.locations import Location, open_store
@@ -53,7 +53,7 @@ class Dataset:
         root: Root,
         root_bytes: bytes,
         version: int,
-        cache: NodeCache | None = None,
+        cache: ShardCache | None = None,
         expires: datetime | None = None,
     ) -> None:
         self.store = store
@@ -77,7 +77,7 @@ class Dataset:
         *,
         name: str,
         version: int | None = None,
-        cache: NodeCache | None = None,
+        cache: ShardCache | None = None,
         expires: datetime | None = None,
     ) -> Dataset:
         """The newest version, or the one asked for.
@@ -174,7 +174,8 @@ class Dataset:
     def delete(self) -> None:
         """Remove the version. It stops to exist first (one rename, or its root.json), then its bytes go, and
         what this node's cache holds of it."""
-        digests = [record.digest for record in self._records()] if self._cache is not None else []
+        cache = self._cache if isinstance(self._cache, NodeCache) else None
+        digests = [record.digest for record in self._records()] if cache is not None else []
         if self.store.renames_folders:
             trash = f"{self.name}/{STAGING}{self.version_id}"
             self.store.publish(self.folder, trash)
@@ -183,8 +184,8 @@ class Dataset:
             self.store.delete(f"{self.folder}/root.json")
             self.store.delete_folder(self.folder)
         for digest in digests:
-            assert self._cache is not None, "digests are listed for a cache"
-            self._cache.forget(digest)
+            assert cache is not None, "digests are listed for a cache"
+            cache.forget(digest)
 
     def _records(self) -> Iterator[ShardRecord]:
         for split in self.splits:

@@ -17,8 +17,7 @@ from threading import BoundedSemaphore, Condition, Thread
 
 from rsc.clock import Clock, SystemClock
 from rsc.errors import RscError
-from rsc.store.cache import CHUNK_BYTES, CachedShard, NodeCache
-from rsc.store.plans import Plan
+from rsc.store.cache import CHUNK_BYTES, CachedShard, ShardCache
 
 HORIZON_READS = 1 << 17  # 32 GiB of frames of 256 KiB
 _PUBLISHES = 16  # times that the plan is written while one horizon is used up
@@ -56,7 +55,7 @@ class Follower:
 
     def __init__(
         self,
-        cache: NodeCache,
+        cache: ShardCache,
         *,
         reads: Iterator[CachedRead],
         ahead_bytes: int,
@@ -69,7 +68,7 @@ class Follower:
         self._horizon = horizon
         self._clock = clock or SystemClock()
         self._start_s = self._clock.monotonic_s()
-        self._plan = Plan(cache.folder)
+        self._plan = cache.plan()
         self._line = BoundedSemaphore(connections)
         self._pool = ThreadPoolExecutor(connections + connections // 2 + 1, thread_name_prefix="rsc-prefetch")
         self._changed = Condition()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import IntegrityError
-from rsc.store.cache import CachedShard, NodeCache
+from rsc.store.cache import CachedShard, ShardCache
 from rsc.store.container import ContainerReader
 from rsc.store.files import BulkStore, RandomAccess
 from rsc.store.follow import CachedRead, Follower
@@ -35,7 +35,7 @@ class SplitPlace:
     name: str
     version_id: str
     split: str
-    cache: NodeCache | None = None
+    cache: ShardCache | None = None
     expires: datetime | None = None
 
     def open_shard(self, record: ShardRecord) -> RandomAccess:

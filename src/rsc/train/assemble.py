@@ -18,13 +18,14 @@ from rsc.clock import SystemClock
 from rsc.events import EventLog
 from rsc.models.tokenizer import open_tokenizer
 from rsc.parallel.mesh import Mesh
+from rsc.store.asking import AskedCache, AskedStore, MoverClient
 from rsc.store.local import LocalStore
 from rsc.train.board import Board, Phase
 from rsc.train.counts import count_training_data
 from rsc.train.engine import Engine, build_engine
 from rsc.train.faults import FaultDisk, FaultInjector
 from rsc.train.gauge import Gauge, peak_of
-from rsc.train.inputs import open_source
+from rsc.train.inputs import DataPlace, open_source
 from rsc.train.keys import Keys
 from rsc.train.loop import BatchSource, Loop, Progress
 from rsc.train.metrics import MetricsFile
@@ -43,6 +44,7 @@ class WorkerSpec:
 
     run: Path
     data: Path
+    """The folder of data sets; of no use where there is a mover."""
     recipe: dict[str, Any]
     attempt: str
     world: int
@@ -53,6 +55,15 @@ class WorkerSpec:
     socket: Path
     memories: tuple[int, ...] = ()
     """Descriptors of the local ranks' snapshot memory; empty where snapshots are off."""
+    cache: Path | None = None
+    mover: Path | None = None
+    """The node's cache and the socket of who fills it, where data lies in an object store."""
+
+    def data_place(self) -> DataPlace:
+        if self.cache is None or self.mover is None:
+            return DataPlace(self.data)
+        client = MoverClient(self.mover)
+        return DataPlace(AskedStore(client), AskedCache(self.cache, client=client))
 
 
 @dataclass(frozen=True)
@@ -79,8 +90,10 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         stop_is_noted=lambda: board.stop_requested,
     )
 
+    data = spec.data_place()
+
     def source_of(part: Recipe) -> BatchSource:
-        return open_source(part, spec.data, keys=keys.data, layout=mesh.layout, rank=mesh.rank)
+        return open_source(part, data, keys=keys.data, layout=mesh.layout, rank=mesh.rank)
 
     source = source_of(recipe)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
@@ -97,7 +110,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         count_training_data(
             engine.placed.modules,
             recipe=recipe,
-            data=spec.data,
+            data=data,
             keys=keys.data,
             mesh=mesh,
             beat=lambda: board.beat(place.local_rank, phase=Phase.DATA),

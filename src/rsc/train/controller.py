@@ -12,22 +12,28 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rsc.checkpoint.copies import Copies
-from rsc.clock import Clock
+from rsc.clock import Clock, timestamp
 from rsc.cluster.launch.sandbox import Level, Wrapped, wrap
 from rsc.config import Resolved, Workspace, to_toml
 from rsc.errors import Interrupted, RequeueMe, RscError
 from rsc.events import EventTail
 from rsc.loader.config import DataConfig
 from rsc.parallel.layout import Layout
+from rsc.release.retention import retained_until
+from rsc.store.asking import socket_beside
+from rsc.store.cache import NodeCache
+from rsc.store.dataset import Dataset
+from rsc.store.mover import MoverJob
 from rsc.train.allocator import HUGE_PAGES
 from rsc.train.courier import Courier
 from rsc.train.energy import EnergyMeter, counters
+from rsc.train.fetching import Fetching
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
 from rsc.train.run import RunFolder, RunState, find_run
@@ -150,7 +156,12 @@ class Controller:
         return self._drive(run, recipe, isolation=admission.isolation, opening=opening)
 
     def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level, opening: str) -> int:
-        with run.locked(), _socket_folder() as socket, Wishes() as wishes:
+        with (
+            run.locked(),
+            _socket_folder() as socket,
+            Wishes() as wishes,
+            self._fetching(run, recipe, socket=socket),
+        ):
             self.say(f"run {run.id}: {opening}")
             copies = self._copies(run, recipe)
             run.update(state=RunState.RUNNING, reason="")
@@ -178,6 +189,27 @@ class Controller:
             run.update(**watched.changes(run.record()))
         except OSError as error:
             self.say(f"run.json was not written: {error.strerror}; it shows the run as interrupted")
+
+    def _fetching(
+        self, run: RunFolder, recipe: Recipe, *, socket: Path
+    ) -> AbstractContextManager[Fetching | None]:
+        """Who brings data to this node, where it lies in an object store."""
+        if isinstance(self.workspace.bulk, Path):
+            return nullcontext()
+        datasets = [
+            Dataset.open(self.workspace.bulk, name=each.name, version=each.version)
+            for each in recipe.data.sets
+        ]
+        job = MoverJob(
+            location=self.workspace.bulk,
+            cache=str(self.workspace.cache),
+            limit_bytes=self.workspace.cache_bytes,
+            connections=recipe.data.connections,
+            sets=tuple((each.name, each.version, timestamp(retained_until(each))) for each in datasets),
+        )
+        NodeCache(self.workspace.cache, limit_bytes=job.limit_bytes).sweep()
+        events = run.events(clock=self.clock)
+        return Fetching(job, path=socket_beside(socket), events=events, say=self.say, clock=self.clock)
 
     def _note_start(self, run: RunFolder, command: Wrapped, *, workers: int) -> None:
         events = run.events(clock=self.clock)
@@ -245,22 +277,23 @@ class Controller:
         """The supervisor's command line, in the strongest sandbox the policy wants and the machine gives."""
         job = {
             "run": str(run.path),
-            "data": str(self.workspace.data),
+            "data": str(self.workspace.bulk),
             "recipe": recipe.model_dump(mode="json"),
             "workers": recipe.parallel.workers,
             "socket": str(socket),
         }
+        shown = [self.workspace.cache]
+        if isinstance(self.workspace.bulk, Path):
+            shown = [self.workspace.bulk / each.name for each in recipe.data.sets]
+        else:
+            job |= {"cache": str(self.workspace.cache), "mover": str(socket_beside(socket))}
         command = [sys.executable, "-m", "rsc.train.supervise", json.dumps(job)]
         parent = [self.workspace.runs / recipe.model.init_from] if recipe.model.init_from else []
         wrapped = wrap(
             command,
             level=isolation,
             writable=[run.path],
-            readable=[
-                *(self.workspace.data / each.name for each in recipe.data.sets),
-                socket.parent,
-                *parent,
-            ],
+            readable=[*shown, socket.parent, *parent],
         )
         if not wrapped.is_isolated:
             self.say(f"workers are not isolated: {wrapped.reason}")

@@ -9,7 +9,6 @@ sets of a mixture count as they are, whatever their weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,11 +19,11 @@ from rsc.models.bag import count_texts
 from rsc.models.build import Batch
 from rsc.models.config import ModelConfig
 from rsc.parallel.mesh import Mesh
-from rsc.store.dataset import Dataset
 from rsc.store.schema import Columns
 from rsc.store.secret import SecretKey
 from rsc.train.binding import Binder
 from rsc.train.evaluate_samples import batches_of
+from rsc.train.inputs import DataPlace
 from rsc.train.recipe import Recipe
 
 _BATCH = 256  # samples bound at once; only memory depends on it
@@ -37,7 +36,7 @@ def count_training_data(
     modules: Iterable[nn.Module],
     *,
     recipe: Recipe,
-    data: Path,
+    data: DataPlace,
     keys: Mapping[str, SecretKey],
     mesh: Mesh,
     beat: Callable[[], None],
@@ -92,9 +91,9 @@ def fill_counts(modules: Iterable[nn.Module], counts: Counts) -> None:
                 buffer.copy_(counts[name])
 
 
-def _share(config: DataConfig, data: Path, *, key: SecretKey, mesh: Mesh) -> Iterator[Columns]:
+def _share(config: DataConfig, data: DataPlace, *, key: SecretKey, mesh: Mesh) -> Iterator[Columns]:
     """Frames of this rank's shards."""
-    split = Dataset.open(data, name=config.name, version=config.version).split(config.split, key=key)
+    split = data.open(config).split(config.split, key=key)
     try:
         yield from split.iterate(shards=range(mesh.rank, split.num_shards, mesh.layout.world))
     finally:

@@ -9,8 +9,8 @@ samples; each of them cuts out its own part later.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 from rsc.loader.config import DataConfig
@@ -21,7 +21,9 @@ from rsc.loader.pack import PackedLoader
 from rsc.models.config import ImageConfig
 from rsc.models.decode import decode_image
 from rsc.parallel.layout import Layout
+from rsc.store.cache import ShardCache
 from rsc.store.dataset import Dataset
+from rsc.store.locations import Location
 from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
 from rsc.train.binding import check_fields, fields_of
@@ -29,8 +31,19 @@ from rsc.train.loop import BatchSource
 from rsc.train.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class DataPlace:
+    """Where a worker finds data sets: a folder that it sees, or the node's cache and who fills it."""
+
+    location: Location
+    cache: ShardCache | None = None
+
+    def open(self, config: DataConfig) -> Dataset:
+        return Dataset.open(self.location, name=config.name, version=config.version, cache=self.cache)
+
+
 def open_source(
-    recipe: Recipe, data: Path, *, keys: Mapping[str, SecretKey], layout: Layout, rank: int
+    recipe: Recipe, data: DataPlace, *, keys: Mapping[str, SecretKey], layout: Layout, rank: int
 ) -> BatchSource:
     """The endless stream of this rank's batches, one per backward pass. `keys` by name of the data set."""
     config = recipe.data
@@ -49,10 +62,10 @@ def open_source(
 
 
 def _open_set(
-    recipe: Recipe, config: DataConfig, data: Path, *, key: SecretKey, place: Mapping[str, int]
+    recipe: Recipe, config: DataConfig, data: DataPlace, *, key: SecretKey, place: Mapping[str, int]
 ) -> BatchSource:
     """One data set, in an order of its own."""
-    split = Dataset.open(data, name=config.name, version=config.version).split(config.split, key=key)
+    split = data.open(config).split(config.split, key=key)
     common: dict[str, Any] = {
         **place,
         "seed": config.seed,

@@ -15,6 +15,7 @@ from rsc.cluster.launch.probe import hygiene, probe
 from rsc.loader.config import DataConfig
 from rsc.release.client import hold_keys
 from rsc.release.request import KeyRequest
+from rsc.store.asking import socket_beside
 from rsc.store.secret import SecretKey
 
 
@@ -45,7 +46,7 @@ def open_keys(socket: Path, *, run: str, data: DataConfig, parent: str | None = 
             requests[what, each.name] = _request("checkpoint", run=named, **about)
 
     def measure() -> tuple[dict[str, Any], dict[str, Any]]:
-        return probe(allowed_sockets=[socket]).to_json(), hygiene().to_json()
+        return probe(allowed_sockets=[socket, socket_beside(socket)]).to_json(), hygiene().to_json()
 
     with hold_keys(socket, requests, measure=measure) as keys:
         yield Keys(

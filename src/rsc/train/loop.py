@@ -222,6 +222,7 @@ class Loop:
         torch.distributed.barrier()
         self.board.beat(self.local_rank, phase=Phase.DONE)
         self.metrics.close()
+        self.source.close()
         return ending
 
 

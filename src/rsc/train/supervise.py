@@ -51,6 +51,9 @@ class Job:
     recipe: dict[str, Any]
     workers: int
     socket: str
+    cache: str | None = None
+    mover: str | None = None
+    """The node's cache and the socket of who fills it, where data lies in an object store."""
 
 
 @dataclass
@@ -117,6 +120,8 @@ class Supervisor:
             board=self.board_path,
             socket=Path(self.job.socket),
             memories=self.memories,
+            cache=Path(self.job.cache) if self.job.cache else None,
+            mover=Path(self.job.mover) if self.job.mover else None,
         )
         context = start_processes(
             "rank",
