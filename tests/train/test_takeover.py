@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
 
+from rsc.checkpoint.names import ROOT_FILE, folder_name
+from rsc.config import Workspace, to_toml
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.weights import write_export
+from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
 from rsc.store.secret import SecretKey
+from rsc.train.controller import Admission, Controller
+from rsc.train.parent import find_parent
 from rsc.train.recipe import Recipe, load_recipe
+from rsc.train.run import RunFolder
 from rsc.train.takeover import inherited_by, inheriting, parent_of, weights_of
+from tests.conftest import FakeClock
 
 
 def recipe(*, init_from: str) -> Recipe:
@@ -89,3 +97,64 @@ def test_open_weights_of_another_trunk_are_refused_with_the_settings_to_change(t
         caught.value.hint
         == "set model.trunk.width=32 model.trunk.head_width=16 model.trunk.rope_base=500000.0"
     )
+
+
+class OpenGate:
+    """Admits everything; a key would be made after all checks."""
+
+    def admit(self, data: DataConfig) -> Admission:
+        return Admission(version=1, lineage={}, isolation="none")
+
+    def make_run_key(self, run: RunFolder) -> None:
+        raise AssertionError("a run was made")
+
+    def serve(self, socket: Path) -> AbstractContextManager[None]:
+        raise AssertionError("workers were about to start")
+
+
+def trained_run(runs: Path, *, settings: list[str], clock: FakeClock) -> RunFolder:
+    """A run as it stands after a checkpoint, as far as a start of another one looks at it."""
+    resolved = load_recipe("language", overrides=["data.name=x", *settings]).resolved
+    run = RunFolder.create(runs, recipe="language", steps=1, lineage={"data": "x"}, clock=clock)
+    (run.path / "resolved.toml").write_text(to_toml(resolved))
+    step = run.path / "checkpoints" / folder_name(1)
+    step.mkdir(parents=True)
+    (step / ROOT_FILE).write_bytes(b"")
+    return run
+
+
+def test_another_trunk_is_refused_before_a_run_is_made(tmp_path: Path, clock: FakeClock) -> None:
+    folder = exported(tmp_path / "open", settings=[*TOY, "model.trunk.rope_base=500000.0"])
+    loaded = load_recipe("language", overrides=["data.name=x", *TOY, f"model.init_from={folder}"])
+    workspace = Workspace(tmp_path / "home")
+    controller = Controller(workspace, gate=OpenGate(), clock=clock, say=print)
+    with pytest.raises(ConfigError, match=r"rope_base 500000\.0 \(the recipe has 10000"):
+        controller.start(loaded)
+    assert not workspace.runs.exists()
+
+
+def test_a_parent_run_is_judged_by_its_recipe(tmp_path: Path, clock: FakeClock) -> None:
+    run = trained_run(tmp_path, settings=[*TOY, "model.trunk.norm_eps=0.001"], clock=clock)
+    ours = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model.trunk
+    with pytest.raises(ConfigError, match="another trunk") as caught:
+        find_parent(run.id, runs=tmp_path, trunk=ours)
+    assert caught.value.hint == "set model.trunk.norm_eps=0.001"
+    same = ours.model_copy(update={"norm_eps": 0.001, "causal": False})
+    found = find_parent("last", runs=tmp_path, trunk=same)
+    assert found is not None
+    assert found.lineage == {"run": run.id, "data": "x"}
+
+
+def test_a_parent_run_without_a_checkpoint_is_told_at_once(tmp_path: Path, clock: FakeClock) -> None:
+    run = trained_run(tmp_path, settings=TOY, clock=clock)
+    (run.path / "checkpoints" / folder_name(1) / ROOT_FILE).unlink()
+    trunk = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model.trunk
+    with pytest.raises(NotFinished, match="no checkpoint to start from"):
+        find_parent(run.id, runs=tmp_path, trunk=trunk)
+
+
+def test_a_folder_without_weights_is_no_parent(tmp_path: Path) -> None:
+    trunk = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model.trunk
+    with pytest.raises(ConfigError, match=r"holds no \.safetensors files"):
+        find_parent(str(tmp_path), runs=tmp_path, trunk=trunk)
+    assert find_parent("", runs=tmp_path, trunk=trunk) is None

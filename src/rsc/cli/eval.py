@@ -15,7 +15,8 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.export.weights import is_export, read_export
+from rsc.export.settings import is_export
+from rsc.export.weights import read_export
 from rsc.release.request import KeyRequest
 from rsc.release.retention import open_to_read
 from rsc.store.dataset import Dataset

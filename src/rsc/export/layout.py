@@ -1,4 +1,4 @@
-"""Names and shapes of open Llama and Mixtral weights <-> ours, as pure functions on tensors and dicts.
+"""Names and shapes of open Llama and Mixtral weights <-> ours, as pure functions on tensors.
 
 Differences: our `qkv` holds query, key and value rows by key/value group where theirs has three
 matrices; our experts are stacked where theirs are one tensor each; our embedding has padding rows.
@@ -8,12 +8,11 @@ Shapes: H query heads, G key/value heads, R = H / G, E head features, D width, X
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 
 from rsc.errors import ConfigError
-from rsc.models.config import HeadConfig, ModelConfig, MoeConfig, RopeScaling, TextConfig, TrunkConfig
+from rsc.models.config import ModelConfig, TrunkConfig
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -87,94 +86,6 @@ def from_open(tensors: Tensors, *, config: ModelConfig) -> dict[str, torch.Tenso
     for layer in range(config.trunk.num_layers):
         state |= _block_from_open(held, layer=layer, config=config.trunk)
     return state
-
-
-def open_config(config: ModelConfig, *, context: int, separator: int | None) -> dict[str, Any]:
-    """`config.json` of the open layout, in the form that releases 4 and 5 of transformers read."""
-    trunk, moe = config.trunk, config.trunk.moe
-    assert config.text is not None
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": trunk.rope_base}
-    if trunk.rope_scaling is not None:
-        scaling = trunk.rope_scaling
-        rope |= {"rope_type": "llama3", "original_max_position_embeddings": scaling.original_context}
-        rope |= scaling.model_dump(exclude={"original_context"})
-    values: dict[str, Any] = {
-        "architectures": ["MixtralForCausalLM" if moe else "LlamaForCausalLM"],
-        "model_type": "mixtral" if moe else "llama",
-        "vocab_size": config.text.vocabulary,
-        "hidden_size": trunk.width,
-        "num_hidden_layers": trunk.num_layers,
-        "num_attention_heads": trunk.num_heads,
-        "num_key_value_heads": trunk.kv_heads,
-        "head_dim": trunk.head_features,
-        "intermediate_size": moe.expert_width if moe else trunk.mlp_width,
-        "hidden_act": "silu",
-        "rms_norm_eps": trunk.norm_eps,
-        "rope_theta": trunk.rope_base,
-        "rope_parameters": rope,
-        "max_position_embeddings": context,
-        "tie_word_embeddings": False,
-        "bos_token_id": separator,
-        "eos_token_id": separator,
-    }
-    if trunk.rope_scaling is not None:
-        values["rope_scaling"] = rope
-    if moe is not None:
-        values |= {
-            "num_local_experts": moe.num_experts,
-            "num_experts_per_tok": moe.top_k,
-            "sliding_window": None,
-        }
-    return values
-
-
-def read_open_config(values: Mapping[str, Any]) -> ModelConfig:
-    """Our config of an open `config.json`. Raises ConfigError for what this trunk does not have."""
-    kind = values.get("model_type")
-    if kind not in ("llama", "mixtral"):
-        raise ConfigError(
-            f"model_type {kind!r} is not one that can be imported", hint="llama and mixtral can"
-        )
-    for key, wanted in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
-        if values.get(key, wanted) != wanted:
-            raise ConfigError(f"{key} = {values[key]!r} is not supported: this trunk has {wanted!r}")
-    if values.get("sliding_window"):
-        raise ConfigError(f"sliding_window = {values['sliding_window']} is not supported: attention is whole")
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    moe = None
-    if kind == "mixtral":
-        moe = MoeConfig(
-            num_experts=values["num_local_experts"],
-            top_k=values["num_experts_per_tok"],
-            expert_width=values["intermediate_size"],
-        )
-    trunk = TrunkConfig(
-        width=values["hidden_size"],
-        num_layers=values["num_hidden_layers"],
-        num_heads=values["num_attention_heads"],
-        num_kv_heads=values.get("num_key_value_heads") or values["num_attention_heads"],
-        head_width=values.get("head_dim"),
-        mlp_width=values["intermediate_size"],
-        rope_base=rope.get("rope_theta") or values.get("rope_theta", 10_000.0),
-        rope_scaling=_scaling(rope),
-        norm_eps=values["rms_norm_eps"],
-        moe=moe,
-    )
-    return ModelConfig(trunk=trunk, text=TextConfig(vocabulary=values["vocab_size"]), head=HeadConfig())
-
-
-def _scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return None
-    if kind != "llama3":
-        raise ConfigError(f"rope_type {kind!r} is not supported", hint="default and llama3 are")
-    return RopeScaling(
-        factor=rope["factor"],
-        low_freq_factor=rope["low_freq_factor"],
-        high_freq_factor=rope["high_freq_factor"],
-        original_context=rope["original_max_position_embeddings"],
-    )
 
 
 class _Held:

@@ -25,12 +25,12 @@ import torch
 from safetensors import safe_open
 
 from rsc.errors import ConfigError
-from rsc.export.layout import from_open, open_config, read_open_config, to_open, why_not_open
+from rsc.export.layout import from_open, to_open, why_not_open
+from rsc.export.settings import OWN_SETTINGS, open_config, read_settings
 from rsc.models.config import ModelConfig
 from rsc.models.tokenizer import SEPARATOR_TEXT, open_tokenizer
 
 SHARD_BYTES = 5 * 10**9  # the size that model hubs cut at
-SETTINGS = "rsc.json"
 
 
 @dataclass(frozen=True)
@@ -86,23 +86,13 @@ def write_export(
     return ExportResult(folder, layout=layout, reason=reason, num_parameters=num_parameters, files=files)
 
 
-def is_export(path: Path) -> bool:
-    """Whether it is a folder of weights, ours or somebody else's."""
-    return path.is_dir() and any(path.glob("*.safetensors"))
-
-
 def read_export(folder: Path) -> OpenedExport:
     """Open a folder of ours, or an open Llama or Mixtral one. Raises ConfigError for anything else."""
-    settings = _read_json(folder / SETTINGS) if (folder / SETTINGS).exists() else {}
     tensors = _LazyTensors(folder)
-    if settings:
-        config, context = ModelConfig.model_validate(settings["model"]), int(settings["context"])
-    else:
-        values = _read_json(folder / "config.json")
-        config, context = read_open_config(values), int(values["max_position_embeddings"])
-    if settings.get("layout") == "rsc":
-        return OpenedExport(config, dict(tensors.items()), context, settings)
-    return OpenedExport(config, from_open(tensors, config=config), context, settings)
+    said = read_settings(folder)
+    own_names = said.own.get("layout") == "rsc"
+    state = dict(tensors.items()) if own_names else from_open(tensors, config=said.config)
+    return OpenedExport(said.config, state, said.context, said.own)
 
 
 def _settings_files(
@@ -110,7 +100,7 @@ def _settings_files(
 ) -> dict[str, str]:
     own = {"format": 1, "layout": layout, "layout_reason": reason, "context": context}
     own |= {"model": config.model_dump(mode="json", exclude_none=True), **settings}
-    files = {SETTINGS: json.dumps(own, indent=2)}
+    files = {OWN_SETTINGS: json.dumps(own, indent=2)}
     if config.text is not None:
         tokenizer = open_tokenizer(config.text)
         files["tokenizer.json"] = tokenizer.to_json()
@@ -189,13 +179,3 @@ def _open(file: Path) -> Any:
         return safe_open(file, framework="pt")
     except Exception as error:  # the library's own error class is not importable everywhere
         raise ConfigError(f"{file.name} is not a safetensors file: {error}") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read {path}: {error}", hint="give a folder made by an export") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} does not hold settings")
-    return values

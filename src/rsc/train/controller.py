@@ -6,7 +6,6 @@ holds the keys' agent while workers come and go.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -35,8 +34,9 @@ from rsc.train.courier import Courier
 from rsc.train.energy import EnergyMeter, counters
 from rsc.train.fetching import Fetching
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
+from rsc.train.parent import find_parent, with_parent
 from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
-from rsc.train.run import RunFolder, RunState, find_run
+from rsc.train.run import RunFolder, RunState
 from rsc.train.verdict import Restarts
 
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
@@ -96,7 +96,8 @@ class Controller:
         Raises GateRefused and ConfigError before any process starts and before the folder is made.
         """
         admission = self._admit(loaded.recipe.data)
-        parent = self._parent(loaded.recipe.model.init_from)
+        model = loaded.recipe.model
+        parent = find_parent(model.init_from, runs=self.workspace.runs, trunk=model.trunk)
         resolved = pin(
             with_parent(loaded.resolved, parent.name) if parent else loaded.resolved,
             versions=admission.versions,
@@ -122,17 +123,6 @@ class Controller:
             lineage={**first.lineage, "mixed": mixed} if mixed else first.lineage,
             isolation=min((answer.isolation for answer in answers.values()), key=_STRICTEST_FIRST.index),
         )
-
-    def _parent(self, name: str) -> Parent | None:
-        """What to start from: a folder of open weights, or a run however it was abbreviated."""
-        if not name:
-            return None
-        folder = Path(name)
-        if weights := sorted(folder.glob("*.safetensors")):
-            digests = {path.name: file_digest(path) for path in weights}
-            return Parent(str(folder.resolve()), {"open_weights": folder.name, "sha256": digests})
-        record = find_run(self.workspace.runs, name).record()
-        return Parent(record.id, {"run": record.id, **record.lineage})
 
     def _make(self, resolved: Resolved, *, lineage: dict[str, Any], steps: int) -> RunFolder:
         run = RunFolder.create(
@@ -183,13 +173,6 @@ class Controller:
             self._send_papers(copies)
             return self._conclude(run, watched)
 
-    def _note_end(self, run: RunFolder, watched: Watched) -> None:
-        """A disk that is full by now costs the record its last change, not the user the last word."""
-        try:
-            run.update(**watched.changes(run.record()))
-        except OSError as error:
-            self.say(f"run.json was not written: {error.strerror}; it shows the run as interrupted")
-
     def _fetching(
         self, run: RunFolder, recipe: Recipe, *, socket: Path
     ) -> AbstractContextManager[Fetching | None]:
@@ -210,6 +193,13 @@ class Controller:
         NodeCache(self.workspace.cache, limit_bytes=job.limit_bytes).sweep()
         events = run.events(clock=self.clock)
         return Fetching(job, path=socket_beside(socket), events=events, say=self.say, clock=self.clock)
+
+    def _note_end(self, run: RunFolder, watched: Watched) -> None:
+        """A disk that is full by now costs the record its last change, not the user the last word."""
+        try:
+            run.update(**watched.changes(run.record()))
+        except OSError as error:
+            self.say(f"run.json was not written: {error.strerror}; it shows the run as interrupted")
 
     def _note_start(self, run: RunFolder, command: Wrapped, *, workers: int) -> None:
         events = run.events(clock=self.clock)
@@ -319,27 +309,6 @@ def _tell_energy(run: RunFolder, *, meter: EnergyMeter, clock: Clock) -> None:
     events = run.events(clock=clock)
     events.append("energy", used_wh=round(meter.used_wh, 3), source=meter.source)
     events.close()
-
-
-@dataclass(frozen=True)
-class Parent:
-    """What a run starts from."""
-
-    name: str
-    """The whole id of a run, or the absolute path of open weights."""
-    lineage: dict[str, Any]
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hex; about a second for 2 GB."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def with_parent(resolved: Resolved, parent: str) -> Resolved:
-    """The settings with the whole name of what the run starts from."""
-    values = {**resolved.values, "model": {**resolved.values["model"], "init_from": parent}}
-    return Resolved(name=resolved.name, values=values, provenance=resolved.provenance)
 
 
 def pin(resolved: Resolved, *, versions: Mapping[str, int], workers: int) -> Resolved:

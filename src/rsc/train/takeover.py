@@ -1,10 +1,9 @@
 """Start from the weights of another run, or from open weights (`model.init_from`): pre-train once, fine-tune
 often.
 
-A weight is taken over where name and shape are the same; the rest (a new head) starts as if alone. Open
-weights (an export of ours, or a Llama or Mixtral folder) must have the recipe's trunk, since a trunk that
-differs in a setting that has no shape (the rotary base) would be filled with weights that mean something
-else. Only a run's first start does this: later ones have checkpoints of their own and need no parent.
+A weight is taken over where name and shape are the same; the rest (a new head) starts as if alone. The
+trunk must be the recipe's (train/parent.py). Only a run's first start does this: later ones have
+checkpoints of their own and need no parent.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from rsc.checkpoint.load import newest_good
 from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.retention import finished
 from rsc.errors import ConfigError, NotFinished
-from rsc.export.weights import is_export, read_export
+from rsc.export.settings import is_export
+from rsc.export.weights import read_export
 from rsc.models.config import ModelConfig
 from rsc.parallel.boxes import Box
 from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
+from rsc.train.parent import require_same_trunk
 from rsc.train.recipe import Recipe
 
 _PREFIX = "model/"
@@ -51,7 +52,7 @@ def parent_of(recipe: Recipe, *, run: Path) -> Path | None:
 def inherited_by(recipe: Recipe, *, run: Path, key: SecretKey | None) -> dict[str, torch.Tensor] | None:
     """The weights that a run's first start takes over; None where it has no parent.
 
-    `key` is the parent run's; open weights need none. Raises ConfigError when nothing fits.
+    `key` is the parent run's; open weights need none. Raises ConfigError for open weights of another trunk.
     """
     parent = parent_of(recipe, run=run)
     if parent is None:
@@ -66,18 +67,7 @@ def open_weights(folder: Path, *, config: ModelConfig) -> dict[str, torch.Tensor
     """Weights of an export or of a Llama or Mixtral folder under our names. Raises ConfigError when its trunk
     differs from the recipe's, with the settings to change."""
     opened = read_export(folder)
-    left_out = {"causal", "documents"}  # what the new task asks of the trunk, not what its weights are
-    theirs = opened.config.trunk.model_dump(exclude=left_out)
-    theirs |= {"num_kv_heads": opened.config.trunk.kv_heads, "head_width": opened.config.trunk.head_features}
-    ours = config.trunk.model_dump(exclude=left_out)
-    ours |= {"num_kv_heads": config.trunk.kv_heads, "head_width": config.trunk.head_features}
-    wrong = {name: value for name, value in theirs.items() if value != ours[name]}
-    if wrong:
-        told = ", ".join(f"{name} {value} (the recipe has {ours[name]})" for name, value in wrong.items())
-        settings = " ".join(
-            f"model.trunk.{name}={value}" for name, value in wrong.items() if value is not None
-        )
-        raise ConfigError(f"model.init_from: {folder} has another trunk: {told}", hint=f"set {settings}")
+    require_same_trunk(opened.config.trunk, ours=config.trunk, of=str(folder))
     return opened.state
 
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from rsc.errors import RscError
-from rsc.export.weights import is_export
+from rsc.export.settings import is_export
 from rsc.parallel.mesh import build_mesh
 from rsc.train.allocator import keep_freed_memory
 from rsc.train.assemble import Place, WorkerSpec, assemble
