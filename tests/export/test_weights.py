@@ -11,8 +11,17 @@ from rsc.errors import ConfigError
 from rsc.export import weights
 from rsc.export.weights import read_export, write_export
 from rsc.models.build import Model, build_model
-from rsc.models.config import ModelConfig, MoeConfig, RopeScaling, TextConfig, TrunkConfig
+from rsc.models.config import (
+    BagConfig,
+    HeadConfig,
+    ModelConfig,
+    MoeConfig,
+    RopeScaling,
+    TextConfig,
+    TrunkConfig,
+)
 from rsc.models.heads import Want
+from rsc.train.counts import add_counts, fill_counts, fresh_counts
 
 transformers = pytest.importorskip(
     "transformers", reason="the oracle for open layouts: pip install transformers"
@@ -190,3 +199,31 @@ def test_missing_tensor_and_foreign_file_are_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 3}))
     with pytest.raises(ConfigError, match=r"no tensor model.layers.2"):
         read_export(tmp_path)
+
+
+def test_an_export_carries_the_bag_and_what_it_counted(tmp_path: Path) -> None:
+    head = HeadConfig(kind="classes", labels=("a", "b"), balance=0.5)
+    case = config().model_copy(
+        update={
+            "trunk": config().trunk.model_copy(update={"causal": False}),
+            "head": head,
+            "bag": BagConfig(ngrams=(1, 2), rows=64, min_texts=1),
+        }
+    )
+    model = build_model(case, seed=3)
+    batch = {"tokens_BL": tokens(), "text_length_B": torch.tensor([40, 33])}
+    counts = fresh_counts(case)
+    add_counts(counts, {**batch, "label_B": torch.tensor([0, 1])}, config=case)
+    counts["head.bag.num_texts"] += 1000  # more than bf16 tells apart
+    fill_counts([model], counts)
+    widen(model).get_parameter("head.bag.table.weight").data.normal_()
+    folder = tmp_path / "out"
+    write_export(folder, config=case, state=model.state_dict(), context=64, dtype=torch.bfloat16)
+    opened = read_export(folder)
+    again = build_model(opened.config)
+    again.load_state_dict(opened.state)
+    assert all(torch.equal(again.get_buffer(name), count) for name, count in counts.items())
+    whole = model.to(torch.bfloat16)
+    torch.testing.assert_close(
+        again.eval().to(torch.bfloat16)(batch, Want.LOGITS), whole(batch, Want.LOGITS), atol=0, rtol=0
+    )

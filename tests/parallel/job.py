@@ -35,6 +35,8 @@ from rsc.models.moe import balance_experts
 from rsc.parallel.mesh import build_mesh
 from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
+from rsc.train.binding import Binder
+from rsc.train.counts import Counts, add_counts, fill_counts, fresh_counts
 from rsc.train.engine import Engine, build_engine
 from rsc.train.objective import loss_of
 from rsc.train.optim import build_optimizer, set_learning_rate
@@ -92,6 +94,11 @@ DOMAINS: dict[str, dict[str, Any]] = {
         "image": {"height": 12, "width": 12},
         "head": {"kind": "multi_label", "labels": ("a", "b", "c")},
     },
+    "bag": {
+        "text": {"max_length": 24},
+        "bag": {"ngrams": [1, 2], "words": 1, "rows": 64, "min_texts": 1},
+        "head": {"kind": "classes", "labels": ("a", "b", "c"), "balance": 0.5},
+    },
     "pairs": {
         "text": {"max_length": 24},
         "image": {"height": 12, "width": 12},
@@ -147,10 +154,20 @@ def rows_of(batch: dict[str, Any], part: slice) -> dict[str, Any]:
     }
 
 
+def counts_of(case: dict[str, Any], *, recipe: Recipe) -> Counts:
+    """What the head counts in its data before the first step, if it counts at all."""
+    counts = fresh_counts(recipe.model)
+    if counts:
+        batch = Binder(recipe.model).bind(global_batch(0, case["domain"])).batch
+        add_counts(counts, batch, config=recipe.model)
+    return counts
+
+
 def control(case: dict[str, Any]) -> Found:
     """One process, plain PyTorch."""
     recipe = recipe_of(case)
     model = build_model(recipe.model, seed=stream_seed(recipe.train.seed, "weights"))
+    fill_counts([model], counts_of(case, recipe=recipe))
     optimizer = build_optimizer(model, config=recipe.train.optimizer)
     found: Found = {"losses": [], "norms": []}
     for step in range(STEPS):
@@ -175,6 +192,7 @@ def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> Found:
     mesh = build_mesh(layout, rank=rank, device=device, has_experts=bool(case.get("moe")))
     dtype = torch.bfloat16 if recipe.train.precision in ("bf16", "float8") else torch.float32
     engine = build_engine(recipe, mesh=mesh, dtype=dtype)
+    fill_counts(engine.placed.modules, counts_of(case, recipe=recipe))
     stepper = Stepper(engine, config=recipe.train.optimizer, steps=STEPS)
     parts = [slice(layout.dp_rank(rank) + layout.dp * part, None, layout.dp * recipe.train.accumulate)
              for part in range(recipe.train.accumulate)]  # fmt: skip

@@ -82,6 +82,7 @@ def test_each_axis_alone() -> None:
 
 
 DOMAIN_MESHES = {
+    "fsdp": (2, {}),
     "tp": (2, {"tp": 2}),
     "cp": (2, {"cp": 2}),
     "pp": (2, {"pp": 2}),
@@ -104,7 +105,7 @@ def domain_cases(domain: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("domain", ["vision", "speech", "ctc", "posts", "pairs", "masked"])
+@pytest.mark.parametrize("domain", ["vision", "speech", "ctc", "posts", "bag", "pairs", "masked"])
 def test_every_axis_serves_every_domain(domain: str) -> None:
     """Classes, CTC, several labels, pairs, hidden tokens; images, sound, texts of uneven length."""
     assert_equal(domain_cases(domain))
