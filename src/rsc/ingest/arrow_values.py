@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rsc.errors import ConfigError, DataError
+from rsc.extras import install_command
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.decode import MediaCodec
 from rsc.ingest.fields import chosen_names, stored_names
@@ -86,9 +87,7 @@ def import_pyarrow(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ConfigError(
-            "Parquet and Arrow files need pyarrow", hint="pip install 'openrsc[parquet]'"
-        ) from None
+        raise ConfigError("Parquet and Arrow files need pyarrow", hint=install_command("parquet")) from None
 
 
 def _hf_features(schema: pyarrow.Schema) -> dict[str, Any]:

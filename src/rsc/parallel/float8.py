@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from rsc.errors import ConfigError
+from rsc.extras import install_command
 from rsc.parallel.tensor import Columns, Product, Rows, local
 
 _MULTIPLE = 16  # float8 kernels of cuBLAS want both sides of a weight to be multiples of 16
@@ -31,7 +32,7 @@ def use_float8(model: nn.Module, *, units: tuple[str, ...], device: torch.device
     except ImportError:
         raise ConfigError(
             "train.precision = float8 needs torchao, which is not installed",
-            hint='install the extra: pip install "openrsc[float8]", or set train.precision=bf16',
+            hint=f"{install_command('float8')}, or set train.precision=bf16",
         ) from None
     config = Float8LinearConfig(emulate=device.type == "cpu")
     held = dict(model.named_modules())

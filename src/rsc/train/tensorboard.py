@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rsc.errors import ConfigError
+from rsc.extras import install_command
 
 
 class EventFiles:
@@ -21,7 +22,7 @@ class EventFiles:
         except ImportError:
             raise ConfigError(
                 "train.tensorboard = true needs tensorboardX, which is not installed",
-                hint='install the extra: pip install "openrsc[tensorboard]", or set train.tensorboard=false',
+                hint=f"{install_command('tensorboard')}, or set train.tensorboard=false",
             ) from None
         self._writer = SummaryWriter(str(folder))
 

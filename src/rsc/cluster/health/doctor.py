@@ -21,6 +21,7 @@ from typing import Literal
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from rsc.extras import install_command
 from rsc.units import format_bytes
 
 State = Literal["ok", "warn", "bad"]
@@ -35,12 +36,13 @@ _MIN_AES_BYTES_PER_S = 2e9
 _NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.wekafs", "cifs", "smb3"}
 
 _OPTIONAL = {
-    "hyperscan": "the fastest scanner engine; pip install 'openrsc[scan]'",
-    "pyarrow": "Parquet sources; pip install 'openrsc[parquet]'",
-    "pkcs11": "keys in a PKCS#11 token; pip install 'openrsc[pkcs11]'",
-    "boto3": "keys in AWS KMS; pip install 'openrsc[aws]'",
-    "torchao": "float8 training; pip install 'openrsc[float8]'",
+    "hyperscan": ("the fastest scanner engine", "scan"),
+    "pyarrow": ("Parquet sources", "parquet"),
+    "pkcs11": ("keys in a PKCS#11 token", "pkcs11"),
+    "boto3": ("keys in AWS KMS", "aws"),
+    "torchao": ("float8 training", "float8"),
 }
+"""Module -> what it is for, and the extra that brings it."""
 
 _TRY_NAMESPACES = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x10000000 | 0x40000000) != 0)"
 """CLONE_NEWUSER | CLONE_NEWNET from linux/sched.h."""
@@ -246,7 +248,11 @@ def _slurm() -> Check:
 
 
 def _optional() -> Check:
-    missing = [f"{name} ({use})" for name, use in _OPTIONAL.items() if find_spec(name) is None]
+    missing = [
+        f"{name} ({use}: {install_command(extra)})"
+        for name, (use, extra) in _OPTIONAL.items()
+        if find_spec(name) is None
+    ]
     present = [name for name in _OPTIONAL if find_spec(name) is not None]
     found = f"present: {', '.join(present) or 'none'}" + (
         f"; absent: {'; '.join(missing)}" if missing else ""

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from rsc.errors import ConfigError, KeyUnavailable
+from rsc.extras import install_command
 from rsc.store.keys import KekInfo
 from rsc.store.providers.register import Register
 from rsc.store.providers.wiping import wipe
@@ -88,7 +89,7 @@ class AwsKmsProvider:
             import boto3
             from botocore.exceptions import BotoCoreError, ClientError
         except ImportError:
-            raise ConfigError("boto3 is not installed", hint="pip install 'openrsc[aws]'") from None
+            raise ConfigError("boto3 is not installed", hint=install_command("aws")) from None
         try:
             if self._client is None:
                 session = boto3.session.Session(profile_name=self._profile, region_name=self._region)

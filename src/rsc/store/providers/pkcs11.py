@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rsc.errors import ConfigError, KeyUnavailable
+from rsc.extras import install_command
 from rsc.store.keys import KekInfo
 from rsc.store.providers.register import Register
 from rsc.store.providers.wiping import wipe
@@ -118,9 +119,7 @@ class Pkcs11Provider:
         try:
             import pkcs11
         except ImportError:
-            raise ConfigError(
-                "python-pkcs11 is not installed", hint="pip install 'openrsc[pkcs11]'"
-            ) from None
+            raise ConfigError("python-pkcs11 is not installed", hint=install_command("pkcs11")) from None
         try:
             token = pkcs11.lib(str(self._module)).get_token(token_label=self._token_label)
             try:
