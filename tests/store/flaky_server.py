@@ -58,11 +58,11 @@ class FlakyServer:
     @property
     def gs_login(self) -> str:
         """What a service account's key file says to talk to us, without a login."""
-        login = {"gcs_base_url": self._url, "disable_oauth": True}
+        login = {"gcs_base_url": self.url, "disable_oauth": True}
         return json.dumps({**login, "client_email": "", "private_key": "", "private_key_id": ""})
 
     @property
-    def _url(self) -> str:
+    def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def _backend(self) -> Backend:
@@ -76,7 +76,7 @@ class FlakyServer:
             )
         return S3Store(
             "bucket",
-            endpoint=self._url,
+            endpoint=self.url,
             region="us-east-1",
             skip_signature=True,
             virtual_hosted_style_request=False,

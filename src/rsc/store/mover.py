@@ -31,7 +31,7 @@ from rsc.store.asking import error_to_dict, read_exactly, read_line, to_line
 from rsc.store.cache import CachedShard, NodeCache
 from rsc.store.dataset import Dataset
 from rsc.store.files import BulkStore
-from rsc.store.locations import Location, open_store
+from rsc.store.locations import open_store
 from rsc.store.manifest import ManifestReader
 from rsc.store.plans import Plan
 from rsc.store.splits import SplitPlace, open_manifest
@@ -65,9 +65,9 @@ class MoverJob:
 class Mover:
     """Answers questions; safe from any thread."""
 
-    def __init__(self, job: MoverJob, *, location: Location | None = None) -> None:
+    def __init__(self, store: BulkStore, *, job: MoverJob) -> None:
         """Raises what opening the data sets raises."""
-        self._store = open_store(location or job.location)
+        self._store = store
         self._cache = NodeCache(Path(job.cache), limit_bytes=job.limit_bytes)
         self._line = BoundedSemaphore(job.connections)
         self._splits = dict(_splits(self._store, job, cache=self._cache))
@@ -201,7 +201,8 @@ def _publish(plan: Plan, stream: BinaryIO, *, size: int) -> None:
 def main(text: str, *, descriptor: int) -> int:
     """Serve on an inherited listening socket until stdin closes."""
     try:
-        mover = Mover(MoverJob.from_json(text))
+        job = MoverJob.from_json(text)
+        mover = Mover(open_store(job.location), job=job)
     except RscError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsc.clock import SystemClock
+from rsc.errors import ResourceError
+from rsc.events import EventLog
+from rsc.store.asking import MoverClient
+from rsc.store.mover import MoverJob
+from rsc.train.fetching import Fetching
+
+JOB = MoverJob("s3://nowhere", "/nowhere", limit_bytes=1 << 30, connections=1, sets=())
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """A short one: addresses of unix sockets are."""
+    with tempfile.TemporaryDirectory(prefix="rsc-") as name:
+        yield Path(name) / "mover.sock"
+
+
+@pytest.fixture
+def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let a shell script take the mover's place."""
+
+    def replace(script: str) -> None:
+        program = tmp_path / "mover"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o700)
+        monkeypatch.setattr(sys, "executable", str(program))
+
+    return replace
+
+
+def events_of(path: Path, kind: str) -> list[dict[str, Any]]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [event for event in map(json.loads, lines) if event["kind"] == kind]
+
+
+def wait_for(path: Path, kind: str, *, count: int) -> list[dict[str, Any]]:
+    while len(found := events_of(path, kind)) < count:
+        time.sleep(0.01)
+    return found
+
+
+def fetching(path: Path, *, events: Path, said: list[str]) -> Fetching:
+    log = EventLog(events, clock=SystemClock())
+    return Fetching(JOB, path=path, events=log, say=said.append, clock=SystemClock())
+
+
+def test_a_mover_that_is_killed_is_started_again_on_the_same_socket(
+    path: Path, tmp_path: Path, pretend: Callable[[str], None]
+) -> None:
+    pretend("read line")  # until its stdin closes
+    said: list[str] = []
+    events = tmp_path / "events.jsonl"
+    with fetching(path, events=events, said=said) as running:
+        os.kill(running.pid, signal.SIGKILL)
+        first, second = wait_for(events, "mover_started", count=2)
+        assert first["pid"] != second["pid"]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as worker:
+            worker.connect(str(path))
+    assert [event["code"] for event in events_of(events, "mover_lost")] == [-signal.SIGKILL]
+    assert said == ["the mover, which fetches data, ended (code -9): started again"]
+    assert not path.exists()
+
+
+def test_a_mover_that_ends_again_and_again_is_given_up_and_who_asks_is_told(
+    path: Path, tmp_path: Path, pretend: Callable[[str], None]
+) -> None:
+    pretend("exit 4")
+    said: list[str] = []
+    events = tmp_path / "events.jsonl"
+    with fetching(path, events=events, said=said):
+        with pytest.raises(ResourceError, match="is gone"):  # waits for the next mover until there is none
+            MoverClient(path).ask("children", folder="posts")
+        wait_for(events, "mover_lost", count=4)
+    assert said[-1] == "the mover, which fetches data, ended 4 times in a row (code 4)"
+    assert len(events_of(events, "mover_started")) == 4
