@@ -119,7 +119,7 @@ class SnapshotMemory:
     def _slot(self, slot: int, *, size: int) -> mmap.mmap:
         """One slot as memory, growing the file at its first use: every slot of a run has one size.
 
-        It stays mapped: with pages to find anew a snapshot of 48 MiB cost 3.6 times a memcpy, and now 1.5 times.
+        It stays mapped: with pages to find anew a snapshot of 48 MiB cost 3.6 memcpys, now 1.5.
         """
         size = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         if self._room() < size:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -43,6 +43,20 @@ class StepRecord:
     """Samples that could not be used (train/binding.py)."""
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """What ranks add up in a step. In float64 every count is exact."""
+
+    total: float
+    """Of the loss."""
+    count: float
+    norm_squared: float
+    """Of the gradient of `total`."""
+    wishes_to_stop: float
+    correct: float
+    bad: float
+
+
 class Stepper:
     """Holds what a step needs; has no state of its own beyond the engine's."""
 
@@ -74,17 +88,24 @@ class Stepper:
         records = engine.backward(batches)
         engine.placed.finish_gradients()
         gradients, owned_norm_squared = self._gradients()
-        total, count, norm_squared, stop, correct, bad = self._agree(
-            records, norm_squared=owned_norm_squared, loss_factor=loss_factor, stop_requested=stop_requested
-        )
-        loss = total / count if count else math.nan
-        grad_norm = math.sqrt(norm_squared) / count if count else math.nan
+        own = self._own_sums(records, norm_squared=owned_norm_squared, stop_requested=stop_requested)
+        sums = self._agree(replace(own, total=loss_factor * own.total))
+        loss = sums.total / sums.count if sums.count else math.nan
+        grad_norm = math.sqrt(sums.norm_squared) / sums.count if sums.count else math.nan
         applied = math.isfinite(loss) and math.isfinite(grad_norm) and not is_spike(loss)
         if applied:
-            torch._foreach_mul_(gradients, self._clip(grad_norm) / count)
+            torch._foreach_mul_(gradients, self._clip(grad_norm) / sums.count)
             engine.update()
-        facts = (loss, int(count), grad_norm, applied, bool(stop), engine.work.flops)
-        return StepRecord(*facts, correct=int(correct), bad=int(bad))
+        return StepRecord(
+            loss=loss,
+            count=int(sums.count),
+            grad_norm=grad_norm,
+            applied=applied,
+            stop_requested=bool(sums.wishes_to_stop),
+            flops=engine.work.flops,
+            correct=int(sums.correct),
+            bad=int(sums.bad),
+        )
 
     def _gradients(self) -> tuple[list[torch.Tensor], float]:
         """Local gradients, and the sum of squares of those that this rank counts."""
@@ -98,11 +119,8 @@ class Stepper:
                 squares.append(gradient.norm().double().square().cpu())
         return local, float(torch.stack(squares).sum())
 
-    def _agree(
-        self, records: Sequence[LossRecord], *, norm_squared: float, loss_factor: float, stop_requested: bool
-    ) -> list[float]:
-        """Sum over all ranks of: loss, items, squared norm, wishes to stop, right guesses, bad samples. One
-        message of 48 bytes."""
+    def _own_sums(self, records: Sequence[LossRecord], *, norm_squared: float, stop_requested: bool) -> _Sums:
+        """What this rank has to say of its part; nothing that another rank says of the same samples."""
         total = sum(float(record.total.detach()) for record in records)
         count = sum(int(record.count) for record in records)
         correct = sum(int(record.sums.get("correct", 0)) for record in records)
@@ -111,12 +129,15 @@ class Stepper:
             total, count, correct = 0.0, 0, 0
         if self._mesh.place("tp") != 0 or self._mesh.place("cp") != 0:  # and these the same samples
             bad = 0
-        facts = [loss_factor * total, count, norm_squared, float(stop_requested), correct, bad]
+        return _Sums(total, count, norm_squared, stop_requested, correct, bad)
+
+    def _agree(self, own: _Sums) -> _Sums:
+        """The sums over all ranks: one message of 48 bytes."""
         if self._mesh.layout.world == 1:
-            return facts
-        message = torch.tensor(facts, dtype=torch.float64, device=self._mesh.device)
+            return own
+        message = torch.tensor(astuple(own), dtype=torch.float64, device=self._mesh.device)
         dist.all_reduce(message)
-        return message.tolist()
+        return _Sums(*message.tolist())
 
     def _clip(self, grad_norm: float) -> float:
         limit = self._config.clip_norm
