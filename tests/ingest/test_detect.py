@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import zipfile
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_empty_folder_and_wrong_shapes(tmp_path: Path) -> None:
         open_source(tmp_path / "a.txt", options=ImportOptions(format="mds"))
     with pytest.raises(ConfigError, match="images are read from a folder"):
         open_source(tmp_path / "a.txt", options=ImportOptions(format="images"))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "told"),
+    [
+        ("report.pdf", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF"),
+        ("book.xlsx", b"PK\3\4" + bytes(30), "an office document"),
+        ("posts.json1", gzip.compress(b"{}"), "packed by gzip"),
+        ("app.db", b"SQLite format 3\0" + bytes(30), "an SQLite database"),
+        ("list.json", b' [{"text": "x"}]', "one JSON list"),
+        ("core", b"\x7fELF\0\0", "not a format that can be told"),
+    ],
+)
+def test_what_people_try_is_refused_by_its_name(tmp_path: Path, name: str, start: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(DataError, match=told) as caught:
+        detect(tmp_path / name)
+    assert caught.value.hint
 
 
 def test_a_fingerprint_sees_every_change(tmp_path: Path) -> None:

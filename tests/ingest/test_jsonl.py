@@ -10,11 +10,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
+from rsc.ingest.fields import SAMPLE_ROWS
 from rsc.ingest.jsonl import JsonLines
 from rsc.ingest.lines import cut_at_lines
 
+from .bringing import bring_in, stored
 from .conftest import read_all
 
 PLAIN = ImportOptions()
@@ -174,3 +177,14 @@ def test_any_cut_gives_the_same_records(
     assert [row["text"] for row in rows] == values
     assert [row["#"] for row in rows] == list(range(len(values)))
     assert not bad
+
+
+def test_a_misfit_is_kept_as_it_was_written(workspace: Workspace, tmp_path: Path) -> None:
+    """A half of a UTF-16 pair, which JSON can say and UTF-8 cannot, is no reason to stop either."""
+    odd = r'{"id": "x",   "text": "\ud800"}'
+    good = ['{"id": 1, "text": "a"}'] * SAMPLE_ROWS
+    path = write(tmp_path / "posts.jsonl", *good, odd)
+    result = bring_in(workspace, path, holdout=0.0)
+    assert (result.num_read, result.splits) == (SAMPLE_ROWS + 1, {"train": SAMPLE_ROWS})
+    assert result.bad_places == (f"line {SAMPLE_ROWS + 1}",)
+    assert [row["raw"].decode() for row in stored(workspace, "quarantine")] == [odd]

@@ -33,7 +33,7 @@ def open_columns(columns: Batch | Iterable[Batch], *, options: ImportOptions) ->
 
 
 @dataclass
-class ColumnBatches:
+class ColumnBatches(Source):
     """Reader of batches of columns; it can be read once."""
 
     batches: Iterator[Batch]
@@ -52,12 +52,6 @@ class ColumnBatches:
 
     def fields(self) -> tuple[Field, ...]:
         return tuple(self._fields.values())
-
-    def media(self) -> dict[str, str]:
-        return {}
-
-    def splits(self) -> tuple[str, ...]:
-        return ()
 
     def files(self) -> list[Path]:
         return []

@@ -215,7 +215,9 @@ def open_parquet(path: Path, *, options: ImportOptions) -> ArrowTables:
     """One file, or every `.parquet` below a folder; `train-...` and `test-...` in names are splits."""
     paths = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
     if not paths:
-        raise DataError(f"{path} holds no .parquet files")
+        raise DataError(
+            f"{path} holds no .parquet files", hint="give the folder that does, or another --format"
+        )
     splits = [split_of_file(p) for p in paths]
     known = splits if len(paths) > 1 and all(splits) else [None] * len(paths)
     tables = [ParquetFile(p, split) for p, split in zip(paths, known, strict=True)]

@@ -29,6 +29,15 @@ _BY_SUFFIX = {
 }  # fmt: skip
 
 
+_NOT_READ = {
+    b"%PDF-": ("a PDF", "write its text to a file first, for example: pdftotext FILE.pdf FILE.txt"),
+    b"PK\3\4": ("an office document or a zip archive", "save a spreadsheet as CSV; name an archive .zip"),
+    b"\x1f\x8b": ("packed by gzip", "give it a name that ends in .gz"),
+    b"SQLite format 3\0": ("an SQLite database", "write a table to CSV first: sqlite3 -header -csv FILE"),
+}
+"""First bytes of files that people try, what they are, and what to do."""
+
+
 def open_source(source: Path | str, *, options: ImportOptions) -> Source:
     """The reader of a source. The word `python-docs` is a source of its own.
 
@@ -81,9 +90,15 @@ def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
     if path.is_dir() and kind in ("jsonl", "csv"):
         return _file_set(kind, path, options=options)
     if is_tree:
-        raise ConfigError(f"{path} is a folder or archive; {kind} is read from single files")
+        raise ConfigError(
+            f"{path} is a folder or archive; {kind} is read from single files",
+            hint="give one file, or unpack the archive and give the folder",
+        )
     if kind in ("images", "audio"):
-        raise ConfigError(f"{path} is a single file; {kind} are read from a folder or a .zip")
+        raise ConfigError(
+            f"{path} is a single file; {kind} are read from a folder or a .zip",
+            hint=f"give the folder: {path.absolute().parent}",
+        )
     if kind == "text":
         return TextFile(path, options=options)
     if kind == "csv":
@@ -95,7 +110,7 @@ def _file_set(kind: str, folder: Path, *, options: ImportOptions) -> Source:
     """Every file of the kind directly in a folder. Raises DataError when there is none."""
     paths = sorted(p for p in folder.iterdir() if p.is_file() and _BY_SUFFIX.get(bare_suffix(p)) == kind)
     if not paths:
-        raise DataError(f"{folder} holds no {kind} files")
+        raise DataError(f"{folder} holds no {kind} files", hint="folders inside it are not looked into")
     if kind == "jsonl":
         json_lines = JsonLines(paths[0], options=options)
         return FileSet(
@@ -107,7 +122,7 @@ def _file_set(kind: str, folder: Path, *, options: ImportOptions) -> Source:
 
 def _require_folder(path: Path, *, kind: str) -> None:
     if not path.is_dir():
-        raise ConfigError(f"{path} is a file; {kind} is a folder")
+        raise ConfigError(f"{path} is a file; {kind} is a folder", hint=f"give {path.absolute().parent}")
 
 
 def _detect_tree(path: Path) -> str:
@@ -117,7 +132,7 @@ def _detect_tree(path: Path) -> str:
         return "mds"
     suffixes = Counter(entry.suffix for entry in Tree(path).entries())
     if not suffixes:
-        raise DataError(f"{path} holds no files")
+        raise DataError(f"{path} holds no files", hint="hidden files are not looked at")
     if suffixes.keys() <= {".zip", ".tar", ".tgz", ".gz", ".7z", ".rar"} and path.suffix.lower() == ".zip":
         raise DataError(
             f"{path.name} holds only archives, which are not opened inside one", hint="unpack it first"
@@ -137,6 +152,9 @@ def _detect_tree(path: Path) -> str:
 def _detect_content(path: Path) -> str:
     """Files without a telling name: JSON lines or plain text."""
     start = head(path, size_bytes=4096).lstrip()
+    for mark, (what, hint) in _NOT_READ.items():
+        if start.startswith(mark):
+            raise DataError(f"{path.name} is {what}, which is not read", hint=hint)
     if start.startswith(b"{"):
         return "jsonl"
     if start.startswith(b"["):

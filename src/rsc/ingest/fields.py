@@ -26,7 +26,7 @@ import numpy as np
 from rsc.config import nearest
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.source import Values
+from rsc.ingest.source import BadRecord, Chunk, Values
 from rsc.store.schema import Field
 
 Row = Mapping[str, Any]
@@ -51,6 +51,17 @@ class Table:
     columns: dict[str, Values]
     bad: dict[int, str]
     notes: Counter[str] = field(default_factory=Counter)
+
+    def to_chunk(self, *, numbers: Sequence[int], bad: Iterable[BadRecord], size_bytes: int) -> Chunk:
+        """The rows that fitted; `numbers` are the records of all rows, `bad` those that are in no column."""
+        kept = [number for row, number in enumerate(numbers) if row not in self.bad] if self.bad else numbers
+        return Chunk(
+            columns=self.columns,
+            numbers=np.array(kept, dtype=np.uint64),
+            size_bytes=size_bytes,
+            bad=sorted(bad, key=lambda record: record.record),
+            notes=dict(self.notes),
+        )
 
 
 def infer_fields(rows: Iterable[Row], *, options: ImportOptions) -> tuple[SourceField, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,14 +16,14 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.encoding import Lines, decode_lines
 from rsc.ingest.fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
 from rsc.ingest.lines import cut_at_lines, head, read_span
-from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part
+from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.store.schema import Field
 
 _HEAD_BYTES = 4 << 20  # where the types are found
 
 
 @dataclass
-class JsonLines:
+class JsonLines(Source):
     """Reader of one file. Lines that hold only white space are not records."""
 
     path: Path
@@ -34,12 +34,6 @@ class JsonLines:
 
     def fields(self) -> tuple[Field, ...]:
         return tuple(item.field for item in self._fields)
-
-    def media(self) -> dict[str, str]:
-        return {}
-
-    def splits(self) -> tuple[str, ...]:
-        return ()
 
     def files(self) -> list[Path]:
         return [self.path]
@@ -69,37 +63,37 @@ class JsonLines:
             return self.like._fields
         data = head(self.path, size_bytes=_HEAD_BYTES)
         lines = decode_lines(data, first_line=0, name=self.path.name, options=self.options)
-        rows, _, bad = parse_objects(lines.texts[:SAMPLE_ROWS], numbers=lines.numbers[:SAMPLE_ROWS])
-        if not rows:
+        found = parse_objects(lines.texts[:SAMPLE_ROWS], numbers=lines.numbers[:SAMPLE_ROWS])
+        if not found.rows:
+            bad = found.bad
             first = f"{bad[0].place}: {bad[0].reason}" if bad else "it holds only white space"
             raise DataError(
                 f"{self.path.name} does not look like JSON lines: {first}",
                 hint="one JSON object a line; for other formats say --format csv, text, ...",
             )
-        return infer_fields(rows, options=self.options)
+        return infer_fields(found.rows, options=self.options)
 
     def _parse(self, lines: Lines, *, size_bytes: int) -> Chunk:
-        rows, numbers, bad = parse_objects(lines.texts, numbers=lines.numbers)
-        table = to_table(rows, fields=self._fields, all_fields=self.options.fields is None)
-        bad = [*lines.bad, *bad, *_misfits(table.bad, rows, numbers)]
-        kept = (
-            [number for index, number in enumerate(numbers) if index not in table.bad]
-            if table.bad
-            else numbers
-        )
-        return Chunk(
-            columns=table.columns,
-            numbers=np.array(kept, dtype=np.uint64),
-            size_bytes=size_bytes,
-            bad=sorted(bad, key=lambda record: record.record),
-            notes=dict(table.notes),
-        )
+        found = parse_objects(lines.texts, numbers=lines.numbers)
+        table = to_table(found.rows, fields=self._fields, all_fields=self.options.fields is None)
+        bad = [*lines.bad, *found.bad]
+        if table.bad:
+            line_of = dict(zip(lines.numbers, lines.texts, strict=True))
+            misfits = {found.numbers[row]: reason for row, reason in table.bad.items()}
+            bad += [_bad_line(number, line_of[number], reason=reason) for number, reason in misfits.items()]
+        return table.to_chunk(numbers=found.numbers, bad=bad, size_bytes=size_bytes)
 
 
-def parse_objects(
-    lines: Sequence[str], *, numbers: Sequence[int]
-) -> tuple[list[dict[str, Any]], list[int], list[BadRecord]]:
+class Objects(NamedTuple):
     """Objects of the lines that hold one, their line numbers, and the lines that do not."""
+
+    rows: list[dict[str, Any]]
+    numbers: list[int]
+    bad: list[BadRecord]
+
+
+def parse_objects(lines: Sequence[str], *, numbers: Sequence[int]) -> Objects:
+    """Blank lines are neither. `numbers` are those of the lines, from 0."""
     rows: list[dict[str, Any]] = []
     kept: list[int] = []
     bad: list[BadRecord] = []
@@ -116,16 +110,7 @@ def parse_objects(
             kept.append(number)
         else:
             bad.append(_bad_line(number, line, reason=f"a JSON {type(row).__name__}, not an object"))
-    return rows, kept, bad
-
-
-def _misfits(
-    reasons: dict[int, str], rows: Sequence[dict[str, Any]], numbers: Sequence[int]
-) -> list[BadRecord]:
-    return [
-        _bad_line(numbers[index], json.dumps(rows[index], ensure_ascii=False), reason=reason)
-        for index, reason in reasons.items()
-    ]
+    return Objects(rows, kept, bad)
 
 
 def _bad_line(number: int, line: str, *, reason: str) -> BadRecord:

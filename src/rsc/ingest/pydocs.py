@@ -16,7 +16,7 @@ import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.rows import note_chunk
-from rsc.ingest.source import Chunk, Part
+from rsc.ingest.source import Chunk, Part, Source
 from rsc.store.schema import Field
 
 _TOPICS = Path("pydoc_data", "topics.py")
@@ -25,7 +25,7 @@ _OWNERS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass
-class PythonDocs:
+class PythonDocs(Source):
     """Reader of one standard library: `text`, and `origin` such as `json.decoder.JSONDecoder`."""
 
     root: Path = field(default_factory=lambda: Path(sysconfig.get_paths()["stdlib"]))
@@ -33,12 +33,6 @@ class PythonDocs:
 
     def fields(self) -> tuple[Field, ...]:
         return (Field("text", "string"), Field("origin", "string"))
-
-    def media(self) -> dict[str, str]:
-        return {}
-
-    def splits(self) -> tuple[str, ...]:
-        return ()
 
     def files(self) -> list[Path]:
         """Raises DataError on a Python whose library is not there as source files."""

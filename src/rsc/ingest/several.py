@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rsc.ingest.jsonl import JsonLines
-from rsc.ingest.source import BadRecord, Chunk, Part
+from rsc.ingest.source import BadRecord, Chunk, Part, Source
 from rsc.ingest.splits import split_of_file
 from rsc.ingest.table import DelimitedTable
 from rsc.store.schema import Field
@@ -24,7 +24,7 @@ class _Span(NamedTuple):
 
 
 @dataclass
-class FileSet:
+class FileSet(Source):
     """Reader of several files of one kind."""
 
     readers: Sequence[JsonLines | DelimitedTable]
@@ -39,9 +39,6 @@ class FileSet:
 
     def fields(self) -> tuple[Field, ...]:
         return self.readers[0].fields()
-
-    def media(self) -> dict[str, str]:
-        return {}
 
     def splits(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(split for split in self._splits if split))

@@ -84,6 +84,8 @@ class Chunk:
 
 
 class Source(Protocol):
+    """A reader of one source. Most have neither media nor splits of their own."""
+
     @property
     def kind(self) -> str:
         """Name of the format, as in `--format`."""
@@ -95,19 +97,23 @@ class Source(Protocol):
 
     def media(self) -> dict[str, str]:
         """Byte fields that hold a file of their own: field -> `image` or `audio`."""
-        ...
+        return {}
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that the source itself has; none for most."""
-        ...
+        """The splits that the source itself has."""
+        return ()
 
     def files(self) -> list[Path]:
         """Every file that will be read; one that changes meanwhile stops the import."""
         ...
 
-    def parts(self, *, part_bytes: int) -> Iterator[Part]: ...
+    def parts(self, *, part_bytes: int) -> Iterator[Part]:
+        """Parts of about `part_bytes`, in order. Raises DataError for what is not what it claims to be."""
+        ...
 
-    def read(self, part: Part) -> Iterator[Chunk]: ...
+    def read(self, part: Part) -> Iterator[Chunk]:
+        """The records of one part, good and bad, each once. Raises DataError as `parts` does."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,10 @@ class Fingerprint:
 def own_name(name: str) -> str:
     """The name of a file beside its index. Raises DataError for one that would lead elsewhere."""
     if Path(name).name != name:
-        raise DataError(f"the index names a file {name!r}, which is not in its folder")
+        raise DataError(
+            f"the index names a file {name!r}, which is not in its folder",
+            hint="an index may only name files beside it: make it anew",
+        )
     return name
 
 
@@ -163,7 +172,9 @@ def _stat(path: Path) -> os.stat_result:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     if not os.access(path, os.R_OK):
-        raise DataError(f"cannot read {path}: permission denied")
+        raise DataError(
+            f"cannot read {path}: permission denied", hint=f"let yourself read it: chmod u+r {path}"
+        )
     if not (path.is_file() or path.is_dir()):
         raise DataError(f"{path} is neither a file nor a folder", hint="pipes and devices cannot be resumed")
     return facts

@@ -13,14 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.encoding import decode_text
 from rsc.ingest.fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
 from rsc.ingest.lines import MAX_RECORD_BYTES, LineSpan, head, is_compressed, open_forwards, read_span
-from rsc.ingest.source import BadRecord, Chunk, Part
+from rsc.ingest.source import BadRecord, Chunk, Part, Source
 from rsc.store.schema import Field
 
 _DELIMITERS = ",\t;|"
@@ -38,8 +36,8 @@ class _Row:
 
 
 @dataclass
-class DelimitedTable:
-    """Reader of one file. Record numbers count the rows after the header, empty ones included."""
+class DelimitedTable(Source):
+    """Reader of one file. Record numbers count the rows after the header; blank lines are not rows."""
 
     path: Path
     options: ImportOptions
@@ -49,12 +47,6 @@ class DelimitedTable:
 
     def fields(self) -> tuple[Field, ...]:
         return tuple(item.field for item in self._fields)
-
-    def media(self) -> dict[str, str]:
-        return {}
-
-    def splits(self) -> tuple[str, ...]:
-        return ()
 
     def files(self) -> list[Path]:
         return [self.path]
@@ -120,12 +112,18 @@ class DelimitedTable:
     def _fields(self) -> tuple[SourceField, ...]:
         if self.like is not None:
             if set(self._header) != set(self.like._header):
-                raise DataError(f"{self.path.name} has other columns than {self.like.path.name}")
+                raise DataError(
+                    f"{self.path.name} has other columns than {self.like.path.name}",
+                    hint="import it from a folder of its own",
+                )
             return self.like._fields
         rows = self._rows(io.StringIO(self._head, newline="\n"), first_line=0, is_whole=False)
         cells = [row.cells for row in islice(rows, 1, SAMPLE_ROWS) if len(row.cells) == len(self._header)]
         if not cells:
-            raise DataError(f"{self.path.name} has no row of {len(self._header)} cells after its header")
+            raise DataError(
+                f"{self.path.name} has no row of {len(self._header)} cells after its header",
+                hint="every row has as many cells as the first line names columns",
+            )
         columns = [_parse_column(column) for column in zip(*cells, strict=True)]
         sample = [dict(zip(self._header, row, strict=True)) for row in zip(*columns, strict=True)]
         return infer_fields(sample, options=self.options)
@@ -142,14 +140,7 @@ class DelimitedTable:
         ]
         table = to_table(rows, fields=self._fields, all_fields=False)
         bad += [_bad(*whole[index], reason) for index, reason in table.bad.items()]
-        numbers = [number for index, (number, _) in enumerate(whole) if index not in table.bad]
-        return Chunk(
-            columns=table.columns,
-            numbers=np.array(numbers, dtype=np.uint64),
-            size_bytes=size_bytes,
-            bad=sorted(bad, key=lambda record: record.record),
-            notes=dict(table.notes),
-        )
+        return table.to_chunk(numbers=[number for number, _ in whole], bad=bad, size_bytes=size_bytes)
 
     def _pieces(self, part_bytes: int) -> Iterator[tuple[bytes, int]]:
         """Bytes of whole rows, and how many rows after the header they hold."""

@@ -18,7 +18,7 @@ from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.encoding import decode_lines, decode_text, not_encoded
 from rsc.ingest.lines import MAX_RECORD_BYTES, cut_at_lines, read_span
-from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part
+from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.ingest.tree import Entry, Tree, group_by_size
 from rsc.store.schema import Field
 
@@ -27,7 +27,7 @@ _TEXT = Field("text", "string")
 
 
 @dataclass
-class TextFile:
+class TextFile(Source):
     """Reader of one file; `.gz` and `.zst` too."""
 
     path: Path
@@ -36,12 +36,6 @@ class TextFile:
 
     def fields(self) -> tuple[Field, ...]:
         return (_TEXT,)
-
-    def media(self) -> dict[str, str]:
-        return {}
-
-    def splits(self) -> tuple[str, ...]:
-        return ()
 
     def files(self) -> list[Path]:
         return [self.path]
@@ -85,7 +79,7 @@ class TextFile:
 
 
 @dataclass
-class TextTree:
+class TextTree(Source):
     """Reader of a folder or zip: the text of each file and its path inside the folder."""
 
     root: Path
@@ -98,18 +92,12 @@ class TextTree:
     def fields(self) -> tuple[Field, ...]:
         return (_TEXT, Field("path", "string"))
 
-    def media(self) -> dict[str, str]:
-        return {}
-
-    def splits(self) -> tuple[str, ...]:
-        return ()
-
     def files(self) -> list[Path]:
         return self._tree.files()
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
         if not self._tree.entries():
-            raise DataError(f"{self.root} holds no files")
+            raise DataError(f"{self.root} holds no files", hint="hidden files are not looked at")
         return group_by_size(self._tree.entries(), part_bytes=part_bytes)
 
     def read(self, part: Part) -> Iterator[Chunk]:

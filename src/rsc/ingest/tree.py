@@ -118,7 +118,10 @@ class Tree:
             try:
                 self._archive = zipfile.ZipFile(self.root)
             except zipfile.BadZipFile as error:
-                raise DataError(f"{self.root.name} is not a whole zip archive: {error}") from None
+                raise DataError(
+                    f"{self.root.name} is not a whole zip archive: {error}",
+                    hint="the file was cut short or is not what its name says; fetch it again",
+                ) from None
         return self._archive
 
 

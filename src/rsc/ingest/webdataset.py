@@ -30,7 +30,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
 from rsc.ingest.fields import chosen_names, stored_names
 from rsc.ingest.rows import Row, chunks
-from rsc.ingest.source import BadRecord, Chunk, Part
+from rsc.ingest.source import BadRecord, Chunk, Part, Source
 from rsc.ingest.tree import MAX_FILE_BYTES
 from rsc.store.schema import Field
 
@@ -62,7 +62,7 @@ class _Span(NamedTuple):
 
 
 @dataclass
-class TarShards:
+class TarShards(Source):
     """Reader of one tar, or of all tars in a folder in order of their names; `.tar.gz` too."""
 
     root: Path
@@ -75,15 +75,12 @@ class TarShards:
     def media(self) -> dict[str, str]:
         return {name: name for name in ("image", "audio") if name in self._fields}
 
-    def splits(self) -> tuple[str, ...]:
-        return ()
-
     def files(self) -> list[Path]:
         if self.root.is_file():
             return [self.root]
         found = sorted(path for path in self.root.iterdir() if is_tar(path))
         if not found:
-            raise DataError(f"{self.root} holds no tar files")
+            raise DataError(f"{self.root} holds no tar files", hint="folders inside it are not looked into")
         return found
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
@@ -167,7 +164,9 @@ class TarShards:
         for sample in islice(_samples(self.files()[0]), _SAMPLES_LOOKED_AT):
             seen.update({_name_of(member.ending) for member in sample.members})
         if not seen:
-            raise DataError(f"{self.files()[0].name} holds no samples")
+            raise DataError(
+                f"{self.files()[0].name} holds no samples", hint="a sample is files of one stem: 7.jpg, 7.cls"
+            )
         names = chosen_names([*sorted(seen), "key"], options=self.options)
         texts = [name for name in names if name in _TEXTS.values()]
         stored = stored_names(names, texts=[n for n in texts if n == "text"], options=self.options)
@@ -227,6 +226,9 @@ def _samples(path: Path) -> Iterator[_Sample]:
                 key = name
                 members.append(_Member(ending.lower(), info.offset_data, info.size, data, is_link))
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{path.name} is not a whole tar archive: {error}") from None
+        raise DataError(
+            f"{path.name} is not a whole tar archive: {error}",
+            hint="the file was cut short or is not what its name says; fetch it again",
+        ) from None
     if members:
         yield _Sample(key, members)
