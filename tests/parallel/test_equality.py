@@ -143,13 +143,8 @@ def test_schedules_with_other_axes(schedule: str) -> None:
 @pytest.mark.slow
 def test_padding_moves_no_expert_on_any_mesh() -> None:
     """Meshes pad differently; were padding counted, the experts' balance would be another on each."""
-    axes: list[tuple[int, dict[str, int]]] = [(2, {"tp": 2}), (2, {"cp": 2}), (4, {"tp": 2, "cp": 2})]
-    assert_equal(
-        [
-            {"name": str(given), "world": world, "moe": True, "domain": "posts", "parallel": given}
-            for world, given in axes
-        ]
-    )
+    meshes: list[Mesh] = [(2, True, {"tp": 2}), (2, True, {"cp": 2}), (4, True, {"tp": 2, "cp": 2})]
+    assert_equal(on_meshes(meshes, domain="posts"))
 
 
 @pytest.mark.slow
@@ -164,9 +159,20 @@ def test_sixteen_ranks_hold_every_axis_twice() -> None:
     )
 
 
+Mesh = tuple[int, bool, dict[str, Any]]
+"""World, experts or none, degrees."""
+
+
+def on_meshes(meshes: list[Mesh], **settings: Any) -> list[dict[str, Any]]:
+    return [
+        {"name": f"{world} {moe} {axes}", "world": world, "moe": moe, "parallel": axes, **settings}
+        for world, moe, axes in meshes
+    ]
+
+
 @pytest.mark.slow
 def test_validation_between_steps_changes_nothing() -> None:
-    meshes: list[tuple[int, bool, dict[str, Any]]] = [
+    meshes: list[Mesh] = [
         (1, False, {}),
         (2, False, {}),
         (2, True, {"tp": 2}),
@@ -174,18 +180,13 @@ def test_validation_between_steps_changes_nothing() -> None:
         (2, True, {"pp": 2, "pp_schedule": "zero_bubble"}),
         (4, False, {"cp": 2, "pp": 2, "pp_schedule": "interleaved"}),
     ]
-    assert_equal(
-        [
-            {"name": f"{world} {moe} {axes}", "world": world, "moe": moe, "parallel": axes, "validate": True}
-            for world, moe, axes in meshes
-        ]
-    )
+    assert_equal(on_meshes(meshes, validate=True))
 
 
 @pytest.mark.slow
 def test_muon_makes_whole_matrices_orthogonal_on_any_mesh() -> None:
     """Parts are gathered first: an orthogonal part of a matrix is not a part of the orthogonal matrix."""
-    meshes: list[tuple[int, bool, dict[str, int]]] = [
+    meshes: list[Mesh] = [
         (2, False, {}),
         (3, False, {}),
         (2, False, {"tp": 2}),
@@ -195,18 +196,7 @@ def test_muon_makes_whole_matrices_orthogonal_on_any_mesh() -> None:
         (3, True, {}),
         (8, True, {"tp": 2, "pp": 2, "ep": 4}),
     ]
-    assert_equal(
-        [
-            {
-                "name": f"{world} {moe} {axes}",
-                "world": world,
-                "moe": moe,
-                "parallel": axes,
-                "optimizer": "muon",
-            }
-            for world, moe, axes in meshes
-        ]
-    )
+    assert_equal(on_meshes(meshes, optimizer="muon"))
 
 
 @pytest.mark.slow

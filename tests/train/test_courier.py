@@ -39,12 +39,18 @@ def told(folder: Path) -> list[tuple[str, int]]:
     return [(event["kind"], event["step"]) for event in read_lines(folder / "events.jsonl")]
 
 
-def test_what_waited_is_passed_over_for_the_newest(tmp_path: Path, clock: Any) -> None:
+def courier_at_work(folder: Path, clock: Any) -> tuple[FakeCopies, Courier]:
+    """It copies step 10 until `may_go`, and step 20 waits."""
     copies = FakeCopies()
-    ours = courier(copies, tmp_path, clock, [])
+    ours = courier(copies, folder, clock, [])
     ours.offer(10)
     copies.is_pushing.wait()
     ours.offer(20)
+    return copies, ours
+
+
+def test_what_waited_is_passed_over_for_the_newest(tmp_path: Path, clock: Any) -> None:
+    copies, ours = courier_at_work(tmp_path, clock)
     ours.offer(30)
     copies.may_go.set()
     ours.close(finish=True)
@@ -53,11 +59,7 @@ def test_what_waited_is_passed_over_for_the_newest(tmp_path: Path, clock: Any) -
 
 
 def test_an_end_in_a_hurry_drops_what_waits(tmp_path: Path, clock: Any) -> None:
-    copies = FakeCopies()
-    ours = courier(copies, tmp_path, clock, [])
-    ours.offer(10)
-    copies.is_pushing.wait()
-    ours.offer(20)
+    copies, ours = courier_at_work(tmp_path, clock)
     ours.close(finish=False)
     copies.may_go.set()
     ours.close(finish=True)
