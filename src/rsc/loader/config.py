@@ -43,8 +43,6 @@ class DataConfig(BaseModel):
     """Version of it; the newest approved one when not given. The resolved recipe always has a number."""
     split: str = "train"
     """Split to train on."""
-    validation_split: str | None = "validation"
-    """Split for evaluation during the run; none when null or when the version has no such split."""
     fields: tuple[str, ...] | None = None
     """Fields of a sample to deliver; all when null."""
     text_field: str = "text"
