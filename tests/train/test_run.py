@@ -75,9 +75,9 @@ def test_the_ledger_counts_each_step_once_and_only_driven_time(clock: Any) -> No
     events = [
         {"time": at(0), "kind": "driven"},
         {"time": at(8), "kind": "failure", "step": 3},
-        {"time": at(10), "kind": "ended"},
+        {"time": at(10), "kind": "ended", "drove_s": 10.0},
         {"time": at(40), "kind": "driven"},
-        {"time": at(50), "kind": "ended"},
+        {"time": at(50), "kind": "ended", "drove_s": 10.0},
     ]
     metrics = [{"step": step, "step_s": 2.0} for step in (1, 2, 3, 2, 3, 4)]
     account = ledger(events, metrics=metrics, now=clock.now())
@@ -90,9 +90,21 @@ def test_a_controller_that_died_is_counted_to_its_last_event(clock: Any) -> None
         {"time": at(0), "kind": "driven"},
         {"time": at(7), "kind": "checkpoint"},
         {"time": at(30), "kind": "driven"},
-        {"time": at(35), "kind": "ended"},
+        {"time": at(35), "kind": "ended", "drove_s": 5.0},
     ]
     assert ledger(events, metrics=[], now=clock.now()).driven_s == 12.0
+
+
+def test_a_clock_that_was_set_changes_no_account(clock: Any) -> None:
+    back = [
+        {"time": at(50), "kind": "driven"},
+        {"time": at(10), "kind": "ended", "drove_s": 20.0},
+        {"time": at(12), "kind": "driven"},
+        {"time": at(3), "kind": "checkpoint"},
+        {"time": at(4), "kind": "driven"},
+        {"time": at(5), "kind": "ended", "drove_s": 1.0},
+    ]
+    assert ledger(back, metrics=[], now=clock.now()).driven_s == 21.0
 
 
 def test_progress_is_one_plain_line_now_and_then_and_always_the_last() -> None:

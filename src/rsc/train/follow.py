@@ -7,9 +7,10 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -88,6 +89,7 @@ class Watched:
     exit_code: int = 1
     is_supervisor_lost: bool = False
     """A signal ended it: memory ran out, or somebody killed it. Nothing is known to be wrong with the run."""
+    started_s: float = field(default_factory=time.monotonic)
 
     def follow(self, process: subprocess.Popen[str], *, wishes: Wishes) -> None:
         """Read what the supervisor tells until it ends."""
@@ -157,7 +159,8 @@ class Watched:
         self.line.close()
         if self.courier is not None:
             self.courier.close(finish=self.exit_code != Interrupted.exit_code)
-        self.events.append("ended", exit_code=self.exit_code, step=self.step, reason=self.reason)
+        facts = {"exit_code": self.exit_code, "step": self.step, "reason": self.reason}
+        self.events.append("ended", **facts, drove_s=round(time.monotonic() - self.started_s, 3))
         self.events.close()
 
 

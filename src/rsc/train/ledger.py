@@ -61,16 +61,16 @@ _COUNTED = ("failure", "checkpoint", "checkpoint_failed", "bad_batch")
 
 
 def _driven_s(events: Sequence[Mapping[str, Any]], *, now: datetime) -> float:
-    """Sum of the spans from `driven` to `ended`; one without an end goes to its last event, or to `now`
-    while it may still run."""
+    """Sum of the spans from `driven` to `ended`, which says how long that was: a clock may be set meanwhile.
+    A span without an end goes to its last event, or to `now` while it may still run."""
     total, start, latest = 0.0, None, None
     for event in events:
         moment = parse_timestamp(event["time"])
         if event["kind"] == "driven":
             if start is not None and latest is not None:
-                total += (latest - start).total_seconds()
+                total += max(0.0, (latest - start).total_seconds())
             start = moment
         elif event["kind"] == "ended" and start is not None:
-            total, start = total + (moment - start).total_seconds(), None
+            total, start = total + event["drove_s"], None
         latest = moment
-    return total + ((now - start).total_seconds() if start is not None else 0.0)
+    return total + (max(0.0, (now - start).total_seconds()) if start is not None else 0.0)
