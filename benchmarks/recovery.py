@@ -8,7 +8,7 @@ train.hang_floor_s = 2, is in the figure). Subjects: `rsc` goes on from its encr
 a plain FSDP2 loop with torch's distributed checkpoint (recovery_peer.py), looking at its workers every 0.1 s.
 Checkpoints every 10 steps, killed at step 28.
 
-`snapshot_share`: CPU seconds of a snapshot over those of the 5 steps it is for, rank 0.
+`snapshot_s`: CPU seconds of a snapshot; `snapshot_share`: that over those of the 5 steps it is for, rank 0.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def measure_rsc(kind: str, *, home: Path, snapshot_every: int) -> dict[str, floa
     taken = [event for event in events if event["kind"] == "snapshots" and event["rank"] == 0]
     if taken:
         own_s = statistics.median(line["step_s"] - line["communication_s"] for line in steps)
-        found["snapshot_share"] = taken[0]["cpu_s"] / taken[0]["count"] / SNAPSHOT_EVERY / own_s
+        found["snapshot_s"] = taken[0]["cpu_s"] / taken[0]["count"]
+        found["snapshot_share"] = found["snapshot_s"] / SNAPSHOT_EVERY / own_s
     return found
 
 
