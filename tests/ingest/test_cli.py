@@ -200,3 +200,17 @@ def test_ctrl_c_ends_with_130_and_publishes_nothing(rsc: Rsc, tmp_path: Path) ->
 def test_no_torch() -> None:
     code = "import sys, rsc.cli.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_review_lists_what_was_not_taken(rsc: Rsc, tmp_path: Path) -> None:
+    lines = [f'{{"text": "post {number}"}}' for number in range(110)]
+    (tmp_path / "posts.jsonl").write_text("\n".join([*lines, "{", *["[]"] * 120]))
+    rsc("data", "import", "posts.jsonl")
+    review, _ = rsc("data", "review", "posts", "--json")
+    assert review["quarantine"]["records"] == 121
+    assert [item["place"] for item in review["quarantine"]["first"]] == [
+        f"line {number}" for number in range(111, 211)
+    ]
+    text, _ = rsc("data", "review", "posts")
+    assert "  line 111: not JSON: Expecting property name enclosed in double quotes at column 2\n" in text
+    assert "  and 21 more\n" in text

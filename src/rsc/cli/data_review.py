@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ from rsc.cli.data_access import As, Name, Note, Version, identity_of, user_name
 from rsc.cli.output import JsonFlag, emit, next_commands, say
 from rsc.config import Workspace
 from rsc.errors import DataError
-from rsc.ingest.look import excerpts, findings_by_record, read_findings, read_rows
+from rsc.ingest.look import excerpts, findings_by_record, read_findings, read_quarantine, read_rows
+from rsc.ingest.writing import QUARANTINE_SPLIT
 from rsc.release.facts import data_facts
 from rsc.review import approval
 from rsc.review.explain import explain, lint
@@ -24,6 +26,8 @@ from rsc.review.score import Rate, read_corpus, score
 from rsc.review.tables import TableReport, assess_table
 from rsc.store.dataset import Dataset
 from rsc.store.secret import SecretKey
+
+_QUARANTINED_SHOWN = 100  # enough to see what is wrong with a source; the first ones are read, not all
 
 
 def review(
@@ -49,6 +53,11 @@ def review(
     with house.review_key(dataset, user=user_name(as_name)) as key:
         shown = excerpts(dataset, key=key, per_type=samples)
         record["samples"] = [data_review_text.excerpt_record(item) for item in shown]
+        first_bad = islice(read_quarantine(dataset, key=key), _QUARANTINED_SHOWN)
+        record["quarantine"] = {
+            "records": dataset.splits[QUARANTINE_SPLIT].num_samples,
+            "first": [data_review_text.quarantined_record(item) for item in first_bad],
+        }
         if facts.policy.tables.quasi_identifiers:
             record["tables"] = asdict(_assess(dataset, rules=facts.policy.tables, key=key))
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rsc.cli.data_text import SINGLE_PERSON, section, state_line
 from rsc.cli.output import table
-from rsc.ingest.look import Excerpt
+from rsc.ingest.look import Excerpt, QuarantinedRecord
 from rsc.review.approval import Approval, ReviewState
 from rsc.review.report import ReviewReport
 from rsc.store.dataset import Dataset
@@ -41,6 +41,11 @@ def excerpt_record(item: Excerpt) -> dict[str, Any]:
     }
 
 
+def quarantined_record(item: QuarantinedRecord) -> dict[str, Any]:
+    """Where it was and why it was not taken, without its bytes."""
+    return {"record": item.record, "place": item.place, "reason": item.reason}
+
+
 def review_text(record: Mapping[str, Any]) -> str:
     """The whole review for a person, most important first."""
     report = record["report"]
@@ -59,6 +64,7 @@ def review_text(record: Mapping[str, Any]) -> str:
     lines += section(
         "in context (what matched is replaced or masked)", list(map(_sample_line, record["samples"]))
     )
+    lines += section("not taken, in quarantine", _quarantine_lines(record["quarantine"]))
     lines += section("the policy", [f"  {line}" for line in policy_lines(record)])
     lines += section("notes", [f"  {note}" for note in report["notes"]])
     lines += ["", f"NOT looked for: {'; '.join(report['not_looked_for'])}"]
@@ -103,6 +109,13 @@ def _report_line(report: Mapping[str, Any]) -> str:
 
 def _sample_line(item: Mapping[str, Any]) -> str:
     return f"  {item['type']:<15} record {item['record']}, {item['field']}: {item['context']}"
+
+
+def _quarantine_lines(quarantine: Mapping[str, Any]) -> list[str]:
+    first = quarantine["first"]
+    more = quarantine["records"] - len(first)
+    lines = [f"  {item['place']}: {item['reason']}" for item in first]
+    return [*lines, f"  and {more:,} more"] if more else lines
 
 
 def _found_rows(by_field: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[tuple[str, str, str, str]]:
