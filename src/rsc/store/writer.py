@@ -164,8 +164,6 @@ class DatasetWriter:
             ).to_bytes()
             self._store.put(review_path(self._place.folder, "policy.toml"), policy)
             self._store.put(review_path(self._place.folder, "report.json"), report)
-            if self._has_checkpoint:
-                self._store.delete(self._place.progress_path)
             version = self._publish(root)
         self._is_open = False
         return DatasetRef(
@@ -208,14 +206,21 @@ class DatasetWriter:
         if not self._store.renames_folders:
             if not self._store.put_if_absent(f"{folder}/root.json", root):
                 raise ResourceError(f"{folder}/root.json appeared while this version was written")
+            with suppress(ResourceError):  # it is published: nobody looks at what is left of the checkpoint
+                self._forget_checkpoint()
             version = version_number(folder.rpartition("/")[2])
             assert version is not None, "object stores write straight into a claimed version"
             return version
         self._store.put(f"{folder}/root.json", root)
+        self._forget_checkpoint()  # after the last bytes: a full disk must not cost hours of work
         version = last_claimed(self._store, name) + 1
         while not self._store.publish(folder, version_folder(name, version)):
             version += 1
         return version
+
+    def _forget_checkpoint(self) -> None:
+        if self._has_checkpoint:
+            self._store.delete(self._place.progress_path)
 
 
 @dataclass(frozen=True, slots=True)
