@@ -19,7 +19,9 @@ from rsc.review.normalise import Normaliser
         ("caf\u00e9 cafe\u0301", "cafe cafe"),
         ("\ufb01x \u2026 \U0001d7d8", "fix ... 0"),
         ("5\u00a05\u20125\u20145", "5 5-5-5"),
-        ("\u4e2d\U0001f600", "\xff\xfe"),
+        ("\u4e2d\U0001f600\u0436", "\xfe\xfe\xff"),
+        ("\u0422\u0435\u043b. 5", "tel. 5"),
+        ("\u624b\u673a13", " tel 13"),
         ("48\u00b051\u203230\u2033N", "48\xb051'30\"N"),
     ],
 )

@@ -3,8 +3,10 @@
 The folded text has one Latin-1 character per position: ASCII as it is; letters without their accents;
 compatibility forms (full-width, mathematical, ligatures) by NFKC; decimal digits of every script as
 0-9; dashes, quotes and spaces as their ASCII relatives; HTML entities decoded; zero-width and
-combining characters removed. Other letters become U+00FF, everything else U+00FE, so that every
-engine sees one byte per character and a rule can still say "a letter".
+combining characters removed. Words of other scripts that say what follows become their ASCII relatives
+(foreign_words.py). Other letters become U+00FF, everything else U+00FE, so that every engine sees one byte
+per character and a rule can still say "a letter"; Han, kana and Hangul count as U+00FE, because numbers and
+addresses stand right beside them.
 
 Cost: pure ASCII without `&` is returned as it is. Text whose characters all fold one to one costs
 one `str.translate`. Only text with entities, zero-width or expanding characters needs the map.
@@ -22,6 +24,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rsc.review import foreign_words
+
 LETTER = "\xff"
 OTHER = "\xfe"
 DEGREE = "\xb0"
@@ -29,7 +33,10 @@ _IRREGULAR = (
     "\x1a"  # marks a character that folds to nothing or to several; ASCII SUB, never meaningful in text
 )
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_UNIT = re.compile(_ENTITY.pattern + r"|[^\x00-\x7f]")
+_FOREIGN_WORD = re.compile(rf"(?i:{foreign_words.ANY})")
+_UNIT = re.compile(rf"{_ENTITY.pattern}|{_FOREIGN_WORD.pattern}|[^\x00-\x7f]")
+_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
+"""What the names of letters begin with that are written right beside digits and Latin letters."""
 _PLAIN = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d\u30fc", "-"),
     **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u0060", "'"),
@@ -96,7 +103,9 @@ class Normaliser:
             return Folded(text)
         if not has_entity:
             folded = text.translate(self._table)
-            if _IRREGULAR not in folded:
+            if _IRREGULAR not in folded and (
+                (LETTER not in folded and OTHER not in folded) or _FOREIGN_WORD.search(text) is None
+            ):
                 return Folded(folded)
         return _fold_by_units(text)
 
@@ -127,6 +136,8 @@ def fold_character(character: str) -> str:
     base = "".join(part for part in parts if unicodedata.category(part) != "Mn")
     if base and base.isascii():
         return base
+    if category[0] == "L" and unicodedata.name(character, "").startswith(_UNSPACED):
+        return OTHER
     return LETTER if category[0] == "L" else "-" if category == "Pd" else OTHER
 
 
@@ -150,6 +161,9 @@ def _irregular_units(text: str) -> Iterator[tuple[int, int, str]]:
     """Entities and characters that do not fold to exactly one: (start, end, folded)."""
     for match in _UNIT.finditer(text):
         unit = match[0]
+        if relative := foreign_words.RELATIVES.get(unit.lower()):
+            yield match.start(), match.end(), relative
+            continue
         decoded = html.unescape(unit) if len(unit) > 1 else unit
         folded = "".join(map(fold_character, decoded))
         if decoded != unit or len(folded) != len(unit):

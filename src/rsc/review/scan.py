@@ -33,7 +33,7 @@ from rsc.review.rules.rule import Rule
 _BORDER = "\n\x00\n0\n\x00\n"  # the digit ends every look back (words.py), the rest every pattern
 _CONTEXT = 512  # characters before a match that can matter: words before a number, triggers, look-behind
 _AROUND = 96
-_DECIDING = ("checksums.py", "findings.py", "normalise.py", "scan.py")
+_DECIDING = ("checksums.py", "findings.py", "foreign_words.txt", "normalise.py", "scan.py")
 """Beside the rules: what decides about findings. Engines only leave out what cannot match."""
 _FEW = 3  # positions that are cheaper to try one by one than to search
 
@@ -151,7 +151,7 @@ def _sources() -> Iterator[bytes]:
     review = resources.files("rsc.review")
     rules = sorted(review.joinpath("rules").iterdir(), key=lambda file: file.name)
     for file in [*(review.joinpath(name) for name in _DECIDING), *rules]:
-        if file.name.endswith(".py"):
+        if file.name.endswith((".py", ".txt")):
             yield file.read_bytes()
 
 

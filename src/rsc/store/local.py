@@ -248,7 +248,12 @@ class LocalFile:
 
 
 class LocalReader:
-    """`RandomAccess` by pread on one descriptor; an unlinked file stays readable until `close`."""
+    """`RandomAccess` by pread on one descriptor; an unlinked file stays readable until `close`.
+
+    One that is dropped closes itself: an ordinary user may hold 1,024 descriptors.
+    """
+
+    _fd = -1
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
@@ -267,6 +272,9 @@ class LocalReader:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def _too_short(self, stop: int) -> IntegrityError:
         message = f"{self._name} ends before byte {stop}"

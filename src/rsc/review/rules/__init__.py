@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from rsc.review.rules import address, contact, context, national, network, payment, phone, secret, wallet
+from rsc.review.rules import (
+    address,
+    contact,
+    context,
+    national,
+    network,
+    payment,
+    phone,
+    secret,
+    token,
+    wallet,
+)
 from rsc.review.rules.rule import Rule
 
 ALL_RULES: tuple[Rule, ...] = (
@@ -15,4 +26,5 @@ ALL_RULES: tuple[Rule, ...] = (
     *context.RULES,
     *address.RULES,
     *secret.RULES,
+    *token.RULES,
 )

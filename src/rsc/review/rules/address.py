@@ -32,12 +32,38 @@ _KINDS = any_of(
     "hill hills ridge route quay wharf esplanade parade bypass expressway freeway causeway path run glen "
     "cove point view vista",
 )
+_RARER_KINDS = "|".join(
+    rf"{word.capitalize()}s?"
+    for word in any_of(
+        "alley anex arcade bayou beach bend bluff bottom branch bridge brook burg camp canyon cape center "
+        "centre cliff",
+        "club common corner course creek crest crossroad curve dale dam divide estate extension fall ferry "
+        "field flat",
+        "ford forest forge fork fort garden gateway green harbor harbour haven hollow inlet island isle "
+        "junction key",
+        "knoll lake land landing light loaf lock lodge mall manor meadow mill mission motorway mount "
+        "mountain neck",
+        "orchard oval overpass park pass passage pine plain port prairie radial ramp ranch rapid rest "
+        "river rue shoal",
+        "shore skyway spring spur station stravenue stream summit throughway trace track trafficway tunnel "
+        "underpass",
+        "union valley viaduct village ville wall well chase copse drove end fold gate grange lea nook "
+        "paddock rise",
+        "side vale wynd yard brae strand top wade dell reach retreat follow frontage chowk marg nagar",
+    ).split("|")
+)
+"""The rest of the street suffixes of USPS Publication 28, appendix C1, and of British and Indian use: words
+of every day, so the number must be no count and no year, or something must say that this is an address."""
 _NAME = r"(?:[A-Z\xff][A-Za-z'\xff.-]{0,24}|[0-9]{1,3}(?:st|nd|rd|th)|of|the|de|la)"
 _NUMBERED = re.compile(
     r"(?<![0-9A-Za-z.,/$#:-])(?:[0-9]{1,6} )?[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5}[A-Za-z]?)?,? (?:(?:[NSEW]"
     r"|North|South|East|West|N\.|S\.|E\.|W\.|NE|NW|SE|SW) )?"
     rf"(?:{_NAME} ){{1,4}}(?i:{_KINDS})(?![A-Za-z0-9\xff])\.?(?: (?:[NS][EW]?"
     rf"|[EW])(?![A-Za-z0-9]))?{REST}"
+)
+_RARER = re.compile(
+    rf"(?<![0-9A-Za-z.,/$#:-])(?P<n>[0-9]{{1,6}})[A-Za-z]?(?:[-/][0-9]{{1,5}}[A-Za-z]?)? (?:{_NAME} ){{1,3}}"
+    rf"(?:{_RARER_KINDS})(?![A-Za-z0-9\xff]){REST}"
 )
 _NOT_STREETS = re.compile(
     r"(?i)^[0-9 ]+ (?:(?:of|the|de|la|hours?|days?|years?|minutes?|people|times|percent) "
@@ -46,7 +72,10 @@ _NOT_STREETS = re.compile(
 _SUFFIXED = any_of(
     "strasse straat gasse weg platz allee gatan vagen gade vej laan str\\. strase katu tie veien gata "
     "plein kade singel gracht damm ufer ring steeg baan lei dreef dijk hof stigen torget backen kuja polku "
-    "bulevardi vegen str\xffde stien"
+    "bulevardi vegen str\xffde stien pad hofje boulevard vollen bakken haugen toppen stubben lokka jordet "
+    "sletta grenda "
+    "berget svingen trakka skogen kroken ekra faret lunden tunet strade grand platsen leden liden slingan "
+    "udden kajen"
 )
 _PREFIXES = any_of(
     "rue via calle avenida avda avda\\. c/ plaza piazza corso viale rua ulica ul\\. avenue av\\. boulevard "
@@ -54,7 +83,11 @@ _PREFIXES = any_of(
     "allee impasse quai travessa praca alameda camino ronda aleja al\\. plac pl\\. callejon pasaje pasadizo "
     "glorieta cuesta acceso rambla carretera travesia boulevard bulevardul b-dul soseaua sos\\. calea aleea "
     "intrarea piata borgo contrada rotonda incrocio praceta estrada rodovia esplanada beco urbanizacion "
-    "diagonal av avda os\\.",
+    "diagonal av avda os\\. jalan jl\\. jln\\. gang gg\\. privada circuito calzada andador cerrada "
+    "prolongacion",
+    "periferico retorno corredor peatonal viaducto canale stretto nucleo patio viela ladeira loteamento "
+    "residencial",
+    "conjunto recanto setor sitio trecho trevo vereda chacara condominio fazenda lagoa morro drumul splaiul",
 )
 _KINDS_BEHIND = any_of(
     "utca korut setany ter ulica ulice cesta trg namesti nam\\. trida tr\\. nabrezi sokak sok\\. sk\\.",
@@ -81,8 +114,11 @@ _PREFIX_BEHIND = re.compile(
     rf"(?: [A-Za-z\xff][A-Za-z'\xff.-]{{1,24}}){{0,3}}{_BEHIND_NUMBER}{REST}"
 )
 _BEFORE = re.compile(
-    r"(?<![0-9A-Za-z.,/$#:-])(?:[0-9]{1,6} )?[0-9]{1,4}(?: ?(?:bis|ter|[a-d]))?,? (?:[Rr]ue|avenue|av\."
-    r"|boulevard|bd|chemin|impasse|quai|allee|place|cours|route|passage|square)"
+    r"(?<![0-9A-Za-z.,/$#:-])(?:[0-9]{1,6} )?[0-9]{1,5}(?:/[0-9]{1,4}){0,3}(?: ?(?:bis|ter|[a-d]))?,? "
+    r"(?:[Rr]ue|avenue"
+    r"|av\.|boulevard|bd|chemin|impasse|quai|allee|place|cours|route|passage|square|montee|rang|cote"
+    r"|croissant|ruelle"
+    r"|sentier|[Dd]uong|[Pp]ho)"
     r" (?:(?:de|du|des|la|le|les|l'|d') ?){0,3}[A-Z\xff][A-Za-z'\xff-]{1,24}(?:[ "
     r"-][A-Z\xff][A-Za-z'\xff-]{1,24}){0,3}" + REST
 )
@@ -118,18 +154,35 @@ _IS_POSTCODE_TRIGGER = re.compile(_POSTCODE_TRIGGER)
 _IS_UNIT_TRIGGER = re.compile(_UNIT_TRIGGER)
 _WITH_POSTCODE = re.compile(rf"{_STREET}(?={BREAK}|-){REST}")
 _CONTEXT = any_of(
-    "address lives? living resid(?:e|es|ing) located ship(?:ped|ping)? deliver(?:ed|y)? mail(?:ed)? send "
+    "address lives? lived living resid(?:e|es|ing) located ship(?:ped|ping)? deliver(?:ed|y)? mail(?:ed)? "
+    "send sent "
+    "billed parcel package adresse adres adresa indirizzo direccion endereco wohn(?:e|t|haft) bor habite "
     "moved return off home billing"
 )
 _SAID = re.compile(
     rf"(?i)(?<![A-Za-z])(?:{_CONTEXT})(?: (?:address|is|are|it|them|now|to|at|in|here|me|you|the|one|with"
-    rf"|was|from)){{0,4}}[ :=,\n\t]{{1,6}}\Z"
+    rf"|was|from|parcel|package|order|letter|card|bill|in|der|na|en|em|a|au"
+    rf"|i)){{0,5}}[\"']?[ :=,\n\t]{{1,6}}[\"']?\Z"
 )
 _AFTER_CONTEXT = re.compile(
     rf"(?<![0-9A-Za-z.,/$#-])[0-9]{{1,6}}[A-Za-z]?,? (?:(?:[A-Z\xff][A-Za-z'\xff.-]{{1,24}}|of|de|del|la|le"
     rf"|des|du|van|der|von)\s){{0,3}}"
     rf"[A-Z\xff][A-Za-z'\xff.-]{{2,24}}(?: [0-9]{{1,4}}[a-z]?(?![0-9A-Za-z]))?{REST}"
 )
+_NAMED_IN_CONTEXT = re.compile(
+    rf"(?<![0-9A-Za-z\xff.,/$#-])(?P<s>{NAME},? {_NUMBER_SIGN}(?!(?:19|20)[0-9]{{2}}(?![0-9]))[0-9]{{1,5}})"
+    rf"(?: ?[a-zA-Z](?![A-Za-z0-9])|[a-z]?/[0-9]{{1,4}})?(?![0-9A-Za-z:%]|[.,][0-9]){REST}"
+)
+_LATIN_AMERICAN = re.compile(
+    r"(?<![0-9A-Za-z\xff])(?:(?i:calle|cl|carrera|cra|kra?|transversal|tv|diagonal|diag?|dg|avenida|av"
+    r"|avda|blv|circular|autopista"
+    r"|pasaje)\.?)(?: (?:calle|carrera|cra\.?|cl\.?))? [0-9]{1,3} ?[A-Z]{0,2}\xb0?(?: ?[Bb]is)?(?: "
+    r"[A-Z](?![A-Za-z]))?"
+    r"(?: (?:[Ss]ur|[Nn]orte|[Ee]ste|[Oo]este))? ?(?:#|N[o\xb0]?\.?|No\.?) ?[0-9]{1,4} ?[A-Z]{0,2}(?: ?- "
+    r"?[0-9]{1,3})?"
+    rf"(?: (?:Sur|Norte|Este|Oeste))?(?![0-9A-Za-z]){REST}"
+)
+"""Streets that have numbers themselves: "Calle 7 N 810", "Carrera 18F Bis # 9-2" (Colombia: Decree 1170)."""
 _FLEET = r"(?:apo|fpo|dpo),? (?:aa|ae|ap) [0-9]{5}"
 _BOX = re.compile(
     r"(?i)(?<![A-Za-z])(?:(?:p\.? ?o\.? ?box|post office box|postfach|postbus|apartado(?: de correos)?"
@@ -158,7 +211,8 @@ _YEAR = re.compile(r"(?<![0-9-])(?:19|20)[0-9]{2}(?![0-9-])")
 
 
 _NOT_SUFFIXED = re.compile(
-    r"(?i)(?:brigade|renegade|[aeiou]ring|(?<!o)(?<!we)string|spring|(?<!n)tie)(?: |,|\Z)"
+    r"(?i)(?:(?:think|launch|note|key|track|heli|game|touch|mouse|scratch)pad|brigade|renegade|[aeiou]ring"
+    r"|(?<!o)(?<!we)string|spring|(?<!n)tie)(?: |,|\Z)"
 )
 _AMOUNT = re.compile(
     r"(?i) (?:yrs?|years?|months?|weeks?|days?|hours?|min|minutes?|times|people|percent|dollars?)(?![a-z])"
@@ -193,6 +247,18 @@ def _is_with_postcode(text: str, match: re.Match[str]) -> bool:
     return not is_year or (code[0][0] == "\n" and street[-1].isdigit())
 
 
+def _is_rarer(text: str, match: re.Match[str]) -> bool:
+    """Three digits that are no year, or said to be an address, or with more of one behind the street."""
+    if _NOT_STREETS.match(match[0]):
+        return False
+    is_house = len(match["n"]) >= 3 and _YEAR.fullmatch(match["n"]) is None and match["n"][-2:] != "00"
+    return is_house or "," in match[0] or _is_said_address(text, match)
+
+
+def _is_named_in_context(text: str, match: re.Match[str]) -> bool:
+    return _NO_STREET.search(match["s"]) is None and _is_said_address(text, match)
+
+
 def _is_street(text: str, match: re.Match[str]) -> bool:
     return _NOT_STREETS.match(match[0]) is None
 
@@ -207,6 +273,36 @@ RULES = (
         _is_street,
         least=6,
         reach=2,
+    ),
+    Rule(
+        "street_rarer",
+        "street_address",
+        rf"[0-9][A-Za-z]? (?:[A-Za-z0-9'\xff.-]{{1,26}} ){{1,3}}(?:{_RARER_KINDS.replace('s?', '')})",
+        120,
+        _RARER,
+        _is_rarer,
+        least=6,
+        reach=3,
+    ),
+    Rule(
+        "street_named_in_context",
+        "street_address",
+        rf"(?i)(?:{_CONTEXT})[^0-9\n]{{1,60}}[0-9]",
+        62,
+        _NAMED_IN_CONTEXT,
+        _is_named_in_context,
+        least=3,
+        reach=8,
+    ),
+    Rule(
+        "street_with_two_numbers",
+        "street_address",
+        r"(?i)[a-z]\.? [0-9]{1,3} ?[A-Z]{0,2}\xb0?(?: ?bis)?(?: [A-Z])?(?: (?:sur|norte|este|oeste))? "
+        r"?(?:#|N[o\xb0]?\.?) ?[0-9]",
+        44,
+        _LATIN_AMERICAN,
+        least=5,
+        reach=10,
     ),
     Rule(
         "street_suffix_behind",
@@ -231,8 +327,8 @@ RULES = (
         "street_before",
         "street_address",
         r"[0-9](?: ?(?:bis|ter|[a-d]))?,? (?:[Rr]ue|avenue|av\.|boulevard|bd|chemin|impasse|quai|allee|place"
-        r"|cours|route|passage|square) ",
-        32,
+        r"|cours|route|passage|square|montee|rang|cote|croissant|ruelle|sentier|[Dd]uong|[Pp]ho) ",
+        48,
         _BEFORE,
         least=4,
         reach=40,

@@ -27,7 +27,7 @@ BREAK = rf"(?:\s?,\s{{0,6}}|{_LINE_END})"
 
 UNIT_WORDS = any_of(
     "apt apartment suite ste flat appartement appt lgh leil puerta piso departamento depto dpto interior",
-    "etage stiege apto andar daire wohnung oficina piano",
+    "appartamento dto dpto edif torre etage stiege apto andar daire wohnung oficina piano",
 )
 _UNIT_WORDS_INSIDE = any_of(
     "unit floor fl room rm bldg building local bloco bl sc ap et top tur studio shop level lot rd",
@@ -69,7 +69,8 @@ _LINE = rf"(?:{UNIT}|{NAME}{_IN_BRACKETS}?|[A-Z]{{2,4}}|[0-9]{{2}})"
 REST = (
     rf"(?:(?:{GAP}{UNIT}){{0,3}}"
     rf"(?:(?:{BREAK}{_LINE}){{0,4}}(?:{GAP}|-){POSTCODE}(?:{GAP}{NAME}(?:/{WORD})?{_IN_BRACKETS}?)?"
-    rf"|(?:{BREAK}{_LINE}){{0,3}}{BREAK}{_COUNTRIES}(?![A-Za-z\xff])"
+    rf"|(?:{BREAK}{_LINE}){{0,3}}{BREAK}(?:{_COUNTRIES}|(?:Region|Provincia|Departamento) "
+    rf"{NAME})(?![A-Za-z\xff])"
     rf"|{BREAK}{NAME},\s(?:{US_STATES}|{AU_STATES})(?![A-Za-z]))?)"
 )
 """Whatever follows a street: units, then lines of towns, if a postcode, state or country ends them."""

@@ -59,6 +59,29 @@ _SPELLED = re.compile(
     rf"|At)\s{_LABEL}(?:{_DOT}{_LABEL}){{0,3}}{_DOT}(?i:{_TOP_LEVELS})"
     rf"(?![{_WORD}_-])"
 )
+_SPACED = re.compile(
+    rf"(?<![{_WORD}_.+-])(?P<l>{_LOCAL})(?:\s@\s{_LABEL}(?:\s?\.\s?{_LABEL}){{0,3}}\s?\.\s?"
+    rf"|@{_LABEL}(?:\s\.\s{_LABEL}){{0,3}}\s\.\s"
+    rf"|_at_{_LABEL}(?:_dot_{_LABEL}){{0,3}}_dot_)(?i:{_TOP_LEVELS})(?![{_WORD}_-])"
+)
+_MAIL_SERVICES = any_of(
+    "gmail googlemail yahoo ymail hotmail outlook live msn icloud aol proton protonmail gmx web mail "
+    "yandex qq",
+    "fastmail zoho comcast verizon orange wanadoo free laposte libero tiscali virgilio btinternet rediffmail",
+    "naver sina",
+)
+_SAID_AT = re.compile(
+    rf"(?<![{_WORD}_.+@-])(?P<l>{_LOCAL})\sat\s(?:(?:{_MAIL_SERVICES})\.[a-z]{{2,3}}(?:\.[a-z]{{2}})?"
+    rf"|(?P<o>(?:{_LABEL}\.){{1,4}}(?:{_TOP_LEVELS})))(?![{_WORD}_@-]|\.[{_WORD}])"
+)
+_NOT_LOCAL = frozenset(
+    any_of(
+        "me us you it is are was were be am look here there now available online reach write mail email "
+        "address "
+        "account contact meet also more out up in on hosted found live blog site store shop buy him her "
+        "them see",
+    ).split("|")
+)
 _HANDLE = re.compile(
     r"(?<![A-Za-z0-9_@./\\&+=%~\xff-])@(?=[0-9_.]*[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.]{0,28}[A-Za-z0-9_])"
     r"(?![A-Za-z0-9_/(@\xff-]|\.[A-Za-z])"
@@ -74,12 +97,24 @@ _CODE_TAGS = frozenset(
 )
 
 
+def _is_spaced(text: str, match: re.Match[str]) -> bool:
+    """ "see you @ amazon.com" names a shop."""
+    return match["l"].lower() not in _NOT_LOCAL
+
+
+def _is_said_at(text: str, match: re.Match[str]) -> bool:
+    """ "look at example.com" is English: a host that is no mail service wants a name that is no word."""
+    local = match["l"]
+    is_name = re.search(r"[0-9_.]", local) is not None and re.search(r"[A-Za-z]", local) is not None
+    return local.lower() not in _NOT_LOCAL and (match["o"] is None or is_name)
+
+
 def _is_handle(text: str, match: re.Match[str]) -> bool:
     return match[0][1:].lower() not in _CODE_TAGS
 
 
 _SERVICES = (
-    r"(?:user ?name|user ?id|screen ?name|twitter|instagram|insta|telegram|snapchat|skype|discord|tiktok"
+    r"(?:user[ _-]?name|user ?id|screen ?name|twitter|instagram|insta|telegram|snapchat|skype|discord|tiktok"
     r"|login|nick(?:name)?)"
     r"(?: (?:handle|account|name|id))?"
 )
@@ -87,6 +122,29 @@ _NAMED = re.compile(
     rf"(?i)(?<![A-Za-z0-9\xff]){_SERVICES}(?: is |\s?[:=]\s?)[\"'@]{{0,2}}"
     r"(?P<v>[A-Za-z0-9_](?:[A-Za-z0-9_.-]{1,30}[A-Za-z0-9_]))(?![A-Za-z0-9_@(\[-]|\.[A-Za-z0-9])"
 )
+_PROFILE = re.compile(
+    r"(?i)(?<![a-z0-9-])(?:(?:twitter|x|instagram|facebook|tiktok|github|gitlab|medium|pinterest|twitch"
+    r"|threads|soundcloud"
+    r"|patreon|vk|snapchat)\.(?:com|net|tv)/(?:add/|@)?|linkedin\.com/in/|t\.me/|reddit\.com/(?:u|user)/"
+    r"|youtube\.com/@"
+    r"|bsky\.app/profile/|wa\.me/)(?P<v>[a-z0-9_](?:[a-z0-9_.-]{0,38}[a-z0-9_])?)(?![a-z0-9_@-])"
+)
+_NOT_PROFILES = frozenset(
+    any_of(
+        "share sharer intent home login signup search explore hashtag about help settings watch events "
+        "groups pages p",
+        "reel reels stories tv i status policies privacy terms legal jobs features pricing marketplace "
+        "topics orgs",
+        "sponsors tr dialog plugins joinchat addstickers s video videos",
+    ).split("|")
+)
+
+
+def _is_profile(text: str, match: re.Match[str]) -> bool:
+    """The first part of a path is a name unless the service uses it itself."""
+    return match["v"].lower() not in _NOT_PROFILES
+
+
 _COMMON = frozenset(
     any_of(
         "not the this that null none true false admin root user an my your now here required invalid",
@@ -133,6 +191,44 @@ RULES = (
         strength=2,
         least=6,
         reach=330,
+    ),
+    Rule(
+        "email_spaced",
+        "email",
+        rf"(?i)[{_WORD}_](?:\s@\s[{_WORD}-]{{1,63}}\s?\.|@[{_WORD}-]{{1,63}}\s\."
+        rf"|_at_[{_WORD}-]{{1,63}}_dot_)",
+        136,
+        _SPACED,
+        _is_spaced,
+        strength=2,
+        least=5,
+        reach=330,
+    ),
+    Rule(
+        "email_said",
+        "email",
+        rf"(?i)[{_WORD}_]\sat\s[{_WORD}-]{{1,63}}\.[{_WORD}]",
+        136,
+        _SAID_AT,
+        _is_said_at,
+        strength=2,
+        least=7,
+        reach=260,
+    ),
+    Rule(
+        "handle_profile",
+        "handle",
+        r"(?i)(?:twitter|x|instagram|facebook|tiktok|github|gitlab|medium|pinterest|twitch|threads"
+        r"|soundcloud|patreon|vk"
+        r"|snapchat)\.(?:com|net|tv)/|linkedin\.com/in/|t\.me/|reddit\.com/u|youtube\.com/@"
+        r"|bsky\.app/profile/|wa\.me/",
+        22,
+        _PROFILE,
+        _is_profile,
+        strength=2,
+        least=5,
+        reach=48,
+        group="v",
     ),
     Rule(
         "handle_at",

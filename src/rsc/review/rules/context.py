@@ -21,11 +21,15 @@ _MONTH = (
     r"|okt(?:ober)?|ott(?:obre)?|out(?:ubro)?|nov(?:ember|embre|iembre|embro)?|dec(?:ember|embre)?"
     r"|dez(?:ember|embro)?|dic(?:iembre|embre)?)"
 )
+_ANY_MONTH = r"[A-Za-z\xff]{3,13}"
+"""After a word for a birth, whatever stands between a day and a year: the months of every language."""
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _YEAR = r"(?:18[89][0-9]|19[0-9]{2}|20[0-2][0-9])"
 _DATE = re.compile(
     rf"(?i)(?<![0-9A-Za-z\xff])(?<![0-9][-/.,:])(?:{_YEAR}(?P<a>[-/. "
     rf"]){_DAY}(?P=a){_DAY}(?:T[0-9:]{{4,8}}Z?)?"
+    rf"|{_YEAR}\. ?{_DAY}\. ?{_DAY}|{_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
+    rf"|{_DAY}(?:[. ]|\. )?(?![ap]m[^a-z]){_ANY_MONTH}\.? ?{_YEAR}|{_YEAR}\. {_ANY_MONTH} {_DAY}"
     rf"|{_DAY}(?P<b>[-/.]| / ){_DAY}(?P=b)(?:{_YEAR}|[0-9]{{2}})|{_DAY}\. ?{_DAY}\. ?{_YEAR}|{_DAY} {_DAY} "
     rf"{_YEAR}"
     rf"|{_DAY}(?:st|nd|rd|th|er|\.)?(?:[- ]|, ?)(?:day of |of |de |d')?{_MONTH}\.?(?:,? |[-/])(?:de |del "
@@ -42,13 +46,18 @@ _NOT_BIRTH = frozenset(
 )
 
 
+_DOTTED_BIRTH = re.compile(r"(?i)(?<![a-z])d\. ?o\. ?b\.?[ :=]{1,3}\Z")
+
+
 def _is_birth_date(text: str, match: re.Match[str]) -> bool:
-    return is_said(text, match.start(), words=BIRTH, against=_NOT_BIRTH)
+    return is_said(text, match.start(), words=BIRTH, against=_NOT_BIRTH) or (
+        _DOTTED_BIRTH.search(text, max(0, match.start() - 16), match.start()) is not None
+    )
 
 
 _LATITUDE, _LONGITUDE = r"[-+]?(?:90|[1-8]?[0-9])\.[0-9]", r"[-+]?(?:180|1[0-7][0-9]|[1-9]?[0-9])\.[0-9]"
 _PAIR = re.compile(
-    rf"(?<![0-9A-Za-z.,+-]){_LATITUDE}{{4,15}}\xb0?(?: ?[NS])?, ?{_LONGITUDE}{{4,15}}\xb0?(?: "
+    rf"(?<![0-9A-Za-z.,+-])(?<![0-9], ){_LATITUDE}{{4,15}}\xb0?(?: ?[NS])?, ?{_LONGITUDE}{{4,15}}\xb0?(?: "
     rf"?[EWO](?![A-Za-z]))?"
     r"(?![0-9A-Za-z]|[.,] ?-?[0-9])"
 )
@@ -61,6 +70,21 @@ _NAMED_ONE = re.compile(
     rf"(?i)(?<![A-Za-z])(?:latitude|longitude|lat|lng|lon)[\"']?\s?(?:[:=]"
     rf"|is)\s?[\"']?(?P<v>{_LONGITUDE}{{3,15}})(?![0-9])"
 )
+_SAID_PAIR = re.compile(
+    rf"(?i)(?<![A-Za-z])(?:gps|coord[a-z]*|koord[a-z]*|location|position|posizione|posicion|ubicacion"
+    rf"|standort|geo|maps?|ll"
+    rf"|q)[^0-9A-Za-z+-]{{1,4}}(?P<v>{_LATITUDE}{{2,15}}[;,/ ]{{1,3}}{_LONGITUDE}{{2,15}})"
+    r"(?![0-9A-Za-z]|[.,;] ?-?[0-9])"
+)
+_LETTERED = re.compile(
+    r"(?<![0-9A-Za-z.])(?:[NS] ?[0-9]{1,2}\.[0-9]{3,15}[,;/ ]{1,3}[EWO] "
+    r"?[0-9]{1,3}\.[0-9]{3,15}(?![0-9A-Za-z])"
+    r"|[0-9]{1,2}\.[0-9]{3,15} ?[NS][,;/ ]{1,3}[0-9]{1,3}\.[0-9]{3,15} ?[EWO](?![0-9A-Za-z])"
+    r"|[NS] ?[0-9]{1,2}\xb0 ?[0-9]{1,2}(?:\.[0-9]{1,8})?'?(?: "
+    r"?[0-9]{1,2}(?:\.[0-9]{1,6})?\")?[,;/ ]{0,3}[EWO] ?[0-9]{1,3}\xb0 ?"
+    r"[0-9]{1,2}(?:\.[0-9]{1,8})?'?(?: ?[0-9]{1,2}(?:\.[0-9]{1,6})?\")?)"
+)
+"""The hemisphere before the number, or right behind decimal degrees."""
 _MINUTES = r"(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?'\s?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?\s?(?:\"|'')\s?)?)?"
 _DEGREES = re.compile(
     rf"(?<![0-9.])[0-9]{{1,2}}(?:\.[0-9]{{1,8}})?\s?\xb0\s?{_MINUTES}[NS][,;/ ]{{0,3}}"
@@ -69,7 +93,9 @@ _DEGREES = re.compile(
 
 
 def _has_decimals(text: str, match: re.Match[str]) -> bool:
-    """A pair of round numbers with zeros behind the point is a price or a size."""
+    """A pair of round numbers with zeros behind the point is a price or a size, two fractions are shares."""
+    if all(abs(float(part)) < 1 for part in re.findall(r"[-+]?[0-9]+\.[0-9]+", match[0])):
+        return False
     return any(part.rstrip("0")[-1:] != "." for part in re.findall(r"[0-9]+\.[0-9]+", match[0]))
 
 
@@ -102,7 +128,7 @@ RULES = (
     Rule(
         "date_of_birth",
         "date_of_birth",
-        trigger_after(BIRTH),
+        trigger_after(BIRTH) + r"|(?i:o\. ?b\.?[ :=]{1,3}[A-Za-z0-9])",
         14,
         _DATE,
         _is_birth_date,
@@ -141,6 +167,29 @@ RULES = (
         least=6,
         reach=20,
         group="v",
+    ),
+    Rule(
+        "coordinate_said",
+        "coordinates",
+        r"(?i)(?:gps|coord[a-z]*|koord[a-z]*|location|position|posizione|posicion|ubicacion|standort|geo"
+        r"|maps?|ll|q)"
+        r"[^0-9A-Za-z+-]{1,4}[-+]?[0-9]{1,2}\.[0-9]",
+        36,
+        _SAID_PAIR,
+        strength=2,
+        least=5,
+        reach=40,
+        group="v",
+    ),
+    Rule(
+        "coordinate_lettered",
+        "coordinates",
+        r"[NS] ?[0-9]{1,2}(?:\.[0-9]{3}|\xb0)|[0-9]\.[0-9]{3,15} ?[NS][,;/ ]",
+        20,
+        _LETTERED,
+        strength=2,
+        least=4,
+        reach=60,
     ),
     Rule("coordinate_degrees", "coordinates", r"[0-9]\s?\xb0", 13, _DEGREES, strength=1, least=2, reach=64),
     Rule(

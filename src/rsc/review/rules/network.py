@@ -33,7 +33,7 @@ _HOST = frozenset(
     ).split("|")
 )
 _IPV6 = re.compile(
-    r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
+    r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4}"
     r"|(?<=::))"
     r"(?:%[0-9A-Za-z]{1,15})?(?![0-9A-Za-z:\xff])"
 )
@@ -42,6 +42,14 @@ _MAC = re.compile(
     r"(?:[0-9A-Fa-f]{2}(?P<s>[:-])[0-9A-Fa-f]{2}(?:(?P=s)[0-9A-Fa-f]{2}){4}(?:(?:(?P=s)[0-9A-Fa-f]{2}){2})?"
     r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Za-z\xff]|[:.-][0-9A-Fa-f])"
 )
+_MAC_NAMES = any_of("mac ether hwaddr bssid lladdr macaddress") + "|(?:hardware|physical|ethernet) address"
+_NAMED_MAC = re.compile(
+    rf"(?i)(?<![A-Za-z])(?:{_MAC_NAMES})(?: addr(?:ess)?)?(?: is)?[\"']?[ :=]{{1,3}}[\"']?"
+    r"(?P<v>[0-9a-f]{12}|[0-9a-f]{6}[-:][0-9a-f]{6}|[0-9a-f]{4}(?:[ :-][0-9a-f]{4}){2}|[0-9a-f]{2}(?: "
+    r"[0-9a-f]{2}){5})"
+    r"(?![0-9A-Za-z\xff]|[:.-][0-9A-Fa-f])"
+)
+"""Notations of 48 bits that only a name tells from other numbers."""
 _URL = re.compile(
     r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}://"
     r"(?P<v>[^\s/?#@:\"'<>]{0,128}:[^\s/?#@\"'<>]{1,128})@[A-Za-z0-9\xff\[]"
@@ -74,8 +82,7 @@ def _is_ipv6(text: str, match: re.Match[str]) -> bool:
 
 
 def _is_mac(text: str, match: re.Match[str]) -> bool:
-    digits = re.sub(r"[:.-]", "", match[0]).lower()
-    return len(set(digits)) > 1
+    return len(set(re.sub(r"[:.-]", "", match[0]).lower())) > 1
 
 
 RULES = (
@@ -110,6 +117,17 @@ RULES = (
         strength=0,
         least=11,
         reach=24,
+    ),
+    Rule(
+        "mac_named",
+        "mac_address",
+        rf"(?i)(?:{_MAC_NAMES})(?: addr(?:ess)?)?(?: is)?[\"']?[ :=]{{1,3}}[\"']?[0-9a-f]{{2}}",
+        36,
+        _NAMED_MAC,
+        strength=1,
+        least=6,
+        reach=16,
+        group="v",
     ),
     Rule(
         "url_credentials",

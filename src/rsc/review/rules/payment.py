@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 
 from rsc.review.checksums import luhn, mod_97_10
-from rsc.review.rules.rule import Rule, any_of
-from rsc.review.rules.words import is_said
+from rsc.review.rules.rule import Rule, any_of, digits_of
+from rsc.review.rules.words import is_said, is_said_otherwise
 
 _CARD = re.compile(
-    r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,/-])(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8,15}"
+    r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,/-])(?:(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8,15}"
+    r"|[2-6][0-9]{3}(?:\.[0-9]{4}){3})"
     r"(?![0-9A-Za-z_\xff]|[.,-][0-9])"
 )
 _ISSUERS = re.compile(
@@ -55,8 +56,15 @@ def _iban_pattern(*, letters: str, gap: str) -> str:
     return rf"(?<![0-9A-Za-z_\xff])(?:{'|'.join(forms)})(?![0-9A-Za-z_\xff])"
 
 
-# Groups only in capitals, as they are printed: "at 1675838976 by the" must not become an Austrian account.
-_IBAN = re.compile(_iban_pattern(letters="A-Z", gap="[ -]?") + "|" + _iban_pattern(letters="a-z", gap=""))
+_GROUPS_OF_FOUR = (
+    r"(?<![0-9A-Za-z_\xff])[a-z]{2}[0-9]{2}(?: [0-9a-z]{4}){2,7}(?: [0-9a-z]{1,3})?(?![0-9A-Za-z_\xff])"
+)
+# Other groups only in capitals, as they are printed: "at 1675838976 by the" must not become an account.
+_IBAN = re.compile(
+    "|".join(
+        (_iban_pattern(letters="A-Z", gap="[ -]?"), _iban_pattern(letters="a-z", gap=""), _GROUPS_OF_FOUR)
+    )
+)
 
 
 _CARD_WORDS = frozenset(
@@ -69,15 +77,21 @@ _CARD_WORDS = frozenset(
 
 
 def _is_card(text: str, match: re.Match[str]) -> bool:
-    """Below 14 digits it may be a bar code (EAN-13), above 16 a message id: there a word must say "card"."""
-    digits = match[0].replace(" ", "").replace("-", "")
+    """Below 14 digits it may be a bar code (EAN-13), above 16 a message id, in two parts a range: then a word
+    must say "card"; and digits in one piece must not be called a transaction or the like."""
+    digits = digits_of(match[0])
     if not luhn(digits) or _ISSUERS.fullmatch(digits) is None or len(set(digits)) == 1:
         return False
-    return 14 <= len(digits) <= 16 or is_said(text, match.start(), words=_CARD_WORDS)
+    if match[0].isdigit() and is_said_otherwise(text, match.start(), words=_CARD_WORDS):
+        return False
+    is_in_two = re.fullmatch(r"[0-9]{6,}[ -]+[0-9]{6,}", match[0]) is not None
+    return (14 <= len(digits) <= 16 and not is_in_two) or is_said(text, match.start(), words=_CARD_WORDS)
 
 
 def _is_iban(text: str, match: re.Match[str]) -> bool:
     compact = match[0].replace(" ", "").replace("-", "").upper()
+    if compact[:2] not in _COUNTRIES_OF_LENGTH.get(len(compact), "").split():
+        return False
     return mod_97_10(compact[4:] + compact[:4])
 
 
@@ -85,7 +99,8 @@ RULES = (
     Rule(
         "card",
         "credit_card",
-        r"(?:^|[^0-9A-Za-z_])(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8}",
+        r"(?:^|[^0-9A-Za-z_])(?:(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8}"
+        r"|[2-6][0-9]{3}(?:\.[0-9]{4}){2})",
         28,
         _CARD,
         _is_card,
@@ -96,7 +111,7 @@ RULES = (
     Rule(
         "iban",
         "iban",
-        r"[A-Z]{2}[ -]?[0-9]{2}[ -]?[0-9A-Z]{2}|[a-z]{2}[0-9]{2}[0-9a-z]{2}",
+        r"[A-Z]{2}[ -]?[0-9]{2}[ -]?[0-9A-Z]{2}|[a-z]{2}[0-9]{2} ?[0-9a-z]{2}",
         8,
         _IBAN,
         _is_iban,

@@ -64,7 +64,7 @@ _LABELS = r"(?:office|work|home|mobile|mobil|cell|fax|tel|pager|direct)"
 _LABELLED = re.compile(
     rf"{_BEFORE}{_OPEN}(?P<v>[0-9](?:{_GAP}[0-9]){{5,11}})[ -]{{1,2}}\(?(?i:{_LABELS})\)?(?=[\n\\,;.)]|\Z)"
 )
-_ANY = re.compile(rf"{_BEFORE}{_OPEN}[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
+_ANY = re.compile(rf"{_BEFORE}(?:\+\s?)?{_OPEN}[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
 _DATE = re.compile(
     r"(?:(?:19|20)[0-9]{2}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:19|20)[0-9]{2})"
     r"(?: [0-9]{1,6})?$"
@@ -76,6 +76,13 @@ _DOTTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9]+(?:\.[0-9]+)*\.[0-9](
 _THOUSANDS = re.compile(r"\+?[0-9]{1,3}(?:[ .,][0-9]{3})+")
 _TWO_PARTS = re.compile(r"[0-9]+\.[0-9]+|[0-9]{5}-[0-9]{4}")
 """A decimal with a leading zero, a US ZIP+4."""
+_IN_ONE = re.compile(r"\+?[0-9]+(?:\.[0-9]{1,3})?")
+"""Digits in one piece, or a signed decimal."""
+_OWNED = re.compile(
+    r"(?i)(?<![a-z])(?:my|new|his|her|our|your|their|mon|meine?|neue|mi|mio|il|meu|nuevo)\s"
+    r"(?:number|nr|numero|num)(?: (?:is|est|ist|es|e))?[:\s]{1,2}\Z"
+)
+"""A number that is somebody's, where nothing says which kind."""
 
 
 @cache
@@ -116,6 +123,15 @@ def is_possible_international(digits: str) -> bool:
     return False
 
 
+def is_in_use(digits: str) -> bool:
+    """E.164 digits without `+` that a plan gives to subscribers or services."""
+    for length in (1, 2, 3):
+        for region in COUNTRY_CODE_TO_REGION_CODE.get(int(digits[:length]), ()):
+            if region != "001" and _valid(region).fullmatch(digits[length:]):
+                return True
+    return False
+
+
 def _is_international(text: str, match: re.Match[str]) -> bool:
     number = _EXTENSION_AT_END.sub("", match[0])
     digits = digits_of(number)
@@ -126,6 +142,8 @@ def _is_international(text: str, match: re.Match[str]) -> bool:
         return False  # an exit code and nothing else: any long number with two leading zeros
     if not 7 <= len(digits) <= 16:
         return False
+    if _IN_ONE.fullmatch(number) and not is_said(text, match.start(), words=PHONE):
+        return "." not in number and is_in_use(digits)  # else any signed number of a program
     return is_possible_international(digits) or _is_printed_as_one(number, digits)
 
 
@@ -172,7 +190,10 @@ def _is_bracketed(text: str, match: re.Match[str]) -> bool:
 
 
 def _is_in_context(text: str, match: re.Match[str]) -> bool:
-    if not is_said(text, match.start(), words=PHONE):
+    if not (
+        is_said(text, match.start(), words=PHONE)
+        or (len(digits_of(match[0])) >= 9 and _OWNED.search(text, max(0, match.start() - 40), match.start()))
+    ):
         return False
     number = _EXTENSION_AT_END.sub("", match[0])
     return not (_DATE.match(number) or _DOTTED.fullmatch(number)) and len(set(digits_of(number))) > 1
@@ -252,5 +273,13 @@ RULES = (
         reach=3,
         group="v",
     ),
-    Rule("phone_in_context", "phone", trigger_after(PHONE), 2, _ANY, _is_in_context, strength=2),
+    Rule(
+        "phone_in_context",
+        "phone",
+        trigger_after(PHONE | {"number", "num"}),
+        4,
+        _ANY,
+        _is_in_context,
+        strength=2,
+    ),
 )

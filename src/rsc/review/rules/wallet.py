@@ -1,7 +1,10 @@
 """Crypto-currency addresses whose own checksum holds.
 
-Base58Check: Bitcoin wiki "Base58Check encoding" (first 4 bytes of double SHA-256). Bech32 and Bech32m:
-BIP 173 and BIP 350. Ethereum mixed-case checksum: ERC-55 (Keccak-256).
+Base58Check: Bitcoin wiki "Base58Check encoding" (first 4 bytes of double SHA-256), with the XRP Ledger's own
+alphabet; also private keys (WIF) and extended keys (BIP 32). Bech32 and Bech32m: BIP 173, BIP 350. Ethereum
+mixed-case checksum: ERC-55 (Keccak-256). Monero and Bitcoin Cash addresses are taken by their form.
+
+Not covered: Solana and other addresses without a checksum or a mark.
 """
 
 from __future__ import annotations
@@ -16,18 +19,39 @@ _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _EDGE = r"(?<![0-9A-Za-z_\xff])"
 _END = r"(?![0-9A-Za-z_\xff])"
-_BITCOIN = re.compile(rf"{_EDGE}[13mn2LMDAXt9][1-9A-HJ-NP-Za-km-z]{{25,34}}{_END}")
-_SEGWIT = re.compile(rf"{_EDGE}(?P<hrp>bc|tb|ltc|BC|TB|LTC)1[0-9A-Za-z]{{11,87}}{_END}")
+_XRP_ALPHABET = "rpshnaf39wBUDNEGHJKLM4PQRST7VWXYZ2bcdeCg65jkm8oFqi1tuvAxyz"
+_BITCOIN = re.compile(
+    rf"{_EDGE}(?:[13mn2LMDAXt9T][1-9A-HJ-NP-Za-km-z]{{25,34}}|[5KL][1-9A-HJ-NP-Za-km-z]{{50,51}}"
+    rf"|[xyztuv]p(?:ub|rv)[1-9A-HJ-NP-Za-km-z]{{107}}){_END}"
+)
+_RIPPLE = re.compile(rf"{_EDGE}r[1-9A-HJ-NP-Za-km-z]{{24,34}}{_END}")
+_BY_FORM = re.compile(
+    rf"{_EDGE}(?:[48][0-9AB][1-9A-HJ-NP-Za-km-z]{{93}}(?:[1-9A-HJ-NP-Za-km-z]{{11}})?"
+    rf"|bitcoincash:[qp][02-9ac-hj-np-z]{{41}}){_END}"
+)
+_PREFIXES = "bc|tb|ltc|addr|stake|cosmos|osmo|juno|terra|inj|celestia|bnb|sei|kava|akash|thor|axelar|lnbc|erd"
+_SEGWIT = re.compile(rf"(?i){_EDGE}(?P<hrp>{_PREFIXES})1[02-9AC-HJ-NP-Z]{{11,110}}{_END}")
 _ETHEREUM = re.compile(rf"{_EDGE}0x[0-9A-Fa-f]{{40}}{_END}")
 
 
 def _is_base58check(text: str, match: re.Match[str]) -> bool:
+    return _is_checked(match[0], alphabet=_BASE58)
+
+
+def _is_ripple(text: str, match: re.Match[str]) -> bool:
+    return _is_checked(match[0], alphabet=_XRP_ALPHABET)
+
+
+def _is_checked(address: str, *, alphabet: str) -> bool:
+    """Version, payload and checksum in as many bytes as an address, a private or an extended key has."""
     number = 0
-    for character in match[0]:
-        number = number * 58 + _BASE58.index(character)
-    zeros = len(match[0]) - len(match[0].lstrip("1"))
+    for character in address:
+        number = number * 58 + alphabet.index(character)
+    zeros = len(address) - len(address.lstrip(alphabet[0]))
     raw = b"\x00" * zeros + number.to_bytes((number.bit_length() + 7) // 8, "big")
-    return len(raw) in (25, 26) and hashlib.sha256(hashlib.sha256(raw[:-4]).digest()).digest()[:4] == raw[-4:]
+    if len(raw) not in (25, 26, 37, 38, 82):
+        return False
+    return hashlib.sha256(hashlib.sha256(raw[:-4]).digest()).digest()[:4] == raw[-4:]
 
 
 def _is_bech32(text: str, match: re.Match[str]) -> bool:
@@ -65,8 +89,26 @@ def _is_ethereum(text: str, match: re.Match[str]) -> bool:
 
 RULES = (
     Rule("bitcoin", "crypto_wallet", r"[1-9A-HJ-NP-Za-km-z]{26}", 26, _BITCOIN, _is_base58check, strength=0),
+    Rule("ripple", "crypto_wallet", r"r[1-9A-HJ-NP-Za-km-z]{24}", 25, _RIPPLE, _is_ripple, strength=0),
     Rule(
-        "segwit", "crypto_wallet", r"(?i)(?:bc|tb|ltc)1[0-9A-Za-z]{11}", 15, _SEGWIT, _is_bech32, strength=0
+        "wallet_by_form",
+        "crypto_wallet",
+        r"[48][0-9AB][1-9A-HJ-NP-Za-km-z]{24}|bitcoincash:",
+        26,
+        _BY_FORM,
+        strength=1,
+        least=12,
+        reach=90,
+    ),
+    Rule(
+        "segwit",
+        "crypto_wallet",
+        rf"(?i)(?:{_PREFIXES})1[02-9AC-HJ-NP-Z]{{11}}",
+        20,
+        _SEGWIT,
+        _is_bech32,
+        strength=0,
+        reach=110,
     ),
     Rule("ethereum", "crypto_wallet", r"0x[0-9A-Fa-f]{40}", 42, _ETHEREUM, _is_ethereum, strength=0),
 )

@@ -23,6 +23,9 @@ PHONE = frozenset(
         "call called calls calling ring dial text texted txt sms whatsapp signal viber hotline voicemail",
         "rufnummer telefonnummer handynummer mobilnummer telefoon telefoonnummer mobiel puhelin",
         "puhelinnumero komorka telefonu telefonszam phonenumber callback pager beeper contact reach",
+        "llamame llama llamar appelez appeler appelle chiamami chiamare liga ligue bel bellen zadzwon ruf "
+        "anrufen",
+        "ring arayin ara aramak sunati suna volejte volat hivj hivjon soita numarasi numara",
         "landline switchboard extension helpline answering message messages desk office numero nummer",
     ).split("|")
 )
@@ -38,7 +41,10 @@ BIRTH = frozenset(
     any_of(
         "dob birth birthdate birthday birthdays bday born geb geboren geburtsdatum geburtstag nee ne",
         "naissance nacido nacida nacimiento nato nata nascita nascido nascida nascimento urodzony",
-        "urodzona urodzenia fodt fodd fodselsdato fodelsedatum syntynyt syntymaaika geboortedatum",
+        "naci nacio nac nasci nasceu urodz ur narozen narozena narozeni nar szuletesi szuletett szul "
+        "nascut nascuta",
+        "nasterii dogum dogumlu syntynyt rodjen rodjena rojen rojena gimes gimimo sunnipaev sundinud dzimis",
+        "urodzona urodzenia fodt fodd fodselsdato fodelsedatum syntymaaika geboortedatum",
         "cumpleanos compleanno aniversario anniversaire verjaardag dateofbirth",
     ).split("|")
 )
