@@ -77,7 +77,7 @@ def import_(
             progress=ProgressLine(clock=clock),
         )
     except KeyboardInterrupt:
-        say("interrupted: nothing was published; the same command goes on from its last checkpoint, if it had one")
+        say("interrupted: nothing was published; the same command goes on from its last checkpoint, if any")
         raise
     emit(data_text.import_record(result), as_json=as_json, text="")
     say(data_text.import_text(result, policy=parse_policy(rules)))
