@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError, GateRefused
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import image_pixels
+from rsc.ingest.decode import MediaCodec
 from rsc.ingest.detect import open_source
 from rsc.ingest.media import MediaTree, name_pattern
 from rsc.store.dataset import Dataset
@@ -116,7 +117,8 @@ def test_scaled_to_cover_and_cut_in_the_middle() -> None:
     image[:, 2:6] = 200
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
-    assert (image_pixels(file.getvalue(), height=4, width=4) == 200).all()
+    codec = MediaCodec("image", ImportOptions(image_size="4x4"))
+    assert (np.asarray(codec.value(file.getvalue(), notes=Counter())) == 200).all()
 
 
 def test_captions_beside_pictures(workspace: Workspace, tmp_path: Path) -> None:

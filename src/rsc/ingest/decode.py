@@ -63,17 +63,12 @@ def _remarks(image: Image.Image, *, shape: tuple[int, int, int] | None) -> Itera
         yield "pictures smaller than image_size, enlarged"
 
 
-def image_pixels(data: bytes, *, height: int, width: int) -> np.ndarray:
+def _pixels(image: Image.Image, *, height: int, width: int) -> np.ndarray:
     """uint8 [height, width, 3]. The camera's orientation is applied; another shape is scaled to cover
     (bicubic) and cut in the middle; palettes, transparency and CMYK become RGB.
 
     Raises DataError when the picture does not decode.
     """
-    with _open_image(data) as image:
-        return _pixels(image, height=height, width=width)
-
-
-def _pixels(image: Image.Image, *, height: int, width: int) -> np.ndarray:
     try:
         pixels = ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
