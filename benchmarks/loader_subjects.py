@@ -267,12 +267,16 @@ def run_decrypt_only(corpus: Corpus) -> Batches:
         split = open_split(corpus, key)
         opened = OpenShards(split)
         shards = [opened.get(shard) for shard in range(split.num_shards)]
-        frames = [(shard, frame) for shard in shards for frame in range(len(shard.plain_bytes))]
-        buffer = memoryview(bytearray(max(size for shard in shards for size in shard.plain_bytes)))
+        frames = [
+            (shard, frame, size)
+            for shard in shards
+            for frame, size in enumerate(shard.table["plain_bytes"].tolist())
+        ]
+        buffer = memoryview(bytearray(max(size for *_, size in frames)))
         for index in np.random.default_rng(1).permutation(len(frames)).tolist():
-            shard, frame = frames[index]
+            shard, frame, size = frames[index]
             shard.read_into(frame, buffer, scratch=bytearray())
-            yield shard.plain_bytes[frame]
+            yield size
         opened.keep_newest(0)
 
 

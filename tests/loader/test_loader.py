@@ -285,6 +285,18 @@ def test_ranks_beyond_the_samples_get_empty_last_batches(numbers: SplitReader) -
     assert max(last) - min(last) <= 1
 
 
+@pytest.mark.parametrize("world_size", [8, 12])
+def test_lanes_and_ranks_without_a_sample_are_empty(make_split: MakeSplit, world_size: int) -> None:
+    """Five samples in eight lanes: some lanes have no frame at all, and some ranks only such lanes."""
+    schema = Schema((Field("number", "tensor", "int64"),))
+    columns: Columns = {"number": np.arange(5, dtype=np.int64)}
+    split = make_split(schema, columns, frame_bytes=16, shard_bytes=1000)
+    options: dict[str, Any] = {"window_bytes": 4096, "lanes": 8}
+    seen = run_epoch(split, world_size=world_size, batch_size=1, **options)
+    assert sorted(seen) == list(range(5))
+    assert seen == run_epoch(split, world_size=1, batch_size=5, **options)
+
+
 @pytest.mark.parametrize(("rank", "world_size", "batch_size"), [(2, 2, 1), (-1, 2, 1), (0, 1, 0)])
 def test_impossible_places_are_refused(
     numbers: SplitReader, rank: int, world_size: int, batch_size: int

@@ -7,77 +7,75 @@ touches, and puts them into the order in which a lane reads them.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsc.errors import IntegrityError
+from rsc.loader.layout import runs_of
 from rsc.loader.order import Int64s, Order, Run
+from rsc.loader.order import Window as Span
 from rsc.store.container import ContainerReader
 from rsc.store.local import LocalStore
-from rsc.store.schema import Schema, fixed_column_starts
 from rsc.store.splits import SplitReader
 
+Frames: TypeAlias = NDArray[np.void]
+"""Rows [skip, skip + num_rows) of frames, [n]. `start` is the sample of the lane's section that the first of
+them is, `first_sample` the number in the split of the frame's row 0."""
 
-class Piece(NamedTuple):
-    """Rows [skip, skip + num_rows) of one frame, read by a lane as its samples from `start` on.
-
-    The lane's section uses the frame up to row `stop`: what is left is read in the next window.
-    """
-
-    shard: int
-    frame: int
-    skip: int
-    num_rows: int
-    stop: int
-    start: int
+_FRAME = np.dtype(
+    [
+        *((name, np.int64) for name in ("lane", "start", "shard", "frame", "skip", "num_rows")),
+        *((name, np.int64) for name in ("plain_bytes", "num_samples", "first_sample")),
+        *((name, np.bool_) for name in ("is_edge", "is_continued", "goes_on")),
+    ]
+)
 
 
-class Section:
-    """What a lane reads in a round, in reading order."""
+class Round:
+    """What some lanes read in a round: the frames of their sections, in reading order."""
 
-    def __init__(self, *, shards: Int64s, frames: Int64s, skips: Int64s, counts: Int64s) -> None:
-        self._shards: list[int] = shards.tolist()
-        self._frames: list[int] = frames.tolist()
-        self._skips: list[int] = skips.tolist()
-        self._starts: list[int] = [0, *np.cumsum(counts).tolist()]
+    def __init__(self, sections: Sequence[Frames], *, lanes: Int64s) -> None:
+        """`sections` of the lanes, one each."""
+        numbers = np.repeat(np.arange(len(lanes)), [len(section) for section in sections])
+        self._frames = np.concatenate(sections)
+        self._frames["lane"] = lanes[numbers]
+        # One key a frame, rising through the lanes: one search finds a window's frames in all of them.
+        self._span = int((self._frames["start"] + self._frames["num_rows"]).max(initial=0)) + 1
+        self._keys = numbers * self._span + self._frames["start"]
 
-    def pieces(self, *, start: int, stop: int) -> Iterator[Piece]:
-        """The samples [start, stop) of the lane, cut at frame boundaries."""
-        starts = self._starts
-        for k in range(bisect_right(starts, start) - 1, bisect_left(starts, stop)):
-            low, high = max(start, starts[k]), min(stop, starts[k + 1])
-            first_row = self._skips[k] - starts[k]
-            yield Piece(
-                self._shards[k], self._frames[k], first_row + low, high - low, first_row + starts[k + 1], low
-            )
+    def pieces(self, *, first: int, sizes: Int64s) -> Frames:
+        """The samples [first, first + size) of each lane, lane by lane, cut at frame boundaries.
+
+        A piece `is_continued` when the window before has the frame's first rows of the section, and
+        `goes_on` when the next one has more.
+        """
+        wanted = np.arange(len(sizes)) * self._span + first
+        low = np.maximum(np.searchsorted(self._keys, wanted, side="right") - 1, 0)
+        counts = np.maximum(np.searchsorted(self._keys, wanted + sizes) - low, 0)
+        pieces: Frames = self._frames[runs_of(low, counts=counts)]
+        starts, ends = pieces["start"], pieces["start"] + pieces["num_rows"]
+        begins, stops = np.maximum(starts, first), np.minimum(ends, first + np.repeat(sizes, counts))
+        pieces["is_continued"], pieces["goes_on"] = begins > starts, stops < ends
+        pieces["skip"] += begins - starts
+        pieces["num_rows"] = stops - begins
+        filled: Frames = pieces[stops > begins]
+        return filled
 
 
 class Shard:
-    """An open shard, with its frame table as plain lists: they are asked for every frame."""
+    """An open shard and its frame table."""
 
-    def __init__(self, reader: ContainerReader, *, path: str, data: str, first_sample: int) -> None:
+    def __init__(self, reader: ContainerReader, *, path: str, data: str) -> None:
         self._reader = reader
         self._path = path
         self._data = data
-        self._starts: dict[tuple[int, int], Mapping[str, int]] = {}
         self.table = reader.frames
-        self.first_samples: list[int] = (reader.frames["first_sample"] + first_sample).tolist()
-        self.plain_bytes: list[int] = reader.frames["plain_bytes"].tolist()
-        self.num_samples: list[int] = reader.frames["num_samples"].tolist()
-
-    def column_starts(self, schema: Schema, *, frame: int) -> Mapping[str, int]:
-        """Where each column begins in a frame of fixed fields. Raises IntegrityError as decoding does."""
-        num_samples, size = self.num_samples[frame], self.plain_bytes[frame]
-        if (num_samples, size) not in self._starts:
-            self._starts[num_samples, size] = fixed_column_starts(schema, num_samples, size_bytes=size)
-        return self._starts[num_samples, size]
 
     def read_into(self, frame: int, plain: memoryview, *, scratch: bytearray) -> None:
         """Decrypt a frame to the start of `plain`. `scratch` has room for it and its tag.
@@ -108,10 +106,7 @@ class OpenShards:
         if shard not in self._open:
             place = self._split.place
             self._open[shard] = Shard(
-                self._split.open_shard(shard),
-                path=place.shard_path(shard),
-                data=place.name,
-                first_sample=self._split.shard_record(shard).first_sample,
+                self._split.open_shard(shard), path=place.shard_path(shard), data=place.name
             )
         self._open.move_to_end(shard)
         return self._open[shard]
@@ -123,46 +118,46 @@ class OpenShards:
 
 
 class SectionReader:
-    """Looks up the sections of an order, and keeps the last ones."""
+    """Looks up the sections of an order, and keeps those of the last round asked for."""
 
     def __init__(self, split: SplitReader, *, order: Order, shards: OpenShards) -> None:
         self._split = split
         self._order = order
         self._shards = shards
-        self._kept: OrderedDict[tuple[int, int, int], Section] = OrderedDict()
-        self._rest: tuple[int, list[list[Run]]] | None = None
+        self._kept: tuple[tuple[int, int, bytes], Round] | None = None
 
-    def section(self, epoch: int, *, round_: int, lane: int) -> Section:
-        key = (epoch, round_, lane)
-        if key not in self._kept:
-            self._kept[key] = self._look_up(epoch, round_=round_, lane=lane)
-            while len(self._kept) > 2 * self._order.lanes:
-                self._kept.popitem(last=False)
-        return self._kept[key]
+    def pieces(self, span: Span, *, lanes: Int64s) -> Frames:
+        """What the lanes read for a window, lane by lane."""
+        key = (span.epoch, span.round, lanes.tobytes())
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self._look_up(span.epoch, round_=span.round, lanes=lanes)
+        return self._kept[1].pieces(first=span.first, sizes=span.lane_sizes[lanes])
 
-    def _look_up(self, epoch: int, *, round_: int, lane: int) -> Section:
+    def _look_up(self, epoch: int, *, round_: int, lanes: Int64s) -> Round:
         if round_ == self._order.num_rounds:
-            runs = self._slices_of_rest(epoch)[lane]
+            slices = self._order.slices_of_rest(epoch)
+            runs = [slices[lane] for lane in lanes.tolist()]
         else:
-            runs = self._order.section(epoch, round_=round_, lane=lane)
+            runs = [self._order.section(epoch, round_=round_, lane=lane) for lane in lanes.tolist()]
+        sections = [
+            self._section(part, epoch=epoch, round_=round_, lane=lane)
+            for part, lane in zip(runs, lanes.tolist(), strict=True)
+        ]
+        return Round(sections, lanes=lanes)
+
+    def _section(self, runs: list[Run], *, epoch: int, round_: int, lane: int) -> Frames:
+        """The frames of a lane's section, in the order in which it reads them."""
         parts = [part for run in runs for part in self._frames_of(run)]
-        shards, frames, skips, counts, is_edge = (
-            np.concatenate(column) for column in zip(*parts, strict=True)
-        )
+        frames = np.concatenate([np.empty(0, _FRAME), *parts])
         order = self._order.frame_order(len(frames), epoch=epoch, round_=round_, lane=lane)
         # Frames that are cut, and short last frames of a shard, come last: then windows begin where frames
         # begin, as long as frames hold the same number of samples.
-        order = order[np.argsort(is_edge[order], kind="stable")]
-        return Section(shards=shards[order], frames=frames[order], skips=skips[order], counts=counts[order])
+        frames = frames[order[np.argsort(frames["is_edge"][order], kind="stable")]]
+        frames["start"] = np.cumsum(frames["num_rows"]) - frames["num_rows"]
+        return frames
 
-    def _slices_of_rest(self, epoch: int) -> list[list[Run]]:
-        """The last round's sections, which the order computes for all lanes together."""
-        if self._rest is None or self._rest[0] != epoch:
-            self._rest = epoch, self._order.slices_of_rest(epoch)
-        return self._rest[1]
-
-    def _frames_of(self, run: Run) -> Iterator[tuple[Int64s, Int64s, Int64s, Int64s, NDArray[np.bool_]]]:
-        """(shard, frame, skip, count, is_edge) of the frames that overlap a run, shard by shard."""
+    def _frames_of(self, run: Run) -> Iterator[Frames]:
+        """The frames that overlap a run, shard by shard."""
         sample = run.start
         while sample < run.stop:
             record = self._split.manifest.find_sample(sample)
@@ -171,15 +166,19 @@ class SectionReader:
             stops = starts + table["num_samples"]
             first = int(np.searchsorted(stops, sample, side="right"))
             last = int(np.searchsorted(starts, run.stop, side="left"))
-            frames = np.arange(first, last, dtype=np.int64)
-            skips = np.maximum(sample - starts[first:last], 0)
-            counts = np.minimum(stops[first:last], run.stop) - starts[first:last] - skips
-            sizes = table["num_samples"][first:last]
-            is_short_end = (frames == len(table) - 1) & (sizes < table["num_samples"][0])
-            is_edge = (counts < sizes) | is_short_end
-            used = counts > 0  # a frame may hold no samples
-            shards = np.full(len(frames), record.shard, np.int64)
-            yield shards[used], frames[used], skips[used], counts[used], is_edge[used]
+            frames = np.zeros(last - first, _FRAME)
+            frames["shard"] = record.shard
+            frames["frame"] = np.arange(first, last)
+            frames["first_sample"] = starts[first:last]
+            for name in ("plain_bytes", "num_samples"):
+                frames[name] = table[name][first:last]
+            frames["skip"] = np.maximum(sample - starts[first:last], 0)
+            frames["num_rows"] = np.minimum(stops[first:last], run.stop) - starts[first:last] - frames["skip"]
+            is_short_end = (frames["frame"] == len(table) - 1) & (
+                frames["num_samples"] < table["num_samples"][0]
+            )
+            frames["is_edge"] = (frames["num_rows"] < frames["num_samples"]) | is_short_end
+            yield frames[frames["num_rows"] > 0]  # a frame may hold no samples
             sample = record.first_sample + record.num_samples
 
 

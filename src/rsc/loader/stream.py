@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.loader.frames import OpenShards, Piece, SectionReader, Shard
-from rsc.loader.order import Int64s, Order, lanes_of_rank
+from rsc.loader.frames import Frames, OpenShards, SectionReader
+from rsc.loader.order import Order, lanes_of_rank
 from rsc.loader.order import Window as Span
-from rsc.loader.window import FrameJob, Held, Scratch, Window, WindowMemory, arena_bytes_of
+from rsc.loader.window import FrameJob, Kept, Rows, Scratch, Window, WindowMemory
 from rsc.store.cache import CHUNK_BYTES
 from rsc.store.follow import Follower
 from rsc.store.schema import Field
@@ -51,6 +51,7 @@ class RankWindow:
     first: int
     window: Window
     filling: list[Future[None]]
+    is_placed: bool = False
 
     @property
     def stop(self) -> int:
@@ -58,9 +59,12 @@ class RankWindow:
 
     def wait(self) -> Window:
         """The window, filled. Raises IntegrityError where a frame does not authenticate."""
-        for part in self.filling:
-            part.result()
-        self.filling.clear()
+        if not self.is_placed:
+            for part in self.filling:
+                part.result()
+            self.filling.clear()
+            self.window.place()
+            self.is_placed = True
         return self.window
 
 
@@ -90,7 +94,7 @@ class WindowStream:
         self._shards = OpenShards(split)
         self._sections = SectionReader(split, order=order, shards=self._shards)
         self._memories: list[WindowMemory] = []
-        self._kept: dict[int, Held] = {}
+        self._kept: dict[int, Kept] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rsc-loader") if threads else None
         self._split = split
         self._end = end
@@ -98,7 +102,6 @@ class WindowStream:
         self._follower: Follower | None = None
         self._scout: SplitReader | None = None
         self._next: int | None = None  # where the window after the last one opened begins
-        self._carried: dict[int, tuple[int, int]] = {}
         self._scratches = [Scratch() for _ in range(max(threads, 1))]
 
     @property
@@ -116,22 +119,21 @@ class WindowStream:
     def open(self, position: int) -> RankWindow:
         """Start filling the window that holds `position`. The window before it must be filled."""
         span = self._order.window_at(position)
-        if span.start != self._next:
+        is_jump = span.start != self._next
+        if is_jump:
             self._follow(span.start)
         self._next = span.stop
         first = self.first_row_at(span.start)
-        jobs, arena_bytes = self._jobs(span, first=first)
-        num_rows = self.first_row_at(span.stop) - first
+        rows, jobs = self._plan(span, first=first, is_jump=is_jump)
         window = Window(
             self._schema,
             fields=self._fields,
-            num_rows=num_rows,
+            rows=rows,
             memory=self._free_memory(),
-            arena_bytes=arena_bytes,
             is_numbered=self._is_numbered,
             after_read=self._after_read,
         )
-        self._kept = window.kept
+        self._kept = window.kept()
         shared = _SharedJobs(jobs)
         if self._pool is None:
             window.fill(shared, scratch=self._scratches[0])
@@ -154,38 +156,47 @@ class WindowStream:
             self._memories = [*self._memories, free][-_MAX_MEMORIES:]
         return free
 
-    def _jobs(self, span: Span, *, first: int) -> tuple[list[FrameJob], int]:
-        """What to read for a window, and the bytes of its arena."""
+    def _plan(self, span: Span, *, first: int, is_jump: bool) -> tuple[Rows, list[FrameJob]]:
+        """The rows of a window and what to read for them, worked out for all its frames at once."""
         self._shards.keep_newest(2 * self._order.lanes + 2)
         lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
-        jobs: list[FrameJob] = []
-        arena_bytes = 0
-        for lane, positions in zip(lanes.tolist(), self._order.positions(span, lanes=lanes), strict=True):
-            section = self._sections.section(span.epoch, round_=span.round, lane=lane)
-            places, is_ours = self._places(positions, first=first)
-            for piece in section.pieces(start=span.first, stop=span.first + len(positions)):
-                low = piece.start - span.first
-                part = places[low : low + piece.num_rows]
-                rows = None if is_ours is None else np.flatnonzero(is_ours[low : low + piece.num_rows])
-                if rows is not None:
-                    part = part[rows]
-                shard = self._shards.get(piece.shard)
-                kept = self._take_kept(lane, shard, piece)
-                is_listed = _is_first_look(self._carried, lane, piece)
-                if is_listed and not len(part):
-                    self._after_read()
-                if len(part):
-                    jobs.append(FrameJob(shard, piece, part, rows, arena_bytes, lane, kept, is_listed))
-                    arena_bytes += arena_bytes_of(shard, piece, kept=kept)
-        return jobs, arena_bytes
+        pieces = self._sections.pieces(span, lanes=lanes)
+        is_listed = _is_first_look(pieces, is_jump=is_jump)
+        positions = np.concatenate(self._order.positions(span, lanes=lanes))
+        is_ours = None
+        if self._order.lanes % self._world_size:
+            is_ours = positions % self._world_size == self._rank
+            is_read = np.logical_or.reduceat(is_ours, np.cumsum(pieces["num_rows"]) - pieces["num_rows"])
+            for _ in range(int((is_listed & ~is_read).sum())):
+                self._after_read()
+            is_ours = is_ours[np.repeat(is_read, pieces["num_rows"])]
+            positions = positions[positions % self._world_size == self._rank]
+            pieces, is_listed = pieces[is_read], is_listed[is_read]
+        rows = Rows(pieces, places=positions // self._world_size - first, is_ours=is_ours)
+        return rows, self._jobs(rows, is_listed=is_listed)
+
+    def _jobs(self, rows: Rows, *, is_listed: NDArray[np.bool_]) -> list[FrameJob]:
+        pieces, starts = rows.pieces, rows.arena_starts
+        return [
+            FrameJob(self._shards.get(shard), frame, start, stop, self._take_kept(lane, shard, frame), listed)
+            for lane, shard, frame, start, stop, listed in zip(
+                pieces["lane"].tolist(),
+                pieces["shard"].tolist(),
+                pieces["frame"].tolist(),
+                starts.tolist(),
+                (starts + pieces["plain_bytes"]).tolist(),
+                is_listed.tolist(),
+                strict=True,
+            )
+        ]
 
     def _follow(self, position: int) -> None:
         """Let the store fetch what comes from here on; the reader begins, or has jumped."""
         self._stop_following()
-        self._carried.clear()
         self._kept = {}
         if self._split.place.cache is None:
             return
+        self._split.open_together(self._runs_at(position), connections=self._connections)
         # Looks ahead in a thread of its own, so it gets its own pages of the manifest.
         self._scout = copy(self._split)
         self._scout.manifest = open_manifest(self._split.place, totals=self._split.manifest.totals)
@@ -194,6 +205,13 @@ class WindowStream:
             ahead_bytes=CHUNK_BYTES * (self._order.lanes + 2 * self._connections),
             connections=self._connections,
         )
+
+    def _runs_at(self, position: int) -> Iterator[range]:
+        """Samples of the sections that the rank's first window reads from."""
+        span = self._order.window_at(position)
+        for lane in lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size).tolist():
+            runs = self._order.section(span.epoch, round_=span.round, lane=lane)
+            yield from (range(run.start, run.stop) for run in runs)
 
     def _stop_following(self) -> None:
         if self._follower is not None and self._scout is not None:
@@ -209,39 +227,21 @@ class WindowStream:
         """(shard, frame) in the order in which the windows from `position` on read them."""
         shards = OpenShards(split)
         sections = SectionReader(split, order=self._order, shards=shards)
-        carried: dict[int, tuple[int, int]] = {}
+        is_jump = True
         while self._end is None or position < self._end:
             shards.keep_newest(2 * self._order.lanes + 2)
             span = self._order.window_at(position)
             lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
-            for lane in lanes.tolist():
-                section = sections.section(span.epoch, round_=span.round, lane=lane)
-                stop = span.first + int(span.lane_sizes[lane])
-                for piece in section.pieces(start=span.first, stop=stop):
-                    if _is_first_look(carried, lane, piece):
-                        yield piece.shard, piece.frame
-            position = span.stop
+            pieces = sections.pieces(span, lanes=lanes)
+            pieces = pieces[_is_first_look(pieces, is_jump=is_jump)]
+            yield from zip(pieces["shard"].tolist(), pieces["frame"].tolist(), strict=True)
+            position, is_jump = span.stop, False
 
-    def _places(self, positions: Int64s, *, first: int) -> tuple[Int64s, NDArray[np.bool_] | None]:
-        """Rows of the window for positions, and which of them are ours; None when a lane is one rank's."""
-        if self._world_size == 1:
-            return positions - first, None
-        places = positions // self._world_size - first
-        if self._order.lanes % self._world_size == 0:
-            return places, None
-        return places, positions % self._world_size == self._rank
-
-    def _take_kept(self, lane: int, shard: Shard, piece: Piece) -> Held | None:
+    def _take_kept(self, lane: int, shard: int, frame: int) -> memoryview | None:
         kept = self._kept.get(lane)
-        if kept is None or (kept.shard, kept.frame) != (shard, piece.frame):
-            return None
-        return kept if kept.first_row <= piece.skip and piece.stop <= kept.stop else None
+        return kept.plain if kept is not None and (kept.shard, kept.frame) == (shard, frame) else None
 
 
-def _is_first_look(carried: dict[int, tuple[int, int]], lane: int, piece: Piece) -> bool:
-    """Whether a lane comes to a frame that it did not have in the window before; notes what goes on."""
-    frame = piece.shard, piece.frame
-    is_first = carried.pop(lane, None) != frame
-    if piece.skip + piece.num_rows < piece.stop:
-        carried[lane] = frame
-    return is_first
+def _is_first_look(pieces: Frames, *, is_jump: bool) -> NDArray[np.bool_]:
+    """Whether a lane comes to a frame that it did not have in the window before. [n]"""
+    return np.ones(len(pieces), np.bool_) if is_jump else ~pieces["is_continued"]

@@ -1,8 +1,9 @@
 """One window in memory: frames are decrypted into it, and batches are gathered from it.
 
-A frame is decrypted to its place in the window's arena. For a fixed column there is a list that says where
-each row of the shuffled window lies; a batch is one gather by a part of that list, into memory of its own. Of
-variable columns only starts and stops are shuffled, and a batch is views.
+A frame is decrypted to its place in the window's arena. When all are there, it is worked out for the rows of
+all frames at once where each row of the shuffled window lies: a batch of a fixed column is one gather by a
+part of that list, into memory of its own. Of variable columns only starts and stops are shuffled, and a batch
+is views.
 
 Copying rows to their shuffled places as soon as a frame is decrypted is no cheaper: measured with frames of
 256 KiB and windows of 8 MiB, 283 ms a GB instead of 260, because stores to scattered places miss the cache.
@@ -18,55 +19,68 @@ from __future__ import annotations
 import math
 import mmap
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.loader.frames import Piece, Shard
+from rsc.loader.frames import Frames, Shard
+from rsc.loader.layout import Bytes, aligned, lay_out, runs_of
 from rsc.loader.order import Int64s
-from rsc.store.schema import ALIGNMENT, Columns, Field, Ragged, Schema, decode_frame, slice_columns
+from rsc.store.schema import ALIGNMENT, Field, Schema
 
-Bytes = NDArray[np.uint8]
 _TAG_BYTES = 16
 _HUGE_PAGE_BYTES = 2 << 20
 _ROOM = 1.0625  # arenas differ a little from window to window; growing one means fresh pages
 
 
-class Held(NamedTuple):
-    """Rows [first_row, stop) of a frame in an arena.
+class Kept(NamedTuple):
+    """A frame in the arena of the window before, of which this window needs more rows."""
 
-    `starts` says at which byte of the arena each fixed column begins. `columns` may lack those when no other
-    window needs the rows.
-    """
-
-    shard: Shard
+    shard: int
     frame: int
-    first_row: int
-    stop: int
-    starts: Mapping[str, int]
-    columns: Columns
+    plain: memoryview
 
 
 class FrameJob(NamedTuple):
-    """The rows of a piece, or only `rows` of them, go to `places` of the window.
-
-    `arena_start` is where the frame's own bytes go. A frame that goes on in the next window is kept for
-    `lane`; one that began in the window before is taken from `kept` instead of read again.
-    """
+    """A frame goes to [start, stop) of the arena: decrypted, or copied where the window before has it."""
 
     shard: Shard
-    piece: Piece
-    places: Int64s
-    rows: Int64s | None
-    arena_start: int
-    lane: int
-    kept: Held | None
+    frame: int
+    start: int
+    stop: int
+    kept: memoryview | None
     is_listed: bool
     """Whether the list of coming reads counts it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a window: those of `pieces`, one piece after the other, or the part of them that `is_ours`.
+
+    Row i of them, counted after that choice, is row `places[i]` of the window.
+    """
+
+    pieces: Frames
+    places: Int64s
+    is_ours: NDArray[np.bool_] | None
+
+    @property
+    def arena_starts(self) -> Int64s:
+        """Where each piece's frame begins in the arena."""
+        sizes: Int64s = aligned(self.pieces["plain_bytes"])
+        return np.cumsum(sizes) - sizes
+
+    @property
+    def arena_bytes(self) -> int:
+        return int(aligned(self.pieces["plain_bytes"]).sum())
+
+    def count_from(self, firsts: Int64s, *, step: int = 1) -> Int64s:
+        """A number for each row that is chosen: those of a piece rise by `step` from its first."""
+        numbers = runs_of(firsts, counts=self.pieces["num_rows"], step=step)
+        return numbers if self.is_ours is None else numbers[self.is_ours]
 
 
 class FixedColumn:
@@ -132,45 +146,76 @@ class Scratch:
 
 
 class Window:
-    """The columns of one window. `fill` may run in several threads over shared jobs."""
+    """The columns of one window. `fill` may run in several threads over shared jobs; then `place`, once."""
 
     def __init__(
         self,
         schema: Schema,
         *,
         fields: tuple[Field, ...],
-        num_rows: int,
+        rows: Rows,
         memory: WindowMemory,
-        arena_bytes: int,
         is_numbered: bool,
         after_read: Callable[[], None],
     ) -> None:
         """`after_read` is called, from any thread, after each job that is listed."""
         self._after_read = after_read
-        self.num_rows = num_rows
-        self.numbers = memory.take("#", num_rows * 8).view(np.int64) if is_numbered else None
-        self.kept: dict[int, Held] = {}
+        self._rows = rows
+        self.num_rows = len(rows.places)
+        self.numbers = memory.take("#", self.num_rows * 8).view(np.int64) if is_numbered else None
         self._schema = schema
-        self._is_fixed = not any(field.is_ragged for field in schema.fields)
-        self._arena = memory.take("", arena_bytes)
+        self._arena = memory.take("", rows.arena_bytes)
         self.columns: dict[str, FixedColumn | RaggedColumn] = {
             field.name: self._column(field, memory=memory) for field in fields
         }
 
     def fill(self, jobs: Iterable[FrameJob], *, scratch: Scratch) -> None:
         """Do jobs until none is left. Raises IntegrityError where a frame does not authenticate."""
+        arena = self._arena.data
         for job in jobs:
-            piece = job.piece
-            is_cut = piece.skip + piece.num_rows < piece.stop
-            held = self._read(job, scratch=scratch, is_cut=is_cut) if job.kept is None else self._carry(job)
+            plain = arena[job.start : job.stop]
+            if job.kept is None:
+                job.shard.read_into(job.frame, plain, scratch=scratch.sealed(len(plain)))
+            else:
+                plain[:] = job.kept
             if job.is_listed:
                 self._after_read()
-            if is_cut:
-                self.kept[job.lane] = held
-            self._place(job, held)
-            if self.numbers is not None:
-                rows = np.arange(piece.num_rows) if job.rows is None else job.rows
-                self.numbers[job.places] = job.shard.first_samples[piece.frame] + piece.skip + rows
+
+    def place(self) -> None:
+        """Work out where each row lies. Raises IntegrityError for frames of another schema."""
+        rows, pieces = self._rows, self._rows.pieces
+        layout = lay_out(
+            self._schema,
+            self._arena,
+            starts=rows.arena_starts,
+            sizes=pieces["plain_bytes"],
+            num_samples=pieces["num_samples"],
+        )
+        rows_before = np.cumsum(pieces["num_samples"]) - pieces["num_samples"]
+        for name, column in self.columns.items():
+            if isinstance(column, FixedColumn):
+                firsts = layout.fixed[name] + pieces["skip"] * column.row_bytes
+                steps = rows.count_from(
+                    firsts // column.step_bytes, step=column.row_bytes // column.step_bytes
+                )
+                column.row_steps[rows.places] = steps
+            else:
+                chosen = rows.count_from(rows_before + pieces["skip"])
+                column.starts[rows.places] = layout.ragged[name].starts[chosen]
+                column.stops[rows.places] = layout.ragged[name].stops[chosen]
+        if self.numbers is not None:
+            self.numbers[rows.places] = rows.count_from(pieces["first_sample"] + pieces["skip"])
+
+    def kept(self) -> dict[int, Kept]:
+        """For each lane, the frame that goes on in the next window."""
+        pieces = self._rows.pieces
+        arena = self._arena.data
+        kept: dict[int, Kept] = {}
+        for number in np.flatnonzero(pieces["goes_on"]).tolist():
+            piece, start = pieces[number], int(self._rows.arena_starts[number])
+            plain = arena[start : start + int(piece["plain_bytes"])]
+            kept[int(piece["lane"])] = Kept(int(piece["shard"]), int(piece["frame"]), plain)
+        return kept
 
     def _column(self, field: Field, *, memory: WindowMemory) -> FixedColumn | RaggedColumn:
         if not field.is_ragged:
@@ -179,99 +224,6 @@ class Window:
         bounds = memory.take(field.name, self.num_rows * 16).view(np.int64).reshape(2, self.num_rows)
         values = self._arena[: len(self._arena) // ALIGNMENT * ALIGNMENT].view(field.storage)
         return RaggedColumn(values=values, starts=bounds[0], stops=bounds[1])
-
-    def _read(self, job: FrameJob, *, scratch: Scratch, is_cut: bool) -> Held:
-        """Decrypt a frame into the arena. Its columns are cut out only where somebody needs them."""
-        shard, frame = job.shard, job.piece.frame
-        size, num_samples = shard.plain_bytes[frame], shard.num_samples[frame]
-        plain = self._arena[job.arena_start : job.arena_start + size].data
-        shard.read_into(frame, plain, scratch=scratch.sealed(size))
-        if self._is_fixed and not is_cut:
-            starts = shard.column_starts(self._schema, frame=frame)
-            return Held(shard, frame, 0, num_samples, _shifted(starts, job.arena_start), {})
-        return self._held(shard, frame, 0, num_samples, decode_frame(self._schema, plain, num_samples))
-
-    def _carry(self, job: FrameJob) -> Held:
-        """Copy what is still needed of a frame that the window before has read."""
-        assert job.kept is not None, "only called for a frame that was kept"
-        piece = job.piece
-        columns = _copy_into(self._arena[job.arena_start :], _still_needed(job.kept, piece))
-        return self._held(job.shard, piece.frame, piece.skip, piece.stop, columns)
-
-    def _held(self, shard: Shard, frame: int, first_row: int, stop: int, columns: Columns) -> Held:
-        base = _address(self._arena)
-        starts = {
-            name: _address(column) - base
-            for name, column in columns.items()
-            if isinstance(column, np.ndarray)
-        }
-        return Held(shard, frame, first_row, stop, starts, columns)
-
-    def _place(self, job: FrameJob, held: Held) -> None:
-        low = job.piece.skip - held.first_row
-        for name, target in self.columns.items():
-            if isinstance(target, FixedColumn):
-                first = held.starts[name] + low * target.row_bytes
-                rows = _count(job.piece.num_rows) if job.rows is None else job.rows
-                steps = rows * (target.row_bytes // target.step_bytes) + first // target.step_bytes
-                target.row_steps.put(job.places, steps)
-            else:
-                source = held.columns[name]
-                assert isinstance(source, Ragged), "the frame was decoded by the schema of this field"
-                selected = slice(low, low + job.piece.num_rows) if job.rows is None else low + job.rows
-                _place_bounds(target, source, rows=selected, places=job.places)
-
-
-def arena_bytes_of(shard: Shard, piece: Piece, *, kept: Held | None) -> int:
-    """Room that a frame takes in a window: all of it, or what is still needed of one kept."""
-    if kept is None:
-        return _aligned(shard.plain_bytes[piece.frame])
-    return sum(_aligned(_values(column).nbytes) for column in _still_needed(kept, piece).values())
-
-
-def _still_needed(kept: Held, piece: Piece) -> Columns:
-    return slice_columns(kept.columns, piece.skip - kept.first_row, piece.stop - kept.first_row)
-
-
-def _copy_into(arena: Bytes, columns: Columns) -> Columns:
-    """Columns copied to the start of the arena, one after the other (offsets stay where they are)."""
-    copied: Columns = {}
-    for name, column in columns.items():
-        source = _values(column)
-        values = arena[: source.nbytes].view(source.dtype).reshape(source.shape)
-        values[...] = source
-        copied[name] = Ragged(values=values, offsets=column.offsets) if isinstance(column, Ragged) else values
-        arena = arena[_aligned(values.nbytes) :]
-    return copied
-
-
-def _values(column: NDArray[Any] | Ragged) -> NDArray[Any]:
-    return column.values if isinstance(column, Ragged) else column
-
-
-def _shifted(starts: Mapping[str, int], by: int) -> dict[str, int]:
-    return {name: start + by for name, start in starts.items()}
-
-
-@lru_cache(maxsize=16)
-def _count(size: int) -> Int64s:
-    """The numbers below `size`: nearly every frame of a data set has the same."""
-    return np.arange(size, dtype=np.int64)
-
-
-def _aligned(size_bytes: int) -> int:
-    """Frames and columns start at cache lines, as their readers expect."""
-    return -(-size_bytes // ALIGNMENT) * ALIGNMENT
-
-
-def _place_bounds(target: RaggedColumn, source: Ragged, *, rows: slice | Int64s, places: Int64s) -> None:
-    shift = (_address(source.values) - _address(target.values)) // target.values.itemsize
-    target.starts[places] = source.offsets[:-1][rows] + shift
-    target.stops[places] = source.offsets[1:][rows] + shift
-
-
-def _address(array: NDArray[Any]) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 def _allocate(size_bytes: int) -> Bytes:
