@@ -1,9 +1,9 @@
 """`python tests/parallel/job.py CASES`: train the same tiny model on several meshes, print the losses.
 
 One process imports torch and forks the ranks, so a case costs its steps and not its imports. CASES is a
-JSON list of {name, world, parallel: {...}, train: {...}, moe, domain, optimizer}; the answer is
-{name: {losses, norms}}. A case with `relay` does its share of the steps and hands the state on through
-checkpoints: {folder, start, stop}.
+JSON list of {name, world, parallel: {...}, train: {...}, moe, experts: {...}, domain, optimizer}; the
+answer is {name: {losses, norms}}. A case with `relay` does its share of the steps and hands the state on
+through checkpoints: {folder, start, stop}.
 The control is a plain model in one process: no mesh, no FSDP, torch's own clipping.
 """
 
@@ -57,6 +57,7 @@ def recipe_of(case: dict[str, Any]) -> Recipe:
     trunk: dict[str, Any] = {"width": 32, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2, "mlp_width": 64}
     if case.get("moe"):
         trunk["moe"] = {"num_experts": 4, "top_k": 2, "expert_width": 32, "num_shared": 1}
+        trunk["moe"] |= case.get("experts", {})
     trunk["causal"] = domain == "language"
     return Recipe.model_validate(
         {
@@ -280,7 +281,7 @@ def main(cases: list[dict[str, Any]]) -> dict[str, Any]:
             result[name] = {**ranks[0][name], "agree": all(rank[name] == ranks[0][name] for rank in ranks)}
     torch.set_num_threads(1)
     for plain in {control_name(case): case for case in cases}.values():
-        wanted = {name: plain[name] for name in ("domain", "moe", "optimizer") if name in plain}
+        wanted = {name: plain[name] for name in ("domain", "moe", "experts", "optimizer") if name in plain}
         result[control_name(plain)] = {**control(wanted), "agree": True}
     return result
 
