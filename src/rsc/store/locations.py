@@ -51,8 +51,9 @@ def open_store(location: Location) -> BulkStore:
         options = {**_CLIENT, "allow_http": _allows_http(os.environ)}
         backend = from_url(location, client_options=options, retry_config=_UPLOADS)  # type: ignore[call-overload]
     except BaseError as error:
-        hint = "name the account or region in the environment, as the provider's own tools want it"
-        raise ConfigError(f"cannot use {location}: {error}", hint=hint) from None
+        hint = "name account, region and credentials in the environment; docs/tiers.md says how"
+        told = str(error).partition("\n")[0]
+        raise ConfigError(f"cannot use {location}: {told}", hint=hint) from None
     return ObjectStore(backend)
 
 

@@ -20,7 +20,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from threading import BoundedSemaphore, Lock, Thread
 from typing import Any, BinaryIO, cast
@@ -37,7 +36,6 @@ from rsc.store.plans import Plan
 from rsc.store.splits import SplitPlace, open_manifest
 
 _SHARDS_KEPT = 1024  # their tails are some 12 KiB each
-_READS_KEPT = 512  # of small files, which every rank reads alike; pages of manifests have 64 KiB
 _MAX_READ_BYTES = 16 << 20
 _MAX_PLAN_BYTES = 64 << 20
 
@@ -74,7 +72,6 @@ class Mover:
         self._folders = {"/".join(split.split("/")[:depth]) for split in self._splits for depth in (1, 2)}
         self._shards: OrderedDict[str, CachedShard] = OrderedDict()
         self._lock = Lock()
-        self._read = lru_cache(maxsize=_READS_KEPT)(self._read_anew)
         self._verbs: Mapping[str, Callable[..., tuple[dict[str, Any], bytes]]] = {
             "children": self._children,
             "size": self._size,
@@ -107,7 +104,7 @@ class Mover:
         source.close()
         return {"bytes": source.size_bytes}, b""
 
-    def _read_anew(self, *, path: str, offset: int, size: int) -> tuple[dict[str, Any], bytes]:
+    def _read(self, *, path: str, offset: int, size: int) -> tuple[dict[str, Any], bytes]:
         self._require_small(path)
         self._require(offset >= 0 and 0 <= size <= _MAX_READ_BYTES, path)
         buffer = bytearray(size)
