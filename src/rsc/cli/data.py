@@ -54,7 +54,10 @@ def import_(
     as_name: As = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Scan, redact by policy and encrypt a source, in one pass. Plaintext never rests on disk."""
+    """Scan, redact by policy and encrypt a source, in one pass. Plaintext never rests on disk.
+
+    It goes to the data folder of the workspace, or to where config.toml says (docs/tiers.md).
+    """
     house = Custody.open()
     workspace, clock = house.workspace, house.clock
     flags = {"format": source_format, "text_field": text_field, "holdout": holdout, "encoding": encoding}

@@ -196,7 +196,6 @@ class WindowStream:
         self._kept = {}
         if self._split.place.cache is None:
             return
-        self._split.open_together(self._runs_at(position), connections=self._connections)
         # Looks ahead in a thread of its own, so it gets its own pages of the manifest.
         self._scout = copy(self._split)
         self._scout.manifest = open_manifest(self._split.place, totals=self._split.manifest.totals)
@@ -205,13 +204,6 @@ class WindowStream:
             ahead_bytes=CHUNK_BYTES * (self._order.lanes + 2 * self._connections),
             connections=self._connections,
         )
-
-    def _runs_at(self, position: int) -> Iterator[range]:
-        """Samples of the sections that the rank's first window reads from."""
-        span = self._order.window_at(position)
-        for lane in lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size).tolist():
-            runs = self._order.section(span.epoch, round_=span.round, lane=lane)
-            yield from (range(run.start, run.stop) for run in runs)
 
     def _stop_following(self) -> None:
         if self._follower is not None and self._scout is not None:
