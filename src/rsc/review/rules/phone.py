@@ -18,7 +18,7 @@ from functools import cache
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
 from rsc.review.rules.rule import Rule, digits_of
-from rsc.review.rules.words import PHONE, is_said, is_said_otherwise, trigger_after
+from rsc.review.rules.words import CALLS, PHONE, is_said, is_said_otherwise, trigger_after
 
 _EXTENSION_AT_END = re.compile(r"[,\s]*(?:[xX#]|[Ee]xt\.?|extension)\s?[0-9]{1,6}$")
 _TRUNK_REGIONS = (
@@ -79,8 +79,8 @@ _TWO_PARTS = re.compile(r"[0-9]+\.[0-9]+|[0-9]{5}-[0-9]{4}")
 _IN_ONE = re.compile(r"\+?[0-9]+(?:\.[0-9]{1,3})?")
 """Digits in one piece, or a signed decimal."""
 _OWNED = re.compile(
-    r"(?i)(?<![a-z])(?:my|new|his|her|our|your|their|mon|meine?|neue|mi|mio|il|meu|nuevo)\s"
-    r"(?:number|nr|numero|num)(?: (?:is|est|ist|es|e))?[:\s]{1,2}\Z"
+    r"(?i)(?<![a-z])(?:my|new|his|her|our|your|their)\s"
+    r"(?:number|num)(?: is)?[:\s]{1,2}\Z"
 )
 """A number that is somebody's, where nothing says which kind."""
 
@@ -190,12 +190,22 @@ def _is_bracketed(text: str, match: re.Match[str]) -> bool:
 
 
 def _is_in_context(text: str, match: re.Match[str]) -> bool:
-    if not (
-        is_said(text, match.start(), words=PHONE)
-        or (len(digits_of(match[0])) >= 9 and _OWNED.search(text, max(0, match.start() - 40), match.start()))
-    ):
-        return False
-    number = _EXTENSION_AT_END.sub("", match[0])
+    return is_said(text, match.start(), words=PHONE) and _is_plain_number(match[0])
+
+
+_CALLED = CALLS - {"number", "num"}
+"""A bare "number" says nothing: orders have one too."""
+
+
+def _is_called(text: str, match: re.Match[str]) -> bool:
+    is_owned = len(digits_of(match[0])) >= 9 and _OWNED.search(
+        text, max(0, match.start() - 40), match.start()
+    )
+    return bool(is_said(text, match.start(), words=_CALLED) or is_owned) and _is_plain_number(match[0])
+
+
+def _is_plain_number(found: str) -> bool:
+    number = _EXTENSION_AT_END.sub("", found)
     return not (_DATE.match(number) or _DOTTED.fullmatch(number)) and len(set(digits_of(number))) > 1
 
 
@@ -273,13 +283,6 @@ RULES = (
         reach=3,
         group="v",
     ),
-    Rule(
-        "phone_in_context",
-        "phone",
-        trigger_after(PHONE | {"number", "num"}),
-        4,
-        _ANY,
-        _is_in_context,
-        strength=2,
-    ),
+    Rule("phone_in_context", "phone", trigger_after(PHONE), 4, _ANY, _is_in_context, strength=2),
+    Rule("phone_called", "phone", trigger_after(CALLS), 4, _ANY, _is_called, strength=2),
 )

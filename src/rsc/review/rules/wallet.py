@@ -2,7 +2,7 @@
 
 Base58Check: Bitcoin wiki "Base58Check encoding" (first 4 bytes of double SHA-256), with the XRP Ledger's own
 alphabet; also private keys (WIF) and extended keys (BIP 32). Bech32 and Bech32m: BIP 173, BIP 350. Ethereum
-mixed-case checksum: ERC-55 (Keccak-256). Monero and Bitcoin Cash addresses are taken by their form.
+mixed-case checksum: ERC-55 (Keccak-256). Monero addresses are taken by their form.
 
 Not covered: Solana and other addresses without a checksum or a mark.
 """
@@ -21,13 +21,9 @@ _EDGE = r"(?<![0-9A-Za-z_\xff])"
 _END = r"(?![0-9A-Za-z_\xff])"
 _XRP_ALPHABET = "rpshnaf39wBUDNEGHJKLM4PQRST7VWXYZ2bcdeCg65jkm8oFqi1tuvAxyz"
 _BITCOIN = re.compile(
-    rf"{_EDGE}(?:[13mn2LMDAXt9T][1-9A-HJ-NP-Za-km-z]{{25,34}}|[5KL][1-9A-HJ-NP-Za-km-z]{{50,51}}"
-    rf"|[xyztuv]p(?:ub|rv)[1-9A-HJ-NP-Za-km-z]{{107}}){_END}"
-)
-_RIPPLE = re.compile(rf"{_EDGE}r[1-9A-HJ-NP-Za-km-z]{{24,34}}{_END}")
-_BY_FORM = re.compile(
-    rf"{_EDGE}(?:[48][0-9AB][1-9A-HJ-NP-Za-km-z]{{93}}(?:[1-9A-HJ-NP-Za-km-z]{{11}})?"
-    rf"|bitcoincash:[qp][02-9ac-hj-np-z]{{41}}){_END}"
+    rf"{_EDGE}(?:[13mn2LMDAXt9Tr][1-9A-HJ-NP-Za-km-z]{{25,34}}|[5KL][1-9A-HJ-NP-Za-km-z]{{50,51}}"
+    rf"|[xyztuv]p(?:ub|rv)[1-9A-HJ-NP-Za-km-z]{{107}}"
+    rf"|(?P<form>[48][0-9AB][1-9A-HJ-NP-Za-km-z]{{93}}(?:[1-9A-HJ-NP-Za-km-z]{{11}})?)){_END}"
 )
 _PREFIXES = "bc|tb|ltc|addr|stake|cosmos|osmo|juno|terra|inj|celestia|bnb|sei|kava|akash|thor|axelar|lnbc|erd"
 _SEGWIT = re.compile(rf"(?i){_EDGE}(?P<hrp>{_PREFIXES})1[02-9AC-HJ-NP-Z]{{11,110}}{_END}")
@@ -35,11 +31,9 @@ _ETHEREUM = re.compile(rf"{_EDGE}0x[0-9A-Fa-f]{{40}}{_END}")
 
 
 def _is_base58check(text: str, match: re.Match[str]) -> bool:
-    return _is_checked(match[0], alphabet=_BASE58)
-
-
-def _is_ripple(text: str, match: re.Match[str]) -> bool:
-    return _is_checked(match[0], alphabet=_XRP_ALPHABET)
+    if match["form"]:
+        return True
+    return _is_checked(match[0], alphabet=_XRP_ALPHABET if match[0][0] == "r" else _BASE58)
 
 
 def _is_checked(address: str, *, alphabet: str) -> bool:
@@ -89,17 +83,6 @@ def _is_ethereum(text: str, match: re.Match[str]) -> bool:
 
 RULES = (
     Rule("bitcoin", "crypto_wallet", r"[1-9A-HJ-NP-Za-km-z]{26}", 26, _BITCOIN, _is_base58check, strength=0),
-    Rule("ripple", "crypto_wallet", r"r[1-9A-HJ-NP-Za-km-z]{24}", 25, _RIPPLE, _is_ripple, strength=0),
-    Rule(
-        "wallet_by_form",
-        "crypto_wallet",
-        r"[48][0-9AB][1-9A-HJ-NP-Za-km-z]{24}|bitcoincash:",
-        26,
-        _BY_FORM,
-        strength=1,
-        least=12,
-        reach=90,
-    ),
     Rule(
         "segwit",
         "crypto_wallet",

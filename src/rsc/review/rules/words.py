@@ -23,12 +23,16 @@ PHONE = frozenset(
         "call called calls calling ring dial text texted txt sms whatsapp signal viber hotline voicemail",
         "rufnummer telefonnummer handynummer mobilnummer telefoon telefoonnummer mobiel puhelin",
         "puhelinnumero komorka telefonu telefonszam phonenumber callback pager beeper contact reach",
-        "llamame llama llamar appelez appeler appelle chiamami chiamare liga ligue bel bellen zadzwon ruf "
-        "anrufen",
-        "ring arayin ara aramak sunati suna volejte volat hivj hivjon soita numarasi numara",
         "landline switchboard extension helpline answering message messages desk office numero nummer",
     ).split("|")
 )
+CALLS = frozenset(
+    any_of(
+        "llamame llama llamar appelez appeler appelle chiamami chiamare liga ligue bel bellen zadzwon ruf",
+        "anrufen arayin aramak sunati volejte volat hivj soita numarasi numara number num",
+    ).split("|")
+)
+"""More words that say so, in a trigger of their own: Hyperscan finds up to some 70 words fast."""
 _OWN_SENTENCE = frozenset(
     any_of(
         "text texted txt call called calls calling ring dial reach contact message messages signal answer",
