@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re._parser as sre_parse
+from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -15,11 +17,12 @@ from review_samples import ALONE, NAMED
 
 from rsc.errors import ConfigError
 from rsc.review import scan
-from rsc.review.engines import ENGINES, Window, choose_engine
+from rsc.review.engines import ENGINES, Window, around_digits, choose_engine
 from rsc.review.findings import Finding, settle
 from rsc.review.planted import planted_posts
 from rsc.review.pool import ScanPool
 from rsc.review.rules import ALL_RULES
+from rsc.review.rules.rule import BEFORE_DIGIT, BEHIND_DIGIT
 from rsc.review.scan import Scanner, match_rule, rules_digest
 
 PIECES = [
@@ -122,6 +125,71 @@ def test_real_text_gives_the_same_on_all_engines(real_data: Path):
     found = [scanner(engine).scan(text) for engine in installed()]
     assert len(found[0]) > 50
     assert all(other == found[0] for other in found)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in ALL_RULES if rule.digit], ids=lambda rule: rule.name)
+def test_rules_that_are_looked_for_around_digits_have_one_near(rule):
+    """By the parse tree: the trigger holds a digit and is short enough; or it goes before the digit of the
+    exact match."""
+    trigger = sre_parse.parse(rule.trigger)
+    length, behind = trigger.getwidth()[1], behind_digit(trigger)
+    if behind is None:
+        exact = sre_parse.parse(rule.exact.pattern)
+        assert behind_digit(exact) is not None
+        length, behind = length + BEFORE_THE_DIGIT[rule.name], 0
+    assert length <= BEFORE_DIGIT
+    assert behind <= BEHIND_DIGIT
+
+
+BEFORE_THE_DIGIT = {"street_prefix_behind": 24 + 3 * 26 + 10, "date_of_birth": 30}
+"""Rules whose trigger may end before the first digit -> the most characters between (their patterns: a name
+of four words and a sign for the number; a month and a day)."""
+
+
+def behind_digit(pattern) -> int | None:
+    """The most characters behind a digit that every match has; None where one may have none."""
+    behind = 0
+    for operation, argument in reversed(list(pattern)):
+        if is_digit(operation, argument):
+            return behind
+        inner = None
+        if operation is sre_parse.SUBPATTERN:
+            inner = behind_digit(argument[3])
+        elif operation is sre_parse.BRANCH:
+            branches = [behind_digit(branch) for branch in argument[1]]
+            inner = None if None in branches else max(branches)
+        elif operation is sre_parse.MAX_REPEAT and argument[0]:
+            inner = behind_digit(argument[2])
+        if inner is not None:
+            return behind + inner
+        behind += sre_parse.SubPattern(sre_parse.State(), [(operation, argument)]).getwidth()[1]
+    return None
+
+
+def is_digit(operation, argument) -> bool:
+    digits = range(ord("0"), ord("9") + 1)
+    if operation is sre_parse.LITERAL:
+        return argument in digits
+    return operation is sre_parse.IN and all(
+        (kind is sre_parse.LITERAL and value in digits)
+        or (kind is sre_parse.RANGE and value[0] in digits and value[1] in digits)
+        for kind, value in argument
+    )
+
+
+@given(text=st.text(alphabet="0a\n", max_size=900))
+def test_around_digits_nothing_is_left_out(text):
+    text = text.replace("a", "a" * 60)
+    near, begins, shifts = around_digits(text.encode())
+    found = []
+    for place, character in enumerate(near.decode()):
+        if character == "0":
+            original = place + shifts[bisect_left(begins, place + 1) - 1]
+            ahead = min(original, BEFORE_DIGIT)
+            around = near[place - ahead : place + 1 + BEHIND_DIGIT]
+            assert around.decode() == text[original - ahead : original + 1 + BEHIND_DIGIT]
+            found.append(original)
+    assert found == [place for place, character in enumerate(text) if character == "0"]
 
 
 def test_unknown_engine_is_named():

@@ -11,13 +11,16 @@ does not: see scan.py.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+import numpy as np
+
 from rsc.errors import ConfigError
-from rsc.review.rules.rule import BEHIND, Rule, any_of
+from rsc.review.rules.rule import BEFORE_DIGIT, BEHIND, BEHIND_DIGIT, Rule, any_of
 
 Window = tuple[Rule, int, int, int]
 """Rule, from, to, end: it may start in [from, to) of the folded text, with a trigger that ends by `end`."""
@@ -128,7 +131,8 @@ def _re2_group(rules: Sequence[Rule]) -> Any:
 
 
 class HyperscanPrefilter:
-    """Every end of a trigger opens a window of the rule's `lead` before it."""
+    """Every end of a trigger opens a window of the rule's `lead` before it. Rules with `digit` are looked for
+    around digits only."""
 
     name = "hyperscan"
 
@@ -140,20 +144,15 @@ class HyperscanPrefilter:
         self._rules = rules
         self._leads = [rule.lead for rule in rules]
         self._leasts = [rule.least for rule in rules]
-        self._databases = [(database, hyperscan.Scratch(database)) for database in databases]
+        self._databases = [
+            (database, hyperscan.Scratch(database), rules[indices[0]].digit)
+            for database, indices in zip(databases, _groups(rules), strict=True)
+        ]
 
     def windows(self, text: str) -> Iterator[Window]:
-        ends: list[tuple[int, int]] = []
-
-        def on_match(index: int, _start: int, end: int, _flags: int, _context: Any) -> None:
-            ends.append((index, end))
-
-        data = text.encode("latin-1")
-        for database, scratch in self._databases:
-            database.scan(data, match_event_handler=on_match, scratch=scratch)
         leads, leasts = self._leads, self._leasts
         open_windows: dict[int, tuple[int, int, int]] = {}
-        for index, end in ends:
+        for index, end in self._trigger_ends(text.encode("latin-1")):
             start, stop = max(0, end - leads[index]), end - leasts[index] + 1
             before = open_windows.get(index)
             if before is not None and start <= before[1]:
@@ -163,6 +162,39 @@ class HyperscanPrefilter:
             open_windows[index] = (start, stop, end)
         for index, window in open_windows.items():
             yield self._rules[index], *window
+
+    def _trigger_ends(self, data: bytes) -> list[tuple[int, int]]:
+        """(rule's index, end of one of its triggers), in ascending order for each rule."""
+        anywhere: list[tuple[int, int]] = []
+        joined: list[tuple[int, int]] = []
+
+        def on_match(index: int, _start: int, end: int, _flags: int, found: list[tuple[int, int]]) -> None:
+            found.append((index, end))
+
+        near, begins, shifts = around_digits(data)
+        for database, scratch, digit in self._databases:
+            if not digit:
+                database.scan(data, match_event_handler=on_match, scratch=scratch, context=anywhere)
+            elif near:
+                database.scan(near, match_event_handler=on_match, scratch=scratch, context=joined)
+        return anywhere + [(index, end + shifts[bisect_left(begins, end) - 1]) for index, end in joined]
+
+
+def around_digits(data: bytes) -> tuple[bytes, list[int], list[int]]:
+    """What lies within `BEFORE_DIGIT` and `BEHIND_DIGIT` of a digit, joined; where each part begins there,
+    and how much further it begins in `data`. Where parts meet, a trigger may seem to be: the exact match
+    tells."""
+    characters = np.frombuffer(data, dtype=np.uint8)
+    digits = np.flatnonzero(characters - ord("0") < 10)  # unsigned: what is smaller wraps around
+    if not len(digits):
+        return b"", [], []
+    is_gap = np.diff(digits) > BEFORE_DIGIT + BEHIND_DIGIT
+    starts = np.maximum(digits[np.concatenate(([True], is_gap))] - BEFORE_DIGIT, 0)
+    stops = digits[np.concatenate((is_gap, [True]))] + (1 + BEHIND_DIGIT)
+    begins = np.concatenate(([0], np.cumsum(stops - starts)[:-1]))
+    pieces = zip(starts.tolist(), stops.tolist(), strict=True)
+    near = b"".join([data[start:stop] for start, stop in pieces])
+    return near, begins.tolist(), (starts - begins).tolist()
 
 
 _WORD_LISTS = any_of(
@@ -183,11 +215,13 @@ database. Which, was found by climbing over measured times; the cause is that up
 literals Hyperscan uses its fastest matcher. A rule that is not named here still works."""
 
 
-def _apart(rules: Sequence[Rule]) -> list[list[int]]:
+def _groups(rules: Sequence[Rule]) -> list[list[int]]:
     """Indices of the rules, by database."""
-    named = [[index for index, rule in enumerate(rules) if rule.name in names] for names in _APART]
-    rest = [index for index in range(len(rules)) if not any(index in indices for indices in named)]
-    return [*named, rest]
+    places: dict[tuple[bool, int], list[int]] = {}
+    for index, rule in enumerate(rules):
+        apart = next((place for place, names in enumerate(_APART) if rule.name in names), len(_APART))
+        places.setdefault((rule.digit, apart), []).append(index)
+    return list(places.values())
 
 
 @cache
@@ -197,7 +231,7 @@ def _databases(rules: tuple[Rule, ...]) -> tuple[Any, ...]:
     import hyperscan
 
     databases = []
-    for indices in filter(None, _apart(rules)):
+    for indices in _groups(rules):
         database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         expressions = [rules[index].trigger.encode("latin-1") for index in indices]
         database.compile(expressions=expressions, ids=indices, flags=0)

@@ -30,7 +30,7 @@ from rsc.review.recogniser import Recogniser, add_recognised
 from rsc.review.rules import ALL_RULES
 from rsc.review.rules.rule import Rule
 
-_BORDER = "\n\x00\n0\n\x00\n"  # the digit ends every look back (words.py), the rest every pattern
+_BORDER = "\n\x00\n\x00\n"  # ends every pattern and every look back (words.py)
 _CONTEXT = 512  # characters before a match that can matter: words before a number, triggers, look-behind
 _AROUND = 96
 _DECIDING = ("checksums.py", "findings.py", "foreign_words.txt", "normalise.py", "scan.py")

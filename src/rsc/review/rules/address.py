@@ -293,6 +293,7 @@ RULES = (
         _is_named_in_context,
         least=3,
         reach=8,
+        digit=True,
     ),
     Rule(
         "street_with_two_numbers",
@@ -303,6 +304,7 @@ RULES = (
         _LATIN_AMERICAN,
         least=5,
         reach=10,
+        digit=True,
     ),
     Rule(
         "street_suffix_behind",
@@ -313,6 +315,7 @@ RULES = (
         _is_behind,
         least=5,
         reach=5,
+        digit=True,
     ),
     Rule(
         "street_prefix_behind",
@@ -322,6 +325,7 @@ RULES = (
         _PREFIX_BEHIND,
         least=4,
         reach=115,
+        digit=True,
     ),
     Rule(
         "street_before",
@@ -332,6 +336,7 @@ RULES = (
         _BEFORE,
         least=4,
         reach=40,
+        digit=True,
     ),
     Rule(
         "street_kind_behind",
@@ -341,6 +346,7 @@ RULES = (
         _KIND_BEHIND,
         least=5,
         reach=7,
+        digit=True,
     ),
     Rule(
         "street_with_unit",
@@ -351,6 +357,7 @@ RULES = (
         _is_with_unit,
         least=8,
         reach=2,
+        digit=True,
     ),
     Rule(
         "street_with_postcode",
@@ -361,6 +368,7 @@ RULES = (
         _is_with_postcode,
         least=9,
         reach=8,
+        digit=True,
     ),
     Rule(
         "street_in_context",
@@ -369,6 +377,7 @@ RULES = (
         1,
         _AFTER_CONTEXT,
         _is_said_address,
+        digit=True,
     ),
     Rule(
         "post_of_a_ship",
@@ -379,6 +388,7 @@ RULES = (
         strength=2,
         least=18,
         reach=1,
+        digit=True,
     ),
     Rule(
         "post_box",
@@ -389,5 +399,6 @@ RULES = (
         strength=2,
         least=6,
         reach=16,
+        digit=True,
     ),
 )

@@ -71,8 +71,8 @@ _NAMED_ONE = re.compile(
     rf"|is)\s?[\"']?(?P<v>{_LONGITUDE}{{3,15}})(?![0-9])"
 )
 _SAID_PAIR = re.compile(
-    rf"(?i)(?<![A-Za-z])(?:gps|coord[a-z]*|koord[a-z]*|location|position|posizione|posicion|ubicacion"
-    rf"|standort|geo|maps?|ll"
+    rf"(?i)(?<![A-Za-z])(?:gps|coord[a-z]{{0,12}}|koord[a-z]{{0,12}}|location|position|posizione|posicion"
+    rf"|ubicacion|standort|geo|maps?|ll"
     rf"|q)[^0-9A-Za-z+-]{{1,4}}(?P<v>{_LATITUDE}{{2,15}}[;,/ ]{{1,3}}{_LONGITUDE}{{2,15}})"
     r"(?![0-9A-Za-z]|[.,;] ?-?[0-9])"
 )
@@ -134,6 +134,7 @@ RULES = (
         _is_birth_date,
         strength=1,
         reach=28,
+        digit=True,
     ),
     Rule(
         "coordinate_pair",
@@ -145,6 +146,7 @@ RULES = (
         strength=2,
         least=12,
         reach=20,
+        digit=True,
     ),
     Rule(
         "coordinate_named",
@@ -156,6 +158,7 @@ RULES = (
         least=6,
         reach=64,
         group="v",
+        digit=True,
     ),
     Rule(
         "coordinate_alone",
@@ -167,11 +170,12 @@ RULES = (
         least=6,
         reach=20,
         group="v",
+        digit=True,
     ),
     Rule(
         "coordinate_said",
         "coordinates",
-        r"(?i)(?:gps|coord[a-z]*|koord[a-z]*|location|position|posizione|posicion|ubicacion|standort|geo"
+        r"(?i)(?:gps|coord[a-z]{0,12}|koord[a-z]{0,12}|location|position|posizione|posicion|ubicacion|standort|geo"
         r"|maps?|ll|q)"
         r"[^0-9A-Za-z+-]{1,4}[-+]?[0-9]{1,2}\.[0-9]",
         36,
@@ -180,6 +184,7 @@ RULES = (
         least=5,
         reach=40,
         group="v",
+        digit=True,
     ),
     Rule(
         "coordinate_lettered",
@@ -190,8 +195,19 @@ RULES = (
         strength=2,
         least=4,
         reach=60,
+        digit=True,
     ),
-    Rule("coordinate_degrees", "coordinates", r"[0-9]\s?\xb0", 13, _DEGREES, strength=1, least=2, reach=64),
+    Rule(
+        "coordinate_degrees",
+        "coordinates",
+        r"[0-9]\s?\xb0",
+        13,
+        _DEGREES,
+        strength=1,
+        least=2,
+        reach=64,
+        digit=True,
+    ),
     Rule(
         "document_in_context",
         "id_document",
@@ -201,5 +217,6 @@ RULES = (
         _is_document,
         strength=3,
         reach=24,
+        digit=True,
     ),
 )

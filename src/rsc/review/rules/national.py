@@ -129,6 +129,7 @@ RULES = (
         _BARE_FORM,
         _bare(LONG_NAMES),
         strength=2,
+        digit=True,
     ),
     Rule(
         "national_number_short",
@@ -138,6 +139,7 @@ RULES = (
         _BARE_FORM,
         _bare(NAMES - LONG_NAMES),
         strength=2,
+        digit=True,
     ),
     Rule(
         "us_ssn",
@@ -148,6 +150,7 @@ RULES = (
         _is_ssn,
         strength=2,
         least=11,
+        digit=True,
     ),
     Rule(
         "us_itin",
@@ -158,6 +161,7 @@ RULES = (
         _is_ssn,
         strength=2,
         least=11,
+        digit=True,
     ),
     Rule(
         "us_ssn_in_context",
@@ -167,5 +171,6 @@ RULES = (
         _SSN_ANY,
         _is_ssn_in_context,
         strength=1,
+        digit=True,
     ),
 )

@@ -35,7 +35,13 @@ def _checked(check: Callable[[str], bool], *, doubtful: bool = False) -> Check:
 
 
 def _id(
-    name: str, form: str, check: Callable[[str], bool], *, span: tuple[int, int], doubtful: bool = False
+    name: str,
+    form: str,
+    check: Callable[[str], bool],
+    *,
+    span: tuple[int, int],
+    doubtful: bool = False,
+    digit: bool = True,
 ) -> Rule:
     """A rule for a printed form. Every form is of bounded length, so it is its own trigger: `span` is the
     least and the greatest length."""
@@ -51,6 +57,7 @@ def _id(
         strength=1,
         least=span[0],
         reach=2,
+        digit=digit,
     )
 
 
@@ -68,6 +75,7 @@ RULES = (
         r"[A-Z]{6}[0-9LMNP-V]{2}[A-EHLMPRST][0-9LMNP-V]{2}[A-Z][0-9LMNP-V]{3}[A-Z]",
         checks.italy_fiscal_code,
         span=(16, 16),
+        digit=False,  # letters may stand for them
     ),
     _id(
         "it_fiscal_code_spaced",

@@ -96,6 +96,7 @@ RULES = (
         strength=1,
         least=7,
         reach=16,
+        digit=True,
     ),
     Rule(
         "ipv6",

@@ -107,6 +107,7 @@ RULES = (
         strength=0,
         least=12,
         reach=8,
+        digit=True,
     ),
     Rule(
         "iban",
@@ -118,5 +119,6 @@ RULES = (
         strength=0,
         least=6,
         reach=34,
+        digit=True,
     ),
 )

@@ -226,6 +226,7 @@ RULES = (
         strength=1,
         least=8,
         reach=4,
+        digit=True,
     ),
     Rule(
         "phone_american",
@@ -237,6 +238,7 @@ RULES = (
         strength=2,
         least=12,
         reach=10,
+        digit=True,
     ),
     Rule(
         "phone_national",
@@ -248,6 +250,7 @@ RULES = (
         strength=2,
         least=5,
         reach=12,
+        digit=True,
     ),
     Rule(
         "phone_bracketed",
@@ -259,6 +262,7 @@ RULES = (
         strength=2,
         least=6,
         reach=20,
+        digit=True,
     ),
     Rule(
         "phone_grouped",
@@ -270,6 +274,7 @@ RULES = (
         strength=3,
         least=8,
         reach=8,
+        digit=True,
     ),
     Rule(
         "phone_labelled",
@@ -282,7 +287,8 @@ RULES = (
         least=10,
         reach=3,
         group="v",
+        digit=True,
     ),
-    Rule("phone_in_context", "phone", trigger_after(PHONE), 4, _ANY, _is_in_context, strength=2),
-    Rule("phone_called", "phone", trigger_after(CALLS), 4, _ANY, _is_called, strength=2),
+    Rule("phone_in_context", "phone", trigger_after(PHONE), 4, _ANY, _is_in_context, strength=2, digit=True),
+    Rule("phone_called", "phone", trigger_after(CALLS), 4, _ANY, _is_called, strength=2, digit=True),
 )

@@ -11,6 +11,8 @@ Check = Callable[[str, "re.Match[str]"], bool]
 
 BEHIND = 96
 """Characters that a trigger may begin before the match: words.DISTANCE and the longest word."""
+BEFORE_DIGIT, BEHIND_DIGIT = 160, 24
+"""Characters that the trigger of a rule with `digit` may begin before a digit, and end behind it."""
 
 
 def always(text: str, match: re.Match[str]) -> bool:
@@ -44,6 +46,9 @@ class Rule:
     head: re.Pattern[str] | None = None
     reach: int = 64
     group: int | str = 0
+    digit: bool = False
+    """To every match belongs a trigger that lies within `BEFORE_DIGIT` and `BEHIND_DIGIT` of a digit, be it
+    in the trigger or behind it: what is far from digits need not be looked at."""
 
 
 def digits_of(text: str) -> str:

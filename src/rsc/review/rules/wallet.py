@@ -92,6 +92,7 @@ RULES = (
         _is_bech32,
         strength=0,
         reach=110,
+        digit=True,
     ),
     Rule("ethereum", "crypto_wallet", r"0x[0-9A-Fa-f]{40}", 42, _ETHEREUM, _is_ethereum, strength=0),
 )

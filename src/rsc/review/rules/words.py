@@ -14,7 +14,7 @@ DISTANCE = 56
 """Characters looked at before a number; about eight words, a form's label or half a sentence."""
 
 SENTENCE = "."
-_TOKEN = re.compile(r"(?<![A-Za-z\xff])[A-Za-z\xff]+|[0-9]|[.!?]\s|[\"\n]")
+_TOKEN = re.compile(r"(?<![A-Za-z\xff])[A-Za-z\xff]+|[0-9\x00]|[.!?]\s|[\"\n]")
 
 PHONE = frozenset(
     any_of(
@@ -70,15 +70,15 @@ OTHER = frozenset(
 
 
 def words_before(text: str, start: int) -> list[str]:
-    """Lower-case words before a position, nearest first, back to the last digit, or to where the line or the
-    quotation of the nearest word begins, or `DISTANCE` characters. `SENTENCE` stands between sentences."""
+    """Lower-case words before a position, nearest first, back to the last digit or NUL, or to where the line
+    or the quotation of the nearest word begins, or `DISTANCE` characters; `SENTENCE` between sentences."""
     words: list[str] = []
     for token in reversed(_TOKEN.findall(text, max(0, start - DISTANCE), start)):
         if token.isalpha():
             words.append(token.lower())
         elif token[0] in ".!?":
             words.append(SENTENCE)
-        elif words or token.isdigit():
+        elif words or token not in '"\n':
             break
     return words
 
