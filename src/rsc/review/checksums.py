@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _LETTER_VALUES = {ord("A") + place: str(10 + place) for place in range(26)}
-_LUHN_DOUBLE = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+_LUHN_SINGLE = bytes.maketrans(b"0123456789", bytes(range(10)))
+_LUHN_DOUBLE = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 
 
 def luhn(digits: str) -> bool:
     """ISO/IEC 7812-1 annex B: double every second digit from the right, sum of digits divides by 10."""
-    values = [int(digit) for digit in reversed(digits)]
-    return (sum(values[::2]) + sum(_LUHN_DOUBLE[value] for value in values[1::2])) % 10 == 0
+    backwards = digits.encode()[::-1]
+    total = sum(backwards[::2].translate(_LUHN_SINGLE)) + sum(backwards[1::2].translate(_LUHN_DOUBLE))
+    return total % 10 == 0
 
 
 def weighted_sum(digits: str, weights: Sequence[int]) -> int:
