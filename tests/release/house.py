@@ -65,7 +65,9 @@ class House:
             ) as writer,
         ):
             writer.append("train", columns_from_records(schema, [{"text": text} for text in texts]))
-            return writer.commit(policy=policy_to_toml(rules), report=b"{}", facts={"author": "ada"})
+            ref = writer.commit(policy=policy_to_toml(rules), report=b"{}", facts={"author": "ada"})
+        self.audit.append("import", data=name, version=ref.version, root_hash=ref.root_hash)
+        return ref
 
     def approve(self, name: str = "posts", *, by: str = "ada", verdict=approve) -> None:
         dataset = Dataset.open(self.workspace.data, name=name)

@@ -57,7 +57,7 @@ def test_verify_ends_with_1_when_a_promise_is_broken(lived_in, capsys):
 def test_the_log_is_shown_by_data_set(lived_in, capsys):
     lived_in.audit.append("approve", data="talks")
     kinds = [record["kind"] for record in ask(capsys, "audit", "show", "--data", "posts")["records"]]
-    assert kinds == ["approve", "key_released"]
+    assert kinds == ["import", "approve", "key_released"]
     assert len(ask(capsys, "audit", "show", "--last", "1")["records"]) == 1
     assert run(["audit", "show"]) == 0
     assert "key_released" in capsys.readouterr().out
@@ -79,9 +79,9 @@ def test_a_damaged_log_ends_with_1(lived_in, capsys):
     tail = lived_in.workspace.audit / "tail"
     tail.write_bytes(tail.read_bytes().replace(b'"user":"ada"', b'"user":"eve"'))
     told = ask(capsys, "audit", "verify", expect=1)
-    assert told["problems"][0]["first"] == 1
+    assert told["problems"][0]["first"] == 2
     assert run(["audit", "verify"]) == 1
-    assert "record 1" in capsys.readouterr().out
+    assert "record 2" in capsys.readouterr().out
 
 
 def test_keys_are_listed_and_rotated(lived_in, capsys):

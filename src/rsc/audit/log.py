@@ -247,10 +247,15 @@ def read_checkpoint(disk: Disk, *, verifier: Verifier) -> Checkpoint:
 
 
 def _signer(disk: Disk) -> Signer:
-    """The log's key; a folder without one gets an empty tail and then a key, in this order."""
+    """The log's key; a folder without one gets an empty tail and then a key, in this order.
+
+    Records without a key are not begun anew: they would be lost, and with them what they tell.
+    """
     try:
         signer = Signer.from_text(disk.read("log.key").decode())
     except FileNotFoundError:
+        if disk.identity("tail")[1] or disk.identity("checkpoint")[1]:
+            raise _damaged(0, "its signing key log.key is missing") from None
         signer = Signer.generate("openrsc")
         disk.put("tail", b"")
         disk.put("log.vkey", signer.verifier.to_text().encode() + b"\n")

@@ -14,7 +14,7 @@ from typing import Any
 
 from rsc.audit import tail, tiles
 from rsc.audit.disk import Disk
-from rsc.audit.merkle import Frontier, leaf_hash, perfect_root
+from rsc.audit.merkle import HASH_BYTES, Frontier, leaf_hash, perfect_root
 from rsc.audit.note import Checkpoint, Verifier, open_checkpoint
 from rsc.errors import IntegrityError
 
@@ -121,6 +121,7 @@ def _check_leaf_tile(disk: Disk, state: _Pass, *, size: int, number: int) -> Non
     bundle = tiles.read_bundle(disk, size=size, number=number) or b""
     entries = list(tiles.decode_bundle(bundle))[:width]
     expected = _tile(disk, state, size=size, level=0, number=number)
+    _check_end(disk, state, size=size, level=0, number=number)
     for position in range(width):
         found = leaf_hash(entries[position]) if position < len(entries) else None
         if found != expected[position]:
@@ -151,6 +152,15 @@ def _tile(disk: Disk, state: _Pass, *, size: int, level: int, number: int) -> li
         return [b""] * tiles.width_at(size, level=level, number=number)
 
 
+def _check_end(disk: Disk, state: _Pass, *, size: int, level: int, number: int) -> None:
+    """No byte follows the hashes of a tile."""
+    width = tiles.width_at(size, level=level, number=number)
+    _, size_bytes = disk.identity(tiles.tile_path(level, number, width=width))
+    if size_bytes > width * HASH_BYTES:
+        last = min(size, (number * tiles.TILE_WIDTH + width) * tiles.TILE_WIDTH**level) - 1
+        state.report(last, last, f"bytes follow the last hash of its tile of level {level}")
+
+
 def _check_upper_tiles(disk: Disk, state: _Pass, *, size: int) -> None:
     """Hash j of level k + 1 must be the root of tile j of level k."""
     level = 1
@@ -167,6 +177,7 @@ def _pairs(disk: Disk, state: _Pass, *, size: int, level: int) -> Iterator[tuple
     count = size >> (8 * level)
     for number in range(-(-count // tiles.TILE_WIDTH)):
         tile = _tile(disk, state, size=size, level=level, number=number)
+        _check_end(disk, state, size=size, level=level, number=number)
         yield from enumerate(tile, start=number * tiles.TILE_WIDTH)
 
 

@@ -48,9 +48,12 @@ def plaintext_files(workspace: Workspace) -> tuple[int, list[Breach]]:
         for path in _files(folder):
             looked += 1
             relative = path.relative_to(folder).as_posix()
-            what = None if pattern.fullmatch(relative) else _not_encrypted(path)
+            if path.is_symlink():
+                what: str | None = "is a link, and what it leads to is not looked at"
+            else:
+                what = None if pattern.fullmatch(relative) else _not_encrypted(path)
             if what is not None:
-                changed = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                changed = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
                 breaches.append(
                     Breach(f"{part}/{relative} {what}", data=_data_of(part, relative), since=changed)
                 )
@@ -58,7 +61,7 @@ def plaintext_files(workspace: Workspace) -> tuple[int, list[Breach]]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink())
 
 
 def _not_encrypted(path: Path) -> str | None:

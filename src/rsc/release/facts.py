@@ -54,6 +54,11 @@ class ReviewFiles:
             known=tuple(known_identities(identities).items()),
         )
 
+    def counted(self) -> list[Approval]:
+        """Verdicts whose signature fits a key that is known under the signer's name."""
+        known = dict(self.known)
+        return [a for a in _approvals(self) if a.is_signed() and known.get(a.public_key) == a.approver]
+
     def turns(self) -> tuple[datetime, ...]:
         """When approvals begin and end: what these bytes say changes at no other moment."""
         spans = [(parse_timestamp(a.created), parse_timestamp(a.expires)) for a in _approvals(self)]

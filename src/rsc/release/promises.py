@@ -19,11 +19,13 @@ from rsc.clock import parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import RscError
 from rsc.release.at_rest import plaintext_files
-from rsc.release.facts import data_facts
+from rsc.release.facts import ReviewFiles, data_facts
 from rsc.release.observe import meant_sockets, observe
 from rsc.release.promise import Breach, Promise, judge, unknown
+from rsc.release.recorded import Recorded, replay
 from rsc.release.retention import Providers, active_keks, overdue
 from rsc.release.run_keys import overdue_run_keys
+from rsc.review.approval import ReviewState
 from rsc.review.policy import Policy, parse_policy
 from rsc.store.dataset import Dataset, list_datasets
 
@@ -47,7 +49,9 @@ def no_plaintext(house: House) -> Promise:
 
 
 def reviews_valid(house: House) -> Promise:
-    """Every review is evaluated anew: signatures, hashes, expiry, the files as they are now."""
+    """Every review is evaluated anew: signatures, hashes, expiry, the files as they are now, and no verdict
+    that the log tells of is lost."""
+    recorded = replay(house.audit.entries())
     breaches: list[Breach] = []
     states: dict[str, int] = defaultdict(int)
     for dataset in _versions(house.workspace):
@@ -61,6 +65,10 @@ def reviews_valid(house: House) -> Promise:
         if state.state == "void":
             changed = _review_changed(house, dataset)
             breaches.append(Breach(f"{what}: {state.reason}", data=dataset.name, since=changed))
+        breaches += [
+            Breach(f"{what}: {lost}", data=dataset.name, since=_review_changed(house, dataset))
+            for lost in _lost_verdicts(house, dataset, state, recorded=recorded)
+        ]
     told = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(states.items()))
     return judge("reviews valid", breaches, told=told or "no data yet")
 
@@ -77,14 +85,24 @@ def keys_within_retention(house: House) -> Promise:
         Breach(f"key {item.kek_id} of checkpoints should be gone", since=item.since)
         for item in overdue_run_keys(house.workspace, providers=house.providers, now=house.now)
     ]
-    active = len(active_keks(house.providers))
-    return judge("keys within retention", breaches, told=f"keys older than policy: 0 (of {active})")
+    active = active_keks(house.providers)
+    breaches += [
+        Breach(f"key {kek_id} is back; record {said.index} of the log says that it was destroyed")
+        for (provider, kek_id), said in replay(house.audit.entries()).destroyed.items()
+        if (provider, kek_id) in active
+    ]
+    return judge("keys within retention", breaches, told=f"keys older than policy: 0 (of {len(active)})")
 
 
 def log_intact(house: House) -> Promise:
     report = house.audit.verify()
     since = parse_timestamp(report.last_time) if report.last_time else None
     breaches = [Breach(f"{problem.where}: {problem.what}", since=since) for problem in report.problems]
+    public = house.workspace.audit / "log.vkey"
+    if not public.is_file() or public.read_text().strip() != house.audit.verifier.to_text():
+        breaches.append(
+            Breach("log.vkey is not the public half of log.key: who was given it verifies nothing")
+        )
     return judge("log intact", breaches, told=f"{report.size} records under {report.origin}")
 
 
@@ -136,11 +154,19 @@ def files_private(house: House) -> Promise:
     """Nobody but the owner can read keys, or write anything that decides."""
     root = house.workspace.root
     secret = [*_below(house.workspace.keys), root / "audit/log.key", *root.glob("identities/*.key")]
-    breaches = [_too_open(path, root, 0o077) for path in secret]
-    deciding = [root, *root.glob("identities"), *root.glob("audit"), *_below(house.workspace.identities)]
-    breaches += [_too_open(path, root, 0o022) for path in deciding]
+    breaches = [_too_open(path, root, 0o077) for path in secret if not path.is_dir()]
+    parts = (house.workspace.keys, house.workspace.audit, house.workspace.identities, house.workspace.data)
+    deciding = [root, root / "config.toml", *parts, *(path for part in parts for path in _below(part))]
+    breaches += [_too_open(path, root, 0o022) for path in deciding if path not in secret or path.is_dir()]
+    breaches += [
+        Breach(f"{path.relative_to(root.parent)} is a link: what it leads to can be changed from elsewhere")
+        for part in (house.workspace.keys, house.workspace.audit, house.workspace.identities)
+        for path in _below(part)
+        if path.is_symlink()
+    ]
     found = [breach for breach in breaches if breach is not None]
-    return judge("files private", found, told=f"{len(secret)} secret files, owner only")
+    num_secret = sum(not path.is_dir() for path in secret)
+    return judge("files private", found, told=f"{num_secret} secret files, owner only")
 
 
 def nothing_phones_out(house: House) -> Promise:
@@ -195,6 +221,19 @@ def _policy(dataset: Dataset) -> Policy:
         return Policy(isolation="required")
 
 
+def _lost_verdicts(
+    house: House, dataset: Dataset, review: ReviewState, *, recorded: Recorded
+) -> Iterator[str]:
+    """Verdicts of the log that no file carries now: every rejection, and approvals that are missed."""
+    files = ReviewFiles.read(dataset, identities=house.workspace.identities)
+    line = recorded.line(dataset.root_hash)
+    carried = {(a.approver, a.verdict) for a in files.counted() if a.root_hash in line}
+    for approver, said in recorded.verdicts_on(dataset.root_hash).items():
+        is_missed = said.value == "reject" or review.state == "in_review"
+        if is_missed and (approver, said.value) not in carried:
+            yield f"{approver}'s {said.value} (record {said.index} of the log) is gone, or of an unknown key"
+
+
 def _needed(policy: Policy | None) -> int:
     return policy.required_approvers if policy else 1
 
@@ -241,16 +280,20 @@ def _agent_socket(entry: Mapping[str, Any]) -> tuple[Path, ...]:
 
 
 def _below(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    """Files and folders."""
+    return sorted(folder.rglob("*"))
 
 
 def _too_open(path: Path, root: Path, forbidden: int) -> Breach | None:
+    """A link is judged by what it leads to."""
     try:
-        status = path.lstat()
+        status, owner = path.stat(), root.stat().st_uid
     except FileNotFoundError:
-        return None
-    if not status.st_mode & forbidden or stat.S_ISLNK(status.st_mode):
         return None
     name = path.relative_to(root.parent)
     changed = datetime.fromtimestamp(status.st_ctime, UTC)
+    if status.st_uid not in (owner, 0):
+        return Breach(f"{name} belongs to another user (number {status.st_uid})", since=changed)
+    if not status.st_mode & forbidden:
+        return None
     return Breach(f"{name} has mode {stat.S_IMODE(status.st_mode):04o}", since=changed)

@@ -131,10 +131,10 @@ def overdue(workspace: Workspace, *, providers: Providers, now: datetime) -> lis
     for name, versions in list_datasets(workspace.bulk):
         for number in versions:
             dataset = Dataset.open(workspace.bulk, name=name, version=number)
-            kek_id = dataset.envelope().kek_id
+            envelope = dataset.envelope()
             end = retained_until(dataset)
-            if kek_id in active and end <= now:
-                found.append(Overdue(name, number, kek_id, end))
+            if (envelope.provider, envelope.kek_id) in active and end <= now:
+                found.append(Overdue(name, number, envelope.kek_id, end))
     return found
 
 
@@ -163,10 +163,11 @@ def open_to_read(workspace: Workspace, *, name: str, version: int | None = None)
     return open_cached(workspace.bulk, name=name, version=version, cache=cache)
 
 
-def active_keks(providers: Providers) -> dict[str, KekInfo]:
+def active_keks(providers: Providers) -> dict[tuple[str, str], KekInfo]:
+    """By provider and id: keys that moved to another provider can have one id in both."""
     return {
-        info.kek_id: info
-        for provider in providers.values()
+        (name, info.kek_id): info
+        for name, provider in providers.items()
         for info in provider.list()
         if info.state == "active"
     }
@@ -255,7 +256,13 @@ def _destroy_keys(
             _move_off(dataset, provider, kek_id=kek_id)
         destroyed = provider.destroy(kek_id)
         audit.append(
-            "key_destroyed", data=name, kek_id=kek_id, user=user, reason=reason, state=destroyed.state
+            "key_destroyed",
+            data=name,
+            provider=provider_name,
+            kek_id=kek_id,
+            user=user,
+            reason=reason,
+            state=destroyed.state,
         )
     return tuple(sorted(kek_id for _, kek_id in found))
 

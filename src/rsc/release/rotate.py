@@ -64,7 +64,15 @@ def rotate(
         dataset.replace_envelope(renewed)
     for (provider, kek_id), new in made.items():
         providers[provider].destroy(kek_id)
-        audit.append("key_rotated", data=name, old=kek_id, new=new, provider=to or provider, user=user)
+        audit.append(
+            "key_rotated",
+            data=name,
+            old_provider=provider,
+            old=kek_id,
+            provider=to or provider,
+            new=new,
+            user=user,
+        )
     versions = tuple(dataset.version for dataset in living)
     return Rotated(name, versions, tuple(kek_id for _, kek_id in made), tuple(made.values()))
 

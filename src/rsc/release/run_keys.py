@@ -22,7 +22,7 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable
-from rsc.release.retention import Providers
+from rsc.release.retention import Providers, active_keks
 from rsc.store.keys import Envelope, open_envelope, period_end, run_key_context
 from rsc.store.providers.configured import run_retention_s
 
@@ -52,12 +52,11 @@ def overdue_run_keys(workspace: Workspace, *, providers: Providers, now: datetim
     """Run keys that are there although their time is over."""
     kept_s = run_retention_s(workspace.keys)
     ends = [
-        (name, info.kek_id, period_end(info.period) + timedelta(seconds=kept_s))
-        for name, provider in providers.items()
-        for info in provider.list()
-        if info.state == "active" and info.kek_id.startswith(_PREFIX)
+        (place, period_end(info.period) + timedelta(seconds=kept_s))
+        for place, info in active_keks(providers).items()
+        if info.kek_id.startswith(_PREFIX)
     ]
-    return [OverdueRunKey(name, kek_id, end) for name, kek_id, end in ends if end <= now]
+    return [OverdueRunKey(*place, end) for place, end in ends if end <= now]
 
 
 def sweep_run_keys(
@@ -78,7 +77,14 @@ def _end(
     before = sum(_opens(envelope, run.name, providers) for run, envelope in runs)
     providers[late.provider].destroy(late.kek_id)
     reason = f"past its retention since {late.since:%Y-%m-%d}"
-    audit.append("key_destroyed", kek_id=late.kek_id, user=user, reason=reason, state="destroyed")
+    audit.append(
+        "key_destroyed",
+        provider=late.provider,
+        kek_id=late.kek_id,
+        user=user,
+        reason=reason,
+        state="destroyed",
+    )
     still = [run.name for run, envelope in runs if _opens(envelope, run.name, providers)]
     if still:
         raise IntegrityError(

@@ -14,15 +14,17 @@ from datetime import datetime
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock, parse_timestamp
 from rsc.config import Workspace
-from rsc.errors import IntegrityError
+from rsc.errors import IntegrityError, RscError
 from rsc.release import promises
 from rsc.release.promise import Promise, unknown, with_since
 from rsc.release.promises import House
 from rsc.release.retention import Providers
+from rsc.release.whole import versions_whole
 
 CHECKS: tuple[Callable[[House], Promise], ...] = (
     promises.no_plaintext,
     promises.reviews_valid,
+    versions_whole,
     promises.keys_within_retention,
     promises.log_intact,
     promises.no_release_without_approval,
@@ -45,7 +47,7 @@ def verify(workspace: Workspace, *, providers: Providers, audit: AuditLog, clock
 def _checked(check: Callable[[House], Promise], house: House) -> Promise:
     try:
         return check(house)
-    except (IntegrityError, OSError) as error:
+    except (RscError, OSError) as error:
         return unknown(check.__name__.replace("_", " "), f"cannot be checked: {error}".splitlines()[0])
 
 

@@ -56,12 +56,15 @@ def create_identity(folder: Path, *, name: str, passphrase: bytes | None = None)
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
     identity = Identity(name, _public_hex(private_key), private_key)
-    (folder / f"{name}.pub").write_text(identity.public_key + "\n")
+    public = folder / f"{name}.pub"
+    public.write_text(identity.public_key + "\n")
+    public.chmod(0o644)  # whatever the umask: who can write it decides who may approve
     return identity
 
 
 def load_identity(folder: Path, *, name: str, passphrase: bytes | None = None) -> Identity:
-    """Raises ConfigError when there is no such key, it is readable by others, or the passphrase is wrong."""
+    """Raises ConfigError when there is no such key, it is readable by others, the passphrase is wrong, or
+    the public key of this name is another one: what it signed would count for nothing."""
     path = folder / f"{name}.key"
     if not path.is_file():
         raise ConfigError(
@@ -75,7 +78,13 @@ def load_identity(folder: Path, *, name: str, passphrase: bytes | None = None) -
         raise ConfigError(f"{path} does not open", hint="is it the right passphrase?") from None
     if not isinstance(private_key, Ed25519PrivateKey):
         raise ConfigError(f"{path} is not an Ed25519 key")
-    return Identity(name, _public_hex(private_key), private_key)
+    identity = Identity(name, _public_hex(private_key), private_key)
+    if known_identities(folder).get(identity.public_key) != name:
+        raise ConfigError(
+            f"{path} does not belong to the public key in {name}.pub",
+            hint="restore both from one copy; or remove both, make a new key, and approve again",
+        )
+    return identity
 
 
 def known_identities(folder: Path) -> dict[str, str]:

@@ -95,8 +95,12 @@ class Dataset:
             raise ConfigError(
                 f"there is no data set {what} here (versions: {known})", hint="see `rsc data ls`"
             )
-        data = read_all(store.open(f"{version_folder(name, wanted)}/root.json"))
-        root = Root.from_bytes(data)
+        path = f"{version_folder(name, wanted)}/root.json"
+        data = read_all(store.open(path))
+        try:
+            root = Root.from_bytes(data)
+        except IntegrityError as error:
+            raise IntegrityError(f"{path}: {error.message}", outcome="header") from None
         if root.name != name:
             raise IntegrityError(f"the root in {name} belongs to data set {root.name}", outcome="header")
         return cls(store, root=root, root_bytes=data, version=wanted, cache=cache, expires=expires)

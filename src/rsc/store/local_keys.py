@@ -9,7 +9,8 @@ the fixed nonce never repeats under one key (the uniqueness rule of NIST SP 800-
 
 Not covered: without a passphrase, whoever reads the folder has the keys, backups of the folder included;
 on flash and copy-on-write file systems the overwrite in `destroy` may leave old blocks behind (a
-passphrase or a hardware token protects those).
+passphrase or a hardware token protects those); the dates in a key file, which whoever writes the folder can
+change (when data has to end stands in its policy).
 """
 
 from __future__ import annotations
@@ -111,7 +112,10 @@ class LocalKeyProvider:
         """Every KEK ever made here, by id; destroyed ones with their date."""
         paths = {path.with_suffix(""): path for path in sorted(self._folder.rglob("*.kek"))}
         paths |= {path.with_suffix(""): path for path in sorted(self._folder.rglob("*.destroyed"))}
-        return [_info(_read(path, kek_id=path.name)) for _, path in sorted(paths.items())]
+        return [
+            _info(_read(path, kek_id=place.relative_to(self._folder).as_posix()))
+            for place, path in sorted(paths.items())
+        ]
 
     def _record_path(self, kek_id: str) -> Path:
         return self._folder / f"{check_kek_id(kek_id)}.kek"
@@ -153,6 +157,8 @@ class LocalKeyProvider:
 
     def _unseal(self, sealed: bytearray, *, kek_id: str, protection: str) -> SecretKey:
         if protection == "none":
+            if len(sealed) != KEY_BYTES:
+                raise KeyUnavailable(f"the file of key {kek_id} is damaged", kek_id=kek_id)
             return SecretKey.from_buffer(sealed)
         if self._passphrase is None:
             raise KeyUnavailable(

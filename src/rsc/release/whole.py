@@ -1,0 +1,121 @@
+"""Is every version that the log tells of here, whole, and under a key that opens it?
+
+For each version: the root is the one of the log, manifests are the root's, the tail of each shard is the
+manifest's, the envelope opens. So a file that is missing, cut, swapped, or of an older version is named.
+
+Not covered: bytes inside a shard (`rsc data verify` reads them all); in an object store the shards
+themselves, and keys that only a service, a token or a passphrase opens: each would cost a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rsc.errors import IntegrityError, KeyUnavailable, RscError
+from rsc.release.promise import Breach, Promise, judge
+from rsc.release.promises import House
+from rsc.release.recorded import replay
+from rsc.store.dataset import Dataset, list_datasets, list_versions
+from rsc.store.files import BulkStore
+from rsc.store.keys import KeyProvider, data_key_context, open_envelope
+from rsc.store.local import LocalStore
+from rsc.store.manifest import ShardRecord
+from rsc.store.splits import open_manifest
+from rsc.store.tail import read_tail
+
+
+def versions_whole(house: House) -> Promise:
+    recorded = replay(house.audit.entries())
+    found = [(name, number) for name, numbers in list_datasets(house.workspace.bulk) for number in numbers]
+    breaches = []
+    for name, number in sorted({*recorded.versions, *found}):
+        said = recorded.versions.get((name, number))
+        if said is None and house.workspace.bulk != house.workspace.data:
+            continue  # a place that other workspaces share has versions that only their logs know
+        told = f"{name} version {number}"
+        if said is None:
+            breaches.append(Breach(f"{told} is here, and the log says nothing of where it came from", name))
+        elif (name, number) not in found:
+            breaches.append(Breach(f"{told} is not here; record {said.index} of the log brought it", name))
+        root_hash = None if said is None else said.value
+        breaches += [
+            Breach(f"{told}: {what}", name) for what in _faults(house, name, number, root_hash=root_hash)
+        ]
+    told = "manifests" if not isinstance(house.workspace.bulk, Path) else "manifests and ends of shards"
+    return judge("versions whole", breaches, told=f"{len(found)} versions: roots, {told} as recorded")
+
+
+def _faults(house: House, name: str, number: int, *, root_hash: str | None) -> Iterator[str]:
+    """What is wrong with one version, in words that name the file."""
+    if number not in list_versions(house.workspace.bulk, name):
+        return
+    try:
+        dataset = Dataset.open(house.workspace.bulk, name=name, version=number)
+    except RscError as error:
+        yield error.message
+        return
+    if root_hash is not None and dataset.root_hash != root_hash:
+        yield "root.json is not the one that the log recorded"
+    try:
+        envelope = dataset.envelope()
+    except IntegrityError as error:
+        yield error.message
+        return
+    provider = house.providers.get(envelope.provider)
+    if provider is None:
+        return  # its keys cannot be looked at from here
+    states = {info.kek_id: info.state for info in provider.list()}
+    if states.get(envelope.kek_id) == "destroyed":
+        return  # ended: its bytes are gone, or about to go
+    if envelope.kek_id not in states:
+        yield f"its key {envelope.kek_id} is gone from {provider.name}, and was not destroyed by a command"
+        return
+    wrong = list(_wrong_files(dataset))
+    yield from wrong
+    if provider.is_immediate and not wrong:
+        yield from _wrong_key(dataset, provider)
+
+
+def _wrong_files(dataset: Dataset) -> Iterator[str]:
+    for split in dataset.splits:
+        place = dataset.place(split)
+        try:
+            manifest = open_manifest(place, totals=dataset.totals(split))
+            records = list(manifest.records())
+            manifest.close()
+        except IntegrityError as error:
+            yield f"{split}.manifest: {error.message}"
+            continue
+        for record in records if isinstance(dataset.store, LocalStore) else ():
+            fault = _wrong_end(dataset.store, place.shard_path(record.shard), record)
+            if fault is not None:
+                yield f"{split}/{record.shard:09d}.rsc: {fault}"
+
+
+def _wrong_end(store: BulkStore, path: str, record: ShardRecord) -> str | None:
+    try:
+        source = store.open(path)
+    except FileNotFoundError:
+        return "the file is missing"
+    try:
+        is_recorded = read_tail(source).digest == record.digest
+    except IntegrityError as error:
+        return error.message
+    finally:
+        source.close()
+    return None if is_recorded else "not the file that the manifest records here"
+
+
+def _wrong_key(dataset: Dataset, provider: KeyProvider) -> Iterator[str]:
+    """Open the envelope and, with its key, a shard: the envelope of another version opens none."""
+    filled = [name for name, info in dataset.splits.items() if info.num_samples]
+    try:
+        with open_envelope(provider, dataset.envelope(), context=data_key_context(dataset.name)) as key:
+            if filled and isinstance(dataset.store, LocalStore):
+                dataset.split(filled[0], key=key).open_shard(0).close()
+    except KeyUnavailable as error:
+        if error.facts.get("state") != "expired":
+            yield f"key.json: {error.message}"
+    except IntegrityError as error:
+        yield f"key.json holds another key: {error.message}"

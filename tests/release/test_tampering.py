@@ -1,0 +1,249 @@
+"""Every file of a workspace is changed in each way there is; `rsc verify` or `rsc data verify` names it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from house import House
+from test_agent import TRAIN
+
+from rsc.audit.log import AuditLog
+from rsc.config import Workspace
+from rsc.errors import ConfigError, IntegrityError, RscError
+from rsc.release import verify as room
+from rsc.release.promises import House as Checked
+from rsc.release.promises import files_private, keys_within_retention, log_intact, no_plaintext, reviews_valid
+from rsc.release.retention import expire
+from rsc.release.rotate import rotate
+from rsc.release.whole import versions_whole
+from rsc.review.identity import load_identity
+from rsc.store.dataset import Dataset, list_datasets
+from rsc.store.local_keys import LocalKeyProvider
+
+CHECKS = tuple(check for check in room.CHECKS if check.__name__ != "nothing_phones_out")  # takes a second
+
+
+def flip(path: Path) -> None:
+    """One bit, near the end: in a key file that hits the secret and not the dates, which decide nothing."""
+    content = bytearray(path.read_bytes())
+    content[len(content) * 85 // 100] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def lengthen(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+@pytest.fixture
+def lived_in(house) -> House:
+    """Two data sets, one of them in two versions; a log partly in tiles; approvals by two people."""
+    house.add()
+    house.approve()
+    house.agent.release(TRAIN).close()
+    house.audit.checkpoint()
+    house.add(texts=("another text", "and one more"))
+    house.add("talks", texts=("a talk",))
+    house.approve("talks", by="bob")
+    return house
+
+
+def faults(house: House, root: Path) -> list[str]:
+    """What is said of a workspace: by `rsc verify`, and, where that is content, by `rsc data verify` and by
+    whoever opens the signing keys."""
+    workspace = Workspace(root)
+    try:
+        audit = AuditLog.open(workspace.audit, clock=house.clock)
+        provider = LocalKeyProvider(workspace.keys, clock=house.clock)
+        looked_at = Checked(workspace, {"local": provider}, audit, house.clock.now())
+        rows = [room._checked(check, looked_at) for check in CHECKS]
+        told = [f"{row.state}: {row.told}" for row in rows if row.state != "kept"]
+        told += [breach.what for row in rows for breach in row.breaches]
+        return told or _faults_inside(workspace)
+    except RscError as error:
+        return [error.message]
+
+
+def _faults_inside(workspace: Workspace) -> list[str]:
+    for name in ("ada", "bob"):
+        load_identity(workspace.identities, name=name)
+    versions = [(name, number) for name, numbers in list_datasets(workspace.bulk) for number in numbers]
+    opened = [Dataset.open(workspace.bulk, name=name, version=number) for name, number in versions]
+    return [problem.path for dataset in opened for problem in dataset.verify().problems]
+
+
+def files(root: Path) -> list[Path]:
+    """All but the lock, which holds nothing, in a fixed order."""
+    found = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return [path for path in found if path != Path("audit/lock")]
+
+
+def tampered(house: House, change: Callable[..., None], *paths: Path, at: Path) -> list[str]:
+    """What is said of a copy in which `change` was done to these files; they are put back afterwards."""
+    if not at.exists():
+        shutil.copytree(house.workspace.root, at)
+    change(*(at / path for path in paths))
+    told = faults(house, at)
+    for path in paths:
+        (at / path).unlink(missing_ok=True)
+        shutil.copy2(house.workspace.root / path, at / path)
+    return told
+
+
+def test_nothing_is_said_of_a_workspace_as_it_should_be(lived_in, tmp_path):
+    assert tampered(lived_in, lambda: None, at=tmp_path / "copy") == []
+
+
+@pytest.mark.parametrize(
+    "change", [flip, cut, lengthen, Path.unlink], ids=["flip", "cut", "lengthen", "remove"]
+)
+def test_a_change_of_any_file_is_said(lived_in, tmp_path, change):
+    """But for the end of the log's tail, which a crash can leave so: a record tells how much was dropped."""
+    harmless = {cut: ("audit/tail",), lengthen: ("audit/tail", "identities/ada.key", "identities/bob.key")}
+    silent = [
+        path
+        for path in files(lived_in.workspace.root)
+        if path.as_posix() not in harmless.get(change, ())
+        and ((lived_in.workspace.root / path).stat().st_size or change not in (flip, cut))
+        and not tampered(lived_in, change, path, at=tmp_path / "copy")
+    ]
+    assert silent == []
+
+
+@pytest.mark.slow
+def test_a_file_that_became_a_link_is_said(lived_in, tmp_path):
+    def link(path: Path) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        shutil.move(path, elsewhere)
+        path.symlink_to(elsewhere)
+
+    silent = [
+        path
+        for path in files(lived_in.workspace.root)
+        if not tampered(lived_in, link, path, at=tmp_path / "copy")
+    ]
+    assert silent == []
+
+
+@pytest.mark.slow  # a hundred workspaces looked through
+def test_two_files_that_changed_places_are_said(lived_in, tmp_path):
+    """Every pair within a version, and each file with its namesake of the next version."""
+
+    def swap(one: Path, other: Path) -> None:
+        shutil.move(one, tmp_path / "aside")
+        shutil.move(other, one)
+        shutil.move(tmp_path / "aside", other)
+
+    root = lived_in.workspace.root
+    first = [path for path in files(root) if path.is_relative_to("data/posts/v0001")]
+    namesakes = [(path, Path(str(path).replace("v0001", "v0002"))) for path in first]
+    pairs = [*combinations(first, 2), *(pair for pair in namesakes if (root / pair[1]).exists())]
+    silent = [
+        pair
+        for pair in pairs
+        if (root / pair[0]).read_bytes() != (root / pair[1]).read_bytes()
+        and not tampered(lived_in, swap, *pair, at=tmp_path / "copy")
+    ]
+    assert silent == []
+
+
+def checked(house: House) -> Checked:
+    return Checked(house.workspace, {"local": house.provider}, house.audit, house.clock.now())
+
+
+def test_an_older_version_put_in_the_place_of_a_newer_is_said(lived_in):
+    """All of it, review and approvals too, so that it is approved as it lies there."""
+    folder = lived_in.workspace.data / "posts"
+    shutil.rmtree(folder / "v0002")
+    shutil.copytree(folder / "v0001", folder / "v0002")
+    assert "posts version 2: root.json is not the one" in versions_whole(checked(lived_in)).told
+
+
+def test_a_version_that_is_gone_is_said(lived_in):
+    shutil.rmtree(lived_in.workspace.data / "talks")
+    assert "talks version 1 is not here; record" in versions_whole(checked(lived_in)).told
+
+
+def test_a_log_begun_anew_does_not_know_the_data(lived_in):
+    shutil.rmtree(lived_in.workspace.audit)
+    lived_in.audit = AuditLog.open(lived_in.workspace.audit, clock=lived_in.clock)
+    assert log_intact(checked(lived_in)).state == "kept"
+    row = versions_whole(checked(lived_in))
+    assert (row.state, row.data) == ("broken", ("posts", "talks"))
+
+
+def test_records_without_their_signing_key_are_not_begun_anew(lived_in):
+    (lived_in.workspace.audit / "log.key").unlink()
+    before = (lived_in.workspace.audit / "tail").read_bytes()
+    with pytest.raises(IntegrityError, match=r"log\.key is missing"):
+        AuditLog.open(lived_in.workspace.audit, clock=lived_in.clock)
+    assert (lived_in.workspace.audit / "tail").read_bytes() == before
+
+
+def test_a_rejection_that_was_removed_is_said(lived_in):
+    """Approvals then count again; the log remembers."""
+    lived_in.reject(by="eve")
+    lived_in.approve(by="ada")
+    assert lived_in.state() == "rejected"
+    (lived_in.workspace.data / "posts/v0002/review/approvals/eve.json").unlink()
+    assert lived_in.state() == "approved"
+    assert "eve's reject (record" in reviews_valid(checked(lived_in)).told
+
+
+def test_an_approval_of_a_signer_nobody_knows_any_more_is_said(lived_in):
+    (lived_in.workspace.identities / "bob.pub").unlink()
+    row = reviews_valid(checked(lived_in))
+    assert (row.state, row.data) == ("broken", ("talks",))
+    assert "bob's approve (record" in row.told
+
+
+def test_a_signing_key_that_is_not_the_known_one_signs_nothing(lived_in):
+    folder = lived_in.workspace.identities
+    shutil.copy(folder / "bob.key", folder / "ada.key")
+    with pytest.raises(ConfigError, match=r"does not belong to the public key in ada\.pub"):
+        load_identity(folder, name="ada")
+
+
+@pytest.mark.parametrize("end", ["expire", "rotate"])
+def test_a_key_folder_restored_from_a_backup_tombstones_and_all_is_said(lived_in, tmp_path, end):
+    house = lived_in
+    backup = tmp_path / "backup"
+    shutil.copytree(house.workspace.root, backup)
+    common = {"providers": {"local": house.provider}, "audit": house.audit, "user": "ada"}
+    if end == "expire":
+        expire(house.workspace, "posts", clock=house.clock, **common)
+    else:
+        rotate(house.workspace, "posts", **common)
+    assert keys_within_retention(checked(house)).state == "kept"
+    for part in ("keys", "data"):
+        shutil.rmtree(house.workspace.root / part)
+        shutil.copytree(backup / part, house.workspace.root / part)
+    row = keys_within_retention(checked(house))
+    assert "key data/posts/2026-11 is back; record" in row.told
+
+
+def test_a_folder_that_is_a_link_is_not_passed_over(lived_in, tmp_path):
+    shutil.move(lived_in.workspace.data / "talks", tmp_path / "talks")
+    (tmp_path / "talks/v0001/diary.txt").write_text("dear diary")
+    (lived_in.workspace.data / "talks").symlink_to(tmp_path / "talks")
+    assert "data/talks is a link" in no_plaintext(checked(lived_in)).told
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="giving a file to another user needs root")
+def test_a_file_that_another_user_owns_is_said(lived_in):
+    os.chown(lived_in.workspace.identities / "ada.pub", 65534, 65534)
+    assert "ada.pub belongs to another user (number 65534)" in files_private(checked(lived_in)).told
+
+
+@pytest.mark.parametrize("path", ["keys", "data/posts/v0001/review", "data/posts/v0001/root.json", "audit"])
+def test_a_folder_or_file_that_others_can_write_is_said(lived_in, path):
+    (lived_in.workspace.root / path).chmod(0o777)
+    assert f"{path} has mode 0777" in files_private(checked(lived_in)).told
