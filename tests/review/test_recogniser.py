@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from rsc.errors import ConfigError
+from rsc.review.explain import explain
 from rsc.review.findings import NOT_LOOKED_FOR
 from rsc.review.gate import Gate
-from rsc.review.policy import default_policy
-from rsc.review.recogniser import GlinerRecogniser, PresidioRecogniser
+from rsc.review.policy import default_policy, parse_policy, policy_to_toml
+from rsc.review.recogniser import GlinerRecogniser, PresidioRecogniser, load_recognisers
 from rsc.review.scan import Scanner
 
 TEXT = "Jane Planted lives in Lyon, jane.planted@example.org"
@@ -68,3 +71,63 @@ def test_report_says_what_a_recogniser_looks_for_and_its_recall():
 def test_streams_refuse_recognisers():
     with pytest.raises(ConfigError, match="stream"):
         list(Scanner(recognisers=(PLACES,)).scan_stream(["Lyon"]))
+
+
+POLICY = b"""
+single_person = true
+required_approvers = 1
+[[models]]
+engine = "presidio"
+model = "%s"
+labels = { PERSON = "person" }
+recall = "1.0 of the one name it knows"
+[actions]
+person = "mask"
+"""
+
+
+def test_policy_names_a_model_and_keeps_it():
+    policy = parse_policy(POLICY % b"en_core_web_lg")
+    assert parse_policy(policy_to_toml(policy)).models == policy.models
+    assert policy.models[0].labels == {"PERSON": "person"}
+    sentences = explain(policy)
+    assert any("en_core_web_lg looks for person; recall: 1.0 of" in sentence for sentence in sentences)
+    assert any(sentence.startswith("What is found of person keeps its shape") for sentence in sentences)
+    assert "names of persons" not in sentences[-1]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'labels = { PERSON = "persons" }', "types are person, place"),
+        (b"labels = {}", "at least 1"),
+        (b'labels = { PERSON = "person" }\nleast_score = 2', "less than or equal to 1"),
+        (b'labels = { PERSON = "person" }\nthreshold = 0.5', "unknown key"),
+    ],
+)
+def test_a_model_that_is_written_wrong_is_refused_by_its_key(line: bytes, words: str):
+    content = (POLICY % b"en_core_web_lg").replace(b'labels = { PERSON = "person" }', line)
+    with pytest.raises(ConfigError, match=words):
+        parse_policy(content)
+
+
+def test_a_model_that_is_not_here_is_named_and_nothing_is_downloaded(tmp_path: Path):
+    models = parse_policy(POLICY % str(tmp_path / "none").encode()).models
+    with pytest.raises(ConfigError) as refused:
+        load_recognisers(models)
+    if importlib.util.find_spec("presidio_analyzer"):
+        assert f"{tmp_path / 'none'}" in refused.value.message
+    else:
+        assert "presidio-analyzer" in str(refused.value.hint)
+
+
+def test_presidio_reads_with_the_model_of_the_policy(tmp_path: Path):
+    pytest.importorskip("presidio_analyzer", reason="pip install presidio-analyzer brings it")
+    spacy = pytest.importorskip("spacy")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Jane Planted"}])
+    nlp.to_disk(tmp_path / "model")
+    policy = parse_policy(POLICY % str(tmp_path / "model").encode())
+    gate = Gate(policy, scanner=Scanner(recognisers=load_recognisers(policy.models)))
+    assert gate.pass_text(TEXT).text == "Xxxx Xxxxxxx lives in Lyon, [EMAIL]"
+    assert gate.report().recognisers == ("presidio looks for person; recall: 1.0 of the one name it knows",)

@@ -12,8 +12,9 @@ import typer
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.errors import ConfigError
 from rsc.review.explain import explain, lint
-from rsc.review.findings import NOT_LOOKED_FOR
-from rsc.review.policy import default_policy, parse_policy, policy_to_toml
+from rsc.review.findings import not_looked_for
+from rsc.review.policy import Policy, default_policy, parse_policy, policy_to_toml
+from rsc.review.recogniser import load_recognisers
 from rsc.review.redact import redact
 from rsc.review.scan import Scanner
 from rsc.review.score import read_corpus, score
@@ -25,23 +26,28 @@ app = typer.Typer(
 policy_app = typer.Typer(no_args_is_help=True, help="Write and explain privacy policies.")
 app.add_typer(policy_app, name="policy")
 
+PolicyFile = Annotated[
+    Path | None, typer.Option("--policy", help="A policy in TOML; by default all is redacted.")
+]
+
 
 @app.command("score")
 def score_corpus(
     corpus: Annotated[
         Path, typer.Argument(help="JSON lines with text and spans; docs/review.md has the layout.")
     ],
+    policy: PolicyFile = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Recall and precision per type on a labelled corpus, with 95 % intervals."""
+    """Recall and precision per type on a labelled corpus, with 95 % intervals; with the policy's models."""
     records = read_corpus(_existing(corpus))
-    scanner = Scanner()
+    scanner = _scanner(_policy(policy))
     result = score(records, scan=scanner.scan).to_dict()
     facts = {
         "corpus": corpus.name,
         "engine": scanner.engine,
         **result,
-        "not_looked_for": list(NOT_LOOKED_FOR),
+        "not_looked_for": list(_not_looked_for(scanner)),
     }
     emit(facts, as_json=as_json, text=_score_text(facts))
 
@@ -49,16 +55,13 @@ def score_corpus(
 @app.command("scan")
 def scan_text(
     file: Annotated[Path, typer.Argument(help="Text in UTF-8; each line is a record.")],
-    policy: Annotated[Path | None, typer.Option(help="A policy in TOML; by default all is redacted.")] = None,
+    policy: PolicyFile = None,
     samples: Annotated[int, typer.Option(help="Findings shown per type, with what matched masked.")] = 3,
     as_json: JsonFlag = False,
 ) -> None:
     """What the gate would find in a text file and put in its place. Nothing is imported or written."""
-    if policy is None:
-        rules = default_policy(single_person=True)
-    else:
-        rules = parse_policy(_existing(policy).read_bytes(), name=policy.name)
-    scanner, keeper, key = Scanner(), SampleKeeper(per_type=samples), secrets.token_bytes(32)
+    rules = _policy(policy)
+    scanner, keeper, key = _scanner(rules), SampleKeeper(per_type=samples), secrets.token_bytes(32)
     counts: Counter[str] = Counter()
     with _existing(file).open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
@@ -71,13 +74,13 @@ def scan_text(
         "file": file.name,
         "findings": dict(counts.most_common()),
         "samples": {name: [sample.to_dict() for sample in shown] for name, shown in kept.items()},
-        "not_looked_for": list(NOT_LOOKED_FOR),
+        "not_looked_for": list(_not_looked_for(scanner)),
     }
     lines_of_text = [f"{counts.total()} findings"]
     for name, shown in kept.items():
         lines_of_text.append(f"{name}: {counts[name]}")
         lines_of_text += [f"  line {sample.record}: {sample.line()}" for sample in shown]
-    lines_of_text.append("not looked for: " + "; ".join(NOT_LOOKED_FOR))
+    lines_of_text.append("not looked for: " + "; ".join(facts["not_looked_for"]))
     emit(facts, as_json=as_json, text="\n".join(lines_of_text))
 
 
@@ -107,6 +110,20 @@ def policy_lint(
     lines = sentences + [f"{r.level}: {r.field}: {r.sentence}" for r in remarks]
     facts = {"file": file.name, "sentences": sentences, "remarks": [r._asdict() for r in remarks]}
     emit(facts, as_json=as_json, text="\n".join(lines))
+
+
+def _policy(file: Path | None) -> Policy:
+    if file is None:
+        return default_policy(single_person=True)
+    return parse_policy(_existing(file).read_bytes(), name=file.name)
+
+
+def _scanner(policy: Policy) -> Scanner:
+    return Scanner(recognisers=load_recognisers(policy.models))
+
+
+def _not_looked_for(scanner: Scanner) -> tuple[str, ...]:
+    return not_looked_for({name for recogniser in scanner.recognisers for name in recogniser.types})
 
 
 def _existing(path: Path) -> Path:

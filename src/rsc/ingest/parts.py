@@ -22,6 +22,7 @@ from rsc.ingest.screen import FoundIn, Screened, Screener
 from rsc.ingest.source import BadRecord, Chunk, Part, Source, Values
 from rsc.ingest.tokens import TextTokenizer
 from rsc.review.policy import Policy
+from rsc.review.recogniser import load_recognisers
 from rsc.review.report import ReviewReport
 from rsc.review.scan import EngineName, Scanner
 from rsc.store.schema import Columns, Field, Schema, concatenate_columns
@@ -74,9 +75,13 @@ class Plan:
         names = [*(self.source.splits() or (TRAIN,)), *([VALIDATION] if self.holdout else [])]
         return tuple(dict.fromkeys(names))
 
-    def new_scanner(self) -> Scanner:
-        """The fastest engine takes half a second to get ready: not for nothing to scan."""
-        return Scanner(self.engine if self.text_fields else "re")
+    @cached_property
+    def scanner(self) -> Scanner:
+        """This process's own. The fastest engine takes half a second to get ready, a model more: not for
+        nothing to scan."""
+        if not self.text_fields:
+            return Scanner("re")
+        return Scanner(self.engine, recognisers=load_recognisers(self.policy.models))
 
     @property
     def media_fields(self) -> tuple[str, ...]:
@@ -114,11 +119,12 @@ class PartResult:
     notes: Counter[str] = field(default_factory=Counter)
 
 
-def process_part(part: Part, *, plan: Plan, scanner: Scanner, subject_key: memoryview) -> PartResult:
-    """Raises DataError and ReviewRejected as readers and gate do; then nothing of the part is used."""
+def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:
+    """Raises DataError and ReviewRejected as readers and gate do, and ConfigError when a model of the
+    policy is not on this machine; then nothing of the part is used."""
     screener = Screener(
         policy=plan.policy,
-        scanner=scanner,
+        scanner=plan.scanner,
         text_fields=plan.text_fields,
         media_fields=plan.media_fields,
         subject_key=subject_key,

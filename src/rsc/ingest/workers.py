@@ -24,7 +24,6 @@ from queue import SimpleQueue
 from rsc.errors import ResourceError, RscError
 from rsc.ingest.parts import PartResult, Plan, process_part
 from rsc.ingest.source import Part
-from rsc.review.scan import Scanner
 from rsc.store.secret import SecretKey
 
 PART_BYTES = 8 << 20  # about half a second of scanning: outweighs a pipe, small enough to show progress
@@ -43,9 +42,8 @@ def run_parts(
     first = list(islice(todo, 2))
     everything = chain(first, todo)
     if num_processes == 1 or len(first) < 2:
-        scanner = plan.new_scanner()
         for part in everything:
-            yield process_part(part, plan=plan, scanner=scanner, subject_key=subject_key.view)
+            yield process_part(part, plan=plan, subject_key=subject_key.view)
         return
     with _Workers(num_processes, plan=plan, subject_key=subject_key) as workers:
         yield from _in_order(everything, workers=workers)
@@ -134,16 +132,15 @@ def _serve(connection: Connection) -> None:
     try:
         plan: Plan = connection.recv()
         with SecretKey.from_buffer(bytearray(connection.recv_bytes())) as subject_key:
-            scanner = plan.new_scanner()
             while True:
-                connection.send(_answer(connection.recv(), plan=plan, scanner=scanner, key=subject_key))
+                connection.send(_answer(connection.recv(), plan=plan, key=subject_key))
     except (EOFError, OSError):
         return
 
 
-def _answer(part: Part, *, plan: Plan, scanner: Scanner, key: SecretKey) -> PartResult | RscError:
+def _answer(part: Part, *, plan: Plan, key: SecretKey) -> PartResult | RscError:
     try:
-        return process_part(part, plan=plan, scanner=scanner, subject_key=key.view)
+        return process_part(part, plan=plan, subject_key=key.view)
     except RscError as error:
         return error
     except OSError as error:

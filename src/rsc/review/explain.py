@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from rsc.review.findings import NOT_LOOKED_FOR, TYPES
+from rsc.review.findings import TYPES, not_looked_for
 from rsc.review.policy import ACTIONS, Policy
 from rsc.units import format_seconds
 
@@ -32,8 +32,9 @@ def explain(policy: Policy) -> list[str]:
         _approval_sentence(policy),
         _ISOLATION[policy.isolation],
     ]
+    by_model = {name for model in policy.models for name in model.labels.values()}
     for action, meaning in ACTIONS.items():
-        names = [name for name in TYPES if policy.action(name) == action]
+        names = [name for name in (*TYPES, *sorted(by_model - set(TYPES))) if policy.action(name) == action]
         if names:
             sentences.append(f"What is found of {_join(names)} {meaning}.")
     sentences += [
@@ -48,7 +49,10 @@ def explain(policy: Policy) -> list[str]:
         sentences.append(
             f"Pictures and speech are not scanned; the safeguard is: {policy.safeguard.rstrip('.')}."
         )
-    sentences.append(f"Not looked for: {'; '.join(NOT_LOOKED_FOR)}.")
+    for model in policy.models:
+        types = _join(sorted(set(model.labels.values())))
+        sentences.append(f"The {model.engine} model {model.model} looks for {types}; recall: {model.recall}.")
+    sentences.append(f"Not looked for: {'; '.join(not_looked_for(by_model))}.")
     return sentences
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from operator import attrgetter
 from typing import NamedTuple
 
 TYPES: dict[str, str] = {
@@ -41,6 +42,12 @@ NOT_LOOKED_FOR: tuple[str, ...] = (
 )
 
 
+def not_looked_for(types: Collection[str]) -> tuple[str, ...]:
+    """What is left of NOT_LOOKED_FOR where models look for these types."""
+    found = {what for name, what in RECOGNISER_TYPES.items() if name in types}
+    return tuple(what for what in NOT_LOOKED_FOR if what not in found)
+
+
 class Finding(NamedTuple):
     """One match: half-open span [start, end) of the original text, in characters."""
 
@@ -50,6 +57,9 @@ class Finding(NamedTuple):
     rule: str
 
 
+_PLACE = attrgetter("start", "end", "rule")
+
+
 def settle(findings: Iterable[Finding], *, rank: dict[str, int]) -> list[Finding]:
     """Remove overlaps, sorted by start.
 
@@ -57,13 +67,12 @@ def settle(findings: Iterable[Finding], *, rank: dict[str, int]) -> list[Finding
     checksum beats a shape), then the longer, then the earlier. Losers that overlap no winner stay.
     A cluster's outcome depends on its own members only, so a stream may settle cluster by cluster.
     """
-    ordered = sorted(findings, key=lambda f: (f.start, f.end, f.rule))
     kept: list[Finding] = []
     cluster: list[Finding] = []
     cluster_end = -1
-    for finding in ordered:
+    for finding in sorted(findings, key=_PLACE):
         if finding.start >= cluster_end and cluster:
-            kept += _winners(cluster, rank=rank)
+            kept += cluster if len(cluster) == 1 else _winners(cluster, rank=rank)
             cluster = []
         cluster.append(finding)
         cluster_end = max(cluster_end, finding.end)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rsc.review.findings import NOT_LOOKED_FOR, RECOGNISER_TYPES, TYPES, Finding
+from rsc.review.findings import RECOGNISER_TYPES, TYPES, Finding, not_looked_for
 from rsc.review.policy import Policy
 from rsc.review.pool import ScanPool
 from rsc.review.recogniser import describe
@@ -116,7 +116,7 @@ class Gate:
             characters=totals.characters,
             counts={f: {t: dict(a) for t, a in types.items()} for f, types in totals.counts.items()},
             looked_for=(*TYPES, *found_by_model),
-            not_looked_for=tuple(what for what in NOT_LOOKED_FOR if what not in found_by_model.values()),
+            not_looked_for=not_looked_for(types),
             recognisers=tuple(describe(r) for r in self._scanner.recognisers),
             single_person=self.policy.single_person,
             rules=rules_digest(self._scanner.rules),

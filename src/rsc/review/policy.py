@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rsc.errors import ConfigError
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
+from rsc.review.recogniser import ModelConfig
 from rsc.units import parse_seconds
 
 Action = Literal["redact", "mask", "pseudonymise", "drop", "reject", "allow"]
@@ -75,6 +76,8 @@ class Policy(BaseModel):
     reasons: dict[str, str] = Field(default_factory=dict)
     """Why a type is allowed to stay; needed for each `allow`."""
     tables: Tables = Tables()
+    models: tuple[ModelConfig, ...] = ()
+    """Models that look for names beside the rules (recogniser.py)."""
 
     @field_validator("retention", "approval_valid")
     @classmethod
@@ -149,7 +152,7 @@ def policy_to_toml(policy: Policy) -> bytes:
     document = tomlkit.document()
     document.add(tomlkit.comment("Privacy policy of one data set. Signed approvals bind these bytes."))
     for name in Policy.model_fields:
-        if name in ("actions", "reasons", "tables"):
+        if name in ("actions", "reasons", "tables", "models"):
             continue
         value = getattr(policy, name)
         document.add(tomlkit.comment(_FIELD_NOTES[name]))
@@ -160,6 +163,11 @@ def policy_to_toml(policy: Policy) -> bytes:
     document.add("reasons", _table(dict(policy.reasons), notes={}))
     tables = {key: list(v) if isinstance(v, tuple) else v for key, v in policy.tables.model_dump().items()}
     document.add("tables", _table(tables, notes={}))
+    if policy.models:
+        document.add("models", tomlkit.item([model.model_dump() for model in policy.models]))
+    else:
+        for line in _MODELS_NOTE:
+            document.add(tomlkit.comment(line))
     return tomlkit.dumps(document).encode()
 
 
@@ -176,6 +184,15 @@ def _table(values: dict[str, object], *, notes: dict[str, str]) -> tomlkit.items
 def policy_hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
+
+_MODELS_NOTE = (
+    "Names are found by a model only, one that is on this machine (rsc.review.recogniser):",
+    "[[models]]",
+    'engine = "presidio"                   # or "gliner"',
+    'model = "en_core_web_lg"              # a spaCy package, or a folder',
+    'labels = { PERSON = "person" }        # what the model calls it = person, place, organisation',
+    'recall = "not measured"               # printed in every report; rsc review score --policy measures it',
+)
 
 _FIELD_NOTES = {
     "purpose": "keys are released for these purposes only: train, evaluate, export",
