@@ -153,7 +153,9 @@ class HyperscanPrefilter:
         leads, leasts = self._leads, self._leasts
         open_windows: dict[int, tuple[int, int, int]] = {}
         for index, end in self._trigger_ends(text.encode("latin-1")):
-            start, stop = max(0, end - leads[index]), end - leasts[index] + 1
+            start, stop = end - leads[index], end - leasts[index] + 1
+            if start < 0:
+                start = 0
             before = open_windows.get(index)
             if before is not None and start <= before[1]:
                 start = before[0]

@@ -14,7 +14,7 @@ from rsc.review.recogniser import Recogniser
 from rsc.review.rules import ALL_RULES
 from rsc.review.scan import EngineName, Scanner
 
-_BATCH_CHARACTERS = 1 << 18  # one task: long against the cost of sending it, short against the queue
+_BATCH_CHARACTERS = 1 << 19  # one task: sending it costs 0.3 ms and 0.5 ms a MB, scanning it 10 ms and more
 
 
 class ScanPool:
@@ -28,6 +28,8 @@ class ScanPool:
         self._executor = ProcessPoolExecutor(
             processes, mp_context=get_context("spawn"), initializer=_start, initargs=(engine, compiled)
         )
+        for _ in range(processes):
+            self._executor.submit(_started)  # so that all start now, not one by one as batches come
 
     def __enter__(self) -> ScanPool:
         return self
@@ -64,6 +66,10 @@ _worker: list[Scanner] = []
 
 def _start(engine: EngineName, compiled: tuple[bytes, ...]) -> None:
     _worker.append(Scanner(engine, compiled=compiled))
+
+
+def _started() -> None:
+    """The first task of a worker."""
 
 
 def _scan_batch(texts: list[str]) -> list[list[Finding]]:

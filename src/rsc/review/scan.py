@@ -126,10 +126,11 @@ class Scanner:
         searched: dict[str, int] = {}
         last = len(text) if stop is None else stop
         for rule, first, until, end in self._engine.windows(text):
-            first = max(first, searched.get(rule.name, start))
-            searched[rule.name] = match_rule(
-                rule, text, start=first, stop=min(until, last), end=end, found=found
-            )
+            reached, until = searched.get(rule.name, start), until if until < last else last
+            if first < reached:
+                first = reached
+            if first < until:
+                searched[rule.name] = match_rule(rule, text, start=first, stop=until, end=end, found=found)
         return found
 
 
