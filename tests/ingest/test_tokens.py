@@ -50,7 +50,7 @@ def test_train_then_store_ids(workspace: Workspace, tmp_path: Path) -> None:
     provider = LocalKeyProvider(workspace.keys)
     with open_envelope(provider, dataset.envelope(), context=data_key_context("posts")) as key:
         shown = excerpts(dataset, key=key, per_type=1)
-    assert shown[0].context == "post 0: write to \u27e6[EMAIL]\u27e7 today"
+    assert shown[0].context == "post 0: write to \u27e6xxxx0@xxxxxxx.xxx -> [EMAIL]\u27e7 today"
 
 
 def test_the_holdout_does_not_depend_on_the_tokenizer(workspace: Workspace, tmp_path: Path) -> None:

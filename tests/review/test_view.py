@@ -14,7 +14,8 @@ def test_allowed_values_are_masked_and_offsets_hold():
     assert result.text == "mail [EMAIL] from 192.0.2.77 now"
     assert masked_text(result.text, replacements=result.findings) == "mail [EMAIL] from 000.0.0.00 now"
     first, second = in_context(result.text, replacements=result.findings, record=3, field="text", width=7)
-    assert first.line() == "mail \u27e6[EMAIL]\u27e7 from 0"
+    assert first.line() == "mail \u27e6xxx@xxxxxxx.xxx -> [EMAIL]\u27e7 from 0"
+    assert "\u27e6000.0.0.00\u27e7" in second.line()
     assert (second.before, second.shown, second.after) == ("] from ", "000.0.0.00", " now")
     assert "192" not in str(first.to_dict()) + str(second.to_dict())
 
@@ -26,7 +27,7 @@ def test_control_characters_do_not_reach_the_terminal():
 
 
 def sample(number: int, name: str = "email") -> Sample:
-    return Sample(number, "text", name, "r", "redact", "", "[EMAIL]", "")
+    return Sample(number, "text", name, "r", "redact", "", "x@x.xx", "[EMAIL]", "")
 
 
 def test_samples_are_bounded_seeded_and_fair():

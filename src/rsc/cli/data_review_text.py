@@ -37,6 +37,7 @@ def excerpt_record(item: Excerpt) -> dict[str, Any]:
         "action": finding.action,
         "field": finding.field,
         "record": finding.record,
+        "shape": finding.shape,
         "context": item.context,
     }
 
@@ -62,7 +63,8 @@ def review_text(record: Mapping[str, Any]) -> str:
     if "tables" in record:
         lines += section("rows that hide each other", _table_lines(record["tables"]))
     lines += section(
-        "in context (what matched is replaced or masked)", list(map(_sample_line, record["samples"]))
+        "in context (what matched, masked -> what stands there now)",
+        list(map(_sample_line, record["samples"])),
     )
     lines += section("not taken, in quarantine", _quarantine_lines(record["quarantine"]))
     lines += section("the policy", [f"  {line}" for line in policy_lines(record)])

@@ -40,6 +40,7 @@ class StoredFinding:
     redacted_start: int
     redacted_end: int
     subject: str
+    shape: str = ""
 
 
 @dataclass(frozen=True)

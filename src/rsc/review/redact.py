@@ -25,7 +25,8 @@ _DIGITS_ONLY = frozenset({"phone", "credit_card", "ssn"})
 
 
 class Replacement(NamedTuple):
-    """A finding, what was done to it, and its half-open span in the redacted text (empty where dropped)."""
+    """A finding, what was done to it, its half-open span in the redacted text (empty where dropped), and the
+    shape of what stood there, for the reviewer (`mask`)."""
 
     type: str
     start: int
@@ -34,6 +35,7 @@ class Replacement(NamedTuple):
     action: str
     redacted_start: int
     redacted_end: int
+    shape: str
 
 
 def redact(
@@ -55,7 +57,7 @@ def redact(
         start = length + finding.start - done
         length = start + len(replaced)
         done = finding.end
-        replacements.append(Replacement(*finding, action, start, length))
+        replacements.append(Replacement(*finding, action, start, length, mask(value)))
     pieces.append(text[done:])
     return "".join(pieces), replacements
 
@@ -77,7 +79,21 @@ def _replace(value: str, *, type_name: str, action: str, key: bytes | memoryview
 
 def mask(value: str) -> str:
     """The shape of a value: digits become 0, letters x or X, the rest stays."""
-    return re.sub(r"[^\W\d_]", lambda m: "X" if m[0].isupper() else "x", re.sub(r"\d", "0", value))
+    return value.translate(_SHAPE)
+
+
+class _Shape(dict[int, str]):
+    """For `str.translate`: what is not in the table yet is worked out once."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        letter = "X" if character.isupper() else "x"
+        shown = "0" if character.isdecimal() else letter if character.isalnum() else character
+        self[code] = shown
+        return shown
+
+
+_SHAPE = _Shape()
 
 
 def pseudonym(value: str, *, type_name: str, key: bytes | memoryview) -> str:

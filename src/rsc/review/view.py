@@ -20,7 +20,8 @@ from rsc.review.redact import mask
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One finding as it is shown. `before`, `after`: redacted text; `shown`: what stands in its place."""
+    """One finding as it is shown. `before`, `after`: redacted text; `shown`: what stands in its place now;
+    `shape`: what stood there, masked (empty in versions imported before it was kept)."""
 
     record: int
     field: str
@@ -28,12 +29,14 @@ class Sample:
     rule: str
     action: str
     before: str
+    shape: str
     shown: str
     after: str
 
     def line(self) -> str:
-        """One line for a terminal, control characters and line ends as spaces."""
-        text = f"{self.before}\u27e6{self.shown}\u27e7{self.after}"
+        """One line for a terminal, control characters and line ends as spaces; shape -> replacement."""
+        became = f"{self.shape} -> " if self.shape not in ("", self.shown) else ""
+        text = f"{self.before}\u27e6{became}{self.shown}\u27e7{self.after}"
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +56,8 @@ class Shown(Protocol):
     def redacted_start(self) -> int: ...
     @property
     def redacted_end(self) -> int: ...
+    @property
+    def shape(self) -> str: ...
 
 
 def masked_text(redacted: str, *, replacements: Sequence[Shown]) -> str:
@@ -84,6 +89,7 @@ def sample_of(masked: str, finding: Shown, *, record: int, field: str, width: in
         type=finding.type,
         rule=finding.rule,
         action=finding.action,
+        shape=finding.shape,
         before=masked[max(0, start - width) : start],
         shown=masked[start:end],
         after=masked[end : end + width],
