@@ -42,6 +42,8 @@ PIECES = [
     "password = hunter2!x", "AKIAIOSFODNN7EXAMPLE",
     "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "Bearer abcdef1234567890abcdef", "912-70-1234",
     "RSS MRA 85T10 A562S",
+    "40" + "muuFucLcaiNomficNvzwH3YCf63MoJ4FyjNoUQcUYLtV7aG6WkUsjD2RFAsvP73jqYR7e1MVyCc4EHNK16uzscHPyKd8T",
+    "shipped", "lives at the address", "ISBN 978", "van der Maximilianstrasse Oberammergau Schwarzwald No. 7",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln",
     "-----BEGIN PRIVATE KEY-----\nMIIBVgIBADANBgkq\n-----END PRIVATE KEY-----",
     "&#64;", "\u200b", "\uff14\uff11", "\xe9", "\n", " ", ",", "+", "(", ")", "-", "/", ".", ":", "@", "_",

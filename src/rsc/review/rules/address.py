@@ -194,6 +194,10 @@ _SHIP = re.compile(
 )
 
 
+_TO_NUMBER = 60  # characters from a word of `_CONTEXT` to the number behind a name
+_DIGIT = re.compile("[0-9]")
+
+
 def _is_said_address(text: str, match: re.Match[str]) -> bool:
     return _SAID.search(text, max(0, match.start() - 48), match.start()) is not None
 
@@ -256,7 +260,11 @@ def _is_rarer(text: str, match: re.Match[str]) -> bool:
 
 
 def _is_named_in_context(text: str, match: re.Match[str]) -> bool:
-    return _NO_STREET.search(match["s"]) is None and _is_said_address(text, match)
+    """The number stands at most `_TO_NUMBER` behind the word that says so."""
+    if _NO_STREET.search(match["s"]) is not None:
+        return False
+    said = _SAID.search(text, max(0, match.start() - 48), match.start())
+    return said is not None and _DIGIT.search(text, said.end(), said.start() + _TO_NUMBER) is not None
 
 
 def _is_street(text: str, match: re.Match[str]) -> bool:
@@ -287,7 +295,7 @@ RULES = (
     Rule(
         "street_named_in_context",
         "street_address",
-        rf"(?i)(?:{_CONTEXT})[^0-9\n]{{1,60}}[0-9]",
+        rf"(?i)(?:{_CONTEXT})[^0-9]{{1,{_TO_NUMBER}}}[0-9]",
         62,
         _NAMED_IN_CONTEXT,
         _is_named_in_context,
@@ -373,7 +381,7 @@ RULES = (
     Rule(
         "street_in_context",
         "street_address",
-        rf"(?i)(?:{_CONTEXT})[^0-9]{{1,40}}[0-9]",
+        rf"(?i)(?:{_CONTEXT})[^0-9]{{1,48}}[0-9]",
         1,
         _AFTER_CONTEXT,
         _is_said_address,

@@ -82,7 +82,7 @@ def _is_ethereum(text: str, match: re.Match[str]) -> bool:
 
 
 RULES = (
-    Rule("bitcoin", "crypto_wallet", r"[1-9A-HJ-NP-Za-km-z]{26}", 26, _BITCOIN, _is_base58check, strength=0),
+    Rule("bitcoin", "crypto_wallet", r"[1-9A-HJ-NP-Za-km-z]{26}", 28, _BITCOIN, _is_base58check, strength=0),
     Rule(
         "segwit",
         "crypto_wallet",
