@@ -13,6 +13,7 @@ from house import House
 from test_agent import TRAIN
 
 from rsc.audit.log import AuditLog
+from rsc.cli.main import run
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, RscError
 from rsc.release import verify as room
@@ -24,6 +25,7 @@ from rsc.release.whole import versions_whole
 from rsc.review.identity import load_identity
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.staging import Progress, only_writer
 
 CHECKS = tuple(check for check in room.CHECKS if check.__name__ != "nothing_phones_out")  # takes a second
 
@@ -235,6 +237,30 @@ def test_a_folder_that_is_a_link_is_not_passed_over(lived_in, tmp_path):
     (tmp_path / "talks/v0001/diary.txt").write_text("dear diary")
     (lived_in.workspace.data / "talks").symlink_to(tmp_path / "talks")
     assert "data/talks is a link" in no_plaintext(checked(lived_in)).told
+
+
+def test_what_a_killed_writer_left_is_said_and_swept_once_nobody_holds_it(lived_in, monkeypatch):
+    """Killed between key.json and the first checkpoint: nothing says whose it is."""
+    left = lived_in.workspace.data / "posts/.staging-0123456789abcdef"
+    left.mkdir()
+    shutil.copy(lived_in.workspace.data / "posts/v0001/key.json", left)
+    monkeypatch.setenv("RSC_HOME", str(lived_in.workspace.root))
+    with only_writer(lived_in.workspace.data / "posts"):
+        assert versions_whole(checked(lived_in)).state == "kept"
+        assert run(["keys", "sweep"]) == 0
+        assert left.is_dir()
+    told = versions_whole(checked(lived_in)).told
+    assert "posts/.staging-0123456789abcdef was left by a killed command" in told
+    assert run(["keys", "sweep"]) == 0
+    assert not left.exists()
+    assert versions_whole(checked(lived_in)).state == "kept"
+
+
+def test_a_version_that_can_be_resumed_is_left_alone(lived_in):
+    left = lived_in.workspace.data / "posts/.staging-0123456789abcdef"
+    left.mkdir()
+    (left / "progress.json").write_bytes(Progress({}, {}, {}).to_bytes())
+    assert versions_whole(checked(lived_in)).state == "kept"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="giving a file to another user needs root")

@@ -17,6 +17,7 @@ from rsc.release.rotate import rotate
 from rsc.release.run_keys import overdue_run_keys, sweep_run_keys
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.keys import KekInfo
+from rsc.store.staging import abandoned
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, rotate and destroy keys.")
 
@@ -73,13 +74,19 @@ def rotate_keys(
 
 @app.command("sweep")
 def sweep_keys(as_json: JsonFlag = False) -> None:
-    """End what is past its retention, versions and checkpoints: key, then bytes, then the proof."""
+    """End what is past its retention, versions and checkpoints: key, then bytes, then the proof. Remove what
+    killed imports left."""
     house = Custody.open()
     workspace, providers, audit, clock = house.workspace, house.providers, house.audit, house.clock
     user = getpass.getuser()
     ended = sweep(workspace, providers=providers, audit=audit, clock=clock, user=user)
     runs = sweep_run_keys(workspace, providers=providers, audit=audit, clock=clock, user=user)
-    record = {"expired": [item.to_json() for item in ended], "runs": [item.to_json() for item in runs]}
+    left = _remove_abandoned(workspace)
+    record = {
+        "expired": [item.to_json() for item in ended],
+        "runs": [item.to_json() for item in runs],
+        "abandoned": left,
+    }
     emit(record, as_json=as_json, text="")
     for item in ended:
         say(
@@ -91,7 +98,18 @@ def sweep_keys(as_json: JsonFlag = False) -> None:
             f"{key.kek_id}: key destroyed, checkpoints of {len(key.runs)} runs removed "
             f"({key.freed_bytes} bytes), none opens any more; exports stay"
         )
+    for folder in left:
+        say(f"{folder}: removed, a killed command had left it")
     say("keys older than policy: 0")
+
+
+def _remove_abandoned(workspace: Workspace) -> list[str]:
+    """Nothing in a place that workspaces share: the writer may be on another machine."""
+    removed = []
+    for begun in abandoned(workspace.data) if workspace.bulk == workspace.data else ():
+        begun.remove()
+        removed.append(begun.folder)
+    return removed
 
 
 def _record(info: KekInfo, *, provider: str, opens: list[str]) -> dict[str, Any]:

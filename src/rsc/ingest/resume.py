@@ -101,13 +101,17 @@ def _who(workspace: Workspace) -> str:
 def find_interrupted(location: Location, *, name: str, wanted: str) -> tuple[Unfinished, Position] | None:
     """The unfinished import with this id. Other unfinished imports of the same workspace are removed.
 
-    Call it under `only_writer`, which holds on one machine: what other writers have begun (an erasure, an
-    import from another workspace) is left alone.
+    Call it under `only_writer`, which holds on one machine. In a folder of the workspace's own, what says
+    nothing of where it stands is then nobody's, and removed too. In a place that workspaces share, what
+    others have begun (an erasure, an import) is left alone.
     """
     found = None
+    who = wanted.partition(":")[0]
     for unfinished in list_unfinished(location, name):
         position = _position(unfinished)
-        if position is None or position.import_id.partition(":")[0] != wanted.partition(":")[0]:
+        if position is None and not who:
+            unfinished.remove()
+        if position is None or position.import_id.partition(":")[0] != who:
             continue
         if found is None and position.import_id == wanted and position.next_part > 0:
             found = unfinished, position

@@ -22,6 +22,7 @@ from rsc.store.keys import KeyProvider, data_key_context, open_envelope
 from rsc.store.local import LocalStore
 from rsc.store.manifest import ShardRecord
 from rsc.store.splits import open_manifest
+from rsc.store.staging import abandoned
 from rsc.store.tail import read_tail
 
 
@@ -41,6 +42,14 @@ def versions_whole(house: House) -> Promise:
         root_hash = None if said is None else said.value
         breaches += [
             Breach(f"{told}: {what}", name) for what in _faults(house, name, number, root_hash=root_hash)
+        ]
+    if house.workspace.bulk == house.workspace.data:
+        breaches += [
+            Breach(
+                f"{begun.folder} was begun and left by a killed command; `rsc keys sweep` removes it",
+                begun.name,
+            )
+            for begun in abandoned(house.workspace.data)
         ]
     told = "manifests" if not isinstance(house.workspace.bulk, Path) else "manifests and ends of shards"
     return judge("versions whole", breaches, told=f"{len(found)} versions: roots, {told} as recorded")

@@ -2,7 +2,7 @@
 
 `progress.json` is put at each checkpoint of a writer: how many shards of each split are finished, and the
 caller's own position in its sources (public values only; it is not encrypted). A folder without it can
-only be removed.
+only be removed: by the next import into the data set, or by `rsc keys sweep`.
 """
 
 from __future__ import annotations
@@ -103,6 +103,13 @@ class Unfinished:
         except FileNotFoundError:
             raise IntegrityError(f"{self.folder}/key.json is missing", outcome="no_key") from None
 
+    def is_resumable(self) -> bool:
+        """Whether it says where it stands."""
+        try:
+            return self.progress() is not None
+        except IntegrityError:
+            return False
+
     @property
     def progress_path(self) -> str:
         return f"{self.folder}/progress.json"
@@ -147,6 +154,25 @@ def list_unfinished(location: Location, name: str) -> list[Unfinished]:
         for child in store.children(check_name(name))
         if (unfinished := _unfinished(store, name=name, child=child)) is not None
     ]
+
+
+def abandoned(folder: Path) -> Iterator[Unfinished]:
+    """Versions that nobody writes and nobody can go on with: their writer was killed before it had said where
+    it stands. Only for a folder of data sets that no other machine writes into.
+
+    Each is yielded while no import can begin beside it, so that the caller may remove it.
+    """
+    for place in sorted(folder.glob(f"*/{STAGING}*")):
+        name = place.parent.name
+        begun = Unfinished(open_store(folder), f"{name}/{place.name}", name, place.name.removeprefix(STAGING))
+        if begun.is_resumable():
+            continue  # seen before anything is held: looking must not be in the way of an import that begins
+        try:
+            with only_writer(place.parent):
+                if place.is_dir() and not begun.is_resumable():
+                    yield begun
+        except ConfigError:
+            continue  # in the hands of an import or an erasure
 
 
 def _unfinished(store: BulkStore, *, name: str, child: str) -> Unfinished | None:
