@@ -123,8 +123,8 @@ RULES = (
     Rule(
         "mac_named",
         "mac_address",
-        rf"(?i)(?:{_MAC_NAMES})(?: addr(?:ess)?)?(?: is)?[\"']?[ :=]{{1,3}}[\"']?[0-9a-f]{{2}}",
-        36,
+        rf"(?i)(?:{_MAC_NAMES})(?: addr(?:ess)?)?(?: is)?[\"']?[ :=]{{1,3}}[\"']?[0-9a-f]{{2}}[0-9a-f ]",
+        37,
         _NAMED_MAC,
         strength=1,
         least=6,

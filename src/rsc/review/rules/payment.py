@@ -74,6 +74,7 @@ _CARD_WORDS = frozenset(
         "ccn",
     ).split("|")
 )
+_IN_TWO = re.compile(r"[0-9]{6,}[ -]+[0-9]{6,}")
 
 
 def _is_card(text: str, match: re.Match[str]) -> bool:
@@ -84,7 +85,7 @@ def _is_card(text: str, match: re.Match[str]) -> bool:
         return False
     if match[0].isdigit() and is_said_otherwise(text, match.start(), words=_CARD_WORDS):
         return False
-    is_in_two = re.fullmatch(r"[0-9]{6,}[ -]+[0-9]{6,}", match[0]) is not None
+    is_in_two = _IN_TWO.fullmatch(match[0]) is not None
     return (14 <= len(digits) <= 16 and not is_in_two) or is_said(text, match.start(), words=_CARD_WORDS)
 
 
