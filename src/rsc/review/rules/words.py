@@ -32,7 +32,7 @@ CALLS = frozenset(
         "anrufen arayin aramak sunati volejte volat hivj soita numarasi numara number num",
     ).split("|")
 )
-"""More words that say so, in a trigger of their own: Hyperscan finds up to some 70 words fast."""
+"""More words that say so, in a trigger and a rule of their own."""
 _OWN_SENTENCE = frozenset(
     any_of(
         "text texted txt call called calls calling ring dial reach contact message messages signal answer",
