@@ -16,7 +16,9 @@ from rsc.audit.log import AuditLog
 from rsc.cli.main import run
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, RscError
+from rsc.release import server
 from rsc.release import verify as room
+from rsc.release.client import KeyClient
 from rsc.release.promises import House as Checked
 from rsc.release.promises import files_private, keys_within_retention, log_intact, no_plaintext, reviews_valid
 from rsc.release.retention import expire
@@ -182,6 +184,16 @@ def test_a_log_begun_anew_does_not_know_the_data(lived_in):
     assert (row.state, row.data) == ("broken", ("posts", "talks"))
 
 
+def test_an_older_copy_of_the_log_does_not_know_the_approval(lived_in, tmp_path):
+    shutil.copytree(lived_in.workspace.audit, tmp_path / "older")
+    lived_in.approve(by="bob")
+    shutil.rmtree(lived_in.workspace.audit)
+    shutil.copytree(tmp_path / "older", lived_in.workspace.audit)
+    lived_in.audit = AuditLog.open(lived_in.workspace.audit, clock=lived_in.clock)
+    assert log_intact(checked(lived_in)).state == "kept"
+    assert "posts version 2: the log knows no approve by bob" in reviews_valid(checked(lived_in)).told
+
+
 def test_records_without_their_signing_key_are_not_begun_anew(lived_in):
     (lived_in.workspace.audit / "log.key").unlink()
     before = (lived_in.workspace.audit / "tail").read_bytes()
@@ -261,6 +273,18 @@ def test_a_version_that_can_be_resumed_is_left_alone(lived_in):
     left.mkdir()
     (left / "progress.json").write_bytes(Progress({}, {}, {}).to_bytes())
     assert versions_whole(checked(lived_in)).state == "kept"
+
+
+def test_another_user_who_reaches_the_socket_is_hung_up_on(lived_in, tmp_path, monkeypatch):
+    """Somebody opened the socket's mode; the kernel says who it is."""
+    monkeypatch.setattr(server, "peer_of", lambda connection: (os.getpid(), os.getuid() + 1))
+    path = tmp_path / "agent.sock"
+    with (
+        server.AgentServer(lived_in.agent, socket_path=path, clock=lived_in.clock),
+        KeyClient(path) as client,
+        pytest.raises((RscError, OSError)),
+    ):
+        client.release(TRAIN)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="giving a file to another user needs root")

@@ -224,14 +224,19 @@ def _policy(dataset: Dataset) -> Policy:
 def _lost_verdicts(
     house: House, dataset: Dataset, review: ReviewState, *, recorded: Recorded
 ) -> Iterator[str]:
-    """Verdicts of the log that no file carries now: every rejection, and approvals that are missed."""
+    """Verdicts of the log that no file carries now (every rejection, and approvals that are missed), and
+    verdicts in files that the log does not know: it was cut back, or somebody signed around the commands."""
     files = ReviewFiles.read(dataset, identities=house.workspace.identities)
-    line = recorded.line(dataset.root_hash)
+    line, logged = recorded.line(dataset.root_hash), recorded.verdicts_on(dataset.root_hash)
     carried = {(a.approver, a.verdict) for a in files.counted() if a.root_hash in line}
-    for approver, said in recorded.verdicts_on(dataset.root_hash).items():
+    for approver, said in logged.items():
         is_missed = said.value == "reject" or review.state == "in_review"
         if is_missed and (approver, said.value) not in carried:
             yield f"{approver}'s {said.value} (record {said.index} of the log) is gone, or of an unknown key"
+    if house.workspace.bulk == house.workspace.data:  # others that share a place have their own logs
+        yield from (
+            f"the log knows no {what} by {name}" for name, what in sorted(carried) if name not in logged
+        )
 
 
 def _needed(policy: Policy | None) -> int:

@@ -139,6 +139,9 @@ class AgentServer:
             pid, uid = peer_of(connection)
         except OSError:
             return  # closing, or the other side has gone again
+        if uid not in (0, os.getuid()):
+            connection.close()  # the socket is for this user only, whatever became of its mode
+            return
         connection.setblocking(False)
         selector.register(connection, selectors.EVENT_READ, _Peer(Line(connection), pid, _user_name(uid)))
 

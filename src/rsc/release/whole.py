@@ -46,7 +46,7 @@ def versions_whole(house: House) -> Promise:
     if house.workspace.bulk == house.workspace.data:
         breaches += [
             Breach(
-                f"{begun.folder} was begun and left by a killed command; `rsc keys sweep` removes it",
+                f"{begun.folder} was left by a killed command; `rsc keys sweep` removes it",
                 begun.name,
             )
             for begun in abandoned(house.workspace.data)
