@@ -12,7 +12,7 @@ from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.release.agent import KeyAgent
 from rsc.release.facts import data_facts
-from rsc.review.approval import approve, reject, review_facts
+from rsc.review.approval import ReviewFacts, approve, reject, review_facts
 from rsc.review.identity import create_identity, load_identity
 from rsc.review.policy import Policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
@@ -74,6 +74,14 @@ class House:
         folder: Path = self.workspace.identities
         has_key = (folder / f"{by}.key").exists()
         identity = load_identity(folder, name=by) if has_key else create_identity(folder, name=by)
+        facts, policy = self.to_sign(name)
+        signed = verdict(facts, policy=policy, identity=identity, note="", clock=self.clock)
+        dataset.write_review(f"approvals/{by}.json", signed.to_json())
+        self.audit.append(signed.verdict, data=name, root_hash=dataset.root_hash, approver=by)
+
+    def to_sign(self, name: str = "posts") -> tuple[ReviewFacts, Policy]:
+        """What a reviewer's signature binds, and the policy."""
+        dataset = Dataset.open(self.workspace.data, name=name)
         policy = dataset.read_review("policy.toml")
         facts = review_facts(
             root_hash=dataset.root_hash,
@@ -82,9 +90,7 @@ class House:
             decisions=b"",
             author=str(dataset.facts["author"]),
         )
-        signed = verdict(facts, policy=parse_policy(policy), identity=identity, note="", clock=self.clock)
-        dataset.write_review(f"approvals/{by}.json", signed.to_json())
-        self.audit.append(signed.verdict, data=name, root_hash=dataset.root_hash, approver=by)
+        return facts, parse_policy(policy)
 
     def reject(self, name: str = "posts", *, by: str = "ada") -> None:
         self.approve(name, by=by, verdict=reject)

@@ -17,9 +17,7 @@ from rsc.release.request import KeyRequest
 from rsc.release.retention import expire, sweep
 from rsc.release.server import AgentServer
 from rsc.review import approval
-from rsc.review.approval import review_facts
 from rsc.review.identity import create_identity
-from rsc.review.policy import parse_policy
 from rsc.store.dataset import Dataset
 from rsc.store.keys import data_key_context, open_envelope
 from rsc.store.secret import SecretKey
@@ -50,21 +48,12 @@ def test_an_author_who_signs_around_the_command_is_not_counted(house):
     """`rsc data approve` refuses; so the author writes the signed file with a key of their own."""
     house.add(single_person=False)
     dataset = Dataset.open(house.workspace.data, name="posts")
-    policy = dataset.read_review("policy.toml")
-    facts = review_facts(
-        root_hash=dataset.root_hash,
-        report=dataset.read_review("report.json"),
-        policy=policy,
-        decisions=b"",
-        author="ada",
-    )
+    facts, policy = house.to_sign()
     with pytest.raises(GateRefused, match="cannot approve"):
         house.approve()
     author = create_identity(house.workspace.identities, name="ada2")
     author = type(author)("ada", author.public_key, author._private_key)  # claims the known name
-    signed = approval._sign(
-        "approve", facts, policy=parse_policy(policy), identity=author, note="", clock=house.clock
-    )
+    signed = approval._sign("approve", facts, policy=policy, identity=author, note="", clock=house.clock)
     dataset.write_review("approvals/ada.json", signed.to_json())
     with pytest.raises(ReviewMissing, match="1 more approval needed"):
         house.agent.release(TRAIN)

@@ -83,6 +83,8 @@ def _table_lines(tables: Mapping[str, Any]) -> list[str]:
         f"  coarsen {name}: {how}"
         for name, how in (tables["suggestion"] or {"columns": {}})["columns"].items()
     ]
+    if tables["suggestion"] and tables["suggestion"]["rows_to_drop"]:
+        steps.append(f"  then leave out {tables['suggestion']['rows_to_drop']:,} rows that still stand out")
     return [f"  {groups}: {tables['rows_below_k']:,} rows stand out, it cannot be approved so", *steps]
 
 

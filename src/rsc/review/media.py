@@ -28,8 +28,6 @@ from rsc.review.media_audio import clean_flac, clean_mp3, clean_ogg, clean_wav
 from rsc.review.media_image import clean_jpeg, clean_png, clean_webp
 from rsc.review.media_parts import Removed
 
-SAFEGUARD_NOTE = "pixels and speech were not scanned; the policy's safeguard is: {safeguard}"
-
 
 @dataclass(frozen=True, slots=True)
 class CleanMedia:
