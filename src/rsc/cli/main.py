@@ -49,6 +49,7 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `rsc` command. Always ends in SystemExit with a code of docs/exit-codes.md."""
+    os.umask(os.umask(0o077) | 0o022)  # a group must not write what decides, as where the umask is 002
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
 
 
