@@ -206,6 +206,9 @@ def test_settling_prefers_proof_then_length():
     assert settle([shape, proof, apart], rank=rank) == [proof, apart]
     assert settle([Finding("phone", 4, 9, "shape"), longer], rank=rank) == [longer]
     assert settle([], rank=rank) == []
+    tied = [Finding("phone", 0, 9, "called"), Finding("phone", 0, 9, "named")]
+    equal = {"called": 2, "named": 2}
+    assert settle(tied, rank=equal) == settle(tied[::-1], rank=equal) == tied[:1]
 
 
 @settings(deadline=None, max_examples=60)
