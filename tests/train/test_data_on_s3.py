@@ -44,6 +44,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     try:
         client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
         client.create_bucket(Bucket="bucket")
+        for key in keys_in(client):  # moto's servers of one process share what they hold
+            client.delete_object(Bucket="bucket", Key=key)
         yield client
     finally:
         server.stop()
