@@ -7,6 +7,7 @@ import os
 import pydoc_data.topics
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,26 @@ def whole(rsc_with_text: Rsc) -> dict[int, float]:
 def fresh_rsc(tmp_path: Path) -> Rsc:
     """An empty workspace."""
     return Rsc(Workspace(tmp_path))
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of moto's S3 with an empty bucket, and the environment that leads `rsc` there."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    boto3 = pytest.importorskip("boto3")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    login = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
+    place = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ALLOW_HTTP": "true"}
+    for name, value in (login | place).items():
+        monkeypatch.setenv(name, value)
+    try:
+        client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
+        client.create_bucket(Bucket="bucket")
+        listed = client.list_objects_v2(Bucket="bucket").get("Contents", [])
+        for item in listed:  # moto's servers of one process share what they hold
+            client.delete_object(Bucket="bucket", Key=item["Key"])
+        yield client
+    finally:
+        server.stop()

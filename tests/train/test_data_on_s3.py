@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +31,16 @@ def on_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rsc:
     return Rsc(Workspace(tmp_path / "home"))
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty bucket of moto's S3, and the environment that leads `rsc` there."""
-    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    boto3 = pytest.importorskip("boto3")
-    server = moto.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    try:
-        client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
-        client.create_bucket(Bucket="bucket")
-        for key in keys_in(client):  # moto's servers of one process share what they hold
-            client.delete_object(Bucket="bucket", Key=key)
-        yield client
-    finally:
-        server.stop()
-
-
-def keys_in(bucket: Any) -> list[str]:
-    return [item["Key"] for item in bucket.list_objects_v2(Bucket="bucket").get("Contents", [])]
+def keys_in(s3: Any) -> list[str]:
+    return [item["Key"] for item in s3.list_objects_v2(Bucket="bucket").get("Contents", [])]
 
 
 @pytest.mark.slow
-def test_import_approve_train_evaluate_and_expire_on_s3(on_s3: Rsc, bucket: Any, tmp_path: Path) -> None:
+def test_import_approve_train_evaluate_and_expire_on_s3(on_s3: Rsc, s3: Any, tmp_path: Path) -> None:
     source = tmp_path / "topics.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in topics(60)))
     on_s3.run("data", "import", str(source), "--json")
-    assert "sets/topics/v0001/train/000000000.rsc" in keys_in(bucket)
+    assert "sets/topics/v0001/train/000000000.rsc" in keys_in(s3)
     on_s3.run("data", "approve", "topics", "--note", "looked at it")
     assert on_s3.run("data", "ls", "--json")["data"][0]["state"] == "approved"
     assert on_s3.run("data", "verify", "topics", "--json")["is_good"]
@@ -72,7 +52,7 @@ def test_import_approve_train_evaluate_and_expire_on_s3(on_s3: Rsc, bucket: Any,
     on_s3.run("eval", done["run"], "--json")
     on_s3.run("verify", "--json")
     on_s3.run("data", "expire", "topics", "--json")
-    assert not [key for key in keys_in(bucket) if key.endswith(".rsc")]
+    assert not [key for key in keys_in(s3) if key.endswith(".rsc")]
     assert not list(cache.glob("??/*")), "nothing of it stays on this node"
     assert "KeyUnavailable" in on_s3.train(expect=3)["stderr"]
 
@@ -116,7 +96,7 @@ def wait_for_event(rsc: Rsc, kind: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_wrong_bucket_no_credentials_and_a_tiny_cache_are_said_with_a_hint(
-    on_s3: Rsc, bucket: Any, monkeypatch: pytest.MonkeyPatch, rsc_with_text: Rsc
+    on_s3: Rsc, s3: Any, monkeypatch: pytest.MonkeyPatch, rsc_with_text: Rsc
 ) -> None:
     config = on_s3.workspace.root / "config.toml"
     config.write_text(CONFIG.replace("bucket", "bukcet"))
@@ -131,7 +111,7 @@ def test_wrong_bucket_no_credentials_and_a_tiny_cache_are_said_with_a_hint(
     shutil.copytree(rsc_with_text.workspace.identities, on_s3.workspace.identities)
     for path in (path for path in rsc_with_text.workspace.data.rglob("*") if path.is_file()):
         key = f"sets/{path.relative_to(rsc_with_text.workspace.data)}"
-        bucket.put_object(Bucket="bucket", Key=key, Body=path.read_bytes())
+        s3.put_object(Bucket="bucket", Key=key, Body=path.read_bytes())
     told = on_s3.train(expect=2)["stderr"]
     assert "too small" in told
     assert "`cache` in config.toml" in told

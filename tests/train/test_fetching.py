@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +76,31 @@ def test_a_mover_that_is_killed_is_started_again_on_the_same_socket(
     assert [event["code"] for event in events_of(events, "mover_lost")] == [-signal.SIGKILL]
     assert said == ["the mover, which fetches data, ended (code -9): started again"]
     assert not path.exists()
+
+
+def test_closing_while_a_mover_is_being_replaced_leaves_none(
+    path: Path, tmp_path: Path, pretend: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("read line")
+    running = fetching(path, events=tmp_path / "events.jsonl", said=[])
+    start, is_replacing = running._start, threading.Event()
+
+    def start_late() -> subprocess.Popen[bytes]:
+        process = start()
+        is_replacing.set()
+        running._is_closing.wait()
+        time.sleep(0.2)  # `close` has killed the mover before this one
+        return process
+
+    monkeypatch.setattr(running, "_start", start_late)
+    os.kill(running.pid, signal.SIGKILL)
+    is_replacing.wait()
+    closing = threading.Thread(target=running.close, daemon=True)
+    closing.start()
+    closing.join(60)
+    is_closed = not closing.is_alive()
+    running._process.kill()
+    assert is_closed
 
 
 def test_a_mover_that_ends_again_and_again_is_given_up_and_who_asks_is_told(

@@ -91,18 +91,18 @@ def _wrong_files(dataset: Dataset) -> Iterator[str]:
         place = dataset.place(split)
         try:
             manifest = open_manifest(place, totals=dataset.totals(split))
-            records = list(manifest.records())
+            for record in manifest.records():
+                fault = _wrong_end(dataset.store, place.shard_path(record.shard), record)
+                if fault is not None:
+                    yield f"{split}/{record.shard:09d}.rsc: {fault}"
             manifest.close()
         except IntegrityError as error:
             yield f"{split}.manifest: {error.message}"
-            continue
-        for record in records if isinstance(dataset.store, LocalStore) else ():
-            fault = _wrong_end(dataset.store, place.shard_path(record.shard), record)
-            if fault is not None:
-                yield f"{split}/{record.shard:09d}.rsc: {fault}"
 
 
 def _wrong_end(store: BulkStore, path: str, record: ShardRecord) -> str | None:
+    if not isinstance(store, LocalStore):
+        return None
     try:
         source = store.open(path)
     except FileNotFoundError:

@@ -89,6 +89,8 @@ class Fetching:
                 return
             self._say(f"the mover, which fetches data, ended (code {code}): started again")
             self._process = self._start()
+            if self._is_closing.is_set():  # `close` may have killed the one before
+                self._process.kill()
 
     def _give_up(self) -> None:
         """Whoever asks from now on is refused."""
