@@ -25,8 +25,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch._C._distributed_c10d import HashStore
 
-from rsc.checkpoint.meeting import lonely_meeting
+from rsc.checkpoint.meeting import Meeting
 from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.parallel.boxes import Box
@@ -130,7 +131,7 @@ def saved_by_rsc(state: State, folder: Path) -> Iterator[Seconds]:
         key=SecretKey.generate(),
         rank=0,
         attempt="0",
-        meeting=lonely_meeting(),
+        meeting=Meeting(HashStore(), world=1),
         events=Events(),
         keep=1,
     )

@@ -1,4 +1,4 @@
-"""Save, damage, load: one process. Meshes are in test_reshard.py."""
+"""Save, damage, load: one process. Other meshes: tests/parallel/test_equality.py."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 
 from rsc.checkpoint.load import Checkpoint, Damaged, checkpoints, materialise, newest_good
-from rsc.checkpoint.meeting import lonely_meeting
+from rsc.checkpoint.meeting import Meeting
 from rsc.checkpoint.names import folder_name
 from rsc.checkpoint.pieces import Piece, state_pieces
+from rsc.checkpoint.reads import StoreReads
 from rsc.checkpoint.retention import finished, remove_leftovers, to_delete
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.errors import IntegrityError
@@ -69,7 +71,7 @@ def writer_for(
         key=key,
         rank=0,
         attempt="a0",
-        meeting=lonely_meeting(),
+        meeting=Meeting(HashStore(), world=1),
         events=events,
         keep=keep,
     )
@@ -105,6 +107,19 @@ def test_training_goes_on_bit_equal_after_a_load(tmp_path: Path, key: SecretKey)
     restored = load(checkpoint)
     assert advance(*restored, steps=3) == advance(model, optimizer, steps=3)
     assert events.kinds() == ["checkpoint"]
+
+
+def test_every_byte_that_is_read_of_a_checkpoint_is_counted(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    save(writer, step=2)
+    reads = StoreReads()
+    store = reads.of(LocalStore(tmp_path))
+    assert finished(store) == [2]
+    assert reads.facts() == {"store_files_read": 0, "store_bytes_read": 0}
+    load(Checkpoint(store, step=2, run=RUN, key=key))
+    stored = sum(path.stat().st_size for path in (tmp_path / folder_name(2)).iterdir())
+    assert reads.num_files == 4  # the root; the tensors' file for its size, its index, its tensors
+    assert reads.size_bytes >= stored
 
 
 def test_state_is_what_it_was_when_save_returned(tmp_path: Path, key: SecretKey) -> None:

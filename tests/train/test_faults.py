@@ -55,6 +55,11 @@ def test_the_world_restarts_and_the_losses_are_equal(
     assert rsc_with_text.losses(result["run"]) == whole
     (failure,) = rsc_with_text.events_of(result["run"], "failure")
     assert (failure["rank"], failure["reason"]) == (1, reason)
+    resumed = rsc_with_text.events_of(result["run"], "resumed")
+    assert sorted((told["rank"], told["from"], told["step"]) for told in resumed) == [
+        *((0, "checkpoint", 4), (0, "nothing", 0), (1, "checkpoint", 4), (1, "nothing", 0))
+    ]
+    assert all((told["store_bytes_read"] > 0) == (told["step"] > 0) for told in resumed)
     if kind == "hang":
         logs = rsc_with_text.workspace.runs / result["run"] / "logs"
         assert "faults.py" in (logs / "rank1.stacks").read_text()
@@ -66,18 +71,19 @@ def test_the_world_restarts_and_the_losses_are_equal(
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [4, 0], ids=["newer than checkpoints", "no checkpoint to read"])
 def test_a_snapshot_in_memory_is_taken_up(rsc_with_text: Any, whole: dict[int, float], every: int) -> None:
-    """At most N steps are done again, and no storage is read: in the second case there is none yet."""
+    """At most N steps are done again, and no rank reads a byte of a stored checkpoint, if there is one."""
     result = rsc_with_text.train(
         "train.fail_at=rank=0,step=11,kind=sigkill", "train.snapshot_every=3", f"checkpoint.every={every}"
     )
     assert (result["state"], result["restarts"], result["resumed_at"]) == ("finished", 1, 9)
     assert rsc_with_text.losses(result["run"]) == whole
-    told = [
-        (event["kind"], event["step"]) for event in rsc_with_text.events(result["run"]) if "step" in event
-    ]
-    assert ("snapshot_taken_up", 9) in told
-    before = [kind for kind, _ in told[: told.index(("snapshot_taken_up", 9))]]
-    assert before.count("checkpoint") == (2 if every else 0)
+    told = rsc_with_text.events(result["run"])
+    kinds = [event["kind"] for event in told]
+    assert kinds[: kinds.index("restart")].count("checkpoint") == (2 if every else 0)
+    resumed = [event for event in told[kinds.index("restart") :] if event["kind"] == "resumed"]
+    assert sorted(event["rank"] for event in resumed) == [0, 1]
+    nothing_read = {"from": "snapshot", "step": 9, "store_files_read": 0, "store_bytes_read": 0}
+    assert all(event.items() >= nothing_read.items() for event in resumed)
 
 
 @pytest.mark.slow

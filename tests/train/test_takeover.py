@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name
+from rsc.checkpoint.reads import StoreReads
 from rsc.config import Workspace, to_toml
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.weights import write_export
@@ -55,7 +56,7 @@ def test_a_parent_that_is_no_run_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_parent_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with SecretKey.generate() as key, pytest.raises(NotFinished, match="no checkpoint to start from"):
-        weights_of(run(tmp_path, "parent"), key=key)
+        weights_of(run(tmp_path, "parent"), key=key, reads=StoreReads())
 
 
 def exported(folder: Path, *, settings: list[str]) -> Path:
@@ -78,7 +79,7 @@ def test_open_weights_are_taken_over_by_our_names(tmp_path: Path) -> None:
     overrides = ["data.name=x", *TOY, f"model.init_from={folder}"]
     child = load_recipe("language", overrides=overrides).recipe
     assert parent_of(child, run=tmp_path / "run") == folder
-    weights = inherited_by(child, run=tmp_path / "run", key=None)
+    weights = inherited_by(child, run=tmp_path / "run", key=None, reads=StoreReads())
     assert weights is not None
     for name, tensor in build_model(child.model, seed=3).state_dict().items():
         used = (
@@ -92,7 +93,7 @@ def test_open_weights_of_another_trunk_are_refused_with_the_settings_to_change(t
     overrides = ["data.name=x", *TOY, "model.trunk.width=64", f"model.init_from={folder}"]
     child = load_recipe("language", overrides=overrides).recipe
     with pytest.raises(ConfigError, match="another trunk") as caught:
-        inherited_by(child, run=tmp_path / "run", key=None)
+        inherited_by(child, run=tmp_path / "run", key=None, reads=StoreReads())
     assert (
         caught.value.hint
         == "set model.trunk.width=32 model.trunk.head_width=16 model.trunk.rope_base=500000.0"

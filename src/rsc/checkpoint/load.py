@@ -23,10 +23,11 @@ from rsc.checkpoint.format import (
 )
 from rsc.checkpoint.names import ROOT_FILE, folder_name
 from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.reads import CheckpointFiles
 from rsc.checkpoint.retention import finished
 from rsc.errors import IntegrityError
 from rsc.store.container import ContainerReader
-from rsc.store.files import BulkStore, RandomAccess
+from rsc.store.files import RandomAccess
 from rsc.store.secret import SecretKey
 
 
@@ -39,7 +40,7 @@ class Damaged:
 class Checkpoint:
     """One committed checkpoint. Raises IntegrityError on the first byte that does not authenticate."""
 
-    def __init__(self, store: BulkStore, *, step: int, run: str, key: SecretKey) -> None:
+    def __init__(self, store: CheckpointFiles, *, step: int, run: str, key: SecretKey) -> None:
         self._store = store
         self._run = run
         self._key = key
@@ -114,7 +115,7 @@ def read_box(reader: ContainerReader, entry: Entry) -> torch.Tensor:
     return plain[start : start + entry.size_bytes].view(dtype_of(entry.dtype)).view(entry.shape)
 
 
-def checkpoints(store: BulkStore, *, run: str, key: SecretKey) -> Iterator[Checkpoint | Damaged]:
+def checkpoints(store: CheckpointFiles, *, run: str, key: SecretKey) -> Iterator[Checkpoint | Damaged]:
     """Newest first: each checkpoint opened, or what is wrong with it."""
     for step in reversed(finished(store)):
         try:
@@ -123,7 +124,7 @@ def checkpoints(store: BulkStore, *, run: str, key: SecretKey) -> Iterator[Check
             yield Damaged(step, error.message)
 
 
-def newest_good(store: BulkStore, *, run: str, key: SecretKey) -> Checkpoint | None:
+def newest_good(store: CheckpointFiles, *, run: str, key: SecretKey) -> Checkpoint | None:
     """The newest checkpoint whose root authenticates and whose files have their sizes."""
     found = checkpoints(store, run=run, key=key)
     return next((item for item in found if isinstance(item, Checkpoint)), None)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
-from torch._C._distributed_c10d import HashStore, Store
+from torch._C._distributed_c10d import Store
 
 from rsc.errors import NotFinished
 
@@ -46,10 +45,3 @@ class Meeting:
             self._sleep(0.005)
             waited_s += 0.005
         return [json.loads(self._store.get(key)) for key in keys]
-
-
-def lonely_meeting() -> Meeting:
-    """The meeting of a single process."""
-    store = HashStore()
-    store.set_timeout(timedelta(seconds=10))
-    return Meeting(store, world=1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name, step_of
+from rsc.checkpoint.reads import CheckpointFiles
 from rsc.store.files import BulkStore
 
 
-def finished(store: BulkStore) -> list[int]:
+def finished(store: CheckpointFiles) -> list[int]:
     """Steps of committed checkpoints, oldest first."""
     folders = [name for name in store.children("") if name.startswith("step-")]
     return sorted(step_of(name) for name in folders if ROOT_FILE in store.children(name))

@@ -12,6 +12,7 @@ import torch
 from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.meeting import Meeting
+from rsc.checkpoint.reads import StoreReads
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.clock import SystemClock
@@ -97,13 +98,21 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
 
     source = source_of(recipe)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
-    inherited = inherited_by(recipe, run=spec.run, key=keys.parent)
+    reads = StoreReads()
+    inherited = inherited_by(recipe, run=spec.run, key=keys.parent, reads=reads)
     engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype, inherited=inherited)
     folder = LocalStore(spec.run / "checkpoints", disk=FaultDisk(faults))
     progress = Progress()
     memory = SnapshotMemory(spec.memories[place.local_rank]) if spec.memories else None
     restorer = Restorer(
-        folder, memory, run=spec.run.name, key=keys.run, mesh=mesh, store=place.store, events=events
+        folder,
+        memory,
+        run=spec.run.name,
+        key=keys.run,
+        mesh=mesh,
+        store=place.store,
+        events=events,
+        reads=reads,
     )
     restorer.restore(engine, source=source, progress=progress)
     if progress.step == 0:

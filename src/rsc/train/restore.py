@@ -12,6 +12,7 @@ from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.load import Checkpoint, materialise
 from rsc.checkpoint.pieces import model_tensors
+from rsc.checkpoint.reads import StoreReads
 from rsc.checkpoint.retention import finished, remove_leftovers
 from rsc.checkpoint.save import Events
 from rsc.checkpoint.snapshot import SnapshotMemory
@@ -34,6 +35,7 @@ class Restorer:
         mesh: Mesh,
         store: Store,
         events: Events,
+        reads: StoreReads,
     ) -> None:
         self._memory = memory
         self._folder = folder
@@ -42,29 +44,38 @@ class Restorer:
         self._mesh = mesh
         self._store = store
         self._events = events
+        self._reads = reads
 
     def restore(self, engine: Engine, *, source: BatchSource, progress: Progress) -> None:
         """Load the newest state that all ranks have: a snapshot in memory if it is newer than every
-        checkpoint, else the newest checkpoint that all can read; nothing when there is none yet.
+        checkpoint, else the newest checkpoint that all can read; nothing when there is none yet. Each rank
+        tells from where, and what it has read of stored checkpoints for that.
 
         Raises IntegrityError when there are checkpoints and none is good: starting from nothing would
         throw the run away without a word.
         """
+        origin = self._load(engine, source=source, progress=progress)
+        facts = {"rank": self._mesh.rank, "from": origin, "step": progress.step, **self._reads.facts()}
+        self._events.append("resumed", **facts)
+
+    def _load(self, engine: Engine, *, source: BatchSource, progress: Progress) -> str:
+        """Where the state is from: `snapshot`, `checkpoint`, or `nothing` at the beginning."""
         steps = self._agreed_steps()
         if self._take_snapshot(engine, newest=max(steps, default=0), source=source, progress=progress):
-            return
+            return "snapshot"
         for step in steps:
             state = self._try(step, engine)
             if state is not None:
                 progress.load_state_dict(state["progress"])
                 source.load_state_dict(state["loader"])
-                return
+                return "checkpoint"
         if steps:
             raise IntegrityError(
                 f"none of the {len(steps)} checkpoints of {self._run} can be read",
                 hint="see checkpoint_damaged in its events; start another run to begin again",
                 outcome="frame",
             )
+        return "nothing"
 
     def _agreed_steps(self) -> list[int]:
         """Newest first, as rank 0 sees them; it also clears what killed writers left."""
@@ -88,8 +99,6 @@ class Restorer:
         self._memory.read_into(snapshot, engine.pieces())
         progress.load_state_dict(snapshot.state["progress"])
         source.load_state_dict(snapshot.state["loader"])
-        if self._mesh.rank == 0:
-            self._events.append("snapshot_taken_up", step=step)
         return True
 
     def _common_step(self, steps: list[int]) -> int:
@@ -108,7 +117,7 @@ class Restorer:
         """The state of a checkpoint whose tensors are now loaded, or None if any rank could not read it."""
         state, reason = None, ""
         try:
-            checkpoint = Checkpoint(self._folder, step=step, run=self._run, key=self._key)
+            checkpoint = Checkpoint(self._reads.of(self._folder), step=step, run=self._run, key=self._key)
             self._prepare(engine, checkpoint.shapes())
             checkpoint.read_into(engine.pieces())
             state = checkpoint.root.state

@@ -15,6 +15,7 @@ import torch
 
 from rsc.checkpoint.load import newest_good
 from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.reads import StoreReads
 from rsc.checkpoint.retention import finished
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import is_export
@@ -49,7 +50,9 @@ def parent_of(recipe: Recipe, *, run: Path) -> Path | None:
     return parent
 
 
-def inherited_by(recipe: Recipe, *, run: Path, key: SecretKey | None) -> dict[str, torch.Tensor] | None:
+def inherited_by(
+    recipe: Recipe, *, run: Path, key: SecretKey | None, reads: StoreReads
+) -> dict[str, torch.Tensor] | None:
     """The weights that a run's first start takes over; None where it has no parent.
 
     `key` is the parent run's; open weights need none. Raises ConfigError for open weights of another trunk.
@@ -60,7 +63,7 @@ def inherited_by(recipe: Recipe, *, run: Path, key: SecretKey | None) -> dict[st
     if is_export(parent):
         return open_weights(parent, config=recipe.model)
     assert key is not None, "the worker asks for the key of a parent run"
-    return weights_of(parent, key=key)
+    return weights_of(parent, key=key, reads=reads)
 
 
 def open_weights(folder: Path, *, config: ModelConfig) -> dict[str, torch.Tensor]:
@@ -71,12 +74,12 @@ def open_weights(folder: Path, *, config: ModelConfig) -> dict[str, torch.Tensor
     return opened.state
 
 
-def weights_of(parent: Path, *, key: SecretKey) -> dict[str, torch.Tensor]:
+def weights_of(parent: Path, *, key: SecretKey, reads: StoreReads) -> dict[str, torch.Tensor]:
     """Every weight of a run's newest good checkpoint by its name, whole, on the CPU.
 
     Each rank holds all of them until its own parts are filled. Raises NotFinished without a checkpoint.
     """
-    checkpoint = newest_good(LocalStore(parent / "checkpoints"), run=parent.name, key=key)
+    checkpoint = newest_good(reads.of(LocalStore(parent / "checkpoints")), run=parent.name, key=key)
     if checkpoint is None:
         raise NotFinished(f"run {parent.name} has no checkpoint to start from", hint="train it first")
     pieces = [
