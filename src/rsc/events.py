@@ -21,6 +21,7 @@ from typing import Any
 
 from rsc.clock import Clock, timestamp
 
+_TAIL_BYTES = 1 << 16  # 100 lines of metrics and more
 _MOST_WAITING = 4096  # lines that wait for room; 2 MB of metrics or events
 
 
@@ -78,6 +79,17 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file in written order, without lines that were cut; none where there is no file."""
     if path.exists():
         yield from _whole(path.read_bytes().split(b"\n"))
+
+
+def last_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in the last 64 KiB of a file, in written order; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
+        file.seek(start)
+        lines = file.read().split(b"\n")
+    return list(_whole(lines[1:] if start else lines))
 
 
 def _whole(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:

@@ -152,6 +152,9 @@ def test_ctrl_c_gives_130_and_the_run_can_be_resumed(rsc_with_text: Any, whole: 
     assert process.stderr is not None
     run = next(line.split()[1].rstrip(":") for line in process.stderr if line.startswith("run "))
     wait_for_event(rsc_with_text, run, "fault_injected", process)
+    shown = rsc_with_text.run("runs", "show", run, "--json")
+    assert (shown["state"], shown["step"]) == ("running", 6)
+    assert shown["doing"].startswith("training; step 6 was told ")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from rsc.errors import ConfigError
+from rsc.events import EventLog
 from rsc.train.board import Board, Phase
 from rsc.train.follow import ProgressLine, outer_pid
 from rsc.train.ledger import ledger
+from rsc.train.present import present
 from rsc.train.run import RunFolder, RunState, find_run, list_runs
 from rsc.train.seeds import stream_seed
 
@@ -65,6 +67,33 @@ def test_a_board_is_the_same_memory_for_everyone(tmp_path: Path) -> None:
     ours.clear()
     assert theirs.stop_requested
     assert theirs.rows["step"].tolist() == [0, 0, 0]
+
+
+def test_a_running_run_says_its_step_and_what_it_does(tmp_path: Path, clock: Any) -> None:
+    run = make(tmp_path, clock)
+    events, metrics = run.events(clock=clock), EventLog(run.path / "metrics" / "rank0.jsonl", clock=clock)
+
+    def now() -> tuple[int, str]:
+        clock.advance(2)
+        found = present(run, now=clock.now())
+        return found.step, found.doing
+
+    assert now() == (0, "it is being made")
+    events.append("driven")
+    assert now() == (0, "the supervisor starts, since 2 s")
+    events.append("resumed", rank=0, step=0)
+    assert now() == (0, "the first step since the start is on its way, since 2 s")
+    for step in range(1, 8):
+        metrics.append("line", step=step, loss=1.0, padding="." * 20_000)  # more than the tail that is read
+    events.append("checkpoint", step=4)
+    assert now() == (7, "training; step 7 was told 2 s ago")
+    events.append("restart")
+    assert now() == (7, "the workers are started again, since 2 s")
+    events.append("resumed", rank=0, step=4)
+    assert now()[0] == 4
+    for step in (5, 10):
+        metrics.append("line", step=step, loss=1.0)
+    assert now() == (10, "the last checkpoint is written, since 2 s")
 
 
 def at(second: float) -> str:

@@ -16,6 +16,7 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.events import read_lines
 from rsc.train.ledger import ledger
+from rsc.train.present import present
 from rsc.train.run import RunFolder, RunState, find_run, list_runs
 from rsc.units import format_seconds
 
@@ -107,12 +108,16 @@ def _find(name: str) -> RunFolder:
 
 
 def _row(run: RunFolder) -> dict[str, Any]:
-    """The record; a run whose controller died without a word is interrupted, whatever its file says."""
+    """The record, with what its file does not know while the run is driven: where it is and what it does. A
+    run whose controller died without a word is interrupted, whatever its file says."""
     record = asdict(run.record())
-    if record["state"] == RunState.RUNNING and run.holder() is None:
-        record["state"] = RunState.INTERRUPTED
-        record["reason"] = "its controller ended without a word"
-    return record
+    if record["state"] != RunState.RUNNING:
+        return record
+    now = present(run, now=SystemClock().now())
+    record |= {"step": now.step, "loss": now.loss}
+    if run.holder() is None:
+        return record | {"state": RunState.INTERRUPTED, "reason": "its controller ended without a word"}
+    return record | {"doing": now.doing}
 
 
 def _has_events(run: RunFolder) -> bool:
@@ -132,6 +137,7 @@ def _describe(result: dict[str, Any]) -> str:
     rows = [
         ("run", result["id"]),
         ("state", " ".join(filter(None, [result["state"], result["reason"]]))),
+        *([("now", result["doing"])] if "doing" in result else []),
         ("step", f"{result['step']} of {result['steps']}, loss {_loss(result['loss'])}"),
         ("data", f"{data.get('name')} version {data.get('version')}, root {str(data.get('root_hash'))[:16]}"),
         ("review", f"{review.get('state')}{single} by {', '.join(review.get('approvers', []))}"),
