@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rsc.config import to_toml
 from rsc.errors import ConfigError
 from rsc.events import EventLog
 from rsc.train.board import Board, Phase
+from rsc.train.code import code_facts
 from rsc.train.follow import ProgressLine, outer_pid
 from rsc.train.ledger import ledger
 from rsc.train.present import present
+from rsc.train.recipe import load_recipe, recipe_of
 from rsc.train.run import RunFolder, RunState, find_run, list_runs
 from rsc.train.seeds import stream_seed
 
@@ -54,6 +58,34 @@ def test_only_one_process_holds_a_run(tmp_path: Path, clock: Any) -> None:
     with run.locked():
         pass
     assert run.holder() is None
+
+
+def test_a_run_of_another_version_is_refused_with_that_version(tmp_path: Path, clock: Any) -> None:
+    run = make(tmp_path, clock)
+    settings = to_toml(load_recipe("language", overrides=["data.name=posts"]).resolved)
+    (run.path / "resolved.toml").write_text(settings.replace("[train]", "[train]\nwarp = 9"))
+
+    def complaint(**code: str) -> ConfigError:
+        run.update(lineage={"code": {**code_facts(), **code}})
+        with pytest.raises(ConfigError, match=r"unknown key train\.warp") as raised:
+            recipe_of(run)
+        return raised.value
+
+    assert complaint().message.startswith("unknown key")
+    older = complaint(version="0.0.9")
+    assert older.message.startswith(f"run {run.id} was made by version 0.0.9 (sources ")
+    assert older.hint is not None
+    assert "install openrsc 0.0.9" in older.hint
+    same_number = complaint(sources_sha256="ab" * 32)
+    assert "(sources abababababab)" in same_number.message
+    assert f"git rev-list -1 --before={run.record().created} HEAD" in (same_number.hint or "")
+
+
+def test_what_a_newer_version_noted_of_a_run_is_passed_over(tmp_path: Path, clock: Any) -> None:
+    run = make(tmp_path, clock)
+    values = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**values, "mood": "good"}))
+    assert [found.record().id for found in list_runs(tmp_path)] == [run.id]
 
 
 def test_a_board_is_the_same_memory_for_everyone(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from rsc.export.layout import why_not_open
 from rsc.export.weights import write_export
 from rsc.release.request import KeyRequest
 from rsc.train.assess import kept_in
+from rsc.train.recipe import recipe_of
 from rsc.train.run import RunFolder
-from rsc.train.trained import recipe_of, whole_state
+from rsc.train.trained import whole_state
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

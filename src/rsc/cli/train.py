@@ -12,7 +12,7 @@ from rsc.config import Workspace
 from rsc.store.providers.configured import configured_providers
 from rsc.train.controller import Controller
 from rsc.train.gate import WorkspaceGate
-from rsc.train.recipe import load_recipe
+from rsc.train.recipe import load_recipe, recipe_of
 from rsc.train.run import RunFolder
 
 
@@ -65,7 +65,7 @@ def finish(run: RunFolder, *, code: int, as_json: bool) -> None:
 
 def ask(run: RunFolder) -> list[str]:
     """The command that asks the model something, where one fits its head."""
-    kind = load_recipe(str(run.path / "resolved.toml")).recipe.model.head.kind
+    kind = recipe_of(run).model.head.kind
     if kind == "next_token":
         return [f"rsc generate {run.id}"]
     return [f"rsc predict {run.id} FILE"] if kind in ("classes", "multi_label", "ctc") else []

@@ -35,7 +35,7 @@ from rsc.train.energy import EnergyMeter, counters
 from rsc.train.fetching import Fetching
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.parent import find_parent, with_parent
-from rsc.train.recipe import LoadedRecipe, Recipe, load_recipe
+from rsc.train.recipe import LoadedRecipe, Recipe, recipe_of
 from rsc.train.run import RunFolder, RunState
 from rsc.train.verdict import Restarts
 
@@ -136,7 +136,7 @@ class Controller:
     def resume(self, run: RunFolder) -> int:
         """Go on with a run at its newest checkpoint. A finished one says so and is left alone."""
         record = run.record()
-        recipe = load_recipe(str(run.path / "resolved.toml")).recipe
+        recipe = recipe_of(run)
         if record.state is RunState.FINISHED:
             self._copies(run, recipe)  # the last copy may have failed
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")

@@ -7,7 +7,6 @@ its isolation, when it wants its keys.
 from __future__ import annotations
 
 import getpass
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import rsc
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
@@ -29,6 +27,7 @@ from rsc.release.server import AgentServer
 from rsc.store.dataset import Dataset
 from rsc.store.keys import Envelope, KeyProvider, new_envelope, period_end, period_of, run_key_context
 from rsc.store.providers.configured import run_retention_s
+from rsc.train.code import code_facts
 from rsc.train.controller import Admission
 from rsc.train.run import RunFolder
 
@@ -138,14 +137,5 @@ def _lineage(dataset: Dataset, facts: DataFacts, *, envelope: Envelope) -> dict[
             "report_sha256": dataset.report_sha256,
         },
         "key_period": envelope.kek_id,
-        "code": {"version": rsc.__version__, "sources_sha256": sources_digest()},
+        "code": code_facts(),
     }
-
-
-def sources_digest() -> str:
-    """SHA-256 over this package's Python files, names and bytes: says which code trained, git or not."""
-    root = Path(rsc.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(f"{path.relative_to(root)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import is_export, read_settings
 from rsc.models.config import TrunkConfig
 from rsc.store.local import LocalStore
-from rsc.train.recipe import load_recipe
+from rsc.train.recipe import recipe_of
 from rsc.train.run import find_run
 
 _OF_THE_TASK = {"causal", "documents"}  # what the new task asks of the trunk, not what its weights are
@@ -51,7 +51,7 @@ def find_parent(name: str, *, runs: Path, trunk: TrunkConfig) -> Parent | None:
             hint="give the folder of an export, or a run of `rsc runs ls`",
         )
     run = find_run(runs, name)
-    theirs = load_recipe(str(run.path / "resolved.toml")).recipe.model.trunk
+    theirs = recipe_of(run).model.trunk
     require_same_trunk(theirs, ours=trunk, of=f"run {run.id}")
     if not finished(LocalStore(run.path / "checkpoints")):
         raise NotFinished(f"run {run.id} has no checkpoint to start from", hint="train it first")

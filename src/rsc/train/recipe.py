@@ -13,7 +13,9 @@ from rsc.models.config import ModelConfig
 from rsc.parallel.choose import choose_layout
 from rsc.parallel.config import ParallelConfig
 from rsc.parallel.layout import Layout, ModelFacts
+from rsc.train.code import code_facts
 from rsc.train.config import EvalConfig, TrainConfig
+from rsc.train.run import RunFolder
 
 
 class Recipe(FrozenModel):
@@ -81,3 +83,31 @@ def load_recipe(name: str, *, overrides: Iterable[str] = ()) -> LoadedRecipe:
     resolved = resolve(name, overrides=overrides)
     recipe = parse_as(Recipe, resolved)
     return LoadedRecipe(recipe, with_defaults(recipe, resolved))
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """The settings a run was started with.
+
+    Raises ConfigError; where another version made the run, it names that version and what works.
+    """
+    try:
+        return load_recipe(str(run.path / "resolved.toml")).recipe
+    except ConfigError as error:
+        raise _of_another_version(run, error) or error from None
+
+
+def _of_another_version(run: RunFolder, error: ConfigError) -> ConfigError | None:
+    """The complaint about a run that other code made; None where it was this code, or nobody knows."""
+    record, ours = run.record(), code_facts()
+    theirs = record.lineage.get("code", ours)
+    if theirs == ours:
+        return None
+    told = [f"{code['version']} (sources {code['sources_sha256'][:12]})" for code in (theirs, ours)]
+    get_it = f"install openrsc {theirs['version']}"
+    if theirs["version"] == ours["version"]:
+        get_it = f"check out the sources of that time (git rev-list -1 --before={record.created} HEAD)"
+    return ConfigError(
+        f"run {run.id} was made by version {told[0]}, this is {told[1]}: {error.message}",
+        hint=f"{get_it} and go on there, or `rsc runs export {run.id}` there and start here from that "
+        "folder (model.init_from=FOLDER)",
+    )

@@ -14,7 +14,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,13 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def record(self) -> RunRecord:
-        """Read `run.json`. Raises ConfigError if the folder is not a run."""
+        """Read `run.json`, but what a newer version noted there. Raises ConfigError if this is no run."""
         try:
             values = json.loads((self.path / "run.json").read_bytes())
         except (OSError, ValueError):
             raise ConfigError(f"{self.path} is not a run", hint="list them with `rsc runs ls`") from None
-        return RunRecord(**{**values, "state": RunState(values["state"])})
+        known = {each.name: values[each.name] for each in fields(RunRecord) if each.name in values}
+        return RunRecord(**{**known, "state": RunState(values["state"])})
 
     def write(self, record: RunRecord) -> None:
         staged = self.path / f".run.json.{os.getpid()}"

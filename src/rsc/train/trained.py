@@ -17,7 +17,7 @@ from rsc.models.tokenizer import Tokenizer, open_tokenizer
 from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
 from rsc.train.precision import Precision, choose_precision
-from rsc.train.recipe import Recipe, load_recipe
+from rsc.train.recipe import Recipe, recipe_of
 from rsc.train.run import RunFolder
 
 
@@ -65,11 +65,6 @@ def from_state(name: str, *, config: ModelConfig, state: Mapping[str, torch.Tens
     model = build_model(config)
     model.load_state_dict(dict(state))
     return _ready(name, model, context=context, requested="auto", step=None, recipe=None)
-
-
-def recipe_of(run: RunFolder) -> Recipe:
-    """The settings the run was started with."""
-    return load_recipe(str(run.path / "resolved.toml")).recipe
 
 
 def whole_state(run: RunFolder, *, key: SecretKey) -> tuple[ModelConfig, dict[str, torch.Tensor], int]:
