@@ -46,6 +46,7 @@ from typing import Any
 
 import numpy as np
 from harness import Options, Report, main
+from nanogpt import write_nanogpt_corpus
 
 from rsc.train.recipe import load_recipe
 
@@ -149,22 +150,16 @@ def nanogpt(bench: Bench, *, text: str, cut: int) -> None:
     place = bench.folder / "nanogpt"
     ignored = shutil.ignore_patterns(".git", "assets")
     shutil.copytree(bench.options.arguments.nanogpt_dir, place, ignore=ignored)
-    letters = sorted(set(text))
-    number = {letter: index for index, letter in enumerate(letters)}
-    ids = np.array([number[letter] for letter in text], np.uint16)
-    (place / "data" / "plays").mkdir(parents=True)
-    ids[:cut].tofile(place / "data" / "plays" / "train.bin")
-    ids[cut:].tofile(place / "data" / "plays" / "val.bin")
+    write_nanogpt_corpus(place / "data" / "plays", text=text, cut=cut)
     steps = 20 if bench.quick else 2000
     settings = {
         "device": "cpu", "compile": False, "dataset": "plays", "eval_interval": steps,
-        "eval_iters": 5 if bench.quick else 200,
+        "eval_iters": 5 if bench.quick else 50,
         "log_interval": 500, "block_size": 64, "batch_size": 12, "n_layer": 4, "n_head": 4, "n_embd": 128,
         "max_iters": steps, "lr_decay_iters": steps, "dropout": 0.0, "gradient_accumulation_steps": 1,
         "learning_rate": 1e-3, "min_lr": 1e-4, "beta2": 0.99, "warmup_iters": 100,
-        "out_dir": str(bench.folder / "nanogpt-out"), "vocab_size": len(letters),
+        "out_dir": str(bench.folder / "nanogpt-out"),
     }  # fmt: skip
-    del settings["vocab_size"]
     command = [sys.executable, "train.py", *(f"--{name}={value}" for name, value in settings.items())]
     start, before = time.perf_counter(), _children_cpu_s()
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)

@@ -24,7 +24,6 @@ import importlib.util
 import json
 import math
 import os
-import pickle
 import re
 import shutil
 import statistics
@@ -39,6 +38,7 @@ from pathlib import Path
 
 import numpy as np
 from harness import Options, Report, main, run_worker
+from nanogpt import write_nanogpt_corpus
 
 LAYERS, WIDTH, HEADS, BLOCK, BATCH = 6, 384, 6, 256, 16
 RATE, WARMUP_STEPS, SKIPPED = 1e-3, 10, 5
@@ -188,16 +188,7 @@ def run_rsc(place: Path, *, steps: int, optimizer: str) -> Curve:
 def prepare_nanogpt(place: Path, *, source: Path, text: str) -> None:
     """A copy of the folder with the corpus in the form its train.py reads."""
     shutil.copytree(source, place / "nanogpt", ignore=shutil.ignore_patterns(".git", "assets"))
-    data = place / "nanogpt" / "data" / "corpus"
-    data.mkdir(parents=True)
-    letters = sorted(set(text))
-    number = {letter: index for index, letter in enumerate(letters)}
-    ids = np.array([number[letter] for letter in text], np.uint16)
-    cut = int(0.9 * len(ids))
-    ids[:cut].tofile(data / "train.bin")
-    ids[cut:].tofile(data / "val.bin")
-    meta = {"vocab_size": len(letters), "stoi": number, "itos": dict(enumerate(letters))}
-    (data / "meta.pkl").write_bytes(pickle.dumps(meta))
+    write_nanogpt_corpus(place / "nanogpt" / "data" / "corpus", text=text, cut=int(0.9 * len(text)))
 
 
 def run_nanogpt(place: Path, *, steps: int) -> Curve:
