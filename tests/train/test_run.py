@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,50 @@ def test_what_a_newer_version_noted_of_a_run_is_passed_over(tmp_path: Path, cloc
     values = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps({**values, "mood": "good"}))
     assert [found.record().id for found in list_runs(tmp_path)] == [run.id]
+
+
+def test_a_question_for_the_holder_keeps_nobody_out(tmp_path: Path, clock: Any) -> None:
+    """It tries the lock for a moment; whoever wants it waits for that moment and is not refused."""
+    run = make(tmp_path, clock)
+    with run.locked():
+        pass
+    with run._gate(fcntl.LOCK_SH), (run.path / "lock").open() as question:
+        fcntl.flock(question, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        taking = threading.Thread(target=lambda: taken.append(hold_once(run)))
+        taken: list[int | None] = []
+        taking.start()
+        taking.join(0.05)
+        assert not taken
+    taking.join()
+    assert taken == [os.getpid()]
+
+
+def hold_once(run: RunFolder) -> int | None:
+    with run.locked():
+        return run.holder()
+
+
+def test_the_holder_is_never_one_who_was_there_before(tmp_path: Path, clock: Any) -> None:
+    """A killed holder leaves its number in the file; while another takes the run, nobody is told that one."""
+    run = make(tmp_path, clock)
+    told: list[int | None] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            told.append(run.holder())
+
+    with run.locked():
+        pass
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for _ in range(200):
+        with run._gate(fcntl.LOCK_EX):
+            (run.path / "lock").write_text("1")
+        assert hold_once(run) == os.getpid()
+    stop.set()
+    asking.join()
+    assert set(told) <= {None, os.getpid()}
 
 
 def test_a_board_is_the_same_memory_for_everyone(tmp_path: Path) -> None:

@@ -138,33 +138,43 @@ class RunFolder:
         The kernel drops the lock when its process ends, however it ends.
         """
         with (self.path / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise ConfigError(
-                    f"run {self.id} is being trained by process {holder}",
-                    hint=f"stop it with `rsc runs stop {self.id}`, or start another run",
-                    pid=holder,
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with self._gate(fcntl.LOCK_EX):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    holder = file.read()
+                    raise ConfigError(
+                        f"run {self.id} is being trained by process {holder}",
+                        hint=f"stop it with `rsc runs stop {self.id}`, or start another run",
+                        pid=holder,
+                    ) from None
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
             yield
-            file.truncate(0)
 
     def holder(self) -> int | None:
         """Process that holds the lock now, if any."""
-        try:
-            with (self.path / "lock").open("r") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return int(file.read().strip() or 0) or None
-        except FileNotFoundError:
-            pass
+        if not (self.path / "lock").exists():
+            return None
+        with self._gate(fcntl.LOCK_SH), (self.path / "lock").open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read())
         return None
+
+    @contextmanager
+    def _gate(self, mode: int) -> Iterator[None]:
+        """Who takes the lock and who asks for its holder wait for each other here, for microseconds.
+
+        Without it a question, which tries the lock, could keep a training out, and an answer could be the pid
+        that an earlier holder left: `rsc runs stop` would signal a stranger.
+        """
+        with (self.path / "lock.gate").open("a") as gate:
+            fcntl.flock(gate, mode)
+            yield
 
 
 def list_runs(runs: Path) -> list[RunFolder]:
