@@ -280,7 +280,7 @@ RULES = (
         _NUMBERED,
         _is_street,
         least=6,
-        reach=2,
+        head=re.compile(r"[0-9](?<![0-9A-Za-z.,/$#:-][0-9])"),  # a set first: three times as fast to find
     ),
     Rule(
         "street_rarer",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from itertools import islice
 
 from rsc.review.rules.rule import Rule, any_of
 from rsc.review.rules.words import words_before
@@ -62,7 +63,7 @@ def _is_ipv4(text: str, match: re.Match[str]) -> bool:
     octets = [int(octet) for octet in match[0].split(".")]
     if octets[0] in (0, 127) or octets[0] >= 224:
         return False
-    words = words_before(text, match.start())[:3]
+    words = list(islice(words_before(text, match.start()), 3))
     if not _VERSION.isdisjoint(words[:2]):
         return False
     if octets[0] in (1, 2) and octets[1] in (0, 1, 2, 3, 5, 16):

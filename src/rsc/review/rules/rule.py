@@ -51,8 +51,12 @@ class Rule:
     in the trigger or behind it: what is far from digits need not be looked at."""
 
 
+_NO_DIGITS = {code: None for code in range(256) if not chr(code).isdigit()}
+
+
 def digits_of(text: str) -> str:
-    return "".join(filter(str.isdigit, text))
+    """The digits of folded text."""
+    return text.translate(_NO_DIGITS)
 
 
 def any_of(*words: str) -> str:

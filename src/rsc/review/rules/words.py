@@ -7,6 +7,8 @@ Dutch, Polish and the Nordic languages, each with the word a form or a sentence 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 
 from rsc.review.rules.rule import any_of
 
@@ -14,7 +16,8 @@ DISTANCE = 56
 """Characters looked at before a number; about eight words, a form's label or half a sentence."""
 
 SENTENCE = "."
-_TOKEN = re.compile(r"(?<![A-Za-z\xff])[A-Za-z\xff]+|[0-9\x00]|[.!?]\s|[\"\n]")
+_LETTER = re.compile(r"[A-Za-z\xff]")
+_TOKEN_BACKWARDS = re.compile(r"[A-Za-z\xff]+|[0-9\x00]|\s[.!?]|[\"\n]")
 
 PHONE = frozenset(
     any_of(
@@ -69,18 +72,26 @@ OTHER = frozenset(
 )
 
 
-def words_before(text: str, start: int) -> list[str]:
+def words_before(text: str, start: int) -> Iterator[str]:
     """Lower-case words before a position, nearest first, back to the last digit or NUL, or to where the line
-    or the quotation of the nearest word begins, or `DISTANCE` characters; `SENTENCE` between sentences."""
-    words: list[str] = []
-    for token in reversed(_TOKEN.findall(text, max(0, start - DISTANCE), start)):
+    or the quotation of the nearest word begins, or `DISTANCE` characters; `SENTENCE` between sentences.
+
+    Read backwards, since the nearest word or two decide mostly. A word that the distance cuts is left out."""
+    first = max(0, start - DISTANCE)
+    backwards = text[first:start][::-1]
+    met_word = False
+    for match in _TOKEN_BACKWARDS.finditer(backwards):
+        token = match[0]
         if token.isalpha():
-            words.append(token.lower())
-        elif token[0] in ".!?":
-            words.append(SENTENCE)
-        elif words or token not in '"\n':
-            break
-    return words
+            if match.end() == len(backwards) and first and _LETTER.match(text, first - 1):
+                return
+            met_word = True
+            yield token[::-1].lower()
+        elif len(token) == 2:
+            yield SENTENCE
+            met_word = True
+        elif met_word or token not in '"\n':
+            return
 
 
 def trigger_after(words: frozenset[str]) -> str:
@@ -109,7 +120,7 @@ def is_said(text: str, start: int, *, words: frozenset[str], against: frozenset[
 
 def is_said_otherwise(text: str, start: int, *, words: frozenset[str]) -> bool:
     """Do the three words before `start` call the number something else?"""
-    for word in words_before(text, start)[:3]:
+    for word in islice(words_before(text, start), 3):
         if word in words:
             return False
         if word in OTHER:
