@@ -114,6 +114,13 @@ def test_straggler_is_told_and_data_error_ends_the_run(rsc_with_text: Any) -> No
         "train.fail_at=rank=1,step=3,kind=slow", "train.heartbeat_s=0.05", "train.steps=24"
     )
     assert [event["rank"] for event in rsc_with_text.events_of(slow["run"], "straggler")] == [1]
+    patient = rsc_with_text.train(
+        "train.fail_at=rank=1,step=3,kind=slow",
+        "train.heartbeat_s=0.05",
+        "train.steps=24",
+        "train.straggler_ratio=1e6",
+    )
+    assert rsc_with_text.events_of(patient["run"], "straggler") == []
     broken = rsc_with_text.train("train.fail_at=rank=0,step=5,kind=data", expect=2)
     assert broken["reason"].startswith("rank 0 failed first: injected fault: a sample that does not decode")
 

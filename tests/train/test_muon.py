@@ -91,3 +91,19 @@ def test_state_continues_where_it_stopped(model: Model) -> None:
     steps(twin, second, 2)
     for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_momentum_is_the_setting_and_looks_ahead() -> None:
+    """Nesterov's: the step is along g + mu m, where m = mu m + g (Jordan et al. 2024, Muon)."""
+    layer = torch.nn.ModuleDict({"trunk": torch.nn.ModuleDict({"blocks": torch.nn.Linear(6, 6, bias=False)})})
+    weight = next(layer.parameters())
+    settings = {"name": "muon", "muon_momentum": 0.3, "muon_learning_rate": 0.5, "weight_decay": 0.0}
+    optimizer = build_optimizer(layer, config=OptimizerConfig.model_validate(settings))
+    first, second = torch.randn(2, 6, 6, generator=torch.Generator().manual_seed(0))
+    weight.grad = first.clone()
+    optimizer.step()
+    before = weight.detach().clone()
+    weight.grad = second.clone()
+    optimizer.step()
+    ahead = second + 0.3 * (0.3 * first + second)
+    torch.testing.assert_close((before - weight).detach(), 0.5 * orthogonalise(ahead))

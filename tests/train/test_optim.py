@@ -75,3 +75,21 @@ def test_first_adamw_step_is_the_formula() -> None:
     model.weight.grad = torch.tensor([[3.0]])
     optimizer.step()
     torch.testing.assert_close(model.weight.data, torch.tensor([[2.0 * (1 - 0.05) - 0.5]]))
+
+
+def test_later_adamw_steps_remember_by_the_betas() -> None:
+    """Kingma and Ba 2015, arXiv:1412.6980, algorithm 1, at step 2 of gradients 3 and -1."""
+    beta1, beta2 = 0.7, 0.6
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 2.0)
+    config = OptimizerConfig(learning_rate=0.5, weight_decay=0.0, beta1=beta1, beta2=beta2)
+    optimizer = build_optimizer(model, config=config)
+    mean = square = 0.0
+    expected = 2.0
+    for step, gradient in enumerate((3.0, -1.0), start=1):
+        model.weight.grad = torch.tensor([[gradient]])
+        optimizer.step()
+        mean = beta1 * mean + (1 - beta1) * gradient
+        square = beta2 * square + (1 - beta2) * gradient**2
+        expected -= 0.5 * (mean / (1 - beta1**step)) / (square / (1 - beta2**step)) ** 0.5
+    assert model.weight.item() == pytest.approx(expected, rel=1e-5)

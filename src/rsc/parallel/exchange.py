@@ -10,11 +10,14 @@ trade_rows         rows to other ranks and back (backward: the way back)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
+
+Movement: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 
 # torch 2.13 renamed these two and warns about the old names, 2.11 has only those.
 _gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -23,32 +26,41 @@ _scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scat
 
 def gather_parts(part: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
     """[.., n, ..] on each of P ranks -> [.., P * n, ..], in rank order."""
-    return _GatherParts.apply(part, dim, group)  # type: ignore[no-any-return,no-untyped-call]
+    on: dict[str, Any] = {"dim": dim, "group": group}
+    return _move(part, there=partial(all_gather, **on), back=partial(reduce_scatter, **on))
 
 
-def sum_and_cut(partial: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
+def sum_and_cut(partial_sum: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
     """Sum over the ranks, of which each keeps its part of `dim`."""
-    return _SumAndCut.apply(partial, dim, group)  # type: ignore[no-any-return,no-untyped-call]
+    on: dict[str, Any] = {"dim": dim, "group": group}
+    return _move(partial_sum, there=partial(reduce_scatter, **on), back=partial(all_gather, **on))
 
 
 def take_part(whole: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
-    return _TakePart.apply(whole, dim, group)  # type: ignore[no-any-return,no-untyped-call]
+    on: dict[str, Any] = {"dim": dim, "group": group}
+    return _move(whole, there=partial(own_part, **on), back=partial(all_gather, **on))
 
 
 def gather_same(part: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
-    return _GatherSame.apply(part, dim, group)  # type: ignore[no-any-return,no-untyped-call]
+    on: dict[str, Any] = {"dim": dim, "group": group}
+    return _move(part, there=partial(all_gather, **on), back=partial(own_part, **on))
 
 
-def sum_same(partial: torch.Tensor, *, group: dist.ProcessGroup) -> torch.Tensor:
+def sum_same(partial_sum: torch.Tensor, *, group: dist.ProcessGroup) -> torch.Tensor:
     """Sum over the ranks, whole on each of them."""
-    return _SumSame.apply(partial, group)  # type: ignore[no-any-return,no-untyped-call]
+    return _move(partial_sum, there=partial(_sum, group=group), back=_unchanged)
 
 
 def trade_rows(
     rows_MD: torch.Tensor, *, sent: Sequence[int], received: Sequence[int], group: dist.ProcessGroup
 ) -> torch.Tensor:
     """Rows in blocks by receiving rank (`sent` rows each) -> rows in blocks by sending rank."""
-    return _TradeRows.apply(rows_MD, list(sent), list(received), group)  # type: ignore[no-any-return,no-untyped-call]
+    there, back = list(sent), list(received)
+    return _move(
+        rows_MD,
+        there=partial(_trade, sent=there, received=back, group=group),
+        back=partial(_trade, sent=back, received=there, group=group),
+    )
 
 
 def all_gather(part: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
@@ -72,73 +84,31 @@ def own_part(whole: torch.Tensor, *, dim: int, group: dist.ProcessGroup) -> torc
     return whole.chunk(dist.get_world_size(group), dim=dim)[dist.get_rank(group)].contiguous()
 
 
-class _GatherParts(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, part: torch.Tensor, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
-        ctx.dim, ctx.group = dim, group
-        return all_gather(part, dim=dim, group=group)
+class _Move(torch.autograd.Function):
+    """A tensor goes `there`; its gradient comes `back`."""
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return reduce_scatter(grad, dim=ctx.dim, group=ctx.group), None, None
-
-
-class _SumAndCut(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, partial: torch.Tensor, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
-        ctx.dim, ctx.group = dim, group
-        return reduce_scatter(partial, dim=dim, group=group)
+    def forward(ctx: Any, tensor: torch.Tensor, there: Movement, back: Movement) -> torch.Tensor:
+        ctx.back = back
+        return there(tensor)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return all_gather(grad, dim=ctx.dim, group=ctx.group), None, None
+        return ctx.back(grad), None, None
 
 
-class _TakePart(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, whole: torch.Tensor, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
-        ctx.dim, ctx.group = dim, group
-        return own_part(whole, dim=dim, group=group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return all_gather(grad, dim=ctx.dim, group=ctx.group), None, None
+def _move(tensor: torch.Tensor, *, there: Movement, back: Movement) -> torch.Tensor:
+    return _Move.apply(tensor, there, back)  # type: ignore[no-any-return,no-untyped-call]
 
 
-class _GatherSame(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, part: torch.Tensor, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
-        ctx.dim, ctx.group = dim, group
-        return all_gather(part, dim=dim, group=group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        return own_part(grad, dim=ctx.dim, group=ctx.group), None, None
+def _sum(partial_sum: torch.Tensor, *, group: dist.ProcessGroup) -> torch.Tensor:
+    whole = partial_sum.clone()
+    dist.all_reduce(whole, group=group)
+    return whole
 
 
-class _SumSame(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, partial: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-        whole = partial.clone()
-        dist.all_reduce(whole, group=group)
-        return whole
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grad, None
-
-
-class _TradeRows(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, rows: torch.Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup
-    ) -> torch.Tensor:
-        ctx.sent, ctx.received, ctx.group = sent, received, group
-        return _trade(rows, sent=sent, received=received, group=group)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        return _trade(grad, sent=ctx.received, received=ctx.sent, group=ctx.group), None, None, None
+def _unchanged(grad: torch.Tensor) -> torch.Tensor:
+    return grad
 
 
 def _trade(

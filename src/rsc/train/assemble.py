@@ -28,11 +28,12 @@ from rsc.train.faults import FaultDisk, FaultInjector
 from rsc.train.gauge import Gauge, peak_of
 from rsc.train.inputs import DataPlace, open_source
 from rsc.train.keys import Keys
-from rsc.train.loop import BatchSource, Loop, Progress
+from rsc.train.loop import Loop, Progress
 from rsc.train.metrics import MetricsFile
 from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.restore import Restorer
+from rsc.train.source import BatchSource
 from rsc.train.step import Stepper
 from rsc.train.takeover import inherited_by
 from rsc.train.tensorboard import EventFiles

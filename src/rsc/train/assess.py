@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import ConfigError
-from rsc.store.schema import Columns, Ragged
+from rsc.store.schema import Columns, Ragged, slice_columns
 from rsc.store.splits import SplitReader
 from rsc.train.config import EvalConfig
 from rsc.train.evaluate import Document, evaluate_language, xz_bits_per_byte
@@ -92,13 +92,15 @@ def kept_in(folder: Path) -> dict[str, Any]:
 
 
 def _limited(columns: Iterable[Columns], *, samples: int) -> Iterator[Columns]:
-    """The first `samples` samples, by whole frames; 0: all."""
-    seen = 0
+    """The first `samples` samples; 0: all."""
+    left = samples
     for frame in columns:
-        yield frame
-        seen += len(next(iter(frame.values())))
-        if samples and seen >= samples:
+        count = len(next(iter(frame.values())))
+        if samples and count >= left:
+            yield slice_columns(frame, 0, left)
             return
+        yield frame
+        left -= count
 
 
 def _documents(columns: Iterable[Columns], *, trained: Trained) -> Iterator[tuple[Document, bytes]]:

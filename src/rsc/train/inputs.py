@@ -27,8 +27,8 @@ from rsc.store.locations import Location
 from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
 from rsc.train.binding import check_fields, fields_of
-from rsc.train.loop import BatchSource
 from rsc.train.recipe import Recipe
+from rsc.train.source import BatchSource
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import torch
 
@@ -22,10 +22,9 @@ from rsc.train.faults import FaultInjector
 from rsc.train.gauge import Gauge
 from rsc.train.metrics import MetricsFile, place_digest
 from rsc.train.seeds import stream_seed
+from rsc.train.source import BatchSource
 from rsc.train.step import Batch, Stepper, StepRecord
-
-if TYPE_CHECKING:  # it makes sources, whose protocol stands here
-    from rsc.train.validate import Validator
+from rsc.train.validate import Validator
 
 _SPIKE_WINDOW = 64  # losses that make the mean and deviation a spike is held against
 _SPIKE_WARMUP = 16
@@ -35,18 +34,6 @@ _MAX_SKIPPED = 10  # bad batches in a row: then it is the run that is bad, not t
 class Ending(StrEnum):
     FINISHED = "finished"
     REQUEUE = "requeue"
-
-
-class BatchSource(Protocol):
-    """A loader: endless, with a state that does not depend on the number of ranks."""
-
-    def __next__(self) -> Mapping[str, torch.Tensor]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass

@@ -21,7 +21,8 @@ from rsc.parallel.mesh import Mesh
 from rsc.store.files import BulkStore
 from rsc.store.secret import SecretKey
 from rsc.train.engine import Engine
-from rsc.train.loop import BatchSource, Progress
+from rsc.train.loop import Progress
+from rsc.train.source import BatchSource
 
 
 class Restorer:

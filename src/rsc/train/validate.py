@@ -19,8 +19,8 @@ import torch.distributed as dist
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.tokenizer import ByteTokenizer, Tokenizer
 from rsc.train.engine import Engine
-from rsc.train.loop import BatchSource
 from rsc.train.seeds import stream_seed
+from rsc.train.source import BatchSource
 
 
 @dataclass(frozen=True)
