@@ -15,8 +15,9 @@ what their API gives. `rsc` has the default window of 32 MiB and fills it in the
 `decrypt_only` (every frame once, into one buffer) and `gather_only` (batches out of a window in memory) are
 the two parts that no encrypted loader can do without: the limit here is 1 / (1/decrypt + 1/gather).
 times_memmap and times_litdata are formed from the runs of one round each. frames_in_batch says how many of
-the frames in written order a batch draws from. `rsc_far` reads the tokens through an empty node cache from
-storage of 100 ms latency and 50 MB/s a connection (simulated), over 16 connections; crossed_per_byte counts.
+the frames in written order a batch draws from. `rsc_far_4` and `rsc_far_16` read the tokens through an empty
+node cache from storage of 100 ms latency and 50 MB/s a connection (simulated), over so many connections:
+line_filled is their rate over what those carry at most, crossed_per_byte counts what crossed the line.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from pathlib import Path
 
 import numpy as np
 from harness import Options, Report, alternate, main, run_worker
-from loader_subjects import SMALL_WINDOW_BYTES, Corpus, example_key, open_split
+from loader_subjects import FAR_CONNECTIONS, SMALL_WINDOW_BYTES, Corpus, example_key, open_split
 
 from rsc.loader.order import DEFAULT_WINDOW_BYTES
 from rsc.loader.quality import measure_shuffle
@@ -114,20 +115,21 @@ def measure_case(folder: Path, case: str, *, peers: list[str], options: Options,
         for metric, values in metrics.items():
             report.add(case, metric=metric, subject=subject, values=values)
     add_ratios(measured, case, report=report)
-    if case == "tokens" and (wanted is None or "rsc_far" in wanted):
-        add_far(worker, runs=options.runs, report=report)
+    far = [name for name in FAR_CONNECTIONS if case == "tokens" and (wanted is None or name in wanted)]
+    if far:
+        add_far(worker, far, runs=options.runs, report=report)
     if case in ("tokens", "images"):
         add_mixing(folder, case, report=report)
 
 
 def add_far(
-    worker: Callable[[str, str], dict[str, float]], *, runs: int, report: Report, subject: str = "rsc_far"
+    worker: Callable[[str, str], dict[str, float]], subjects: list[str], *, runs: int, report: Report
 ) -> None:
     """The tokens over a simulated slow line, beside what the line carries."""
-    for metric, values in alternate([subject], runs=runs, measure=lambda name: worker("run", name))[
-        subject
-    ].items():
-        report.add("tokens_far", metric=metric, subject=subject, values=values)
+    measured = alternate(subjects, runs=runs, measure=lambda name: worker("run", name))
+    for subject, metrics in measured.items():
+        for metric, values in metrics.items():
+            report.add("tokens_far", metric=metric, subject=subject, values=values)
     report.notes.append(
         "tokens_far: latency and line rate are simulated by sleeping; cache and disk are real"
     )

@@ -200,7 +200,7 @@ def _loader(corpus: Corpus, key: Any, *, threads: int, window_bytes: int | None)
 
 # The same from far away: a bulk tier of 100 ms and 50 MB/s a connection, through an empty node cache.
 
-FAR_CONNECTIONS = 16
+FAR_CONNECTIONS = {"rsc_far_4": 4, "rsc_far_16": 16}
 _LATENCY_S, _RATE_BYTES_PER_S = 0.1, 50e6
 
 
@@ -226,8 +226,8 @@ def _far_store(root: Path) -> Any:
     return store
 
 
-def measure_far(corpus: Corpus) -> dict[str, float]:
-    """An epoch of tokens from far away; `line` is what the connections carry at most, in MB/s."""
+def measure_far(corpus: Corpus, *, connections: int) -> dict[str, float]:
+    """An epoch of tokens from far away, and what share that is of the most the connections carry."""
     from rsc.loader.loader import Loader
     from rsc.store.cache import CHUNK_BYTES, NodeCache
 
@@ -235,12 +235,12 @@ def measure_far(corpus: Corpus) -> dict[str, float]:
         split = open_split(corpus, key)
         store = _far_store(corpus.folder)
         split.place = replace(split.place, store=store, cache=NodeCache(Path(cache), limit_bytes=8 << 30))
-        start = time.perf_counter()
+        start, before_s = time.perf_counter(), time.process_time()
         options: dict[str, Any] = {
             "batch_size": BATCH,
             "seed": 1,
             "epochs": 1,
-            "connections": FAR_CONNECTIONS,
+            "connections": connections,
         }
         with Loader(split, **options) as loader:
             size = size_of(next(loader))
@@ -248,9 +248,12 @@ def measure_far(corpus: Corpus) -> dict[str, float]:
             size += sum(size_of(batch) for batch in loader)
         elapsed_s = time.perf_counter() - start
     a_chunk_s = _LATENCY_S + CHUNK_BYTES / _RATE_BYTES_PER_S
+    line_mb_per_s = connections * CHUNK_BYTES / 1e6 / a_chunk_s
     return {
         "mb_per_s": size / 1e6 / elapsed_s,
-        "line_mb_per_s": FAR_CONNECTIONS * CHUNK_BYTES / 1e6 / a_chunk_s,
+        "line_mb_per_s": line_mb_per_s,
+        "line_filled": size / 1e6 / elapsed_s / line_mb_per_s,
+        "cpu_s_per_gb": (time.process_time() - before_s) / (size / 1e9),
         "first_batch_s": first_batch_s,
         "crossed_per_byte": store.crossed / split.size_bytes,
     }
@@ -545,8 +548,8 @@ def main() -> None:
         print(json.dumps({}))
         return
     _import_libraries(subject)
-    if subject == "rsc_far":
-        print(json.dumps(measure_far(corpus)))
+    if subject in FAR_CONNECTIONS:
+        print(json.dumps(measure_far(corpus, connections=FAR_CONNECTIONS[subject])))
         return
     print(json.dumps(measure(RUN[subject](corpus))))
 
