@@ -15,7 +15,8 @@ from rsc.export.weights import write_export
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
 from rsc.store.secret import SecretKey
-from rsc.train.controller import Admission, Controller
+from rsc.train.admission import Admission
+from rsc.train.controller import Controller
 from rsc.train.parent import find_parent
 from rsc.train.recipe import Recipe, load_recipe
 from rsc.train.run import RunFolder

@@ -10,11 +10,11 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rsc.checkpoint.copies import Copies
 from rsc.clock import Clock, timestamp
@@ -22,19 +22,20 @@ from rsc.cluster.launch.sandbox import Level, Wrapped, wrap
 from rsc.config import Resolved, Workspace, to_toml
 from rsc.errors import Interrupted, RequeueMe, RscError
 from rsc.events import EventTail
-from rsc.loader.config import DataConfig
 from rsc.parallel.layout import Layout
 from rsc.release.retention import retained_until
 from rsc.store.asking import socket_beside
 from rsc.store.cache import NodeCache
 from rsc.store.dataset import Dataset
 from rsc.store.mover import MoverJob
+from rsc.train.admission import Gate, admit_all
 from rsc.train.allocator import HUGE_PAGES
 from rsc.train.courier import Courier
 from rsc.train.energy import EnergyMeter, counters
 from rsc.train.fetching import Fetching
 from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
 from rsc.train.parent import find_parent, with_parent
+from rsc.train.pinned import count_workers, pin
 from rsc.train.recipe import LoadedRecipe, Recipe, recipe_of
 from rsc.train.run import RunFolder, RunState
 from rsc.train.verdict import Restarts
@@ -43,44 +44,6 @@ PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 """Threads of a worker that wait for each other spin for 10,000 rounds, then sleep. Seconds a step of a 10 M
 model on 2 cores, quiet and beside three busy programs: 0.43 and 1.5 to 2.4 so; 0.42 and above 8 with OpenMP's
 default, whose spinners take the time of those they wait for; 0.59 and 0.8 to 1.0 without any spinning."""
-
-
-@dataclass(frozen=True)
-class Admission:
-    """The gate's yes: what may be read, and what the lineage says about it."""
-
-    version: int
-    lineage: dict[str, Any]
-    isolation: Level
-
-
-@dataclass(frozen=True)
-class Admissions:
-    """The gate's yes to every data set of a run. The lineage calls all but the first `mixed`."""
-
-    versions: dict[str, int]
-    lineage: dict[str, Any]
-    isolation: Level
-
-
-_ABOUT_DATA = ("data", "review", "key_period")
-_STRICTEST_FIRST: tuple[Level, ...] = ("required", "best-effort", "none")
-
-
-class Gate(Protocol):
-    """The privacy gate as training sees it (train/gate.py; a fake in tests)."""
-
-    def admit(self, data: DataConfig) -> Admission:
-        """Raises GateRefused when this data may not be trained on."""
-        ...
-
-    def make_run_key(self, run: RunFolder) -> None:
-        """Make the key of the run's checkpoints; its envelope lies in the run's key.json."""
-        ...
-
-    def serve(self, socket: Path) -> AbstractContextManager[None]:
-        """Answer the workers' requests for keys while the context is open."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +58,7 @@ class Controller:
 
         Raises GateRefused and ConfigError before any process starts and before the folder is made.
         """
-        admission = self._admit(loaded.recipe.data)
+        admission = admit_all(self.gate, loaded.recipe.data)
         model = loaded.recipe.model
         parent = find_parent(model.init_from, runs=self.workspace.runs, trunk=model.trunk)
         resolved = pin(
@@ -112,17 +75,6 @@ class Controller:
             run = self._make(resolved, lineage=lineage, steps=recipe.train.steps)
         opening = f"{recipe.train.steps} steps on {_lineage_text(layout, recipe)}"
         return run, self._drive(run, recipe, isolation=admission.isolation, opening=opening)
-
-    def _admit(self, data: DataConfig) -> Admissions:
-        """Ask the gate about each data set of the mixture; one no is a no to all."""
-        answers = {each.name: self.gate.admit(each) for each in data.sets}
-        first, *others = answers.values()
-        mixed = [{key: each.lineage[key] for key in _ABOUT_DATA if key in each.lineage} for each in others]
-        return Admissions(
-            versions={name: answer.version for name, answer in answers.items()},
-            lineage={**first.lineage, "mixed": mixed} if mixed else first.lineage,
-            isolation=min((answer.isolation for answer in answers.values()), key=_STRICTEST_FIRST.index),
-        )
 
     def _make(self, resolved: Resolved, *, lineage: dict[str, Any], steps: int) -> RunFolder:
         run = RunFolder.create(
@@ -141,7 +93,7 @@ class Controller:
             self._copies(run, recipe)  # the last copy may have failed
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
             return 0
-        admission = self._admit(recipe.data)
+        admission = admit_all(self.gate, recipe.data)
         opening = f"resuming, {record.steps} steps in all"
         return self._drive(run, recipe, isolation=admission.isolation, opening=opening)
 
@@ -309,39 +261,6 @@ def _tell_energy(run: RunFolder, *, meter: EnergyMeter, clock: Clock) -> None:
     events = run.events(clock=clock)
     events.append("energy", used_wh=round(meter.used_wh, 3), source=meter.source)
     events.close()
-
-
-def pin(resolved: Resolved, *, versions: Mapping[str, int], workers: int) -> Resolved:
-    """The settings with what was left open written down: a resumed run must not choose anew."""
-    data = resolved.values["data"]
-    data = {**data, "version": versions[data["name"]]}
-    if data.get("mix_with"):
-        data["mix_with"] = [{**each, "version": versions[each["name"]]} for each in data["mix_with"]]
-    values = {
-        **resolved.values,
-        "data": data,
-        "parallel": {**resolved.values["parallel"], "workers": workers},
-    }
-    chosen = {"data.version": "newest approved", "parallel.workers": "this machine"}
-    kept = {
-        key: origin for key, origin in resolved.provenance.items() if origin != "default" or key not in chosen
-    }
-    return Resolved(name=resolved.name, values=values, provenance={**chosen, **kept})
-
-
-def count_workers(recipe: Recipe) -> int:
-    """What the recipe says; else what its degrees multiply to; else one per GPU, or one for the whole CPU.
-
-    Two ranks on two cores spend on exchanging weights what one process with two threads computes with:
-    1.3 times more tokens a second in one process (10 M parameters, benchmarks/train_cpu.py).
-    """
-    parallel = recipe.parallel
-    if parallel.workers:
-        return parallel.workers
-    others = parallel.dp_replicate * parallel.cp * parallel.tp * parallel.pp
-    if parallel.dp_shard or others > 1:
-        return others * max(1, parallel.dp_shard)
-    return len(list(Path("/dev").glob("nvidia[0-9]*"))) or 1
 
 
 @contextmanager

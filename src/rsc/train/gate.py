@@ -27,8 +27,8 @@ from rsc.release.server import AgentServer
 from rsc.store.dataset import Dataset
 from rsc.store.keys import Envelope, KeyProvider, new_envelope, period_end, period_of, run_key_context
 from rsc.store.providers.configured import run_retention_s
+from rsc.train.admission import Admission
 from rsc.train.code import code_facts
-from rsc.train.controller import Admission
 from rsc.train.run import RunFolder
 
 REHASH_BYTES = 4 << 30

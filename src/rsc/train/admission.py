@@ -1,0 +1,64 @@
+"""The wall between training and the privacy gate: what is asked, and what a yes says. No torch."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rsc.cluster.launch.sandbox import Level
+from rsc.loader.config import DataConfig
+from rsc.train.run import RunFolder
+
+_ABOUT_DATA = ("data", "review", "key_period")
+_STRICTEST_FIRST: tuple[Level, ...] = ("required", "best-effort", "none")
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The gate's yes: what may be read, and what the lineage says about it."""
+
+    version: int
+    lineage: dict[str, Any]
+    isolation: Level
+
+
+@dataclass(frozen=True)
+class Admissions:
+    """The gate's yes to every data set of a run. The lineage calls all but the first `mixed`."""
+
+    versions: dict[str, int]
+    lineage: dict[str, Any]
+    isolation: Level
+
+
+class Gate(Protocol):
+    """The privacy gate as training sees it (train/gate.py; a fake in tests)."""
+
+    def admit(self, data: DataConfig) -> Admission:
+        """Raises GateRefused when this data may not be trained on."""
+        ...
+
+    def make_run_key(self, run: RunFolder) -> None:
+        """Make the key of the run's checkpoints; its envelope lies in the run's key.json."""
+        ...
+
+    def serve(self, socket: Path) -> AbstractContextManager[None]:
+        """Answer the workers' requests for keys while the context is open."""
+        ...
+
+
+def admit_all(gate: Gate, data: DataConfig) -> Admissions:
+    """Ask the gate about each data set of the mixture; one no is a no to all.
+
+    Raises GateRefused.
+    """
+    answers = {each.name: gate.admit(each) for each in data.sets}
+    first, *others = answers.values()
+    mixed = [{key: each.lineage[key] for key in _ABOUT_DATA if key in each.lineage} for each in others]
+    return Admissions(
+        versions={name: answer.version for name, answer in answers.items()},
+        lineage={**first.lineage, "mixed": mixed} if mixed else first.lineage,
+        isolation=min((answer.isolation for answer in answers.values()), key=_STRICTEST_FIRST.index),
+    )
