@@ -102,15 +102,20 @@ class Model(nn.Module):
 
 def num_positions(batch: Batch, *, config: ModelConfig) -> int:
     """Length of the sequence that the stems make of a batch. Needs no weights, as `real_positions`."""
-    count = 0
+    return sum(positions_by_stem(batch, config=config).values())
+
+
+def positions_by_stem(batch: Batch, *, config: ModelConfig) -> dict[str, int]:
+    """Positions that each stem gives to the sequence."""
+    counts = {}
+    if config.image is not None:
+        counts["image"] = config.image.num_positions
+    if config.audio is not None:
+        counts["audio"] = _sound_positions(batch, config=config.audio)
     if config.text is not None:
         words_B = TextStem.positions(batch["tokens_BL"], config=config.text)
-        count = batch["tokens_BL"].shape[1] if words_B is None else int(words_B.max())
-    if config.image is not None:
-        count += config.image.num_positions
-    if config.audio is not None:
-        count += _sound_positions(batch, config=config.audio)
-    return count
+        counts["text"] = batch["tokens_BL"].shape[1] if words_B is None else int(words_B.max())
+    return counts
 
 
 def real_positions(batch: Batch, *, config: ModelConfig) -> torch.Tensor | None:

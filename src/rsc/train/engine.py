@@ -12,12 +12,12 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from rsc.checkpoint.pieces import Piece, state_pieces
-from rsc.models.build import build_model, num_positions
+from rsc.models.build import build_model, positions_by_stem
 from rsc.models.moe import balance_experts
 from rsc.parallel.apply import How, Placed, fill, parallelize
 from rsc.parallel.layout import Layout
 from rsc.parallel.mesh import Mesh
-from rsc.train.gauge import model_flops
+from rsc.train.flops import model_flops
 from rsc.train.objective import LossRecord, Objective, loss_record
 from rsc.train.optim import build_optimizer
 from rsc.train.recipe import Recipe
@@ -66,7 +66,7 @@ class Engine:
     def _flops(self, batch: Mapping[str, torch.Tensor]) -> float:
         config = self.placed.modules[0].config
         rows = len(next(iter(batch.values())))
-        return model_flops(config, rows=rows, length=num_positions(batch, config=config))
+        return model_flops(config, rows=rows, positions=positions_by_stem(batch, config=config))
 
     def pieces(self) -> list[Piece]:
         """The state of this rank, for checkpoints."""

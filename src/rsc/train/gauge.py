@@ -1,9 +1,8 @@
 """What a step cost against what the machine could do: FLOPs, MFU, memory, energy.
 
-FLOPs are the model's own, 6 per active weight of a matrix and position and 12 * L * H * E per block for
-attention over the whole square (Chowdhery et al. 2022, arXiv:2204.02311, appendix B); what recompute does
-again does not count. Peaks of GPUs are the makers' dense rates; a CPU's is one matrix product, measured when
-the rank starts. Energy is read where the machine lets us: RAPL on Linux, NVML on NVIDIA.
+FLOPs are the model's own (train/flops.py). Peaks of GPUs are the makers' dense rates; a CPU's is one matrix
+product, measured when the rank starts. Energy is read where the machine lets us: RAPL on Linux, NVML on
+NVIDIA.
 
 Not covered: energy of memory, fans and network; other jobs on the same node count into it.
 """
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 
-from rsc.models.config import ModelConfig
 from rsc.parallel.layout import Layout
 from rsc.train.precision import matmul_gflops
 
@@ -33,26 +31,6 @@ _PEAKS: tuple[tuple[str, float, float], ...] = (
 )
 """(part of the device's name, TFLOP/s in bf16, in fp32 by TF32 or XF32); the first that fits counts."""
 _RAPL = Path("/sys/class/powercap")
-
-
-def model_flops(config: ModelConfig, *, rows: int, length: int) -> float:
-    """FLOPs of forward and backward for `rows` samples of `length` positions."""
-    trunk = config.trunk
-    heads = trunk.num_heads * trunk.head_features
-    attention = trunk.width * trunk.head_features * 2 * (trunk.num_heads + trunk.kv_heads)
-    weights = sum(attention + _mlp_weights(config, layer) for layer in range(trunk.num_layers))
-    if config.head.kind in ("next_token", "masked_token") and config.text is not None:
-        weights += config.text.rows * trunk.width
-    return float(rows * length * (6 * weights + 12 * trunk.num_layers * length * heads))
-
-
-def _mlp_weights(config: ModelConfig, layer: int) -> int:
-    """Weights of the MLP that one position meets."""
-    trunk = config.trunk
-    if trunk.moe is None or not trunk.has_experts(layer):
-        return 3 * trunk.width * trunk.mlp_width
-    moe = trunk.moe
-    return trunk.width * (moe.num_experts + 3 * moe.expert_width * (moe.top_k + moe.num_shared))
 
 
 @dataclass(frozen=True)
