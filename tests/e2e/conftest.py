@@ -1,4 +1,4 @@
-"""The command line as a user has it: `rsc` in a subprocess, with a workspace of its own."""
+"""The command line as a user has it: `rsc` in a process and a workspace of its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.warm import RSC, Command, warm
 
 ADDRESS = "planted.person@mail.example.org"
 
@@ -36,7 +37,7 @@ class Rsc:
     cwd: Path
 
     def __call__(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, **self.place())
+        done = self.try_(*arguments)
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         assert "defect of RSC" not in done.stderr
@@ -46,16 +47,16 @@ class Rsc:
         result: dict[str, Any] = json.loads(self(*arguments, "--json").stdout)
         return result
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """The same without waiting."""
-        pipe = subprocess.PIPE
-        return subprocess.Popen(self.command(*arguments), stdout=pipe, stderr=pipe, text=True, **self.place())
+    def try_(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same, whatever its exit code."""
+        return warm(*RSC).run("rsc", *arguments, **self.place())
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "rsc", *arguments]
+    def start(self, *arguments: str) -> Command:
+        """The same without waiting."""
+        return warm(*RSC).start("rsc", *arguments, **self.place())
 
     def place(self) -> dict[str, Any]:
-        return {"cwd": self.cwd, "env": {**os.environ, "RSC_HOME": str(self.home)}}
+        return {"folder": self.cwd, "environment": {**os.environ, "RSC_HOME": str(self.home)}}
 
     def copy(self, target: Path) -> Rsc:
         """The same workspace again, to be harmed."""

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from rsc.train.metrics import losses_by_step
 from tests.e2e.conftest import TINY, Rsc, write_posts
+from tests.warm import Command
 
 TRAIN = ["train", "language", "data.name=posts", *TINY]
 
@@ -63,7 +65,7 @@ def test_one_changed_byte_voids_the_approval(trained: Rsc, tmp_path: Path, file:
     mine = trained.copy(tmp_path)
     before = runs_of(mine)
     flip_a_byte(mine.home / "data" / "posts" / "v0001" / file)
-    done = subprocess.run(mine.command(*TRAIN), capture_output=True, text=True, **mine.place())
+    done = mine.try_(*TRAIN)
     assert done.returncode in ((1, 3) if file == "root.json" else (3,)), done.stderr
     assert runs_of(mine) == before
 
@@ -133,7 +135,7 @@ def test_two_trainings_never_share_a_run(trained: Rsc, tmp_path: Path) -> None:
     assert end(process, signal.SIGINT) == 130
 
 
-def start_until(rsc: Rsc, *, step: int) -> subprocess.Popen[str]:
+def start_until(rsc: Rsc, *, step: int) -> Command:
     """Start the long run and wait until it has done so many steps."""
     before = set(runs_of(rsc))
     slow = f"train.fail_at=rank=0,step={step + 1},kind=slow"  # so that a busy machine's signal is in time
@@ -146,7 +148,7 @@ def start_until(rsc: Rsc, *, step: int) -> subprocess.Popen[str]:
     pytest.fail(f"the run ended before step {step}: {process.communicate()}")
 
 
-def end(process: subprocess.Popen[str], number: signal.Signals) -> int:
+def end(process: Command, number: signal.Signals) -> int:
     """Send a signal and return the exit code."""
     process.send_signal(number)
     process.communicate(timeout=120)
@@ -174,9 +176,9 @@ def on_a_small_disk(
     inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
     if subprocess.run([*inside[:4], "true"], capture_output=True).returncode:
         pytest.skip("the kernel refuses user namespaces: run as a user that may make them")
-    place = rsc.place()
-    place["env"]["RSC_HOME"] = str(mount)
-    return subprocess.run([*inside, *rsc.command(*arguments)], capture_output=True, text=True, **place)
+    command = [*inside, sys.executable, "-m", "rsc", *arguments]
+    environment = {**os.environ, "RSC_HOME": str(mount)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=rsc.cwd, env=environment)
 
 
 def test_a_full_disk_ends_an_import_and_commits_nothing(rsc: Rsc, tmp_path: Path) -> None:

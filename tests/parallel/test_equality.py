@@ -7,24 +7,23 @@ any gradient shows from the second loss on.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.warm import warm
+
 TOLERANCE = 1e-5
 CLIP_NORM = 0.5
 """As in job.py."""
-JOB = Path(__file__).with_name("job.py")
+JOB = "tests.parallel.job"
 
 
 def run(cases: list[dict[str, Any]]) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(JOB), json.dumps(cases)], capture_output=True, text=True, timeout=500
-    )
+    done = warm(JOB).run(JOB, json.dumps(cases), environment=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

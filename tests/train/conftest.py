@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pydoc_data.topics
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.schema import Field, Schema, columns_from_records
 from rsc.store.writer import DatasetWriter
 from rsc.train.metrics import losses_by_step
+from tests.warm import RSC, Command, warm
 
 TINY = (
     "model.trunk.width=32",
@@ -55,14 +54,9 @@ class Rsc:
 
     workspace: Workspace
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "rsc", *arguments],
-            env={**os.environ, "RSC_HOME": str(self.workspace.root), "RSC_DEBUG": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str) -> Command:
+        environment = {**os.environ, "RSC_HOME": str(self.workspace.root), "RSC_DEBUG": "1"}
+        return warm(*RSC).start("rsc", *arguments, environment=environment)
 
     def run(self, *arguments: str, expect: int = 0, timeout_s: float = 120) -> dict[str, Any]:
         process = self.start(*arguments)

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from rsc.errors import ConfigError
 from rsc.train.config import TrainConfig
 from rsc.train.faults import Fault, FaultInjector, FaultKind, parse_fault
+from tests.warm import Command
 
 
 def test_faults_are_a_closed_vocabulary() -> None:
@@ -144,7 +144,7 @@ def test_sigterm_checkpoints_with_code_75_and_the_resumed_losses_are_equal(
     assert "nothing is left to do" in again["stderr"]
 
 
-def wait_for_event(rsc: Any, run: str, kind: str, process: subprocess.Popen[str]) -> None:
+def wait_for_event(rsc: Any, run: str, kind: str, process: Command) -> None:
     """Until the running command's run tells of it."""
     log = rsc.workspace.runs / run / "events.jsonl"
     while not (log.exists() and f'"kind":"{kind}"' in log.read_text()):
@@ -264,7 +264,7 @@ def last_step(rsc: Any, run: str) -> int:
     return max((line["step"] for line in rsc.metrics(run)), default=0)
 
 
-def kill(rsc: Any, run: str, victim: str, process: subprocess.Popen[str]) -> None:
+def kill(rsc: Any, run: str, victim: str, process: Command) -> None:
     """End one process of a run with SIGKILL; a process that is not there any more is fine."""
     if victim == "controller":
         process.kill()
