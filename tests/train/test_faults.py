@@ -53,6 +53,8 @@ def test_the_world_restarts_and_the_losses_are_equal(
     result = rsc_with_text.train(f"train.fail_at=rank=1,step=7,kind={kind}", "train.hang_floor_s=5")
     assert (result["state"], result["restarts"], result["resumed_at"]) == ("finished", 1, 4)
     assert rsc_with_text.losses(result["run"]) == whole
+    assert result["loss"] == whole[12]
+    assert "step 12/12" in result["stderr"], "the last step is always told"
     (failure,) = rsc_with_text.events_of(result["run"], "failure")
     assert (failure["rank"], failure["reason"]) == (1, reason)
     resumed = rsc_with_text.events_of(result["run"], "resumed")
@@ -183,10 +185,22 @@ def test_damaged_checkpoint_is_told_and_the_one_before_is_used(
     damaged.write_bytes(data)
     resumed = rsc_with_text.run("runs", "resume", stopped["run"], "--json")
     assert (resumed["state"], resumed["resumed_at"]) == ("finished", 8)
+    assert f"checkpoint of step {stopped['step']} cannot be read by rank" in resumed["stderr"]
     assert rsc_with_text.losses(stopped["run"]) == whole
     assert {event["step"] for event in rsc_with_text.events_of(stopped["run"], "checkpoint_damaged")} == {
         int(newest.name.removeprefix("step-"))
     }
+
+
+@pytest.mark.slow
+def test_where_no_checkpoint_can_be_read_the_run_stops_at_once(rsc_with_text: Any) -> None:
+    stopped = rsc_with_text.train("train.fail_at=rank=0,step=3,kind=sigterm", expect=75)
+    folder = rsc_with_text.workspace.runs / stopped["run"] / "checkpoints"
+    (root,) = folder.glob("*/root.rsc")
+    root.write_bytes(root.read_bytes()[:-1])
+    ended = rsc_with_text.run("runs", "resume", stopped["run"], "--json", expect=1)
+    assert (ended["state"], ended["restarts"], ended["step"]) == ("failed", 0, 3)
+    assert "none of the 1 checkpoints" in ended["reason"]
 
 
 @pytest.mark.slow

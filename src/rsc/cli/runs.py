@@ -22,6 +22,8 @@ from rsc.units import format_seconds
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+_FAILURES = ("failure", "gave_up", "bad_batch", "straggler", "checkpoint_failed", "checkpoint_damaged")
+
 Run = Annotated[str, typer.Argument(help="Id of a run, a unique part of it, or `last`.")]
 
 
@@ -41,9 +43,7 @@ def show(run: Run, as_json: JsonFlag = False) -> None:
     events = list(read_lines(folder.path / "events.jsonl")) if _has_events(folder) else []
     metrics = read_lines(folder.path / "metrics" / "rank0.jsonl")
     account = ledger(events, metrics=metrics, now=clock.now())
-    failures = [
-        event for event in events if event["kind"] in ("failure", "gave_up", "bad_batch", "straggler")
-    ]
+    failures = [event for event in events if event["kind"] in _FAILURES]
     result = {**_row(folder), "path": str(folder.path), **account.to_json(), "failures_seen": failures}
     emit(result, as_json=as_json, text=_describe(result))
 

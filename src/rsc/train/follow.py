@@ -131,13 +131,18 @@ class Watched:
                 self.step, self.reason, self.hint = told["step"], told["reason"], told["hint"]
 
     def _hear_checkpoints(self) -> None:
-        """Durable ones are copied. Failed ones do not end a run, but a crash now would cost more."""
+        """Durable ones are copied. Failed ones do not end a run, but a crash now would cost more; of damaged
+        ones the user hears, for each rank that met the damage."""
         for event in self.tail.fresh():
             if event["kind"] == "checkpoint" and self.courier is not None:
                 self.courier.offer(event["step"])
             if event["kind"] == "checkpoint_failed":
                 self.line.close()
                 self.say(f"checkpoint of step {event['step']} failed: {event['reason']}")
+            if event["kind"] == "checkpoint_damaged":
+                self.line.close()
+                where = f"step {event['step']} cannot be read by rank {event['rank']}: {event['reason']}"
+                self.say(f"checkpoint of {where}")
 
     def changes(self, before: RunRecord) -> dict[str, Any]:
         """The fields of run.json that this drive changed."""

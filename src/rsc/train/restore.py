@@ -52,7 +52,7 @@ class Restorer:
         checkpoint, else the newest checkpoint that all can read; nothing when there is none yet. Each rank
         tells from where, and what it has read of stored checkpoints for that.
 
-        Raises IntegrityError when there are checkpoints and none is good: starting from nothing would
+        Raises NoGoodCheckpoint when there are checkpoints and none is good: starting from nothing would
         throw the run away without a word.
         """
         origin = self._load(engine, source=source, progress=progress)
@@ -71,7 +71,7 @@ class Restorer:
                 source.load_state_dict(state["loader"])
                 return "checkpoint"
         if steps:
-            raise IntegrityError(
+            raise NoGoodCheckpoint(
                 f"none of the {len(steps)} checkpoints of {self._run} can be read",
                 hint="see checkpoint_damaged in its events; start another run to begin again",
                 outcome="frame",
@@ -134,3 +134,7 @@ class Restorer:
         votes = torch.tensor([int(mine)], device=self._mesh.device)
         dist.all_reduce(votes, op=dist.ReduceOp.MIN)
         return bool(votes.item())
+
+
+class NoGoodCheckpoint(IntegrityError):
+    """There are checkpoints and none can be read. Starting again would read the same bytes."""

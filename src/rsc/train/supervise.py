@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -69,12 +70,16 @@ class Supervisor:
     silence: Silence = field(default_factory=Silence)
     durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MEDIAN_STEPS))
     attempt: int = 0
+    told_step: int = 0
+    """The newest step that the controller knows of."""
 
     def run(self) -> int:
         """Start and restart until the run ends; returns the exit code."""
         while True:
             started_s = time.monotonic()
             outcome = self._one_start()
+            if self._step() > self.told_step:
+                self._tell_progress()
             if isinstance(outcome, Ending):
                 self.tell("end", ending=outcome, step=self._step())
                 return 0 if outcome is Ending.FINISHED else RequeueMe.exit_code
@@ -143,7 +148,7 @@ class Supervisor:
 
     def _watch(self, context: PContext) -> Ending | Failure:
         pids = context.pids()
-        told_step, told_s, is_started = -1, 0.0, False
+        told_s, is_started = 0.0, False
         while True:
             result = context.wait(timeout=0) if not _ended(pids) else None
             if result is not None and result.is_failed():  # a rank ended since the look above
@@ -158,11 +163,11 @@ class Supervisor:
             if self._is_hanging():
                 return self._end(context, None)
             if not is_started and (self.board.rows["phase"] > Phase.START).all():
-                is_started, told_step = True, self._step()
-                self.tell("started", step=told_step)
+                is_started, self.told_step = True, self._step()
+                self.tell("started", step=self.told_step)
             now_s = time.monotonic()
-            if is_started and self._step() != told_step and now_s - told_s >= self.config.heartbeat_s:
-                told_step, told_s = self._step(), now_s
+            if is_started and self._step() != self.told_step and now_s - told_s >= self.config.heartbeat_s:
+                told_s = now_s
                 self._tell_progress()
             self._wait_or_stop()
 
@@ -218,10 +223,11 @@ class Supervisor:
     def _tell_progress(self) -> None:
         rows = self.board.rows
         first = rows[0]
+        self.told_step = self._step()
         self.durations_s.append(float(first["step_s"]))
         self.tell(
             "progress",
-            step=self._step(),
+            step=self.told_step,
             loss=float(first["loss"]),
             items=int(first["items"]),
             time_s=time.monotonic(),
@@ -248,6 +254,8 @@ def main(argument: str) -> int:
     job = Job(**json.loads(argument))
     os.setpgid(0, 0)
     config = TrainConfig.model_validate(job.recipe["train"])
+    for noisy in ("torch.distributed.elastic", "torch.multiprocessing"):  # what they say of an end, we say
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "board"
         board = Board(path, num_ranks=job.workers)

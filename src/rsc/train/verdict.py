@@ -29,7 +29,7 @@ _LONGEST_LOOK_S = 1.0  # looks are 20 ms apart: one that took longer says that t
 _STRAGGLER_WINDOW = 16  # steps whose median speaks for a rank
 _STRAGGLER_STEPS = 6  # and how many of them it takes at least: one slow step makes no straggler
 _FATAL = {2, 3}  # configuration and gate: the same start would say the same again
-_HOPELESS = {"BadLoss", "CheckpointLost"}
+_HOPELESS = {"BadLoss", "CheckpointLost", "NoGoodCheckpoint"}
 
 
 @dataclass(frozen=True)
