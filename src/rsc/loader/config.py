@@ -58,7 +58,7 @@ class DataConfig(BaseModel):
     better: with 32 MiB a batch of 256 draws from about 110 frames; 8 MiB cost less CPU, and it is 32."""
     lanes: int | None = Field(default=None, ge=1)
     """Parallel streams of the order; by default up to 64. Data-parallel ranks should divide it: then no frame
-    is read twice. Part of the order: a run cannot change it half way."""
+    is read twice, packed or not. Part of the order: a run cannot change it half way."""
     threads: int = Field(default=0, ge=0)
     """Threads of a rank that read and decrypt the next window beside training; 0 does it when the batch is
     asked for, some 15 ms a window of 32 MiB. Each has one read in flight: slow storage wants a few."""

@@ -134,11 +134,7 @@ class SectionReader:
         return self._kept[1].pieces(first=span.first, sizes=span.lane_sizes[lanes])
 
     def _look_up(self, epoch: int, *, round_: int, lanes: Int64s) -> Round:
-        if round_ == self._order.num_rounds:
-            slices = self._order.slices_of_rest(epoch)
-            runs = [slices[lane] for lane in lanes.tolist()]
-        else:
-            runs = [self._order.section(epoch, round_=round_, lane=lane) for lane in lanes.tolist()]
+        runs = self._order.sections(epoch, round_=round_, lanes=lanes)
         sections = [
             self._section(part, epoch=epoch, round_=round_, lane=lane)
             for part, lane in zip(runs, lanes.tolist(), strict=True)

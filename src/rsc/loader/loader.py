@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
+from rsc.loader.ahead import ReadAhead, frames_of
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Order, choose_order
 from rsc.loader.ragged import RaggedTensor, join, to_numpy
-from rsc.loader.stream import RankWindow, WindowStream
+from rsc.loader.stream import RankWindow, WindowStream, filling_threads
 from rsc.loader.window import FixedColumn, RaggedColumn, Window
 from rsc.store.schema import Field, Schema
 from rsc.store.splits import SplitReader
@@ -71,18 +72,21 @@ class Loader:
         self._end = None if epochs is None else epochs * split.num_samples
         self._data = split.manifest.totals.merkle_root.hex()
         self.is_numbered = numbered
+        self._pool = filling_threads(threads)
+        self._ahead = ReadAhead(split, lanes=self.order.lanes, connections=connections)
         self._stream = WindowStream(
             split,
             order=self.order,
             fields=self._fields,
             rank=rank,
             world_size=world_size,
-            threads=threads,
+            after_read=self._ahead.advance,
             is_numbered=numbered,
-            end=self._end,
-            connections=connections,
+            pool=self._pool,
+            threads=threads,
         )
         self._position = 0
+        self._opened_to: int | None = None  # windows up to there; nothing before the first one
         self._windows: deque[RankWindow] = deque()
 
     @property
@@ -118,27 +122,26 @@ class Loader:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values, a few hundred bytes, the same on every rank and for any world size."""
-        order = {
-            name: getattr(self.order, name) for name in ("seed", "lanes", "section_samples", "window_samples")
+        return {
+            "format": _STATE_FORMAT,
+            "data": self._data,
+            "position": self._position,
+            "order": self.order.facts,
         }
-        return {"format": _STATE_FORMAT, "data": self._data, "position": self._position, "order": order}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batch that `state` was taken at, at this loader's own batch and world size."""
-        expected = self.state_dict()
-        for name in ("format", "data", "order"):
-            if state.get(name) != expected[name]:
-                raise ConfigError(
-                    f"loader state has {name} {state.get(name)}, this loader {expected[name]}",
-                    hint="resume with the data set version, seed, window_bytes and lanes of the run's start",
-                )
+        check_state(state, expected={"format": _STATE_FORMAT, "data": self._data, "order": self.order.facts})
         self._forget_windows()
         self._position = int(state["position"])
 
     def close(self) -> None:
         """Stop the threads. Batches already delivered stay valid."""
         self._forget_windows()
+        self._ahead.stop()
         self._stream.close()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -186,13 +189,30 @@ class Loader:
     def _open_next(self) -> None:
         if self._windows:
             self._windows[-1].wait()
-        position = self._windows[-1].span.stop if self._windows else self._position
-        self._windows.append(self._stream.open(position))
+        if self._opened_to is None:
+            self._opened_to = position = self._position
+            self._ahead.begin(
+                lambda scout: frames_of(self._stream.coming(position, split=scout, end=self._end))
+            )
+        self._windows.append(self._stream.open(self._opened_to))
+        self._opened_to = self._windows[-1].span.stop
 
     def _forget_windows(self) -> None:
         """Drop what was read ahead; the threads must have let go of it before shards may close."""
         futures.wait([part for rows in self._windows for part in rows.filling])
         self._windows.clear()
+        self._stream.jump()
+        self._opened_to = None
+
+
+def check_state(state: dict[str, Any], *, expected: dict[str, Any]) -> None:
+    """Raises ConfigError for a loader's state of another data set or order."""
+    for name, value in expected.items():
+        if state.get(name) != value:
+            raise ConfigError(
+                f"loader state has {name} {state.get(name)}, this loader {value}",
+                hint="resume with the data set version, seed, window_bytes and lanes of the run's start",
+            )
 
 
 def plan_order(split: SplitReader, *, seed: int, window_bytes: int, lanes: int | None = None) -> Order:

@@ -87,6 +87,12 @@ class Order:
                 raise ConfigError(f"order: {name} is {getattr(self, name)}, it must be at least 1", name=name)
 
     @property
+    def facts(self) -> dict[str, int]:
+        """What states of a run must agree on, besides the data."""
+        names = ("seed", "lanes", "section_samples", "window_samples")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def num_rounds(self) -> int:
         """Rounds that deal whole sections; a last shorter round follows unless they cover everything."""
         return self.num_samples // self.section_samples // self.lanes
@@ -115,24 +121,27 @@ class Order:
 
     def section(self, epoch: int, *, round_: int, lane: int) -> list[Run]:
         """What a lane reads in a round, as runs of the written order: one run, or a few in the last round."""
-        if round_ < self.num_rounds:
-            return [self._dealt(epoch, round_ * self.lanes + lane)]
-        return self.slices_of_rest(epoch)[lane]
+        return self.sections(epoch, round_=round_, lanes=np.array([lane]))[0]
 
-    def slices_of_rest(self, epoch: int) -> list[list[Run]]:
+    def sections(self, epoch: int, *, round_: int, lanes: Int64s) -> list[list[Run]]:
+        """`section` of each of `lanes`."""
+        if round_ < self.num_rounds:
+            return [[self._dealt(epoch, round_ * self.lanes + lane)] for lane in lanes.tolist()]
+        return self._slices_of_rest(epoch, lanes=lanes)
+
+    def _slices_of_rest(self, epoch: int, *, lanes: Int64s) -> list[list[Run]]:
         """Sections of the last round: what whole rounds do not cover, in equal parts, one for each lane."""
         sections = self.num_samples // self.section_samples
         dealt = self.num_rounds * self.lanes
         rest = [self._dealt(epoch, number) for number in range(dealt, sections)]
         rest.append(Run(sections * self.section_samples, self.num_samples))
         sizes = _share_equally(self.num_samples - dealt * self.section_samples, parts=self.lanes)
-        slices: list[list[Run]] = [[]] * self.lanes
-        start = 0
-        for lane in shuffled(self.lanes, key=_derive(self.seed, _FOR_SLICES, epoch)).tolist():
-            stop = start + int(sizes[lane])
-            slices[lane] = _cut(rest, start=start, stop=stop)
-            start = stop
-        return slices
+        dealing = shuffled(self.lanes, key=_derive(self.seed, _FOR_SLICES, epoch))
+        stops = np.empty(self.lanes, np.int64)
+        stops[dealing] = np.cumsum(sizes[dealing])
+        return [
+            _cut(rest, start=int(stops[lane] - sizes[lane]), stop=int(stops[lane])) for lane in lanes.tolist()
+        ]
 
     def frame_order(self, num_frames: int, *, epoch: int, round_: int, lane: int) -> Int64s:
         """In which order a lane reads the `num_frames` frames of its section."""

@@ -8,11 +8,19 @@ The last token of a document has the separator as its target (here the document 
 first token of its own document: no target needs to be masked, and a model can be started with the separator
 alone. `document_ids_BL` tells which tokens of a row belong together; attention must not cross them.
 
+There is a stream for each lane of the order (order.py): lane g packs the documents at positions g modulo
+`lanes`. Row r of the run is the next row of lane r modulo `lanes`, and rank k of W takes the rows that are k
+modulo W. So the rows do not depend on the ranks, and when W divides `lanes` a rank reads its own lanes only.
+docs/decisions/0009 has what else was considered.
+
 Shapes: B rows of this rank, L tokens a row.
 """
 
 from __future__ import annotations
 
+import base64
+import math
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -20,26 +28,25 @@ import torch
 from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
-from rsc.loader.loader import Loader
-from rsc.loader.order import DEFAULT_WINDOW_BYTES
-from rsc.loader.ragged import RaggedTensor
+from rsc.loader.ahead import ReadAhead, by_bytes, frames_of
+from rsc.loader.lanes import LanePlace, LaneTokens
+from rsc.loader.loader import check_state, plan_order
+from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s
+from rsc.loader.stream import WindowStream, filling_threads
+from rsc.store.schema import Field
 from rsc.store.splits import SplitReader
 
 BYTE_SEPARATOR = 256
-IGNORED_TARGET = -100  # what torch's cross_entropy leaves out by default
-_DOCUMENTS_AT_ONCE = 256
+_STATE_FORMAT = 2
 
 
 class PackedLoader:
-    """An iterator of {"tokens_BL", "targets_BL", "document_ids_BL"}, all int64 [B, L].
+    """An endless iterator of {"tokens_BL", "targets_BL", "document_ids_BL"}, all int64 [B, L].
 
-    Rows are dealt to the ranks one by one, so the global sequence of rows depends on the data and the seed
-    only, and every state can be taken up at any world size. Every rank reads every document and keeps its
-    own rows: text is a small part of what a step costs, and it keeps the state at three numbers.
-
-    Endless, or `epochs` long: then the last rows are filled up with separators whose targets are ignored,
-    and all ranks take the same number of steps of the same shape. Raises ConfigError for a field that is not
-    of variable length.
+    `agree` is called with int64 [2, lanes], zero for lanes that this rank does not read, and returns the
+    largest number of all ranks at each place: a reduction. All ranks of a world that share the lanes must
+    ask for `state_dict` together. Raises ConfigError for a field that is not of variable length, a rank
+    outside the world, ranks without `agree`, or state of other data, another order or packing.
     """
 
     def __init__(
@@ -52,41 +59,41 @@ class PackedLoader:
         separator: int = BYTE_SEPARATOR,
         rank: int = 0,
         world_size: int = 1,
+        agree: Callable[[Int64s], Int64s] | None = None,
         seed: int = 0,
-        epochs: int | None = None,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         lanes: int | None = None,
         threads: int = 0,
         connections: int = 16,
     ) -> None:
-        if not 0 <= rank < world_size or batch_size < 1:
-            raise ConfigError(
-                f"rank {rank} of {world_size} with batch size {batch_size}: not a place in a job"
-            )
-        if any(f.name == field and not f.is_ragged for f in split.schema.fields):
-            raise ConfigError(f"field {field!r} has a fixed shape and cannot be packed", hint="use Loader")
-        self._documents = Loader(
-            split,
-            batch_size=_DOCUMENTS_AT_ONCE,
-            seed=seed,
-            epochs=epochs,
-            fields=(field,),
-            window_bytes=window_bytes,
-            lanes=lanes,
-            threads=threads,
-            connections=connections,
-        )
-        self._field = field
-        self._separator = separator
+        _check_place(rank=rank, world_size=world_size, batch_size=batch_size, can_agree=agree is not None)
+        column = _packable(split, field)
+        self._split = split
+        self._order = plan_order(split, seed=seed, window_bytes=window_bytes, lanes=lanes)
         self._length = sequence_length
         self._batch_size = batch_size
         self._rank, self._world_size = rank, world_size
-        self._pending = _Pending(document=0, skipped=0)
+        self._agree = agree
+        self._identity = {
+            "format": _STATE_FORMAT,
+            "data": split.manifest.totals.merkle_root.hex(),
+            "order": self._order.facts,
+            "packing": {"sequence_length": sequence_length, "separator": separator},
+        }
+        self._pool = filling_threads(threads)
+        self._ahead = ReadAhead(split, lanes=self._order.lanes, connections=connections)
+        step = math.gcd(self._order.lanes, world_size)
+        self._lanes = {
+            lane: self._open_lane(column, lane=lane, separator=separator)
+            for lane in range(rank % step, self._order.lanes, step)
+        }
+        self._row = 0
+        self._is_begun = False
 
     @property
-    def epoch(self) -> float:
-        """Epochs begun, by documents."""
-        return self._pending.document / self._documents.order.num_samples
+    def row(self) -> int:
+        """Rows delivered to all ranks since the start of the run; the next step begins here."""
+        return self._row
 
     def __iter__(self) -> Self:
         return self
@@ -95,35 +102,54 @@ class PackedLoader:
         return self.take(self._batch_size)
 
     def take(self, batch_size: int) -> dict[str, torch.Tensor]:
-        """The next `batch_size` rows of every rank. Raises StopIteration at the end of the last epoch."""
-        rows = batch_size * self._world_size
-        wanted = rows * self._length
-        self._read(wanted + 1)
-        tokens, documents = self._pending.take(wanted)
-        if len(documents) == 0:
-            raise StopIteration
-        return self._batch(tokens, documents, rows=rows)
-
-    def state_dict(self) -> dict[str, Any]:
-        """JSON values, a few hundred bytes, the same on every rank and for any world size."""
-        documents = self._documents.state_dict() | {"position": self._pending.document}
-        packing = {"sequence_length": self._length, "separator": self._separator}
+        """The next `batch_size` rows of every rank."""
+        rows = range(self._row, self._row + batch_size * self._world_size)
+        rows_of_lanes = [row for row in rows if row % self._order.lanes in self._lanes]
+        self._prepare(rows_of_lanes)
+        tokens = np.empty((batch_size, self._length + 1), np.int64)
+        documents = np.empty((batch_size, self._length), np.int64)
+        filled = 0
+        for row in rows_of_lanes:
+            lane = self._lanes[row % self._order.lanes]
+            if row % self._world_size == self._rank:
+                lane.fill(tokens[filled], documents[filled])
+                filled += 1
+            else:
+                lane.skip(self._length)
+        self._row = rows.stop
         return {
-            "documents": documents,
-            "skipped": self._pending.skipped,
-            "packing": packing,
+            "tokens_BL": torch.from_numpy(tokens[:, :-1].copy()),
+            "targets_BL": torch.from_numpy(tokens[:, 1:].copy()),
+            "document_ids_BL": torch.from_numpy(documents - documents[:, :1]),
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values, under 1 KB for 64 lanes, the same on every rank and for any world size.
+
+        Asks the other ranks where their lanes are.
+        """
+        places = np.zeros((2, self._order.lanes), np.int64)
+        for number, lane in self._lanes.items():
+            places[:, number] = lane.place
+        if self._agree is not None and len(self._lanes) < self._order.lanes:
+            places = self._agree(places)
+        return {**self._identity, "row": self._row, "places": _encode(places)}
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batch that `state` was taken at. Raises ConfigError for other data or packing."""
-        expected = self.state_dict()["packing"]
-        if state.get("packing") != expected:
-            raise ConfigError(f"the state packs with {state.get('packing')}, this loader with {expected}")
-        self._documents.load_state_dict(state["documents"])
-        self._pending = _Pending(document=self._documents.position, skipped=int(state["skipped"]))
+        """Go on after the batch that `state` was taken at, at this loader's own batch and world size."""
+        check_state(state, expected=self._identity)
+        places = _decode(state["places"], lanes=self._order.lanes)
+        for number, lane in self._lanes.items():
+            lane.jump(LanePlace(*places[:, number].tolist()))
+        self._row = int(state["row"])
+        self._is_begun = False
 
     def close(self) -> None:
-        self._documents.close()
+        for lane in self._lanes.values():
+            lane.close()
+        self._ahead.stop()
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def __enter__(self) -> Self:
         return self
@@ -131,87 +157,88 @@ class PackedLoader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, wanted: int) -> None:
-        """Read documents until `wanted` tokens are pending or there are no more."""
-        while self._pending.size < wanted and not self._pending.is_ended:
-            first = self._documents.position
-            batch = next(self._documents, None)
-            if batch is None:
-                self._pending.end(separator=self._separator, document=first)
-                return
-            column = batch[self._field]
-            assert isinstance(column, RaggedTensor), "checked when the loader was made"
-            self._pending.append(*_with_separators(column, separator=self._separator, first=first))
+    def _open_lane(self, field: Field, *, lane: int, separator: int) -> LaneTokens:
+        lanes = self._order.lanes
+        stream = WindowStream(
+            self._split,
+            order=self._order,
+            fields=(field,),
+            rank=lane,
+            world_size=lanes,
+            after_read=self._ahead.advance,
+            pool=self._pool,
+        )
+        is_ahead = self._pool is not None
+        return LaneTokens(
+            stream, lane=lane, lanes=lanes, field=field.name, separator=separator, is_ahead=is_ahead
+        )
 
-    def _batch(
-        self, tokens: NDArray[np.int32], documents: NDArray[np.int64], *, rows: int
-    ) -> dict[str, torch.Tensor]:
-        """This rank's rows of a step: every `world_size`-th. A short last step is filled up."""
-        shape = (rows, self._length)
-        missing = rows * self._length - len(documents)
-        targets = np.pad(tokens[1:], (0, missing), constant_values=IGNORED_TARGET)
-        inputs = np.pad(tokens[:-1], (0, missing), constant_values=self._separator)
-        documents = np.pad(documents, (0, missing), constant_values=documents[-1] + 1)
-        ours = slice(self._rank, None, self._world_size)
-        ids = documents.reshape(shape)[ours]
-        return {
-            "tokens_BL": torch.from_numpy(inputs.reshape(shape)[ours].astype(np.int64)),
-            "targets_BL": torch.from_numpy(targets.reshape(shape)[ours].astype(np.int64)),
-            "document_ids_BL": torch.from_numpy(ids - ids[:, :1]),
-        }
+    def _prepare(self, rows: list[int]) -> None:
+        """Begin to read ahead, and to fill the windows that the first rows come from."""
+        if not self._is_begun:
+            count = self._order.lanes
+            in_turn = sorted(self._lanes, key=lambda number: (number - self._row) % count)
+            lanes = [self._lanes[number] for number in in_turn]
+            unread = [lane.unread() for lane in lanes]
+            self._ahead.begin(
+                lambda scout: frames_of(by_bytes([lane.coming(split=scout) for lane in lanes], unread=unread))
+            )
+            self._is_begun = True
+        if self._pool is not None:
+            for number in dict.fromkeys(row % self._order.lanes for row in rows):
+                self._lanes[number].prepare()
 
 
-class _Pending:
-    """Tokens read but not yet delivered, each with the position of its document in the run.
+def _check_place(*, rank: int, world_size: int, batch_size: int, can_agree: bool) -> None:
+    if not 0 <= rank < world_size or batch_size < 1:
+        raise ConfigError(f"rank {rank} of {world_size} with batch size {batch_size}: not a place in a job")
+    if world_size > 1 and not can_agree:
+        raise ConfigError(
+            f"rank {rank} of {world_size} cannot learn where the others' lanes are",
+            hint="give PackedLoader `agree`, a reduction to the largest numbers of all ranks",
+        )
 
-    `document` and `skipped` say where the next token is: the latter counts tokens of that document that
-    were delivered before.
+
+def _packable(split: SplitReader, name: str) -> Field:
+    for field in split.schema.fields:
+        if field.name == name and field.is_ragged:
+            return field
+        if field.name == name:
+            raise ConfigError(f"field {name!r} has a fixed shape and cannot be packed", hint="use Loader")
+    known = ", ".join(field.name for field in split.schema.fields)
+    raise ConfigError(f"the split has no field {name!r}", hint=f"its fields are {known}")
+
+
+def _encode(places: NDArray[np.int64]) -> str:
+    """Places of the lanes [2, lanes] in few characters: base64 of LEB128 numbers.
+
+    The least document of all lanes, then, lane by lane, documents beyond it and tokens skipped. Lanes keep
+    together, so each takes some five bytes.
     """
-
-    def __init__(self, *, document: int, skipped: int) -> None:
-        self.document = document
-        self.skipped = skipped
-        self.is_ended = False
-        self._to_drop = skipped
-        self._tokens = np.empty(0, np.int32)
-        self._documents = np.empty(0, np.int64)
-
-    @property
-    def size(self) -> int:
-        return len(self._tokens)
-
-    def append(self, tokens: NDArray[np.int32], documents: NDArray[np.int64]) -> None:
-        self._tokens = np.concatenate([self._tokens, tokens[self._to_drop :]])
-        self._documents = np.concatenate([self._documents, documents[self._to_drop :]])
-        self._to_drop = 0
-
-    def end(self, *, separator: int, document: int) -> None:
-        """The stream ends with a separator that is only a target: the end of the last document."""
-        self.append(np.array([separator], np.int32), np.array([document], np.int64))
-        self.is_ended = True
-
-    def take(self, wanted: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Up to `wanted` tokens and one more as the last target, and the documents of all but that one."""
-        count = max(min(wanted, self.size - 1), 0)
-        tokens, documents = self._tokens[: count + 1], self._documents[:count]
-        if count:
-            head = int(self._documents[count])
-            since = int(np.searchsorted(self._documents, head))
-            before = self.skipped if head == self.document else 0
-            self.document, self.skipped = head, count - since + before
-        self._tokens, self._documents = self._tokens[count:], self._documents[count:]
-        return tokens, documents
+    least = int(places[0].min())
+    numbers = [least]
+    for document, skipped in places.T.tolist():
+        numbers += [document - least, skipped]
+    encoded = bytearray()
+    for number in numbers:
+        while number >= 128:
+            encoded.append(number & 127 | 128)
+            number >>= 7
+        encoded.append(number)
+    return base64.b64encode(encoded).decode()
 
 
-def _with_separators(
-    documents: RaggedTensor, *, separator: int, first: int
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Documents end to end, a separator before each; and for each token the number of its document."""
-    values, offsets_tensor = documents.packed()
-    offsets = offsets_tensor.numpy()
-    numbers = np.repeat(np.arange(len(documents)), np.diff(offsets) + 1)
-    is_separator = np.zeros(len(numbers), np.bool_)
-    is_separator[offsets[:-1] + np.arange(len(documents))] = True
-    tokens = np.full(len(numbers), separator, np.int32)
-    tokens[~is_separator] = values.numpy()
-    return tokens, numbers + first
+def _decode(text: str, *, lanes: int) -> NDArray[np.int64]:
+    """Inverse of `_encode`: int64 [2, lanes]."""
+    numbers = [0]
+    shift = 0
+    for byte in base64.b64decode(text):
+        numbers[-1] |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            numbers.append(0)
+            shift = 0
+    least, *rest = numbers[:-1]
+    places = np.array(rest, np.int64).reshape(lanes, 2).T.copy()
+    places[0] += least
+    return places

@@ -4,15 +4,14 @@ With threads, the next window is decrypted while one is consumed: decryption and
 interpreter lock, and nothing has to be sent between processes. Without, nobody waits for that lock, which on
 two quiet cores took a third more CPU time than the work itself; docs/decisions/0007 has the figures.
 
-Where the split is read through a node's cache, the stream lists the frames that it will read, and the store's
-follower fetches the next ones over several connections and evicts what is needed last (store/follow.py).
+`coming` lists the windows that a stream will open, for the node's cache to fetch ahead (ahead.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +21,8 @@ from rsc.loader.frames import Frames, OpenShards, SectionReader
 from rsc.loader.order import Order, lanes_of_rank
 from rsc.loader.order import Window as Span
 from rsc.loader.window import FrameJob, Kept, Rows, Scratch, Window, WindowMemory
-from rsc.store.cache import CHUNK_BYTES
-from rsc.store.follow import Follower
 from rsc.store.schema import Field
-from rsc.store.splits import SplitReader, open_manifest
+from rsc.store.splits import SplitReader
 
 _MAX_MEMORIES = 4  # window in use, next one, and two that a slow consumer may still hold views of
 
@@ -69,7 +66,7 @@ class RankWindow:
 
 
 class WindowStream:
-    """Opens windows of a rank one after the other. `threads` = 0 fills a window when it is opened."""
+    """Opens windows of a rank one after the other, filled at once, or by `threads` tasks in `pool`."""
 
     def __init__(
         self,
@@ -79,28 +76,25 @@ class WindowStream:
         fields: tuple[Field, ...],
         rank: int,
         world_size: int,
-        threads: int,
-        is_numbered: bool,
-        end: int | None = None,
-        connections: int = 16,
+        after_read: Callable[[], None],
+        is_numbered: bool = False,
+        pool: ThreadPoolExecutor | None = None,
+        threads: int = 1,
     ) -> None:
-        """Nothing is fetched ahead for positions from `end` on."""
+        """`after_read` is called, from any thread, after each read that `coming` lists."""
         self._is_numbered = is_numbered
         self._schema = split.schema
         self._order = order
         self._fields = fields
         self._rank = rank
         self._world_size = world_size
+        self._after_read = after_read
+        self._max_shards = 2 * order.lanes // math.gcd(order.lanes, world_size) + 2
         self._shards = OpenShards(split)
         self._sections = SectionReader(split, order=order, shards=self._shards)
         self._memories: list[WindowMemory] = []
         self._kept: dict[int, Kept] = {}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rsc-loader") if threads else None
-        self._split = split
-        self._end = end
-        self._connections = connections
-        self._follower: Follower | None = None
-        self._scout: SplitReader | None = None
+        self._pool = pool
         self._next: int | None = None  # where the window after the last one opened begins
         self._scratches = [Scratch() for _ in range(max(threads, 1))]
 
@@ -121,7 +115,7 @@ class WindowStream:
         span = self._order.window_at(position)
         is_jump = span.start != self._next
         if is_jump:
-            self._follow(span.start)
+            self._kept = {}
         self._next = span.stop
         first = self.first_row_at(span.start)
         rows, jobs = self._plan(span, first=first, is_jump=is_jump)
@@ -141,11 +135,32 @@ class WindowStream:
         filling = [self._pool.submit(window.fill, shared, scratch=scratch) for scratch in self._scratches]
         return RankWindow(span, first, window, filling)
 
+    def span_at(self, position: int) -> Span:
+        """Which window holds a position, without opening it."""
+        return self._order.window_at(position)
+
+    def coming(self, position: int, *, split: SplitReader, end: int | None = None) -> Iterator[Frames]:
+        """The frames that each window adds, from the one that holds `position` up to `end`.
+
+        Reads through `split`, so that it can be worked out in another thread.
+        """
+        shards = OpenShards(split)
+        sections = SectionReader(split, order=self._order, shards=shards)
+        is_jump = True
+        while end is None or position < end:
+            shards.keep_newest(self._max_shards)
+            span = self._order.window_at(position)
+            lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
+            pieces = sections.pieces(span, lanes=lanes)
+            yield pieces[_is_first_look(pieces, is_jump=is_jump)]
+            position, is_jump = span.stop, False
+
+    def jump(self) -> None:
+        """The next window does not follow the last one: frames kept from it are read again."""
+        self._next = None
+
     def close(self) -> None:
-        """Stop the threads and close the shards."""
-        self._stop_following()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        """Close the shards. Nobody may be filling a window."""
         self._shards.keep_newest(0)
         self._memories.clear()
 
@@ -158,7 +173,7 @@ class WindowStream:
 
     def _plan(self, span: Span, *, first: int, is_jump: bool) -> tuple[Rows, list[FrameJob]]:
         """The rows of a window and what to read for them, worked out for all its frames at once."""
-        self._shards.keep_newest(2 * self._order.lanes + 2)
+        self._shards.keep_newest(self._max_shards)
         lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
         pieces = self._sections.pieces(span, lanes=lanes)
         is_listed = _is_first_look(pieces, is_jump=is_jump)
@@ -190,48 +205,14 @@ class WindowStream:
             )
         ]
 
-    def _follow(self, position: int) -> None:
-        """Let the store fetch what comes from here on; the reader begins, or has jumped."""
-        self._stop_following()
-        self._kept = {}
-        if self._split.place.cache is None:
-            return
-        # Looks ahead in a thread of its own, so it gets its own pages of the manifest.
-        self._scout = copy(self._split)
-        self._scout.manifest = open_manifest(self._split.place, totals=self._split.manifest.totals)
-        self._follower = self._scout.follow(
-            self._frames_from(position, split=self._scout),
-            ahead_bytes=CHUNK_BYTES * (self._order.lanes + 2 * self._connections),
-            connections=self._connections,
-        )
-
-    def _stop_following(self) -> None:
-        if self._follower is not None and self._scout is not None:
-            self._follower.close()
-            self._scout.close()
-        self._follower = self._scout = None
-
-    def _after_read(self) -> None:
-        if self._follower is not None:
-            self._follower.advance()
-
-    def _frames_from(self, position: int, *, split: SplitReader) -> Iterator[tuple[int, int]]:
-        """(shard, frame) in the order in which the windows from `position` on read them."""
-        shards = OpenShards(split)
-        sections = SectionReader(split, order=self._order, shards=shards)
-        is_jump = True
-        while self._end is None or position < self._end:
-            shards.keep_newest(2 * self._order.lanes + 2)
-            span = self._order.window_at(position)
-            lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
-            pieces = sections.pieces(span, lanes=lanes)
-            pieces = pieces[_is_first_look(pieces, is_jump=is_jump)]
-            yield from zip(pieces["shard"].tolist(), pieces["frame"].tolist(), strict=True)
-            position, is_jump = span.stop, False
-
     def _take_kept(self, lane: int, shard: int, frame: int) -> memoryview | None:
         kept = self._kept.get(lane)
         return kept.plain if kept is not None and (kept.shard, kept.frame) == (shard, frame) else None
+
+
+def filling_threads(threads: int) -> ThreadPoolExecutor | None:
+    """A pool that fills windows; none for 0 threads: then they are filled where they are asked for."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="rsc-loader") if threads else None
 
 
 def _is_first_look(pieces: Frames, *, is_jump: bool) -> NDArray[np.bool_]:

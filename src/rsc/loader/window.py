@@ -228,7 +228,9 @@ class Window:
 
 def _allocate(size_bytes: int) -> Bytes:
     """Zeroed private pages, huge ones where the system gives them, left out of core dumps."""
-    size_bytes = -(-max(size_bytes, 1) // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES  # else they are not aligned to
+    size_bytes = max(size_bytes, 1)
+    if size_bytes >= _HUGE_PAGE_BYTES:
+        size_bytes = -(-size_bytes // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES  # else they are not aligned to
     pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for advice in ("MADV_HUGEPAGE", "MADV_DONTDUMP"):
         if hasattr(mmap, advice):

@@ -95,7 +95,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     data = spec.data_place()
 
     def source_of(part: Recipe) -> BatchSource:
-        return open_source(part, data, keys=keys.data, layout=mesh.layout, rank=mesh.rank)
+        return open_source(part, data, keys=keys.data, mesh=mesh)
 
     source = source_of(recipe)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py

@@ -13,6 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
 from rsc.loader.config import DataConfig
 from rsc.loader.decode import DecodedLoader
 from rsc.loader.loader import Loader
@@ -20,7 +25,7 @@ from rsc.loader.mix import MixChange, MixedLoader, Source
 from rsc.loader.pack import PackedLoader
 from rsc.models.config import ImageConfig
 from rsc.models.decode import decode_image
-from rsc.parallel.layout import Layout
+from rsc.parallel.mesh import Mesh
 from rsc.store.cache import ShardCache
 from rsc.store.dataset import Dataset
 from rsc.store.locations import Location
@@ -42,15 +47,17 @@ class DataPlace:
         return Dataset.open(self.location, name=config.name, version=config.version, cache=self.cache)
 
 
-def open_source(
-    recipe: Recipe, data: DataPlace, *, keys: Mapping[str, SecretKey], layout: Layout, rank: int
-) -> BatchSource:
-    """The endless stream of this rank's batches, one per backward pass. `keys` by name of the data set."""
-    config = recipe.data
+def open_source(recipe: Recipe, data: DataPlace, *, keys: Mapping[str, SecretKey], mesh: Mesh) -> BatchSource:
+    """The endless stream of this rank's batches, one per backward pass. `keys` by name of the data set.
+
+    Its state is asked for by all ranks together: those of packed documents agree on it.
+    """
+    config, layout = recipe.data, mesh.layout
     batch_size = recipe.train.batch_size // (layout.dp * recipe.train.accumulate)
-    place = {"batch_size": batch_size, "rank": layout.dp_rank(rank), "world_size": layout.dp}
+    place = {"batch_size": batch_size, "rank": layout.dp_rank(mesh.rank), "world_size": layout.dp}
     sources = {
-        each.name: _open_set(recipe, each, data, key=keys[each.name], place=place) for each in config.sets
+        each.name: _open_set(recipe, each, data, key=keys[each.name], place=place, device=mesh.device)
+        for each in config.sets
     }
     if len(sources) == 1:
         return sources[config.name]
@@ -62,7 +69,13 @@ def open_source(
 
 
 def _open_set(
-    recipe: Recipe, config: DataConfig, data: DataPlace, *, key: SecretKey, place: Mapping[str, int]
+    recipe: Recipe,
+    config: DataConfig,
+    data: DataPlace,
+    *,
+    key: SecretKey,
+    place: Mapping[str, int],
+    device: torch.device,
 ) -> BatchSource:
     """One data set, in an order of its own."""
     split = data.open(config).split(config.split, key=key)
@@ -80,6 +93,7 @@ def _open_set(
             sequence_length=config.sequence_length,
             field=config.text_field,
             separator=config.separator,
+            agree=partial(largest_of_all, device=device),
             **common,
         )
     check_fields(split.schema, config=recipe.model)
@@ -95,6 +109,13 @@ def _open_set(
         threads=max(1, config.threads),
     )
     return cast(BatchSource, decoded)
+
+
+def largest_of_all(numbers: NDArray[np.int64], *, device: torch.device) -> NDArray[np.int64]:
+    """The largest of all ranks at each place. Every rank calls it; the group works on tensors on `device`."""
+    largest = torch.from_numpy(numbers).to(device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest.cpu().numpy()
 
 
 def pixels(config: ImageConfig) -> tuple[int, int, int]:

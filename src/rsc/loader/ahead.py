@@ -1,0 +1,86 @@
+"""What a rank reads next, told to the node's cache, which fetches it and evicts what is needed last.
+
+    ahead = ReadAhead(split, lanes=64, connections=16)
+    ahead.begin(lambda scout: frames_of(stream.coming(0, split=scout)))     # the list of coming reads
+    ahead.advance()                                                         # after each read of the list
+
+One stream is listed as it is read: the order is a formula. Several streams, read as their bytes run out, are
+listed by bytes: sizes of frames are public, so the list keeps step with the reader however far the streams
+drift apart in samples.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from typing import TypeAlias
+
+import numpy as np
+
+from rsc.loader.frames import Frames
+from rsc.store.cache import CHUNK_BYTES
+from rsc.store.follow import Follower
+from rsc.store.splits import SplitReader, open_manifest
+
+Reads: TypeAlias = "Iterator[tuple[int, int]]"
+"""(shard, frame), in the order in which they are read."""
+
+
+class ReadAhead:
+    """The follower of a rank's reads (store/follow.py); does nothing where there is no cache."""
+
+    def __init__(self, split: SplitReader, *, lanes: int, connections: int) -> None:
+        self._split = split
+        self._ahead_bytes = CHUNK_BYTES * (lanes + 2 * connections)
+        self._connections = connections
+        self._follower: Follower | None = None
+        self._scout: SplitReader | None = None
+
+    def begin(self, list_reads: Callable[[SplitReader], Reads]) -> None:
+        """Fetch by this list from now on. It is worked out in a thread of its own, on its own SplitReader."""
+        self.stop()
+        if self._split.place.cache is None:
+            return
+        self._scout = copy(self._split)
+        self._scout.manifest = open_manifest(self._split.place, totals=self._split.manifest.totals)
+        self._follower = self._scout.follow(
+            list_reads(self._scout), ahead_bytes=self._ahead_bytes, connections=self._connections
+        )
+
+    def advance(self) -> None:
+        """The next read of the list has been made. Safe from any thread."""
+        if self._follower is not None:
+            self._follower.advance()
+
+    def stop(self) -> None:
+        if self._follower is not None and self._scout is not None:
+            self._follower.close()
+            self._scout.close()
+        self._follower = self._scout = None
+
+
+def frames_of(windows: Iterator[Frames]) -> Reads:
+    """The reads of windows, one window after the other."""
+    for pieces in windows:
+        yield from zip(pieces["shard"].tolist(), pieces["frame"].tolist(), strict=True)
+
+
+def by_bytes(streams: Sequence[Iterator[Frames]], *, unread: Sequence[float]) -> Iterator[Frames]:
+    """Windows of several streams in the order in which they are opened when bytes are used up evenly.
+
+    `unread` is the share of each stream's first window that is still to be used. A stream's next window is
+    opened when those before it are used up; ties go to the first stream.
+    """
+    due = [(0.0, number) for number in range(len(streams))]
+    while due:
+        bytes_before, number = heapq.heappop(due)
+        pieces = next(streams[number], None)
+        if pieces is None:
+            continue
+        yield pieces
+        share = unread[number] if bytes_before == 0.0 else 1.0
+        # A frame counts where it is first needed, whole unless lanes share it, so that no error adds up.
+        part = np.where(pieces["is_edge"], pieces["num_rows"] / pieces["num_samples"], 1.0)
+        window_bytes = float((pieces["plain_bytes"] * part).sum())
+        heapq.heappush(due, (bytes_before + max(window_bytes * share, 1.0), number))
