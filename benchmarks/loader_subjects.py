@@ -120,11 +120,7 @@ def _end_to_end(documents: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor
 
 def decode_all(files: list[bytes]) -> torch.Tensor:
     """uint8 [n, 32, 32, 3] with Pillow, one after the other."""
-    from PIL import Image
-
-    return torch.from_numpy(
-        np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
-    )
+    return torch.from_numpy(np.stack([_decode_rgb(file) for file in files]))
 
 
 # RSC: encrypted.
@@ -184,8 +180,15 @@ _DELIVERED = ("tokens", "image", "label", "jpeg")
 SMALL_WINDOW_BYTES = 8 << 20
 
 
+def _decode_rgb(file: bytes) -> Any:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(file)) as image:
+        return np.asarray(image.convert("RGB"), np.uint8)
+
+
 def _loader(corpus: Corpus, key: Any, *, threads: int, window_bytes: int | None) -> Any:
-    from rsc.loader.decode import DecodedLoader, decode_rgb
+    from rsc.loader.decode import DecodedLoader
     from rsc.loader.loader import Loader
     from rsc.loader.order import DEFAULT_WINDOW_BYTES
 
@@ -194,7 +197,7 @@ def _loader(corpus: Corpus, key: Any, *, threads: int, window_bytes: int | None)
     options["window_bytes"] = window_bytes or DEFAULT_WINDOW_BYTES
     loader = Loader(open_split(corpus, key), threads=0 if is_jpeg else threads, numbered=is_jpeg, **options)
     if is_jpeg:
-        return DecodedLoader(loader, field="jpeg", decode=decode_rgb, shape=IMAGE, threads=max(1, threads))
+        return DecodedLoader(loader, field="jpeg", decode=_decode_rgb, shape=IMAGE, threads=max(1, threads))
     return loader
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from rsc.errors import ConfigError
-from rsc.loader.decode import BadSample, DecodedLoader, decode_rgb
+from rsc.loader.decode import BadSample, DecodedLoader
 from rsc.loader.loader import SAMPLE_NUMBER, Loader
 from rsc.store.schema import Field, Schema, columns_from_records
 from rsc.store.splits import SplitReader
@@ -26,6 +27,12 @@ def png(number: int, *, size: tuple[int, int] = (6, 4)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, (number % 256, 1, 2)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def decode_rgb(file: bytes) -> NDArray[np.uint8]:
+    """Any picture that Pillow reads -> uint8 [height, width, 3], in its own size."""
+    with Image.open(io.BytesIO(file)) as image:
+        return np.asarray(image.convert("RGB"), np.uint8)
 
 
 def broken(number: int) -> bytes:

@@ -20,7 +20,6 @@ def test_a_window_over_everything_is_as_good_as_a_full_permutation() -> None:
     quality = measure_order(order, frame_samples=64, batch_samples=256)
     assert quality.frames_in_batch == pytest.approx(quality.frames_in_batch_full, rel=0.03)
     assert quality.worst_case_batch == pytest.approx(quality.worst_case_batch_full, rel=0.03)
-    assert quality.displacement == pytest.approx(1 / 3, rel=0.1)
 
 
 def test_no_shuffle_at_all_is_seen() -> None:

@@ -36,7 +36,6 @@ def test_every_shard_is_found_by_number_and_by_its_samples(count: int) -> None:
         assert record.digest == shard.to_bytes(32, "big")
         for sample in range(record.num_samples):
             assert reader.find_sample(record.first_sample + sample) == record
-        assert reader.find_frame(2 * shard + 1) == record
     for number in (-1, count):
         with pytest.raises(IndexError):
             reader.record(number)

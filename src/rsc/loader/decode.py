@@ -1,6 +1,6 @@
 """A stage after the loader: encoded files of a batch become one tensor, on threads, ahead of their use.
 
-    images = DecodedLoader(loader, field="jpeg", decode=decode_rgb, shape=(32, 32, 3), threads=2)
+    images = DecodedLoader(loader, field="jpeg", decode=read_png, shape=(32, 32, 3), threads=2)
     batch = next(images)       # {"jpeg": uint8 [B, 32, 32, 3], "jpeg_is_good": bool [B], "label": ...}
     images.bad                 # [BadSample(sample=4711, reason="UnidentifiedImageError"), ...]
 
@@ -11,7 +11,6 @@ interpreter lock while they work (Pillow does), so threads add up.
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,6 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from rsc.errors import ConfigError
 from rsc.loader.loader import SAMPLE_NUMBER, Batch, Loader
@@ -177,9 +175,3 @@ class DecodedLoader:
 
 class ShapeError(ValueError):
     """A file decoded to another shape than the batch has."""
-
-
-def decode_rgb(file: bytes) -> NDArray[np.uint8]:
-    """Any picture that Pillow reads -> uint8 [height, width, 3], in its own size."""
-    with Image.open(io.BytesIO(file)) as image:
-        return np.asarray(image.convert("RGB"), np.uint8)

@@ -34,8 +34,6 @@ class ShuffleQuality:
     frames_in_batch_full: float
     worst_case_batch: float
     worst_case_batch_full: float
-    displacement: float
-    displacement_full: float
 
     def explain(self) -> str:
         """One sentence with the figures."""
@@ -89,7 +87,6 @@ def measure_order(order: Order, *, frame_samples: int, batch_samples: int) -> Sh
     batch_samples = min(batch_samples, order.num_samples)
     frames: list[float] = []
     worth: list[float] = []
-    displaced: list[float] = []
     for start in (
         np.linspace(0, order.num_samples - batch_samples, _WINDOWS_MEASURED).astype(np.int64).tolist()
     ):
@@ -97,7 +94,6 @@ def measure_order(order: Order, *, frame_samples: int, batch_samples: int) -> Sh
         per_frame = np.unique(numbers // frame_samples, return_counts=True)[1]
         frames.append(len(per_frame))
         worth.append(batch_samples**2 / float((per_frame**2).sum()))
-        displaced.append(float(np.abs(numbers - np.arange(start, start + batch_samples)).mean()))
     num_frames = -(-order.num_samples // frame_samples)
     pairs = batch_samples * (batch_samples - 1) * (frame_samples - 1) / max(order.num_samples - 1, 1)
     return ShuffleQuality(
@@ -107,8 +103,6 @@ def measure_order(order: Order, *, frame_samples: int, batch_samples: int) -> Sh
         frames_in_batch_full=num_frames * (1 - (1 - 1 / num_frames) ** batch_samples),
         worst_case_batch=float(np.mean(worth)),
         worst_case_batch_full=batch_samples**2 / (batch_samples + pairs),
-        displacement=float(np.mean(displaced)) / order.num_samples,
-        displacement_full=1 / 3,
     )
 
 

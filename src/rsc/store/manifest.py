@@ -159,10 +159,6 @@ class ManifestReader:
         """The shard that holds a sample number of the split. Raises IndexError outside [0, num_samples)."""
         return self._find("num_samples", sample)
 
-    def find_frame(self, frame: int) -> ShardRecord:
-        """The shard that holds a frame number of the split. Raises IndexError outside [0, num_frames)."""
-        return self._find("num_frames", frame)
-
     def records(self) -> Iterator[ShardRecord]:
         """All shards in order."""
         return (self.record(shard) for shard in range(self.totals.num_shards))

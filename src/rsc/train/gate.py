@@ -25,7 +25,15 @@ from rsc.release.facts import data_facts
 from rsc.release.request import KeyRequest
 from rsc.release.server import AgentServer
 from rsc.store.dataset import Dataset
-from rsc.store.keys import Envelope, KeyProvider, new_envelope, period_end, period_of, run_key_context
+from rsc.store.keys import (
+    Envelope,
+    KeyProvider,
+    new_envelope,
+    period_end,
+    period_of,
+    run_kek_id,
+    run_key_context,
+)
 from rsc.store.providers.configured import run_retention_s
 from rsc.train.admission import Admission
 from rsc.train.code import code_facts
@@ -71,7 +79,7 @@ class WorkspaceGate:
 
     def make_run_key(self, run: RunFolder) -> None:
         period = period_of(self.clock.now())
-        kek_id = f"runs/{period}"
+        kek_id = run_kek_id(period=period)
         provider = next(iter(self.providers.values()))
         expires = period_end(period) + timedelta(seconds=run_retention_s(self.workspace.keys))
         provider.create(kek_id, period=period, expires=expires)
