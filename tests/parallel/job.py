@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
 from rsc.train.binding import Binder
 from rsc.train.counts import Counts, add_counts, fill_counts, fresh_counts
+from rsc.train.draws import Draws
 from rsc.train.engine import Engine, build_engine
 from rsc.train.objective import loss_of
 from rsc.train.optim import build_optimizer, set_learning_rate
@@ -58,7 +60,7 @@ def recipe_of(case: dict[str, Any]) -> Recipe:
     if case.get("moe"):
         trunk["moe"] = {"num_experts": 4, "top_k": 2, "expert_width": 32, "num_shared": 1}
         trunk["moe"] |= case.get("experts", {})
-    trunk["causal"] = domain == "language"
+    trunk["causal"] = domain.startswith("language")
     return Recipe.model_validate(
         {
             "model": {"trunk": trunk, **DOMAINS[domain]},
@@ -100,6 +102,15 @@ DOMAINS: dict[str, dict[str, Any]] = {
         "bag": {"ngrams": [1, 2], "words": 1, "rows": 64, "min_texts": 1},
         "head": {"kind": "classes", "labels": ("a", "b", "c"), "balance": 0.5},
     },
+    "language with drop": {"text": {"drop": 0.3}, "head": {"kind": "next_token"}},
+    "crops": {
+        "image": {"height": 16, "width": 16, "style": "conv", "conv_width": 4, "augment": "flip_crop"},
+        "head": {"kind": "classes", "labels": ("a", "b", "c"), "dropout": 0.3},
+    },
+    "blanks": {
+        "audio": {**AUDIO, "augment": "mask"},
+        "head": {"kind": "classes", "labels": ("a", "b", "c"), "dropout": 0.3},
+    },
     "pairs": {
         "text": {"max_length": 24},
         "image": {"height": 12, "width": 12},
@@ -112,14 +123,15 @@ DOMAINS: dict[str, dict[str, Any]] = {
 def global_batch(step: int, domain: str) -> dict[str, Any]:
     """The whole batch of a step, as a loader gives it."""
     generator = torch.Generator().manual_seed(step)
-    if domain == "language":
+    if domain.startswith("language"):
         return documents(generator)
 
     def draw(low: int, high: int, *shape: int, dtype: torch.dtype = torch.int64) -> torch.Tensor:
         return torch.randint(low, high, shape, generator=generator, dtype=dtype)
 
+    side = DOMAINS[domain].get("image", {}).get("height", 12)
     return {
-        "image": draw(0, 256, BATCH, 12, 12, 3, dtype=torch.uint8),
+        "image": draw(0, 256, BATCH, side, side, 3, dtype=torch.uint8),
         "audio": ragged([draw(-9000, 9000, 400 + 37 * row, dtype=torch.int16) for row in range(BATCH)]),
         "text": ragged([draw(97, 123, 5 + row, dtype=torch.uint8) for row in range(BATCH)]),
         "label": labels(draw, domain),
@@ -172,9 +184,9 @@ def control(case: dict[str, Any]) -> Found:
     optimizer = build_optimizer(model, config=recipe.train.optimizer)
     found: Found = {"losses": [], "norms": []}
     for step in range(STEPS):
-        torch.manual_seed(step)
         set_learning_rate(optimizer, step=step, steps=STEPS, config=recipe.train.optimizer)
-        record = loss_of(model, global_batch(step % 2, case.get("domain", "language")))
+        draws = Draws(stream_seed(recipe.train.seed, "step", step))
+        record = loss_of(model, global_batch(step % 2, case.get("domain", "language")), draws=draws)
         loss = record.total / record.count
         optimizer.zero_grad()
         loss.backward()
@@ -202,11 +214,10 @@ def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> Found:
         take_over(engine, relay)
     found: Found = {"losses": [], "norms": []}
     for step in range(relay["start"], relay["stop"]):
-        torch.manual_seed(step)
         whole = global_batch(step % 2, case.get("domain", "language"))
         batches = [rows_of(whole, part) for part in parts]
         if case.get("validate"):
-            total, count = engine.evaluate(batches[0])
+            total, count = engine.evaluate(batches[0], draws=engine.draws("validation"))
             assert (count > 0) == (total > 0)
         record = stepper.run(step, batches=batches)
         found["losses"].append(record.loss)
@@ -274,6 +285,8 @@ def run_world(world: int, cases: list[dict[str, Any]]) -> list[dict[str, Found]]
 
 
 def main(cases: list[dict[str, Any]]) -> dict[str, Any]:
+    if any(case.get("train", {}).get("precision") == "float8" for case in cases):
+        import_module("torchao.float8")  # once, and not by each rank
     result: dict[str, Any] = {}
     for world, group in groupby(cases, key=lambda case: case["world"]):
         ranks = run_world(world, list(group))

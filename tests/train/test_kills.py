@@ -1,4 +1,4 @@
-"""Kills at random ranks, steps and moments: never a wrong loss or an unreadable run, no sample twice or never."""
+"""Kills at random ranks, steps and moments: never a wrong loss, nor an unreadable run, nor a sample twice."""
 
 from __future__ import annotations
 
