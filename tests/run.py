@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
             "-m",
             "pytest",
             f"--junit-xml={report}",
-            *(selected or ["-n", "2", "--dist", "loadfile"]),
+            *(selected or SPREAD),
         ]
         if not slow:
             command += ["-m", "not slow"]
@@ -40,6 +40,9 @@ def main(arguments: list[str]) -> int:
     print(f"failed: {', '.join(failed)}" if failed else "all checks passed", flush=True)
     return 1 if failed else 0
 
+
+SPREAD = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+"""Two workers, a file at a time, in the order of tests/conftest.py: the longest first."""
 
 CHECKS = {
     "ruff check": [sys.executable, "-m", "ruff", "check", "."],
