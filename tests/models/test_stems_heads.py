@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from rsc.models.build import Model, build_model, real_positions
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.cross_entropy import IGNORED
+from rsc.models.draws import sample_seeds
 from rsc.models.heads import Want, positions_needed
+from rsc.models.ngrams import ngram_rows, sum_words, word_numbers, word_rows
 from rsc.models.stems import (
     AudioStem,
     TextStem,
@@ -18,11 +20,7 @@ from rsc.models.stems import (
     flip_and_shift,
     log_mel,
     mel_filters,
-    ngram_rows,
     normalise,
-    sum_words,
-    word_numbers,
-    word_rows,
 )
 
 TRUNK = TrunkConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, causal=False)
@@ -69,13 +67,14 @@ def test_float_and_byte_images_are_the_same_picture() -> None:
 
 
 def test_augmentation_moves_pixels_but_invents_none() -> None:
-    torch.manual_seed(0)
     picture = torch.arange(64.0).view(1, 1, 8, 8).expand(64, 1, 8, 8)
-    moved = flip_and_shift(picture, reach=2)
+    draw_B = sample_seeds(0, torch.arange(64))
+    moved = flip_and_shift(picture, reach=2, draw_B=draw_B)
     assert set(moved.unique().tolist()) <= set(range(64))
     assert len({tuple(image.flatten().tolist()) for image in moved}) > 20
-    torch.manual_seed(0)
-    assert torch.equal(flip_and_shift(picture, reach=2), moved), "the seed decides"
+    some = torch.tensor([40, 3])
+    again = flip_and_shift(picture[some], reach=2, draw_B=draw_B[some])
+    assert torch.equal(again, moved[some]), "a sample's seed decides, wherever it stands"
 
 
 def test_log_mel_finds_the_tone() -> None:
@@ -110,9 +109,9 @@ def test_positions_of_sound_equal_what_the_stem_gives(samples: int) -> None:
 
 
 def test_masking_hides_some_time_and_some_pitch_and_no_more() -> None:
-    torch.manual_seed(1)
     frames = torch.ones(32, 100, 20)
-    hidden = blank(frames, count_B=torch.full((32,), 100)) == 0
+    draw_B = sample_seeds(1, torch.arange(32))
+    hidden = blank(frames, count_B=torch.full((32,), 100), draw_B=draw_B) == 0
     assert 0 < hidden.float().mean() < 0.64
     whole_frames, whole_filters = hidden.all(2).float().mean(), hidden.all(1).float().mean()
     assert 0 < whole_frames <= 0.4
@@ -294,10 +293,14 @@ def test_ngrams_reach_positions_that_hold_them() -> None:
 def test_dropped_tokens_and_features_are_of_training_only() -> None:
     head = CLASSES.model_copy(update={"dropout": 0.5})
     model = model_of(head, text=TextConfig(drop=0.5))
-    batch = {"tokens_BL": torch.tensor([list(b"abcdefgh")])}
-    assert torch.equal(*(model(batch, Want.LOGITS)["logits"] for _ in range(2)))
+    tokens = torch.tensor([list(b"abcdefgh")])
+    first, second = ({"tokens_BL": tokens, "draw_B": torch.tensor([seed])} for seed in (1, 2))
+    quiet = [model(batch, Want.LOGITS)["logits"] for batch in (first, second)]
+    assert torch.equal(*quiet)
     model.train()
-    assert not torch.equal(*(model(batch, Want.LOGITS)["logits"] for _ in range(2)))
+    drawn = [model(batch, Want.LOGITS)["logits"] for batch in (first, second, first)]
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
 
 
 @pytest.mark.parametrize(

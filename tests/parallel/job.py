@@ -207,8 +207,8 @@ def on_mesh(case: dict[str, Any], *, rank: int, store: Any) -> Found:
     engine = build_engine(recipe, mesh=mesh, dtype=dtype)
     fill_counts(engine.placed.modules, counts_of(case, recipe=recipe))
     stepper = Stepper(engine, config=recipe.train.optimizer, steps=STEPS)
-    parts = [slice(layout.dp_rank(rank) + layout.dp * part, None, layout.dp * recipe.train.accumulate)
-             for part in range(recipe.train.accumulate)]  # fmt: skip
+    size = BATCH // recipe.train.accumulate  # as a loader gives them: one piece of the step after the other
+    parts = [slice(start + layout.dp_rank(rank), start + size, layout.dp) for start in range(0, BATCH, size)]
     relay = case.get("relay", {"start": 0, "stop": STEPS})
     if relay["start"]:
         take_over(engine, relay)

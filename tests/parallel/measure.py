@@ -51,12 +51,12 @@ def measure(case: dict[str, Any], *, rank: int) -> dict[str, Any]:
     engine.optimizer.zero_grad()
     meter = Meter(mesh)
     with torch.profiler.profile(profile_memory=True) as profile:
-        engine.backward(batches)
+        engine.backward(batches, step=2)
         engine.placed.finish_gradients()
     gradients = [weight.grad for weight in weights_of(engine)]
     with meter.listening():
         engine.optimizer.zero_grad()
-        engine.backward(batches)
+        engine.backward(batches, step=2)
     state = [value for state in engine.optimizer.state.values() for value in state.values()]
     return {
         "pp_rank": mesh.place("pp"),

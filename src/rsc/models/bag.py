@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from rsc.models.config import BagConfig
-from rsc.models.stems import first, ngram_rows, word_rows
+from rsc.models.ngrams import ngram_rows, word_rows
+from rsc.models.stems import first
 
 
 class Bag(nn.Module):

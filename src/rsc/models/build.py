@@ -27,6 +27,7 @@ class Model(nn.Module):
       other text        tokens_BL, text_length_B
       images            image_BHWC; image_present_B optional
       sound             audio_BS, audio_length_B in samples
+      in training       draw_B, the seed of what is random about each sample (models/draws.py)
       answers           label_B | labels_BK | symbols_BU, symbol_count_B
     Stems that are present feed one sequence: image, audio, text. Positions without input are masked.
     """
@@ -79,11 +80,12 @@ class Model(nn.Module):
 
     def _embed_one(self, stem: str, batch: Batch) -> torch.Tensor:
         assert self.stems is not None
+        draw_B = batch.get("draw_B")
         if stem == "text":
-            return self.stems[stem](batch["tokens_BL"])  # type: ignore[no-any-return]
+            return self.stems[stem](batch["tokens_BL"], draw_B, batch.get("positions_L"))  # type: ignore[no-any-return]
         if stem == "image":
-            return self.stems[stem](batch["image_BHWC"])  # type: ignore[no-any-return]
-        return self.stems[stem](batch["audio_BS"], batch["audio_length_B"])  # type: ignore[no-any-return]
+            return self.stems[stem](batch["image_BHWC"], draw_B)  # type: ignore[no-any-return]
+        return self.stems[stem](batch["audio_BS"], batch["audio_length_B"], draw_B)  # type: ignore[no-any-return]
 
     def _compare(self, batch: Batch, want: Want) -> Answer:
         """Each side alone through the same trunk, then every pair of them."""

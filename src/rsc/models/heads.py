@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from rsc.models.bag import Bag
 from rsc.models.config import BagConfig, HeadConfig
 from rsc.models.cross_entropy import IGNORED, linear_cross_entropy, position_losses, real_logits
+from rsc.models.draws import Purpose, uniforms
 
 Answers = Mapping[str, torch.Tensor]
 
@@ -89,7 +90,9 @@ class ClassHead(nn.Module):
         self, hidden_BLD: torch.Tensor, real_BL: torch.Tensor | None, answers: Answers, want: Want
     ) -> dict[str, torch.Tensor]:
         pooled_BD = mean_of_real(hidden_BLD, real_BL)
-        pooled_BD = F.dropout(pooled_BD, self.config.dropout, training=self.training)
+        if self.training and self.config.dropout:
+            drawn_BD = uniforms(answers["draw_B"], pooled_BD.shape[1], purpose=Purpose.DROPOUT)
+            pooled_BD = pooled_BD * (drawn_BD >= self.config.dropout) / (1 - self.config.dropout)
         opinions = [self.linear(pooled_BD).float()]
         if self.bag is not None:
             opinions.append(self.bag(answers["tokens_BL"], length_B=answers["text_length_B"]))

@@ -2,13 +2,12 @@
 
 Shapes: B batch, L positions, D width; images H x W x C; sound S samples, T frames, M mel filters.
 A stem's `forward` gives [B, L, D]; which positions are real is told by `Batch` (models/build.py).
-Random augmentation draws from torch's global generator, which the loop seeds by (seed, step, rank).
+In training, what is augmented or dropped is drawn by `draw_B` (models/draws.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,8 @@ from torch import nn
 
 from rsc.models.config import NUM_BYTES, AudioConfig, ImageConfig, TextConfig
 from rsc.models.convolution import ConvBody
+from rsc.models.draws import Purpose, uniforms
+from rsc.models.ngrams import Ngrams, sum_words, word_numbers
 
 
 class TextStem(nn.Module):
@@ -28,152 +29,38 @@ class TextStem(nn.Module):
         self.embedding = nn.Embedding(config.rows, width)
         self.ngrams = Ngrams(config, width=width) if config.ngrams or config.words else None
 
-    def forward(self, tokens_BL: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        tokens_BL: torch.Tensor,
+        draw_B: torch.Tensor | None = None,
+        places_BL: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """`places_BL`: where the tokens stand, if these are a part of the text."""
         if self.config.positions == "words":
-            return self._words(tokens_BL)
+            return self._words(tokens_BL, draw_B)
         if self.training and self.config.drop:
-            dropped_BL = torch.rand(tokens_BL.shape, device=tokens_BL.device) < self.config.drop
+            places = tokens_BL.shape[1] if places_BL is None else places_BL
+            dropped_BL = uniforms(_given(draw_B), places, purpose=Purpose.DROP) < self.config.drop
             tokens_BL = tokens_BL.masked_fill(dropped_BL, self.config.vocabulary)
         hidden_BLD: torch.Tensor = self.embedding(tokens_BL)
         if self.ngrams is None:
             return hidden_BLD
         return hidden_BLD + self.ngrams.blend(self.ngrams(tokens_BL))  # type: ignore[no-any-return]
 
-    def _words(self, tokens_BL: torch.Tensor) -> torch.Tensor:
+    def _words(self, tokens_BL: torch.Tensor, draw_B: torch.Tensor | None) -> torch.Tensor:
         place = {"number_BL": word_numbers(tokens_BL), "is_byte_BL": tokens_BL < NUM_BYTES}
         hidden_BWD = sum_words(self.embedding(tokens_BL), **place)
         if self.ngrams is not None:
             hidden_BWD = hidden_BWD + self.ngrams.blend(sum_words(self.ngrams(tokens_BL), **place))
         if self.training and self.config.drop:
-            kept_BW1 = torch.rand(*hidden_BWD.shape[:2], 1, device=tokens_BL.device) >= self.config.drop
-            hidden_BWD = hidden_BWD * kept_BW1
+            drawn_BW = uniforms(_given(draw_B), hidden_BWD.shape[1], purpose=Purpose.DROP)
+            hidden_BWD = hidden_BWD * (drawn_BW >= self.config.drop)[..., None]
         return hidden_BWD
 
     @staticmethod
     def positions(tokens_BL: torch.Tensor, *, config: TextConfig) -> torch.Tensor | None:
         """Positions that hold text, for padded rows of bytes [B]; None where each token is one."""
         return word_numbers(tokens_BL)[:, -1] + 1 if config.positions == "words" else None
-
-
-class Ngrams(nn.Module):
-    """For each position the summed vectors of the token sequences, and of the words, that end there,
-    [B, L] -> [B, L, F]; `blend` brings them to the trunk's width."""
-
-    def __init__(self, config: TextConfig, *, width: int) -> None:
-        super().__init__()
-        self.config = config
-        tables = len(config.ngrams) + config.words
-        self.embedding = nn.Embedding(config.ngram_rows * tables, config.ngram_width)
-        self.blend = nn.Linear(config.ngram_width, width, bias=False)
-
-    def forward(self, tokens_BL: torch.Tensor) -> torch.Tensor:
-        rows, parts = self.config.ngram_rows, []
-        if self.config.ngrams:
-            rows_NBL = ngram_rows(tokens_BL, lengths=self.config.ngrams, rows=rows)
-            parts.append(self.embedding(rows_NBL).sum(0))
-        if self.config.words:
-            rows_WBL, ends_WBL = word_rows(tokens_BL, longest=self.config.words, rows=rows)
-            vectors_WBLF = self.embedding(rows_WBL + len(self.config.ngrams) * rows)
-            parts.append((vectors_WBLF * ends_WBL[..., None]).sum(0))
-        return torch.stack(parts).sum(0)
-
-
-def word_numbers(tokens_BL: torch.Tensor) -> torch.Tensor:
-    """Number of the word a byte belongs to [B, L]: 0 before the first; what follows a word belongs to it."""
-    return _word_starts(tokens_BL).cumsum(1)
-
-
-def sum_words(values_BLF: torch.Tensor, *, number_BL: torch.Tensor, is_byte_BL: torch.Tensor) -> torch.Tensor:
-    """Sum of the vectors of each word's bytes over the root of their number, [B, L, F] -> [B, W, F], W the
-    most words of a row and one for what stands before them. Padding counts in nothing."""
-    B, _, features = values_BLF.shape
-    count = int(number_BL.max()) + 1
-    weight_BL = is_byte_BL.to(values_BLF.dtype)
-    index_BLF = number_BL[..., None].expand_as(values_BLF)
-    summed_BWF = values_BLF.new_zeros(B, count, features)
-    summed_BWF = summed_BWF.scatter_add(1, index_BLF, values_BLF * weight_BL[..., None])
-    size_BW = weight_BL.new_zeros(B, count).scatter_add(1, number_BL, weight_BL)
-    return summed_BWF * size_BW.clamp_min(1).rsqrt()[..., None]
-
-
-def ngram_rows(tokens_BL: torch.Tensor, *, lengths: Sequence[int], rows: int) -> torch.Tensor:
-    """Row of each sequence [len(lengths), B, L]: a polynomial hash modulo 2^64, its high bits."""
-    folded_BL = _folded(tokens_BL)
-    hash_BL, power, tables = torch.zeros_like(folded_BL), 1, []
-    for back in range(max(lengths)):
-        shifted_BL = F.pad(folded_BL, (back, 0))[:, : folded_BL.shape[1]]
-        hash_BL = hash_BL + shifted_BL * power
-        power = _signed(power * _BASE)
-        if back + 1 in lengths:
-            tables.append(_row_of(hash_BL, rows=rows) + lengths.index(back + 1) * rows)
-    return torch.stack(tables)
-
-
-def word_rows(tokens_BL: torch.Tensor, *, longest: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row of each sequence of 1 to `longest` words by where it ends, and whether one ends there, both
-    [longest, B, L]. Words are runs of letters, digits and bytes over 127; what stands between them is not
-    looked at.
-
-    A word's hash is a difference of prefix sums of byte * base^place, divided by base^start: an odd base has
-    an inverse modulo 2^64.
-    """
-    B, L = tokens_BL.shape
-    is_word_BL, starts_BL = _in_word(tokens_BL), _word_starts(tokens_BL)
-    ends_BL = is_word_BL & ~F.pad(is_word_BL, (0, 1))[:, 1:]
-    terms_BL = _folded(tokens_BL) * _powers(_BASE, count=L, like=tokens_BL)
-    before_BL = F.pad(terms_BL.cumsum(1), (1, 0))
-    place_BL = torch.arange(L, device=tokens_BL.device).expand(B, L)
-    start_BL = place_BL.where(starts_BL, 0).cummax(1).values
-    inverse_L = _powers(pow(_BASE, -1, 1 << 64), count=L, like=tokens_BL)
-    word_BL = (before_BL[:, 1:] - before_BL.gather(1, start_BL)) * inverse_L[start_BL]
-    previous_BL = F.pad(place_BL.where(ends_BL, -1).cummax(1).values, (1, 0), value=-1)[:, :L]
-    hash_BL, ended_BL, tables, masks = word_BL, ends_BL, [], []
-    for number in range(longest):
-        tables.append(_row_of(hash_BL, rows=rows) + number * rows)
-        masks.append(ended_BL)
-        back_BL = previous_BL.clamp_min(0)
-        ended_BL = ends_BL & (previous_BL >= 0) & ended_BL.gather(1, back_BL)
-        hash_BL = word_BL + hash_BL.gather(1, back_BL) * _signed(_MIX)
-    return torch.stack(tables), torch.stack(masks)
-
-
-# Multipliers of 64 bits: Knuth's, and 2^64 over the golden ratio; any odd ones would do.
-_BASE, _MIX = 6364136223846793005, 0x9E3779B97F4A7C15
-
-
-def _folded(tokens_BL: torch.Tensor) -> torch.Tensor:
-    """Letters without their case, and nothing that is 0."""
-    is_capital_BL = (tokens_BL >= ord("A")) & (tokens_BL <= ord("Z"))
-    return tokens_BL + 32 * is_capital_BL + 1
-
-
-def _in_word(tokens_BL: torch.Tensor) -> torch.Tensor:
-    is_letter_BL = ((tokens_BL | 32) >= ord("a")) & ((tokens_BL | 32) <= ord("z"))
-    is_digit_BL = (tokens_BL >= ord("0")) & (tokens_BL <= ord("9"))
-    return is_letter_BL | is_digit_BL | ((tokens_BL > 127) & (tokens_BL < 256))
-
-
-def _word_starts(tokens_BL: torch.Tensor) -> torch.Tensor:
-    is_word_BL = _in_word(tokens_BL)
-    return is_word_BL & ~F.pad(is_word_BL, (1, 0))[:, :-1]
-
-
-def _powers(base: int, *, count: int, like: torch.Tensor) -> torch.Tensor:
-    """1, base, base^2, ... modulo 2^64 [count]."""
-    factors = torch.full((count,), _signed(base), dtype=torch.int64, device=like.device)
-    factors[:1] = 1
-    return factors.cumprod(0)
-
-
-def _row_of(hash_BL: torch.Tensor, *, rows: int) -> torch.Tensor:
-    """High bits of the mixed hash: its low ones repeat."""
-    return ((hash_BL * _signed(_MIX)) >> 33) & (rows - 1)
-
-
-def _signed(number: int) -> int:
-    """The same 64 bits as a signed integer, which is what torch multiplies."""
-    number %= 1 << 64
-    return number - (1 << 64) if number >> 63 else number
 
 
 class ImageStem(nn.Module):
@@ -190,10 +77,10 @@ class ImageStem(nn.Module):
         self.project = nn.Linear(features, width)
         self.places = nn.Parameter(torch.empty(config.num_positions, width))
 
-    def forward(self, image_BHWC: torch.Tensor) -> torch.Tensor:
+    def forward(self, image_BHWC: torch.Tensor, draw_B: torch.Tensor | None = None) -> torch.Tensor:
         x_BCHW = self._floats(image_BHWC).permute(0, 3, 1, 2)
         if self.training and self.config.augment == "flip_crop":
-            x_BCHW = flip_and_shift(x_BCHW, reach=max(1, self.config.height // 8))
+            x_BCHW = flip_and_shift(x_BCHW, reach=max(1, self.config.height // 8), draw_B=_given(draw_B))
         if self.config.style == "conv":
             x_BLF = self.body(x_BCHW).permute(0, 2, 3, 1).flatten(1, 2)
         else:
@@ -206,12 +93,13 @@ class ImageStem(nn.Module):
         return (image_BHWC.to(self.project.weight.dtype) * scale - 0.5) * 4
 
 
-def flip_and_shift(x_BCHW: torch.Tensor, *, reach: int) -> torch.Tensor:
+def flip_and_shift(x_BCHW: torch.Tensor, *, reach: int, draw_B: torch.Tensor) -> torch.Tensor:
     """Mirror each image with probability 1/2 and move it by up to `reach` pixels, edges reflected."""
-    B, _, H, W = x_BCHW.shape
-    x_BCHW = torch.where(torch.rand(B, 1, 1, 1, device=x_BCHW.device) < 0.5, x_BCHW.flip(3), x_BCHW)
+    H, W = x_BCHW.shape[2:]
+    drawn_3B = uniforms(draw_B, 3, purpose=Purpose.MOVE).T
+    x_BCHW = torch.where(drawn_3B[0].view(-1, 1, 1, 1) < 0.5, x_BCHW.flip(3), x_BCHW)
     padded = F.pad(x_BCHW, (reach, reach, reach, reach), mode="reflect")
-    down_B, right_B = torch.randint(0, 2 * reach + 1, (2, B)).tolist()
+    down_B, right_B = (drawn_3B[1:] * (2 * reach + 1)).long().tolist()
     moved = [padded[b, :, y : y + H, x : x + W] for b, (y, x) in enumerate(zip(down_B, right_B, strict=True))]
     return torch.stack(moved)
 
@@ -225,13 +113,15 @@ class AudioStem(nn.Module):
         self.near = TimeConv(config.num_mels, width, stride=1)
         self.far = TimeConv(width, width, stride=config.stack)
 
-    def forward(self, audio_BS: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, audio_BS: torch.Tensor, length_B: torch.Tensor, draw_B: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What lies after a sound's length changes nothing of what stands before it."""
         count_B = 1 + length_B // self.config.hop
         audio_BS = audio_BS.masked_fill(~first(length_B, of=audio_BS.shape[1]), 0)
         frames_BTM = normalise(log_mel(audio_BS, config=self.config), count_B=count_B)
         if self.training and self.config.augment == "mask":
-            frames_BTM = blank(frames_BTM, count_B=count_B)
+            frames_BTM = blank(frames_BTM, count_B=count_B, draw_B=_given(draw_B))
         real_BT1 = first(count_B, of=frames_BTM.shape[1])[..., None]
         near_BTD = self.near(frames_BTM.to(self.near.conv.weight.dtype)) * real_BT1
         return self.far(near_BTD)  # type: ignore[no-any-return]
@@ -292,25 +182,30 @@ def normalise(frames_BTM: torch.Tensor, *, count_B: torch.Tensor) -> torch.Tenso
     return centred_BTM / (variance_B1M + 1e-3).sqrt()
 
 
-def blank(frames_BTM: torch.Tensor, *, count_B: torch.Tensor) -> torch.Tensor:
+def blank(frames_BTM: torch.Tensor, *, count_B: torch.Tensor, draw_B: torch.Tensor) -> torch.Tensor:
     """Set to 0 (the mean) two stretches of time of up to a fifth of the sound, and two of up to a fifth of
     the filters."""
     B, T, M = frames_BTM.shape
     time_BT = torch.arange(T, device=frames_BTM.device).expand(B, T)
     pitch_BM = torch.arange(M, device=frames_BTM.device).expand(B, M)
-    for _ in range(2):
-        hidden_BT = _stretch(time_BT, size_B=count_B)
-        hidden_BM = _stretch(pitch_BM, size_B=torch.full_like(count_B, M))
+    drawn_8B = uniforms(draw_B, 8, purpose=Purpose.BLANK).T
+    for drawn_4B in (drawn_8B[:4], drawn_8B[4:]):
+        hidden_BT = _stretch(time_BT, size_B=count_B, drawn_2B=drawn_4B[:2])
+        hidden_BM = _stretch(pitch_BM, size_B=torch.full_like(count_B, M), drawn_2B=drawn_4B[2:])
         frames_BTM = frames_BTM.masked_fill(hidden_BT[:, :, None] | hidden_BM[:, None, :], 0.0)
     return frames_BTM
 
 
-def _stretch(places_BN: torch.Tensor, *, size_B: torch.Tensor) -> torch.Tensor:
+def _stretch(places_BN: torch.Tensor, *, size_B: torch.Tensor, drawn_2B: torch.Tensor) -> torch.Tensor:
     """True on one random run of up to a fifth of `size_B` places in each row."""
-    draw_2B = torch.rand(2, len(size_B), device=size_B.device)
-    length_B = (draw_2B[0] * size_B / 5).long()
-    start_B = (draw_2B[1] * (size_B - length_B)).long()
+    length_B = (drawn_2B[0] * size_B / 5).long()
+    start_B = (drawn_2B[1] * (size_B - length_B)).long()
     return (places_BN >= start_B[:, None]) & (places_BN < (start_B + length_B)[:, None])
+
+
+def _given(draw_B: torch.Tensor | None) -> torch.Tensor:
+    assert draw_B is not None, "in training this model draws by sample: its batch needs draw_B"
+    return draw_B
 
 
 def first(length_B: torch.Tensor, *, of: int) -> torch.Tensor:

@@ -145,7 +145,6 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     metrics = spec.run / "metrics" / f"rank{mesh.rank}.jsonl"
     return Loop(
         rank=mesh.rank,
-        dp_rank=mesh.layout.dp_rank(mesh.rank),
         local_rank=place.local_rank,
         config=recipe.train,
         checkpoint=recipe.checkpoint,
@@ -179,7 +178,6 @@ def _validator(
         open_source=lambda: source_of(held_out),
         num_batches=recipe.eval.every_batches,
         every=recipe.eval.every,
-        seed=recipe.train.seed,
         size_of=_size_of(recipe),
     )
 

@@ -25,8 +25,10 @@ from rsc.loader.ragged import RaggedTensor
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.decode import decode_audio, decode_image
+from rsc.models.draws import Purpose, uniforms
 from rsc.models.tokenizer import Tokenizer, open_tokenizer
 from rsc.store.schema import Field, Schema
+from rsc.train.draws import Draws
 
 Column = torch.Tensor | RaggedTensor
 STILL_USED = frozenset({"text_cut", "sound_cut", "text_empty"})
@@ -48,10 +50,13 @@ class Binder:
         self._tokenizer: Tokenizer | None = None if config.text is None else open_tokenizer(config.text)
         self._numbers = {label: number for number, label in enumerate(config.head.labels)}
 
-    def bind(self, columns: Mapping[str, Column], *, with_answers: bool = True) -> Bound:
-        """Raises ConfigError for a field that is not there. Prediction asks for no answers."""
+    def bind(
+        self, columns: Mapping[str, Column], *, with_answers: bool = True, draws: Draws | None = None
+    ) -> Bound:
+        """Raises ConfigError for a field that is not there. Prediction asks for no answers; training, and
+        whoever hides tokens, gives `draws`."""
         config = self._config
-        bound = Bound({})
+        bound = Bound({} if draws is None else {"draw_B": draws.of(len(next(iter(columns.values()))))})
         if config.image is not None:
             bound.batch |= bind_images(
                 _column(columns, config.image.field),
@@ -271,14 +276,15 @@ def _finite(values: torch.Tensor, *, bad: Counter[str]) -> tuple[torch.Tensor, t
 
 def _token_answers(batch: Mapping[str, torch.Tensor], *, config: ModelConfig) -> dict[str, torch.Tensor]:
     """next_token: the token one further on. masked_token: the tokens that are hidden from the model now,
-    drawn from torch's generator; a hidden token is replaced by the first padding row of the vocabulary."""
+    drawn by sample; a hidden token is replaced by the first padding row of the vocabulary."""
     tokens_BL, length_B = batch["tokens_BL"], batch["text_length_B"]
     place_L = torch.arange(tokens_BL.shape[1])
     if config.head.kind == "next_token":
         targets_BL = tokens_BL.roll(-1, dims=1)
         return {"targets_BL": targets_BL.masked_fill(place_L >= length_B[:, None] - 1, IGNORED)}
     assert config.text is not None
-    hidden_BL = (torch.rand(tokens_BL.shape) < config.head.mask_share) & (place_L < length_B[:, None])
+    drawn_BL = uniforms(batch["draw_B"], place_L, purpose=Purpose.HIDE)
+    hidden_BL = (drawn_BL < config.head.mask_share) & (place_L < length_B[:, None])
     return {
         "tokens_BL": tokens_BL.masked_fill(hidden_BL, config.text.vocabulary),
         "targets_BL": tokens_BL.masked_fill(~hidden_BL, IGNORED),

@@ -17,6 +17,7 @@ from rsc.models.moe import balance_experts
 from rsc.parallel.apply import How, Placed, fill, parallelize
 from rsc.parallel.layout import Layout
 from rsc.parallel.mesh import Mesh
+from rsc.train.draws import Draws
 from rsc.train.flops import model_flops
 from rsc.train.objective import LossRecord, Objective, loss_record
 from rsc.train.optim import build_optimizer
@@ -38,26 +39,35 @@ class Engine:
     placed: Placed
     optimizer: torch.optim.Optimizer
     objective: Objective
+    seed: int
     work: Work = field(default_factory=Work)
 
-    def backward(self, batches: Sequence[Mapping[str, Any]]) -> list[LossRecord]:
-        """Forward and backward of a step's loader batches; nothing on a pipeline rank that sees no loss.
-
-        All are bound before the first runs: binding draws random numbers (hidden tokens), on which the ranks
-        of a pipeline must agree, and a stage draws some of its own (dropout).
-        """
-        bound = [self.objective.bind(batch) for batch in batches]
-        self.work.flops = sum(self._flops(one.batch) for one in bound)
-        answers = [(self.placed.backward(one.batch), one.bad) for one in bound]
+    def backward(self, batches: Sequence[Mapping[str, Any]], *, step: int) -> list[LossRecord]:
+        """Forward and backward of a step's loader batches; nothing on a pipeline rank that sees no loss."""
+        draws = self.draws("step", step)
+        self.work.flops = 0.0
+        answers = []
+        for batch in batches:
+            bound = self.objective.bind(batch, draws=draws)
+            draws = draws.after(rows_of(batch))
+            self.work.flops += self._flops(bound.batch)
+            answers.append((self.placed.backward(bound.batch), bound.bad))
         return [loss_record(outputs, bad=bad) for outputs, bad in answers if outputs]
 
-    def evaluate(self, batch: Mapping[str, Any]) -> tuple[float, int]:
+    def draws(self, *stream: str | int) -> Draws:
+        """Of this rank's first batch in a stream, in the order of the loader (loader/loader.py): sample k of
+        a step is row k // dp of rank k % dp. So every mesh draws alike for it."""
+        mesh = self.placed.mesh
+        first = mesh.layout.dp_rank(mesh.rank)
+        return Draws(stream_seed(self.seed, *stream), first=first, stride=mesh.layout.dp)
+
+    def evaluate(self, batch: Mapping[str, Any], *, draws: Draws | None = None) -> tuple[float, int]:
         """Summed loss and items of one batch, without gradients; zeros on ranks that see no loss."""
         modules = self.placed.modules
         try:
             for module in modules:
                 module.eval()
-            outputs = self.placed.evaluate(self.objective.bind(batch).batch)
+            outputs = self.placed.evaluate(self.objective.bind(batch, draws=draws).batch)
         finally:
             for module in modules:
                 module.train()
@@ -65,8 +75,7 @@ class Engine:
 
     def _flops(self, batch: Mapping[str, torch.Tensor]) -> float:
         config = self.placed.modules[0].config
-        rows = len(next(iter(batch.values())))
-        return model_flops(config, rows=rows, positions=positions_by_stem(batch, config=config))
+        return model_flops(config, rows=rows_of(batch), positions=positions_by_stem(batch, config=config))
 
     def pieces(self) -> list[Piece]:
         """The state of this rank, for checkpoints."""
@@ -84,6 +93,11 @@ class Engine:
             dist.all_reduce(tensor, group=self.placed.mesh.group(axis))
 
 
+def rows_of(batch: Mapping[str, Any]) -> int:
+    """Samples of a loader's batch."""
+    return len(next(iter(batch.values())))
+
+
 def build_engine(
     recipe: Recipe, *, mesh: Mesh, dtype: torch.dtype, inherited: Mapping[str, torch.Tensor] | None = None
 ) -> Engine:
@@ -99,7 +113,7 @@ def build_engine(
     fill(placed.modules, device=mesh.device, initial_value=initial_value)
     optimizer = build_optimizer(nn.ModuleList(placed.modules), config=recipe.train.optimizer)
     split_groups_by_mesh(optimizer)
-    return Engine(placed, optimizer, Objective(placed.modules[0]))
+    return Engine(placed, optimizer, Objective(placed.modules[0]), seed=recipe.train.seed)
 
 
 def _how(recipe: Recipe, *, layout: Layout, mesh: Mesh, dtype: torch.dtype) -> How:

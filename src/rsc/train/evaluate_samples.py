@@ -21,6 +21,7 @@ from rsc.models.heads import Want
 from rsc.store.schema import Columns, Ragged
 from rsc.train.binding import Binder, Column
 from rsc.train.config import EvalConfig
+from rsc.train.draws import Draws
 from rsc.train.measures import (
     Array,
     Calibration,
@@ -35,6 +36,7 @@ from rsc.train.measures import (
     slices,
     word_error_rate,
 )
+from rsc.train.seeds import stream_seed
 
 MAX_GROUPS = 24  # values of a slice column; one with more is an identifier, not a group
 
@@ -91,14 +93,14 @@ def _guesses_of_hidden(model: Model, *, columns: Iterable[Columns], config: Eval
     binder, device = Binder(model.config), next(model.parameters()).device
     nats, counts = [np.zeros(0)], [np.zeros(0, int)]
     bad: Counter[str] = Counter()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for batch in batches_of(columns, batch_size=config.batch_size):
-            bound = binder.bind(batch)
-            bad += bound.bad
-            ready = {name: value.to(device) for name, value in bound.batch.items()}
-            nats.append(model(ready, Want.ITEM_LOSSES)["losses"].sum(1).cpu().numpy())
-            counts.append((bound.batch["targets_BL"] >= 0).sum(1).numpy())
+    draws = Draws(stream_seed(0, "evaluation"))
+    for batch in batches_of(columns, batch_size=config.batch_size):
+        bound = binder.bind(batch, draws=draws)
+        draws = draws.after(len(bound.batch["tokens_BL"]))
+        bad += bound.bad
+        ready = {name: value.to(device) for name, value in bound.batch.items()}
+        nats.append(model(ready, Want.ITEM_LOSSES)["losses"].sum(1).cpu().numpy())
+        counts.append((bound.batch["targets_BL"] >= 0).sum(1).numpy())
     if not sum(map(len, counts)):
         raise DataError("nothing to evaluate: the split holds no sample")
     loss = ratio(np.concatenate(nats), sizes_N=np.concatenate(counts))

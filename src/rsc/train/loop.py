@@ -21,7 +21,6 @@ from rsc.train.config import TrainConfig
 from rsc.train.faults import FaultInjector
 from rsc.train.gauge import Gauge
 from rsc.train.metrics import MetricsFile, place_digest
-from rsc.train.seeds import stream_seed
 from rsc.train.source import BatchSource
 from rsc.train.step import Batch, Stepper, StepRecord
 from rsc.train.validate import Validator
@@ -73,8 +72,6 @@ class Loop:
     """One rank's loop with everything it talks to."""
 
     rank: int
-    dp_rank: int
-    """Ranks that read the same samples draw the same random numbers: they share the work on them."""
     local_rank: int
     config: TrainConfig
     checkpoint: CheckpointConfig
@@ -125,7 +122,6 @@ class Loop:
         batches = list(self._batches())
         data_s = time.monotonic() - started_s
         self.board.beat(self.local_rank, phase=Phase.COMPUTE)
-        torch.manual_seed(stream_seed(self.config.seed, "step", number, self.dp_rank))
         cpu_s = time.process_time()
         record = self.stepper.run(
             number,

@@ -18,6 +18,7 @@ from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import Model
 from rsc.models.heads import Want
 from rsc.train.binding import Binder, Bound
+from rsc.train.draws import Draws
 
 
 @dataclass(frozen=True)
@@ -40,23 +41,31 @@ class Objective:
         self._model = model
         self._binder = Binder(model.config)
 
-    def __call__(self, batch: Mapping[str, torch.Tensor | RaggedTensor]) -> LossRecord:
-        bound = self.bind(batch)
+    def __call__(
+        self, batch: Mapping[str, torch.Tensor | RaggedTensor], *, draws: Draws | None = None
+    ) -> LossRecord:
+        bound = self.bind(batch, draws=draws)
         return loss_record(self._model(bound.batch, Want.LOSS), bad=bound.bad)
 
-    def bind(self, batch: Mapping[str, torch.Tensor | RaggedTensor]) -> Bound:
-        """The model's batch, on the model's device. A packed batch is one already."""
-        packed = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        bound = Bound(packed) if "targets_BL" in batch else self._binder.bind(batch)
+    def bind(self, batch: Mapping[str, torch.Tensor | RaggedTensor], *, draws: Draws | None = None) -> Bound:
+        """The model's batch, on the model's device. A packed batch is one already. Training gives `draws`."""
+        if "targets_BL" in batch:
+            packed = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+            seeds = {} if draws is None else {"draw_B": draws.of(len(batch["targets_BL"]))}
+            bound = Bound({**seeds, **packed})
+        else:
+            bound = self._binder.bind(batch, draws=draws)
         device = next(self._model.parameters()).device
         if device.type != "cpu":
             bound.batch = {name: value.to(device, non_blocking=True) for name, value in bound.batch.items()}
         return bound
 
 
-def loss_of(model: Model, batch: Mapping[str, torch.Tensor | RaggedTensor]) -> LossRecord:
+def loss_of(
+    model: Model, batch: Mapping[str, torch.Tensor | RaggedTensor], *, draws: Draws | None = None
+) -> LossRecord:
     """One batch; where there are many, make an `Objective` once."""
-    return Objective(model)(batch)
+    return Objective(model)(batch, draws=draws)
 
 
 def loss_record(outputs: Mapping[str, torch.Tensor], *, bad: Mapping[str, int] | None = None) -> LossRecord:

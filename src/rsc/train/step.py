@@ -85,7 +85,7 @@ class Stepper:
         engine = self._engine
         set_learning_rate(engine.optimizer, step=step, steps=self._steps, config=self._config)
         engine.optimizer.zero_grad()
-        records = engine.backward(batches)
+        records = engine.backward(batches, step=step)
         engine.placed.finish_gradients()
         gradients, owned_norm_squared = self._gradients()
         own = self._own_sums(records, norm_squared=owned_norm_squared, stop_requested=stop_requested)

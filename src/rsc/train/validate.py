@@ -1,6 +1,6 @@
 """Validation during training: every `eval.every` steps, the same samples each time, on the mesh as it stands.
 
-It leaves nothing behind: no gradients, no random numbers that a step would draw (each step seeds its own), no
+It leaves nothing behind: no gradients, no random numbers that a step would draw (each sample has its own), no
 place in the training data. So a run with it has the losses of one without, bit for bit.
 """
 
@@ -18,8 +18,8 @@ import torch.distributed as dist
 
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.tokenizer import ByteTokenizer, Tokenizer
-from rsc.train.engine import Engine
-from rsc.train.seeds import stream_seed
+from rsc.train.draws import Draws
+from rsc.train.engine import Engine, rows_of
 from rsc.train.source import BatchSource
 
 
@@ -30,7 +30,6 @@ class Validator:
     """The validation split from its start, this rank's part of each batch."""
     num_batches: int
     every: int
-    seed: int
     size_of: Callable[[torch.Tensor], int] | None
     """Bytes of text that targets [B, L] stand for, for bits per byte; None where answers are no text."""
 
@@ -38,11 +37,12 @@ class Validator:
         """After `step` finished steps: what is due now, the same on every rank; nothing on other steps."""
         if step % self.every:
             return {}
-        torch.manual_seed(
-            stream_seed(self.seed, "validation")
-        )  # hidden tokens are drawn when a batch is bound
+        draws, sums = self.engine.draws("validation"), []
         with closing(self.open_source()) as source:
-            sums = [self._sums(next(source)) for _ in range(self.num_batches)]
+            for _ in range(self.num_batches):
+                batch = next(source)
+                sums.append(self._sums(batch, draws=draws))
+                draws = draws.after(rows_of(batch))
         mesh = self.engine.placed.mesh
         facts = [sum(column) for column in zip(*sums, strict=True)]
         message = torch.tensor(facts, dtype=torch.float64, device=mesh.device)
@@ -53,9 +53,9 @@ class Validator:
             told["val_bits_per_byte"] = total / size_bytes / math.log(2)
         return told
 
-    def _sums(self, batch: Mapping[str, Any]) -> tuple[float, int, int]:
+    def _sums(self, batch: Mapping[str, Any], *, draws: Draws) -> tuple[float, int, int]:
         """Loss, items and bytes of one batch, as far as this rank is the one to count them."""
-        total, count = self.engine.evaluate(batch)
+        total, count = self.engine.evaluate(batch, draws=draws)
         mesh = self.engine.placed.mesh
         if mesh.place("tp"):  # tensor-parallel ranks see the same items
             total, count = 0.0, 0
