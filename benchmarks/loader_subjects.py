@@ -127,8 +127,9 @@ def decode_all(files: list[bytes]) -> torch.Tensor:
 
 
 def prepare_rsc(corpus: Corpus) -> None:
+    from rsc.store.columns import Ragged
     from rsc.store.local import LocalStore
-    from rsc.store.schema import Field, Ragged, Schema
+    from rsc.store.schema import Field, Schema
     from rsc.store.split_writer import SplitWriter
     from rsc.store.splits import SplitPlace
     from rsc.store.writer import FRAME_BYTES, SHARD_BYTES

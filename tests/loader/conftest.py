@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsc.store.columns import Columns, columns_from_records
 from rsc.store.files import BulkStore
 from rsc.store.local import LocalStore
-from rsc.store.schema import Columns, Field, Schema, columns_from_records
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace, SplitReader

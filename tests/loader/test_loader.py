@@ -13,9 +13,10 @@ from rsc.errors import ConfigError, IntegrityError
 from rsc.loader.frames import Shard
 from rsc.loader.loader import Batch, Loader
 from rsc.loader.ragged import RaggedTensor
+from rsc.store.columns import Columns, Ragged, columns_from_records
 from rsc.store.local import LocalStore
 from rsc.store.locations import open_store
-from rsc.store.schema import Columns, Field, Ragged, Schema, columns_from_records
+from rsc.store.schema import Field, Schema
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MIXED, MakeSplit, mixed_columns, mixed_record
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rsc.store.columns import Columns, columns_from_records
+from rsc.store.frame_layout import encode_frame_into, frame_size
 from rsc.store.keys import Envelope, data_kek_id, data_key_context, new_envelope
 from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.schema import Columns, Field, Schema, columns_from_records
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 
 SCHEMA = Schema(
@@ -53,3 +55,10 @@ def enveloped(tmp_path: Path) -> Iterator[tuple[Envelope, SecretKey]]:
     envelope, secret = new_envelope(provider, kek_id=kek_id, context=data_key_context("posts"))
     with secret:
         yield envelope, secret
+
+
+def encode_frame(schema: Schema, columns: Columns) -> bytearray:
+    """`encode_frame_into` a new buffer of the right size."""
+    buffer = bytearray(frame_size(schema, columns))
+    encode_frame_into(schema, columns, buffer)
+    return buffer

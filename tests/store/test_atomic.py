@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from rsc.errors import ResourceError
+from rsc.store.columns import Columns, concatenate_columns
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
 from rsc.store.keys import Envelope
 from rsc.store.local import LocalStore
-from rsc.store.schema import Columns, Field, Schema, concatenate_columns
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from rsc.store.staging import list_unfinished
 from tests.conftest import FakeClock

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from rsc.store.columns import concatenate_columns
 from rsc.store.dataset import Dataset
 from rsc.store.files import read_all
 from rsc.store.locations import open_store
-from rsc.store.schema import concatenate_columns
 from rsc.store.secret import SecretKey
 from tests.conftest import FakeClock
 from tests.store.test_objects import COLUMNS, write

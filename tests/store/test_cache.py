@@ -13,15 +13,17 @@ import pytest
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
 from rsc.store.cache import CHUNK_BYTES, CachedShard, NodeCache
 from rsc.store.chunk_folder import ChunkFolder
+from rsc.store.columns import Ragged, columns_from_records
 from rsc.store.container import ContainerReader, ContainerRecord, ContainerWriter
 from rsc.store.dataset import Dataset, DatasetWriter
 from rsc.store.eviction import belady_misses
 from rsc.store.files import read_all
 from rsc.store.follow import CachedRead, Follower
+from rsc.store.frame_layout import decode_frame
 from rsc.store.keys import Envelope
 from rsc.store.local import LocalReader, LocalStore
 from rsc.store.plans import Plan, read_plans
-from rsc.store.schema import Field, Ragged, Schema, columns_from_records, decode_frame
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from tests.conftest import FakeClock
 from tests.store.memory import MemoryFile

@@ -7,12 +7,13 @@ import pytest
 from obstore.store import MemoryStore
 
 from rsc.errors import ConfigError, DataError, IntegrityError
+from rsc.store.columns import Columns, columns_from_records, concatenate_columns, slice_columns
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter, list_datasets, list_versions
 from rsc.store.keys import Envelope, data_key_context, open_envelope
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.locations import Location
 from rsc.store.objects import ObjectStore
-from rsc.store.schema import Columns, Field, Schema, columns_from_records, concatenate_columns, slice_columns
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from tests.conftest import FakeClock
 from tests.store.conftest import SCHEMA, make_columns

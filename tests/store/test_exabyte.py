@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from benchmarks.virtual_store import FRAME_SAMPLES, NAME, SHARD_BYTES, SHARD_SAMPLES, SPLIT, VirtualStore
 from rsc.errors import IntegrityError
 from rsc.store.dataset import Dataset
-from rsc.store.schema import decode_frame
+from rsc.store.frame_layout import decode_frame
 from rsc.store.secret import SecretKey
 from rsc.store.splits import SplitReader
 

@@ -18,11 +18,12 @@ import pytest
 from rsc.clock import SystemClock, timestamp
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
 from rsc.store.asking import AskedCache, AskedStore, MoverClient, socket_beside
+from rsc.store.columns import Columns
 from rsc.store.dataset import Dataset, DatasetWriter
 from rsc.store.keys import Envelope
 from rsc.store.mover import Mover, MoverJob, serve
 from rsc.store.plans import read_plans
-from rsc.store.schema import Columns, Field, Schema
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from tests.store.flaky_server import FlakyServer
 

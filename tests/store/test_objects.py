@@ -13,6 +13,7 @@ from obstore.store import S3Store
 
 from rsc.errors import IntegrityError, ResourceError
 from rsc.store.cache import CHUNK_BYTES, NodeCache
+from rsc.store.columns import concatenate_columns
 from rsc.store.container import ContainerRecord, ContainerWriter
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
 from rsc.store.files import BulkStore, read_all
@@ -20,7 +21,6 @@ from rsc.store.keys import Envelope
 from rsc.store.locations import open_store
 from rsc.store.objects import ObjectStore
 from rsc.store.retry import Retry
-from rsc.store.schema import concatenate_columns
 from rsc.store.secret import SecretKey
 from rsc.store.staging import list_unfinished
 from tests.conftest import FakeClock

@@ -10,22 +10,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from rsc.errors import ConfigError, DataError, IntegrityError
-from rsc.store.schema import (
-    ALIGNMENT,
+from rsc.store.columns import (
     Columns,
-    Field,
     Ragged,
-    Schema,
     columns_from_records,
     concatenate_columns,
     count_samples,
-    decode_frame,
-    encode_frame,
-    frame_in_place,
     sample_bytes,
     slice_columns,
 )
-from tests.store.conftest import SCHEMA, make_columns
+from rsc.store.frame_layout import ALIGNMENT, decode_frame, frame_in_place
+from rsc.store.schema import Field, Schema
+from tests.store.conftest import SCHEMA, encode_frame, make_columns
 
 
 def assert_equal(left: Columns, right: Columns) -> None:

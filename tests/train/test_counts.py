@@ -13,8 +13,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from rsc.models.build import Model, build_model
+from rsc.store.columns import Ragged
 from rsc.store.local import LocalStore
-from rsc.store.schema import Field, Ragged, Schema
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace, SplitReader

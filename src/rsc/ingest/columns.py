@@ -9,7 +9,8 @@ import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.source import Values
-from rsc.store.schema import Columns, Field, Ragged, Schema
+from rsc.store.columns import Columns, Ragged
+from rsc.store.schema import Field, Schema
 
 
 def to_store(schema: Schema, columns: Mapping[str, Values]) -> Columns:

@@ -31,10 +31,11 @@ from rsc.ingest.source import Fingerprint, Source
 from rsc.ingest.tokens import read_tokenizer, train_bpe, write_tokenizer
 from rsc.ingest.workers import PART_BYTES, run_parts
 from rsc.review.policy import parse_policy
+from rsc.store.columns import Ragged
 from rsc.store.keys import KeyProvider
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.root import check_name
-from rsc.store.schema import Ragged, Schema
+from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
 from rsc.store.staging import only_writer
 

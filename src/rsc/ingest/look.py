@@ -16,8 +16,9 @@ from rsc.ingest.tokens import TOKENIZER_SPLIT, TextTokenizer
 from rsc.ingest.writing import FINDINGS_SPLIT, QUARANTINE_SPLIT
 from rsc.review.findings import Finding
 from rsc.review.view import masked_text, sample_of
+from rsc.store.columns import Columns, Ragged
 from rsc.store.dataset import Dataset
-from rsc.store.schema import Columns, Ragged, decode_frame
+from rsc.store.frame_layout import decode_frame
 from rsc.store.secret import SecretKey
 from rsc.store.splits import SplitReader
 

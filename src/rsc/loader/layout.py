@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rsc.errors import IntegrityError
 from rsc.loader.order import Int64s
-from rsc.store.schema import ALIGNMENT, Field, Schema
+from rsc.store.frame_layout import ALIGNMENT
+from rsc.store.schema import Field, Schema
 
 Bytes = NDArray[np.uint8]
 

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from rsc.loader.frames import Frames, Shard
 from rsc.loader.layout import Bytes, aligned, lay_out, runs_of
 from rsc.loader.order import Int64s
-from rsc.store.schema import ALIGNMENT, Field, Schema
+from rsc.store.frame_layout import ALIGNMENT
+from rsc.store.schema import Field, Schema
 
 _TAG_BYTES = 16
 _HUGE_PAGE_BYTES = 2 << 20

@@ -40,9 +40,9 @@ from rsc.release.subject import (
     texts,
 )
 from rsc.release.trace import DerivedRun, Trace, trace
+from rsc.store.columns import Columns, Ragged
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
 from rsc.store.keys import data_key_context, new_envelope
-from rsc.store.schema import Columns, Ragged
 from rsc.store.secret import SecretKey
 from rsc.store.staging import only_writer
 

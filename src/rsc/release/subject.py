@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from rsc.review.findings import TYPES
 from rsc.review.redact import pseudonym
+from rsc.store.columns import Columns, Ragged
 from rsc.store.dataset import Dataset
-from rsc.store.schema import Columns, Field, Ragged, Schema
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 
 FINDINGS, QUARANTINE, SUBJECT_KEY = "findings", "quarantine", "subject-key"

@@ -9,20 +9,12 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import IntegrityError
+from rsc.store.columns import Columns, Ragged, concatenate_columns, sample_bytes, slice_columns
 from rsc.store.container import ContainerReader, ContainerRecord, ContainerWriter
 from rsc.store.files import BulkFile
+from rsc.store.frame_layout import encode_frame_into, frame_in_place, frame_size
 from rsc.store.manifest import ManifestTotals, ManifestWriter
-from rsc.store.schema import (
-    Columns,
-    Ragged,
-    Schema,
-    concatenate_columns,
-    encode_frame_into,
-    frame_in_place,
-    frame_size,
-    sample_bytes,
-    slice_columns,
-)
+from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
 from rsc.store.splits import SplitPlace
 

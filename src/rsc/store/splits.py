@@ -12,16 +12,14 @@ import numpy as np
 
 from rsc.errors import IntegrityError
 from rsc.store.cache import CachedShard, ShardCache
+from rsc.store.columns import Columns
 from rsc.store.container import ContainerReader
 from rsc.store.files import BulkStore, RandomAccess
 from rsc.store.follow import CachedRead, Follower
+from rsc.store.frame_layout import decode_frame
 from rsc.store.manifest import ManifestReader, ManifestTotals, ShardRecord
 from rsc.store.root import manifest_path, shard_context, shard_path
-from rsc.store.schema import (
-    Columns,
-    Schema,
-    decode_frame,
-)
+from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
 from rsc.store.tail import TAG_BYTES
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from rsc.clock import Clock, timestamp
 from rsc.errors import ConfigError, ResourceError
+from rsc.store.columns import Columns
 from rsc.store.keys import Envelope
 from rsc.store.locations import Location, open_store
 from rsc.store.root import (
@@ -31,7 +32,7 @@ from rsc.store.root import (
     version_folder,
     version_number,
 )
-from rsc.store.schema import Columns, Schema
+from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
 from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace

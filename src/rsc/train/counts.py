@@ -19,7 +19,7 @@ from rsc.models.bag import count_texts
 from rsc.models.build import Batch
 from rsc.models.config import ModelConfig
 from rsc.parallel.mesh import Mesh
-from rsc.store.schema import Columns
+from rsc.store.columns import Columns
 from rsc.store.secret import SecretKey
 from rsc.train.binding import Binder
 from rsc.train.evaluate_samples import batches_of
