@@ -183,7 +183,7 @@ def on_a_small_disk(
 
 def test_a_full_disk_ends_an_import_and_commits_nothing(rsc: Rsc, tmp_path: Path) -> None:
     source = tmp_path / "large.txt"
-    source.write_text("".join(f"{os.urandom(300).hex()}\n" for _ in range(20_000)))
+    source.write_text("".join(f"{os.urandom(300).hex()}\n" for _ in range(8_000)))
     rsc.home.mkdir()
     script = ["data", "import", str(source), "--name", "large"]
     done = on_a_small_disk(rsc, mount=tmp_path / "small", size="2m", arguments=script)
