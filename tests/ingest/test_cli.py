@@ -78,6 +78,8 @@ def test_texts_for_people_name_what_matters(rsc: Rsc, posts: Path) -> None:
     out, _ = rsc("data", "show", "posts")
     assert "train" in out
     assert "data/posts/" in out
+    assert "a frame is read once by 1;" in out
+    assert "(full permutation: " in out
     out, _ = rsc("data", "policy", "posts")
     assert "is kept for" in out
     out, _ = rsc("data", "ls")

@@ -9,7 +9,9 @@ from typing import Any
 from rsc.cli.output import table
 from rsc.clock import timestamp
 from rsc.ingest.job import ImportResult
-from rsc.loader.quality import ShuffleQuality, measure_split
+from rsc.loader.config import DataConfig
+from rsc.loader.order import read_amplification
+from rsc.loader.quality import ShuffleQuality, can_be_packed, measure_split
 from rsc.release.decision import DataFacts
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
@@ -19,6 +21,9 @@ from rsc.units import format_bytes, format_seconds
 
 BOOKKEEPING = ("findings", "quarantine", "tokenizer", "subject-key")
 """Splits that tell what happened to the data and are never trained on."""
+
+_RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+"""Numbers of data-parallel ranks that `rsc data show` tells about."""
 
 SINGLE_PERSON = "single-person mode: whoever imported this data may approve it alone"
 
@@ -131,6 +136,7 @@ def _stands(record: Mapping[str, Any]) -> str:
 def show_record(dataset: Dataset, facts: DataFacts, *, key_state: str) -> dict[str, Any]:
     """Everything public about a version."""
     envelope = dataset.envelope()
+    shuffles = dict(_shuffles(dataset))
     return {
         **state_record(dataset, facts),
         "splits": {
@@ -151,16 +157,42 @@ def show_record(dataset: Dataset, facts: DataFacts, *, key_state: str) -> dict[s
         },
         "facts": dataset.facts,
         "shuffle": {
-            name: {**asdict(quality), "told": quality.explain()} for name, quality in _shuffles(dataset)
+            name: {**asdict(quality), "told": quality.explain()} for name, quality in shuffles.items()
+        },
+        "reads": {
+            name: {"by_ranks": _amplifications(quality.lanes), "told": _reads_text(quality.lanes)}
+            for name, quality in shuffles.items()
+            if quality.packing is None
         },
     }
 
 
 def _shuffles(dataset: Dataset) -> Iterator[tuple[str, ShuffleQuality]]:
-    """How well the loader's window mixes each split that is trained on; needs no key."""
-    for name, split in dataset.splits.items():
-        if name == "train" and split.num_samples:
-            yield name, measure_split(dataset, name)
+    """How well the loader's window mixes the split trained on, and rows packed of it; needs no key."""
+    split = dataset.splits.get("train")
+    if split is None or not split.num_samples:
+        return
+    yield "train", measure_split(dataset, "train")
+    if can_be_packed(split.schema):
+        length = int(DataConfig.model_fields["sequence_length"].default)
+        yield "train, packed", measure_split(dataset, "train", sequence_length=length)
+
+
+def _amplifications(lanes: int) -> dict[str, int]:
+    """How often each frame is read, by the number of data-parallel ranks."""
+    return {str(ranks): read_amplification(lanes, world_size=ranks) for ranks in _RANKS}
+
+
+def _reads_text(lanes: int) -> str:
+    """`_amplifications` as a sentence: which numbers of ranks read a frame once, twice, ..."""
+    by_times: dict[int, list[str]] = {}
+    for ranks, times in _amplifications(lanes).items():
+        by_times.setdefault(times, []).append(ranks)
+    told = [
+        f"{'once' if times == 1 else f'{times} times'} by {', '.join(ranks)}"
+        for times, ranks in sorted(by_times.items())
+    ]
+    return f"{lanes} lanes: a frame is read {'; '.join(told)} data-parallel ranks"
 
 
 def show_text(record: Mapping[str, Any]) -> str:
@@ -176,6 +208,7 @@ def show_text(record: Mapping[str, Any]) -> str:
     ]
     facts, key = record["facts"], record["key"]
     shuffle = [f"shuffle of {name}: {quality['told']}" for name, quality in record["shuffle"].items()]
+    reads = [f"reads of {name}: {times['told']}" for name, times in record["reads"].items()]
     source = facts.get("source", {})
     lines = [
         state_line(record),
@@ -184,7 +217,7 @@ def show_text(record: Mapping[str, Any]) -> str:
         f"key: {key['kek_id']} ({key['provider']}, {key['state']})",
         f"root: {record['root_hash']}",
         *section("splits", [table(splits, header=("split", "samples", "shards", "stored", "fields"))]),
-        *section("order", [f"  {line}" for line in shuffle]),
+        *section("order", [f"  {line}" for line in (*shuffle, *reads)]),
         *section("notes", [f"  {count:,} x {note}" for note, count in facts.get("notes", {}).items()]),
     ]
     return "\n".join(lines)

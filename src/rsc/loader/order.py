@@ -211,6 +211,11 @@ def lanes_of_rank(order: Order, window: Window, *, rank: int, world_size: int) -
     return np.flatnonzero(is_ours)
 
 
+def read_amplification(lanes: int, *, world_size: int) -> int:
+    """How many ranks read each frame, of whole samples or packed documents: 1 when they divide the lanes."""
+    return world_size // math.gcd(world_size, lanes)
+
+
 def shuffled(size: int, *, key: int | Indices) -> Int64s:
     """The numbers below `size` in an order chosen by `key`: sorted by a hash of key and number.
 
