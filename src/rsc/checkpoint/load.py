@@ -51,12 +51,13 @@ class Checkpoint:
         for file in self.root.files:
             self._expect_size(file)
 
-    def entries(self) -> Iterator[tuple[ContainerReader, Entry]]:
+    def entries(self) -> Iterator[tuple[Boxes, Entry]]:
         """Every saved box with the opened file that holds it, file by file in the order of their bytes."""
         for file in self.root.files:
             reader = self._open(file.name, digest=bytes.fromhex(file.digest))
+            boxes = Boxes(reader)
             for entry in decode_index(bytes(reader.read_frame(reader.num_frames - 1))):
-                yield reader, entry
+                yield boxes, entry
             reader.close()
 
     def shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
@@ -68,12 +69,12 @@ class Checkpoint:
         """Fill the local tensors. Raises IntegrityError when a box is not covered by what was saved."""
         wanted = {piece.name: piece for piece in pieces}
         missing = {piece.name: piece.tensor.numel() for piece in pieces}
-        for reader, entry in self.entries():
+        for boxes, entry in self.entries():
             piece = wanted.get(entry.name)
             common = piece.box.overlap(entry.box) if piece else None
             if piece is None or common is None:
                 continue
-            source = read_box(reader, entry)[common.within(entry.box)]
+            source = boxes.read(entry)[common.within(entry.box)]
             target = piece.tensor[common.within(piece.box)]
             target.copy_(source)
             missing[entry.name] -= source.numel()
@@ -104,15 +105,32 @@ class Checkpoint:
             raise IntegrityError(f"{file.name} has {found} bytes, not {file.size_bytes}", outcome=outcome)
 
 
-def read_box(reader: ContainerReader, entry: Entry) -> torch.Tensor:
-    """One saved box in its own shape, decrypted into new memory."""
-    first, last = entry.start // FRAME_BYTES, (entry.start + entry.size_bytes - 1) // FRAME_BYTES
-    plain = torch.empty((last - first + 1) * FRAME_BYTES, dtype=torch.uint8)
-    view = memoryview(plain.numpy())  # type: ignore[arg-type]
-    for place, frame in enumerate(range(first, last + 1)):
-        reader.read_frame_into(frame, view[place * FRAME_BYTES :])
-    start = entry.start - first * FRAME_BYTES
-    return plain[start : start + entry.size_bytes].view(dtype_of(entry.dtype)).view(entry.shape)
+class Boxes:
+    """The saved boxes of one file. The last frame stays: it may hold hundreds of small boxes."""
+
+    def __init__(self, reader: ContainerReader) -> None:
+        self._reader = reader
+        self._number = -1
+        self._frame = torch.empty(FRAME_BYTES, dtype=torch.uint8)
+
+    def read(self, entry: Entry) -> torch.Tensor:
+        """One box in its own shape, decrypted; valid until the next call."""
+        first, last = entry.start // FRAME_BYTES, (entry.start + entry.size_bytes - 1) // FRAME_BYTES
+        plain = (
+            self._frame if first == last else torch.empty((last - first + 1) * FRAME_BYTES, dtype=torch.uint8)
+        )
+        held, self._number = self._number, -1  # a frame that does not authenticate leaves zeros
+        for place, number in enumerate(range(first, last + 1)):
+            part = plain[place * FRAME_BYTES : (place + 1) * FRAME_BYTES]
+            if number != held:
+                self._reader.read_frame_into(number, memoryview(part.numpy()))  # type: ignore[arg-type]
+            elif first != last:
+                part.copy_(self._frame)
+        if first != last:
+            self._frame.copy_(plain[-FRAME_BYTES:])
+        self._number = last
+        start = entry.start - first * FRAME_BYTES
+        return plain[start : start + entry.size_bytes].view(dtype_of(entry.dtype)).view(entry.shape)
 
 
 def checkpoints(store: CheckpointFiles, *, run: str, key: SecretKey) -> Iterator[Checkpoint | Damaged]:
