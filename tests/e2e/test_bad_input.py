@@ -52,6 +52,20 @@ def test_a_source_that_cannot_be_read(rsc: Rsc, tmp_path: Path, content: bytes |
     assert rsc.json("data", "ls")["data"] == []
 
 
+def test_labels_that_the_recipe_does_not_know_are_told(rsc: Rsc, tmp_path: Path) -> None:
+    """One of the classes: counted. All of them: refused at the first step, before anything was learned."""
+    source = tmp_path / "posts.csv"
+    source.write_text("text,class\n" + "".join(f"post {n},{'abc'[n % 3]}\n" for n in range(60)))
+    rsc("data", "import", str(source), "--name", "posts")
+    rsc("data", "approve", "posts", "--note", "made up")
+    train = ["train", "harmful-content", "data.name=posts", "train.steps=2", "train.batch_size=30"]
+    told = rsc(*train, 'model.head.labels=["a", "b"]').stderr
+    assert "samples with something wrong, of those that rank 0 met: 20 label" in told
+    told = rsc(*train, 'model.head.labels=["A", "B"]', expect=2).stderr
+    assert "step 1: no sample of the batch can be used (30 label)" in told
+    assert "name the classes as they stand in the data" in told
+
+
 def test_unreviewed_data_is_refused(rsc: Rsc, tmp_path: Path) -> None:
     rsc("data", "import", str(write_posts(tmp_path / "posts.jsonl")), "--name", "posts")
     assert "1 more approval needed" in rsc(*TRAIN, expect=3).stderr

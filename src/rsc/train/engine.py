@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,8 @@ class Work:
 
     flops: float = 0.0
     """Of the samples of this data-parallel rank."""
+    bad: Counter[str] = field(default_factory=Counter)
+    """What was wrong with those samples, in the words of train/binding.py."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class Engine:
     def backward(self, batches: Sequence[Mapping[str, Any]], *, step: int) -> list[LossRecord]:
         """Forward and backward of a step's loader batches; nothing on a pipeline rank that sees no loss."""
         draws = self.draws("step", step)
-        self.work.flops = 0.0
+        self.work.flops, self.work.bad = 0.0, Counter()
         answers = []
         for batch in batches:
             bound = self.objective.bind(batch, draws=draws)
             draws = draws.after(rows_of(batch))
             self.work.flops += self._flops(bound.batch)
+            self.work.bad.update(bound.bad)
             answers.append((self.placed.backward(bound.batch), bound.bad))
         return [loss_record(outputs, bad=bad) for outputs, bad in answers if outputs]
 

@@ -97,9 +97,9 @@ class Watched:
         assert process.stdout is not None
         for text in process.stdout:
             self.hear(json.loads(text), supervisor=process.pid)
-            self._hear_checkpoints()
+            self._hear_events()
         code = process.wait()
-        self._hear_checkpoints()
+        self._hear_events()
         self.exit_code = Interrupted.exit_code if wishes.interrupted else max(code, -code)
         wanted = (0, RequeueMe.exit_code, Interrupted.exit_code)
         self.is_supervisor_lost = (
@@ -130,9 +130,9 @@ class Watched:
             case "failed":
                 self.step, self.reason, self.hint = told["step"], told["reason"], told["hint"]
 
-    def _hear_checkpoints(self) -> None:
-        """Durable ones are copied. Failed ones do not end a run, but a crash now would cost more; of damaged
-        ones the user hears, for each rank that met the damage."""
+    def _hear_events(self) -> None:
+        """Durable checkpoints are copied. Failed ones do not end a run, but a crash now would cost more; of
+        damaged ones the user hears, for each rank that met the damage; and of samples with problems."""
         for event in self.tail.fresh():
             if event["kind"] == "checkpoint" and self.courier is not None:
                 self.courier.offer(event["step"])
@@ -143,6 +143,9 @@ class Watched:
                 self.line.close()
                 where = f"step {event['step']} cannot be read by rank {event['rank']}: {event['reason']}"
                 self.say(f"checkpoint of {where}")
+            if event["kind"] == "problems":
+                self.line.close()
+                self.say(f"samples with something wrong, of those that rank 0 met: {event['counts']}")
 
     def changes(self, before: RunRecord) -> dict[str, Any]:
         """The fields of run.json that this drive changed."""

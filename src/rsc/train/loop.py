@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +15,7 @@ from rsc.checkpoint.config import CheckpointConfig
 from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.snapshot import SnapshotMemory
-from rsc.errors import ResourceError, RscError
+from rsc.errors import DataError, ResourceError, RscError
 from rsc.train.board import Board, Phase
 from rsc.train.config import TrainConfig
 from rsc.train.faults import FaultInjector
@@ -88,6 +88,8 @@ class Loop:
     faults: FaultInjector
     events: Any
     progress: Progress
+    problems: Counter[str] = field(default_factory=Counter)
+    """What was wrong with samples since this start, in the words of train/binding.py."""
     snapshot_costs_s: list[float] = field(default_factory=list)
     """CPU seconds of each snapshot since this start."""
 
@@ -162,6 +164,7 @@ class Loop:
 
     def _note(self, record: StepRecord) -> None:
         """Count the step. A bad batch is skipped or ends the run, as the recipe says."""
+        self.problems.update(record.problems)
         self.progress.step += 1
         if record.applied:
             self.progress.items += record.count
@@ -169,6 +172,8 @@ class Loop:
             self.progress.skipped = 0
             return
         self.progress.skipped += 1
+        if not record.count and not self.progress.items:
+            raise _nothing_usable(record, step=self.progress.step)
         facts = {"step": self.progress.step, "loss": repr(record.loss), "grad_norm": repr(record.grad_norm)}
         if self.rank == 0:
             self.events.append("bad_batch", **facts, policy=self.config.bad_loss)
@@ -202,11 +207,28 @@ class Loop:
             )
         if costs_s := self.snapshot_costs_s:
             self.events.append("snapshots", rank=self.rank, count=len(costs_s), cpu_s=round(sum(costs_s), 6))
+        if self.rank == 0 and self.problems:
+            self.events.append("problems", counts=_told(self.problems))
         torch.distributed.barrier()
         self.board.beat(self.local_rank, phase=Phase.DONE)
         self.metrics.close()
         self.source.close()
         return ending
+
+
+def _told(problems: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {word}" for word, count in sorted(problems.items()))
+
+
+def _nothing_usable(record: StepRecord, *, step: int) -> DataError:
+    """Before anything was learned: then it is the recipe that does not fit the data, not one batch."""
+    hint = "`rsc data show` lists the fields; model.head and the stems name what they read"
+    if "label" in record.problems:
+        hint = 'name the classes as they stand in the data: \'model.head.labels=["first", "second"]\''
+    return DataError(
+        f"step {step}: no sample of the batch can be used ({_told(record.problems) or 'no answers'})",
+        hint=hint,
+    )
 
 
 class CheckpointLost(ResourceError):

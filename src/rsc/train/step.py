@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import torch
 import torch.distributed as dist
@@ -36,11 +36,13 @@ class StepRecord:
     """False: loss or norm was not finite (or a spike) and the weights were left as they were."""
     stop_requested: bool
     flops: float
-    """Forward and backward of this data-parallel rank's samples: the one fact that differs between ranks."""
+    """Forward and backward of this data-parallel rank's samples: this and `problems` differ between ranks."""
     correct: int = 0
     """Items whose best guess was right. 0 under pp, whose last stage passes on losses and counts only."""
     bad: int = 0
-    """Samples that could not be used (train/binding.py)."""
+    """Samples with something wrong (train/binding.py)."""
+    problems: Mapping[str, int] = field(default_factory=dict)
+    """What was wrong with this data-parallel rank's samples, in the words of train/binding.py."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class Stepper:
             flops=engine.work.flops,
             correct=int(sums.correct),
             bad=int(sums.bad),
+            problems=dict(+engine.work.bad),
         )
 
     def _gradients(self) -> tuple[list[torch.Tensor], float]:
