@@ -16,9 +16,9 @@ from rsc.train.run import RunFolder
 from rsc.units import format_seconds
 
 _STARTING = {
-    "driven": "the supervisor starts",
+    "driven": "the supervisor is starting",
     "worker_started": "the workers build the model and load its state",
-    "restart": "the workers are started again",
+    "restart": "the workers are being started again",
     "resumed": "the first step since the start is on its way",
 }
 """What follows on an event, until the next one or the next step."""
@@ -48,11 +48,11 @@ def _present(
     loss = line["loss"] if line is not None else None
     if starting is not None and (line is None or starting["time"] > line["time"]):
         step = starting["step"] if starting["kind"] == "resumed" else line["step"] if line is not None else 0
-        return Present(step, loss, f"{_STARTING[starting['kind']]}, since {_age(starting, now=now)}")
+        return Present(step, loss, f"{_STARTING[starting['kind']]}, for {_age(starting, now=now)}")
     if line is None:
         return Present(0, None, "it is being made")
     if line["step"] >= steps:
-        return Present(line["step"], loss, f"the last checkpoint is written, since {_age(line, now=now)}")
+        return Present(line["step"], loss, f"the last checkpoint is being written, for {_age(line, now=now)}")
     return Present(line["step"], loss, f"training; step {line['step']} was told {_age(line, now=now)} ago")
 
 
