@@ -49,6 +49,11 @@ offered_cpu_torch() {
             END { print newest }'
 }
 
+pip_torch() {
+    "$venv/bin/pip" install -q "$@" || fail "torch was not installed: pip install $*" \
+        "set RSC_TORCH to a requirement or wheel that pip can reach here, or to skip for everything but training" 4
+}
+
 install_torch() {
     chosen=${RSC_TORCH:-}
     if [ -z "$chosen" ]; then
@@ -60,17 +65,17 @@ install_torch() {
     fi
     case $chosen in
     cuda) say "torch: the index's own build (a GPU or macOS is here; for the small one: rm -r .venv, RSC_TORCH=cpu)"
-        "$venv/bin/pip" install -q "torch>=$oldest_torch" ;;
+        pip_torch "torch>=$oldest_torch" ;;
     cpu) offered=$(offered_cpu_torch)
         if [ -n "$offered" ]; then
             say "torch: $offered, about 200 MB, offered by your pip configuration"
-            "$venv/bin/pip" install -q "torch==$offered"
+            pip_torch "torch==$offered"
         else
             say "torch: CPU build from PyTorch's index, about 200 MB"
-            "$venv/bin/pip" install -q "torch>=$oldest_torch" --index-url https://download.pytorch.org/whl/cpu
+            pip_torch "torch>=$oldest_torch" --index-url https://download.pytorch.org/whl/cpu
         fi ;;
     *) say "torch: $chosen (from RSC_TORCH)"
-        "$venv/bin/pip" install -q "$chosen" ;;
+        pip_torch "$chosen" ;;
     esac
 }
 
