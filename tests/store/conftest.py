@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
-from rsc.store.columns import Columns, columns_from_records
+from rsc.store.columns import Columns, Ragged, columns_from_records
 from rsc.store.frame_layout import encode_frame_into, frame_size
 from rsc.store.keys import Envelope, data_kek_id, data_key_context, new_envelope
 from rsc.store.local_keys import LocalKeyProvider
@@ -62,3 +65,34 @@ def encode_frame(schema: Schema, columns: Columns) -> bytearray:
     buffer = bytearray(frame_size(schema, columns))
     encode_frame_into(schema, columns, buffer)
     return buffer
+
+
+def assert_equal(left: Columns, right: Columns) -> None:
+    assert left.keys() == right.keys()
+    for name, column in left.items():
+        other = right[name]
+        if isinstance(column, Ragged):
+            assert isinstance(other, Ragged)
+            np.testing.assert_array_equal(column.values, other.values)
+            np.testing.assert_array_equal(column.offsets, other.offsets)
+        else:
+            np.testing.assert_array_equal(column, other)
+
+
+@st.composite
+def schemas_with_columns(draw: st.DrawFn) -> tuple[Schema, Columns]:
+    num_samples = draw(st.integers(0, 5))
+    fields: list[Field] = []
+    columns: dict[str, Any] = {}
+    for number in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["tensor", "tokens", "bytes", "string"]))
+        dtype = draw(st.sampled_from(["bool", "uint8", "int16", "bfloat16", "float32", "complex128"]))
+        shape = tuple(draw(st.lists(st.integers(1, 3), max_size=3))) if kind == "tensor" else ()
+        field = Field(f"f{number}", kind, "uint8" if kind in ("bytes", "string") else dtype, shape)
+        fields.append(field)
+        if kind == "tensor":
+            columns[field.name] = draw(npst.arrays(field.storage, (num_samples, *shape)))
+        else:
+            rows = [draw(npst.arrays(field.storage, draw(st.integers(0, 6)))) for _ in range(num_samples)]
+            columns[field.name] = Ragged.from_list(rows, dtype=field.storage)
+    return Schema(tuple(fields)), columns

@@ -20,9 +20,8 @@ from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from rsc.store.staging import list_unfinished
 from tests.conftest import FakeClock
-from tests.store.conftest import SCHEMA, make_columns
+from tests.store.conftest import SCHEMA, assert_equal, make_columns
 from tests.store.faulty_disk import Fault, FaultyDisk, Killed
-from tests.store.test_schema import assert_equal
 
 Enveloped = tuple[Envelope, SecretKey]
 COLUMNS = make_columns(24)

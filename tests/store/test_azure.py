@@ -23,8 +23,8 @@ from rsc.store.files import read_all
 from rsc.store.locations import open_store
 from rsc.store.secret import SecretKey
 from tests.conftest import FakeClock
+from tests.store.conftest import assert_equal
 from tests.store.test_objects import COLUMNS, write
-from tests.store.test_schema import assert_equal
 
 AZURITE = os.environ.get("RSC_AZURITE") or shutil.which("azurite-blob")
 pytestmark = [

@@ -16,8 +16,7 @@ from rsc.store.objects import ObjectStore
 from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from tests.conftest import FakeClock
-from tests.store.conftest import SCHEMA, make_columns
-from tests.store.test_schema import assert_equal
+from tests.store.conftest import SCHEMA, assert_equal, make_columns
 
 Enveloped = tuple[Envelope, SecretKey]
 FINDINGS = Schema((Field("record", "tensor", "uint64"), Field("type", "string")))

@@ -24,10 +24,9 @@ from rsc.store.retry import Retry
 from rsc.store.secret import SecretKey
 from rsc.store.staging import list_unfinished
 from tests.conftest import FakeClock
-from tests.store.conftest import SCHEMA, make_columns
+from tests.store.conftest import SCHEMA, assert_equal, make_columns
 from tests.store.flaky_server import Dialect, Fault, FlakyServer
 from tests.store.memory import MemoryFile
-from tests.store.test_schema import assert_equal
 
 DATA = random.Random(1).randbytes(5_000_000)
 COLUMNS = make_columns(60)
