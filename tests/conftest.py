@@ -17,6 +17,7 @@ LONGEST = (
     "train/test_kills.py",
     "parallel/test_equality.py",
     "train/test_faults.py",
+    "train/test_end_to_end.py",
     "e2e/test_bad_input.py",
     "e2e/test_bad_samples.py",
     "train/test_data_on_s3.py",
