@@ -187,7 +187,6 @@ def test_ctrl_c_ends_with_130_and_publishes_nothing(rsc: Rsc, tmp_path: Path) ->
         "--processes",
         "2",
         "part_bytes=4096",
-        "checkpoint_bytes=16384",
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while process.poll() is None and not any(tmp_path.glob("home/data/posts/.staging-*/progress.json")):
