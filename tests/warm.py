@@ -160,6 +160,7 @@ def receive(channel: socket.socket, size: int) -> bytes:
 
 def become(request: dict[str, Any], *, out: int, err: int) -> None:
     """Be the command: what a fresh interpreter begins with, and the modules are already there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     for descriptor, number in ((out, 1), (err, 2)):
         os.dup2(descriptor, number)
         os.close(descriptor)
