@@ -19,7 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib import import_module
@@ -29,7 +29,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-RSC = ("torch", "rsc.cli.data", "rsc.cli.eval", "rsc.cli.export", "rsc.cli.runs", "rsc.cli.train")
+MODULES = (
+    *("rsc.cli.data", "rsc.cli.eval", "rsc.cli.export", "rsc.cli.runs", "rsc.cli.train"),
+    "tests.parallel.job",  # torch, and what a rank needs of it
+)
 FORK = multiprocessing.get_context("fork")
 PATIENCE_S = 600.0  # a command that should end: on a busy machine
 
@@ -82,10 +85,10 @@ class Command:
 class Warm:
     """The process that forks. It ends when this one does."""
 
-    def __init__(self, modules: Iterable[str]) -> None:
+    def __init__(self) -> None:
         self._channel, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "tests.warm", str(theirs.fileno()), *modules]
+            command = [sys.executable, "-m", "tests.warm", str(theirs.fileno())]
             subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
 
     def start(
@@ -118,14 +121,14 @@ class Warm:
 
 
 @cache
-def warm(*modules: str) -> Warm:
-    """One for each list of modules, from the first test that wants it to the end of the tests."""
-    return Warm(modules)
+def warm() -> Warm:
+    """From the first test that wants it to the end of the tests."""
+    return Warm()
 
 
-def main(channel: socket.socket, modules: list[str]) -> None:
+def main(channel: socket.socket) -> None:
     """Fork a command for each request; tell who asked its pid, and its exit code when it has ended."""
-    for module in modules:
+    for module in MODULES:
         import_module(module)
     gc.freeze()
     running: dict[int, tuple[BaseProcess, socket.socket]] = {}
@@ -174,4 +177,4 @@ def become(request: dict[str, Any], *, out: int, err: int) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), sys.argv[2:])
+    main(socket.socket(fileno=int(sys.argv[1])))

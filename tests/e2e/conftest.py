@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.warm import RSC, Command, warm
+from tests.warm import Command, warm
 
 ADDRESS = "planted.person@mail.example.org"
 
@@ -49,11 +49,11 @@ class Rsc:
 
     def try_(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The same, whatever its exit code."""
-        return warm(*RSC).run("rsc", *arguments, **self.place())
+        return warm().run("rsc", *arguments, **self.place())
 
     def start(self, *arguments: str) -> Command:
         """The same without waiting."""
-        return warm(*RSC).start("rsc", *arguments, **self.place())
+        return warm().start("rsc", *arguments, **self.place())
 
     def place(self) -> dict[str, Any]:
         return {"folder": self.cwd, "environment": {**os.environ, "RSC_HOME": str(self.home)}}

@@ -188,7 +188,13 @@ def test_ctrl_c_ends_with_130_and_publishes_nothing(rsc: Rsc, tmp_path: Path) ->
         "2",
         "part_bytes=4096",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in the background
+    )
     while process.poll() is None and not any(tmp_path.glob("home/data/posts/.staging-*/progress.json")):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)

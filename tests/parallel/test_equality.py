@@ -23,7 +23,7 @@ JOB = "tests.parallel.job"
 
 
 def run(cases: list[dict[str, Any]]) -> dict[str, Any]:
-    done = warm(JOB).run(JOB, json.dumps(cases), environment=os.environ)
+    done = warm().run(JOB, json.dumps(cases), environment=os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -26,7 +26,7 @@ from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.schema import Field, Schema
 from rsc.store.writer import DatasetWriter
 from rsc.train.metrics import losses_by_step
-from tests.warm import RSC, Command, warm
+from tests.warm import Command, warm
 
 TINY = (
     "model.trunk.width=32",
@@ -57,7 +57,7 @@ class Rsc:
 
     def start(self, *arguments: str) -> Command:
         environment = {**os.environ, "RSC_HOME": str(self.workspace.root), "RSC_DEBUG": "1"}
-        return warm(*RSC).start("rsc", *arguments, environment=environment)
+        return warm().start("rsc", *arguments, environment=environment)
 
     def run(self, *arguments: str, expect: int = 0, timeout_s: float = 120) -> dict[str, Any]:
         process = self.start(*arguments)
