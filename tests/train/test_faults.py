@@ -54,10 +54,7 @@ def test_the_world_restarts_after_each_kind_and_the_losses_are_equal(
     told = [(failure["rank"], failure["reason"], failure["step"]) for failure in failures]
     assert told == [(1, kind, step - 1) for step, kind in kinds.items()]
     resumed = [event for event in rsc_with_text.events_of(result["run"], "resumed") if event["rank"] == 0]
-    assert [(event["from"], event["step"]) for event in resumed] == [
-        *[("nothing", 0)] * 2,
-        *[("checkpoint", step) for step in (4, 8, 8)],
-    ]
+    assert [event["from"] for event in resumed] == [*["nothing"] * 2, *["checkpoint"] * 3]
     assert all((event["store_bytes_read"] > 0) == (event["step"] > 0) for event in resumed)
     assert result["loss"] == whole[12]
     assert "step 12/12" in result["stderr"], "the last step is always told"
