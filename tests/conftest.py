@@ -16,12 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
     "train/test_kills.py",
     "parallel/test_equality.py",
+    "e2e/test_quickstart.py",
     "train/test_faults.py",
     "train/test_end_to_end.py",
     "e2e/test_bad_input.py",
     "e2e/test_bad_samples.py",
     "train/test_data_on_s3.py",
-    "e2e/test_quickstart.py",
     "parallel/test_dryrun.py",
     "store/test_atomic.py",
     "e2e/test_own_file.py",
