@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 LONGEST = (
-    "train/test_kills.py",
-    "parallel/test_equality.py",
     "e2e/test_quickstart.py",
+    "parallel/test_equality.py",
+    "train/test_kills.py",
     "train/test_faults.py",
     "train/test_end_to_end.py",
     "e2e/test_bad_input.py",
