@@ -34,7 +34,7 @@ class OptimizerConfig(FrozenModel):
     """Decoupled; applies to weights of two or more dims, not to norms, biases and embeddings."""
     bag_learning_rate: Annotated[float, Field(gt=0.0)] = 1e-2
     """Peak for the weights of `model.bag`, which start at 0."""
-    bag_epsilon: Annotated[float, Field(gt=0.0)] = 1e-3
+    bag_epsilon: Annotated[float, Field(gt=0.0)] = 2e-4
     """Epsilon for them: so large that a row that few samples touch moves little, as a strong prior would have
     it; with the 1e-5 of the other weights the bag learns its texts by heart."""
     muon_learning_rate: Annotated[float, Field(gt=0.0)] = 0.02
