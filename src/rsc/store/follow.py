@@ -165,10 +165,10 @@ class Follower:
             self._near.update(read.names)
 
     def _is_due(self) -> bool:
-        """Whether enough changed to write the plan again; at the end of the list any change is enough."""
-        return self._unpublished >= max(self._horizon // _PUBLISHES, 1) or (
-            self._is_at_end and self._unpublished > 0
-        )
+        """Whether enough changed to write the plan again: a share of the horizon, or of what is left of a list
+        that has ended."""
+        listed = len(self._future) if self._is_at_end else self._horizon
+        return self._unpublished >= max(listed // _PUBLISHES, 1)
 
     def _plan_if_due(self) -> dict[str, float] | None:
         """The next use of each chunk, at the pace of the reads so far. Called with the lock held."""
