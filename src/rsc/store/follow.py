@@ -165,8 +165,8 @@ class Follower:
             self._near.update(read.names)
 
     def _is_due(self) -> bool:
-        """Whether enough changed to write the plan again: a share of the horizon, or of what is left of a list
-        that has ended."""
+        """Whether enough changed to write the plan again: a share of the horizon, or of what is left at the
+        end of the list."""
         listed = len(self._future) if self._is_at_end else self._horizon
         return self._unpublished >= max(listed // _PUBLISHES, 1)
 
