@@ -15,6 +15,7 @@ from rsc.review.rules.address_parts import (
     BREAK,
     BRITISH,
     CANADIAN,
+    CAPITAL,
     IRISH,
     NAME,
     REST,
@@ -295,7 +296,7 @@ RULES = (
     Rule(
         "street_named_in_context",
         "street_address",
-        rf"(?i)(?:{_CONTEXT})[^0-9]{{1,{_TO_NUMBER}}}[0-9]",
+        rf"(?i:{_CONTEXT})[^0-9]{{0,{_TO_NUMBER - 2}}}[{CAPITAL}][^0-9]{{0,{_TO_NUMBER - 2}}}[0-9]",
         62,
         _NAMED_IN_CONTEXT,
         _is_named_in_context,

@@ -85,8 +85,9 @@ def _is_card(text: str, match: re.Match[str]) -> bool:
         return False
     if match[0].isdigit() and is_said_otherwise(text, match.start(), words=_CARD_WORDS):
         return False
-    is_in_two = _IN_TWO.fullmatch(match[0]) is not None
-    return (14 <= len(digits) <= 16 and not is_in_two) or is_said(text, match.start(), words=_CARD_WORDS)
+    if 14 <= len(digits) <= 16 and _IN_TWO.fullmatch(match[0]) is None:
+        return True
+    return is_said(text, match.start(), words=_CARD_WORDS)
 
 
 def _is_iban(text: str, match: re.Match[str]) -> bool:
