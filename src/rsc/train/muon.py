@@ -20,6 +20,7 @@ from torch.optim.adamw import adamw
 # Quintic x -> a x + b x^3 + c x^5 that drives singular values from [0.01, 1] to about [0.7, 1.2] in 5 rounds.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
+_SMALL = 256  # rows or columns
 
 
 class Muon(torch.optim.Optimizer):
@@ -35,17 +36,24 @@ class Muon(torch.optim.Optimizer):
             (self._muon if group["rule"] == "muon" else self._adamw)(group)
 
     def _muon(self, group: dict[str, Any]) -> None:
-        for weight in (p for p in group["params"] if p.grad is not None):
-            state = self.state[weight]
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            momentum = state["momentum"].mul_(group["momentum"]).add_(weight.grad)
-            look_ahead = weight.grad.add(momentum, alpha=group["momentum"])
-            matrix = look_ahead.flatten(1) if _is_convolution(weight) else look_ahead
-            rows, columns = matrix.shape[-2:]
+        weights = [p for p in group["params"] if p.grad is not None]
+        for together in _together(weights):
+            updates = [self._look_ahead(weight, momentum=group["momentum"]) for weight in together]
+            rows, columns = updates[0].shape[-2:]
             scale = math.sqrt(max(1.0, rows / columns))
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.add_(_orthogonal_part(matrix).view(weight.shape), alpha=-group["lr"] * scale)
+            for weight, update in zip(together, _orthogonal_parts(updates), strict=True):
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
+
+    def _look_ahead(self, weight: torch.Tensor, *, momentum: float) -> torch.Tensor:
+        """The matrix to move along: the gradient with the momentum after it, a filter in each row."""
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        assert weight.grad is not None
+        moved = state["momentum"].mul_(momentum).add_(weight.grad)
+        update = weight.grad.add(moved, alpha=momentum)
+        return update.flatten(1) if _is_convolution(weight) else update
 
     def _adamw(self, group: dict[str, Any]) -> None:
         weights = [p for p in group["params"] if p.grad is not None]
@@ -106,6 +114,22 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
         polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
         x = polynomial @ x
     return (x.mT if is_tall else x).to(matrix.dtype)
+
+
+def _together(weights: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Small matrices of one shape in one list, every other weight alone: 8 of 256 x 704 take a third of the
+    time when they are multiplied as one batch (two AMX cores), large ones fill the cores by themselves."""
+    alike: dict[object, list[torch.Tensor]] = {}
+    for weight in weights:
+        is_small = weight.ndim == 2 and min(weight.shape) <= _SMALL and not isinstance(weight, DTensor)
+        alike.setdefault((weight.shape, weight.device) if is_small else id(weight), []).append(weight)
+    return list(alike.values())
+
+
+def _orthogonal_parts(updates: list[torch.Tensor]) -> list[torch.Tensor]:
+    if len(updates) == 1:
+        return [_orthogonal_part(updates[0])]
+    return list(orthogonalise(torch.stack(updates)).unbind())
 
 
 def _orthogonal_part(update: torch.Tensor) -> torch.Tensor:
