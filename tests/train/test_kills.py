@@ -26,7 +26,9 @@ def test_a_hundred_random_kills_never_give_a_wrong_loss(rsc_with_text: Any) -> N
     result = rsc_with_text.train(
         *steps, f"train.fail_at={faults}", "train.max_failures_without_progress=10", timeout_s=1800
     )
-    assert (result["state"], result["restarts"]) == ("finished", 100)
+    assert result["state"] == "finished"
+    # Restarts may be more: waiting for a collective, torch 2.13 ended by SIGSEGV once in some 20,000 steps.
+    assert len(rsc_with_text.events_of(result["run"], "fault_injected")) == 100 <= result["restarts"]
     assert_same_way(rsc_with_text, result["run"], whole, steps=200)
 
 
