@@ -29,6 +29,25 @@ def test_directions_are_kept() -> None:
     assert torch.nn.functional.cosine_similarity(found.flatten(), (u @ vh).flatten(), dim=0) > 0.95
 
 
+def test_matrices_of_one_shape_move_as_each_alone() -> None:
+    """They are multiplied as one batch; each keeps its own update, whatever stands between them."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(16, 16), (8, 32), (16, 16), (32, 8), (8, 32), (300, 300), (300, 300)]
+    values = [torch.randn(*shape, generator=generator) for shape in shapes]
+    gradients = [torch.randn(*shape, generator=generator) for shape in shapes]
+
+    def moved(chosen: list[int]) -> list[torch.Tensor]:
+        weights = [torch.nn.Parameter(values[n].clone()) for n in chosen]
+        for weight, n in zip(weights, chosen, strict=True):
+            weight.grad = gradients[n].clone()
+        Muon([{"params": weights, "rule": "muon", "momentum": 0.9, "lr": 0.1, "weight_decay": 0.1}]).step()
+        return [weight.detach() for weight in weights]
+
+    together = moved(list(range(len(shapes))))
+    for n, weight in enumerate(together):
+        torch.testing.assert_close(weight, moved([n])[0], rtol=0, atol=1e-3)
+
+
 @pytest.fixture
 def model() -> Model:
     moe = MoeConfig(num_experts=2, top_k=1, expert_width=8, first_layer=1)

@@ -27,6 +27,7 @@ from rsc.train.validate import Validator
 
 _SPIKE_WINDOW = 64  # losses that make the mean and deviation a spike is held against
 _SPIKE_WARMUP = 16
+_MANY = 16  # samples of which none can be used: then it is the recipe that does not fit the data
 _MAX_SKIPPED = 10  # bad batches in a row: then it is the run that is bad, not the batches
 
 
@@ -172,7 +173,8 @@ class Loop:
             self.progress.skipped = 0
             return
         self.progress.skipped += 1
-        if not record.count and not self.progress.items:
+        is_chance = self.problems.total() < _MANY and self.progress.step < self.config.steps
+        if not record.count and not self.progress.items and not is_chance:
             raise _nothing_usable(record, step=self.progress.step)
         facts = {"step": self.progress.step, "loss": repr(record.loss), "grad_norm": repr(record.grad_norm)}
         if self.rank == 0:
@@ -221,7 +223,7 @@ def _told(problems: Mapping[str, int]) -> str:
 
 
 def _nothing_usable(record: StepRecord, *, step: int) -> DataError:
-    """Before anything was learned: then it is the recipe that does not fit the data, not one batch."""
+    """Before anything was learned, so that it is not one bad batch on the way."""
     hint = "`rsc data show` lists the fields; model.head and the stems name what they read"
     if "label" in record.problems:
         hint = 'name the classes as they stand in the data: \'model.head.labels=["first", "second"]\''
