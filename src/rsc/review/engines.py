@@ -142,44 +142,47 @@ class HyperscanPrefilter:
         mode = hyperscan.HS_MODE_BLOCK
         databases = [hyperscan.loadb(part, mode) for part in compiled] or _databases(tuple(rules))
         self._rules = rules
-        self._leads = [rule.lead for rule in rules]
-        self._leasts = [rule.least for rule in rules]
         self._databases = [
             (database, hyperscan.Scratch(database), rules[indices[0]].digit)
             for database, indices in zip(databases, _groups(rules), strict=True)
         ]
 
     def windows(self, text: str) -> Iterator[Window]:
-        leads, leasts = self._leads, self._leasts
-        open_windows: dict[int, tuple[int, int, int]] = {}
-        for index, end in self._trigger_ends(text.encode("latin-1")):
-            start, stop = end - leads[index], end - leasts[index] + 1
-            if start < 0:
-                start = 0
-            before = open_windows.get(index)
-            if before is not None and start <= before[1]:
-                start = before[0]
-            elif before is not None:
-                yield self._rules[index], *before
-            open_windows[index] = (start, stop, end)
-        for index, window in open_windows.items():
-            yield self._rules[index], *window
+        """Rule by rule, not place by place: a rule that runs again at once finds its pattern and its check
+        in the processor's caches (a third of the time of all exact matches)."""
+        for rule, ends in zip(self._rules, self._trigger_ends(text.encode("latin-1")), strict=True):
+            if ends:
+                yield from _opened_by(rule, ends)
 
-    def _trigger_ends(self, data: bytes) -> list[tuple[int, int]]:
-        """(rule's index, end of one of its triggers), in ascending order for each rule."""
-        anywhere: list[tuple[int, int]] = []
-        joined: list[tuple[int, int]] = []
+    def _trigger_ends(self, data: bytes) -> list[list[int]]:
+        """For each rule where its triggers end, ascending."""
+        ends: list[list[int]] = [[] for _ in self._rules]
 
-        def on_match(index: int, _start: int, end: int, _flags: int, found: list[tuple[int, int]]) -> None:
-            found.append((index, end))
+        def on_match(index: int, _start: int, end: int, _flags: int, ends: list[list[int]]) -> None:
+            ends[index].append(end)
 
         near, begins, shifts = around_digits(data)
         for database, scratch, digit in self._databases:
             if not digit:
-                database.scan(data, match_event_handler=on_match, scratch=scratch, context=anywhere)
+                database.scan(data, match_event_handler=on_match, scratch=scratch, context=ends)
             elif near:
-                database.scan(near, match_event_handler=on_match, scratch=scratch, context=joined)
-        return anywhere + [(index, end + shifts[bisect_left(begins, end) - 1]) for index, end in joined]
+                database.scan(near, match_event_handler=on_match, scratch=scratch, context=ends)
+        for index, rule in enumerate(self._rules):
+            if rule.digit and ends[index]:
+                ends[index] = [end + shifts[bisect_left(begins, end) - 1] for end in ends[index]]
+        return ends
+
+
+def _opened_by(rule: Rule, ends: Sequence[int]) -> Iterator[Window]:
+    """One window for triggers whose windows overlap."""
+    lead, least = rule.lead, rule.least
+    first, last = ends[0], ends[0]
+    for end in ends:
+        if end - lead > last - least + 1:
+            yield rule, max(0, first - lead), last - least + 1, last
+            first = end
+        last = end
+    yield rule, max(0, first - lead), last - least + 1, last
 
 
 def around_digits(data: bytes) -> tuple[bytes, list[int], list[int]]:
