@@ -4,7 +4,7 @@
 
 tokens: 1 GiB of uint16 in samples of 1024; images: 200,000 of 32x32x3 with a label; text: 200,000 documents
 of 1 to 8 KiB; jpeg: the CIFAR-10 training images, decoded (skipped where the files are missing). Random
-contents, batch 256, one process, files in the page cache: this measures loaders, not disks.
+contents, batch 256, one process, files read once before: this measures loaders, not disks.
 
 mb_per_cpu_s counts CPU seconds of the process and its children from opening to the end of the epoch (imports
 before), first window included; subjects stop after 8 s. `memmap` is the plaintext control: whole batches
@@ -105,11 +105,10 @@ def measure_case(folder: Path, case: str, *, peers: list[str], options: Options,
     for subject in [name for name in subjects if name in PEERS]:
         try:
             worker("prepare", subject)
-            worker("run", subject)  # also brings its files into the page cache
+            worker("run", subject)
         except RuntimeError as error:
             report.skip(f"{subject} ({case})", reason=str(error).strip().splitlines()[-1])
             subjects.remove(subject)
-    warm_page_cache(folder)
     measured = alternate(subjects, runs=options.runs, measure=lambda subject: worker("run", subject))
     for subject, metrics in measured.items():
         for metric, values in metrics.items():
@@ -200,12 +199,6 @@ def write_corpus(folder: Path, case: str, *, part: int) -> bool:
 def write_blobs(folder: Path, case: str, samples: list[bytes]) -> None:
     (folder / f"{case}.bin").write_bytes(b"".join(samples))
     np.save(folder / f"{case}.offsets.npy", np.cumsum([0] + [len(sample) for sample in samples]))
-
-
-def warm_page_cache(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.read_bytes()
 
 
 if __name__ == "__main__":

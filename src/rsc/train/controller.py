@@ -229,7 +229,7 @@ class Controller:
             shown = [self.workspace.bulk / each.name for each in recipe.data.sets]
         else:
             job |= {"cache": str(self.workspace.cache), "mover": str(socket_beside(socket))}
-        command = [sys.executable, "-m", "rsc.train.supervise", json.dumps(job)]
+        command = [sys.executable, "-m", "rsc.train.node", json.dumps(job)]
         parent = [self.workspace.runs / recipe.model.init_from] if recipe.model.init_from else []
         wrapped = wrap(
             command,

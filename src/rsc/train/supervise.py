@@ -2,7 +2,7 @@
 
 Process handling is torch elastic's (`start_processes`); what is ours is knowing which rank failed first
 and why, hangs, stragglers, and when to give up. It never holds a key. Run by the controller inside the
-sandbox as `python -m rsc.train.supervise SPEC`; it tells the controller what happens as JSON lines on
+sandbox as `python -m rsc.train.node SPEC`; it tells the controller what happens as JSON lines on
 stdout and ends when its stdin closes, so an orphan does not train on.
 """
 
@@ -314,7 +314,3 @@ def _reports(run: Path, ranks: Iterable[int]) -> dict[int, dict[str, Any]]:
         with contextlib.suppress(OSError, ValueError):
             found[rank] = json.loads(error_file(run, rank=rank).read_text())
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
