@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from house import House
 
+from rsc.audit.log import AuditLog
+from rsc.config import Workspace
 from rsc.errors import ConfigError, KeyUnavailable, ReviewVoid
+from rsc.events import EventLog
 from rsc.ingest.importer import import_source
 from rsc.ingest.look import read_findings
 from rsc.release import erase as erase_module
@@ -16,9 +21,11 @@ from rsc.release.facts import data_facts
 from rsc.release.request import KeyRequest
 from rsc.release.trace import trace
 from rsc.review.policy import Policy, policy_to_toml
-from rsc.store.dataset import Dataset, list_versions
+from rsc.store.dataset import Dataset, DatasetWriter, list_versions
 from rsc.store.keys import data_key_context, open_envelope
-from rsc.store.staging import only_writer
+from rsc.store.local import LocalStore
+from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.staging import Progress, only_writer
 
 POSTS = [
     "nothing here",
@@ -32,27 +39,35 @@ POSTS = [
 @pytest.fixture
 def filled(house, tmp_path):
     """Posts imported and approved, and a run that trained on them, with a checkpoint and an export."""
-    source = tmp_path / "posts.jsonl"
     lines = [json.dumps({"text": f"{text} #{number}"}) for number, text in enumerate(POSTS)]
-    source.write_text(
-        "\n".join([*lines, '{"text": broken ada.lovelace@example.org', '{"text": broken']) + "\n"
-    )
-    policy = policy_to_toml(Policy(single_person=True, required_approvers=1))
+    lines += ['{"text": broken ada.lovelace@example.org', '{"text": broken']
+    bring(house, "posts", lines=lines)
+    train(house, "2026-11-21-language-aaaa", data="posts")
+    return house
+
+
+def bring(house, name: str, *, lines: list[str]) -> None:
+    source = house.workspace.root / f"{name}.jsonl"
+    source.write_text("\n".join(lines) + "\n")
     import_source(
         source,
-        name="posts",
+        name=name,
         workspace=house.workspace,
-        policy=policy,
+        policy=policy_to_toml(Policy(single_person=True, required_approvers=1)),
         author="ada",
         provider=house.provider,
         clock=house.clock,
     )
-    house.approve()
-    run = house.workspace.runs / "2026-11-21-language-aaaa"
-    for folder in ("checkpoints/step-00000010", "export"):
-        (run / folder).mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps({"lineage": {"data": {"name": "posts", "version": 1}}}))
-    return house
+    source.unlink()
+    house.approve(name)
+
+
+def train(house, run: str, *, data: str) -> None:
+    """What a run leaves behind."""
+    folder = house.workspace.runs / run
+    for inside in ("checkpoints/step-00000010", "export"):
+        (folder / inside).mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"lineage": {"data": {"name": data, "version": 1}}}))
 
 
 def records_of(house, version: int) -> list[str]:
@@ -91,6 +106,25 @@ def test_trace_finds_every_spelling_and_everything_derived(filled):
     assert run.checkpoints == ("step-00000010",)
     assert run.exports[0].endswith("export")
     assert not look_for(filled, "nobody@example.org").hits
+
+
+def test_runs_that_started_from_a_derived_run_are_derived(filled):
+    parent = {"run": "2026-11-21-language-aaaa", "data": {"name": "posts", "version": 1}}
+    other = {"data": {"name": "others", "version": 1}}
+    lineages = {
+        "b": {**other, "parent": parent},
+        "c": {**other, "parent": {"run": "b", **other, "parent": parent}},
+    }
+    lineages["d"] = {**other, "parent": {"open_weights": "trunk", "sha256": {}}}
+    for name, lineage in lineages.items():
+        (filled.workspace.runs / name / "export").mkdir(parents=True)
+        (filled.workspace.runs / name / "run.json").write_text(json.dumps({"lineage": lineage}))
+    derived = ["2026-11-21-language-aaaa", "b", "c"]
+    assert [run.run for run in look_for(filled, "ada.lovelace@example.org").runs] == derived
+    forget(filled, "ada.lovelace@example.org")
+    marked = sorted(path.parent.name for path in filled.workspace.runs.glob("*/" + MARK))
+    assert marked == derived
+    assert (filled.workspace.runs / "c" / "export" / MARK).exists()
 
 
 def test_the_log_never_holds_the_subject(filled):
@@ -230,3 +264,124 @@ def test_an_erase_that_was_interrupted_is_finished_by_another(filled, monkeypatc
     with pytest.raises(KeyUnavailable):
         records_of(filled, 1)
     assert len(records_of(filled, 2)) == 120
+
+
+def test_an_erase_that_stopped_between_two_data_sets_is_finished_by_anybodys(two_sets, monkeypatch):
+    """What it was about to end stands in the log: with its key gone it cannot be found again."""
+    expire, ended = erase_module._expire, []
+
+    def fail_at_the_second(house, name, version):
+        if ended:
+            raise KeyboardInterrupt
+        ended.append(expire(house, name, version))
+        return ended[-1]
+
+    monkeypatch.setattr(erase_module, "_expire", fail_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        forget(two_sets, "ada.lovelace@example.org")
+    monkeypatch.setattr(erase_module, "_expire", expire)
+    done = forget(two_sets, "nobody@example.org")
+    assert done.removed == {"letters": 4, "posts": 4}
+    _require_all_erased(two_sets)
+
+
+class PowerLoss(BaseException):
+    """Nothing may catch it and go on."""
+
+
+def _stop_at(patch, number: int, *, is_after: bool) -> list[str]:
+    """Lose power before or after the numbered step that changes something; returns the steps seen."""
+    steps: list[str] = []
+
+    def watch(owner, name: str) -> None:
+        original = getattr(owner, name)
+
+        def step(*arguments, **options):
+            steps.append(name)
+            if len(steps) == number and not is_after:
+                raise PowerLoss
+            result = original(*arguments, **options)
+            if len(steps) == number:
+                raise PowerLoss
+            return result
+
+        patch.setattr(owner, name, step)
+
+    watch(DatasetWriter, "commit")
+    watch(Dataset, "write_review")
+    watch(Dataset, "replace_envelope")
+    watch(AuditLog, "append")
+    watch(EventLog, "append")
+    watch(LocalKeyProvider, "destroy")
+    watch(LocalStore, "delete_folder")
+    return steps
+
+
+@pytest.fixture
+def two_sets(house):
+    """One person in two data sets, with a run on each."""
+    lines = [json.dumps({"text": text}) for text in POSTS[:10]]
+    for name in ("letters", "posts"):
+        bring(house, name, lines=lines)
+        train(house, f"on-{name}", data=name)
+    return house
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_after", [False, True])
+def test_an_erase_that_stops_at_any_step_is_finished_by_another(two_sets, tmp_path, clock, is_after):
+    """Runs are marked, the log knows all of it, and reviews are carried, wherever it stopped."""
+    number, num_steps = 0, 99
+    while number < num_steps:
+        number += 1
+        root = tmp_path / f"{is_after}-{number}"
+        shutil.copytree(two_sets.workspace.root, root)
+        house = House(Workspace(root), clock)
+        with pytest.MonkeyPatch.context() as patch:
+            steps = _stop_at(patch, number, is_after=is_after)
+            try:
+                forget(house, "ada.lovelace@example.org")
+                num_steps = len(steps)
+            except PowerLoss:
+                pass
+        again = House(house.workspace, clock)
+        done = forget(again, "ada.lovelace@example.org")
+        assert not done.left.hits, steps
+        _require_all_erased(again)
+    assert num_steps > 20
+
+
+def _require_all_erased(house) -> None:
+    erased = house.logged("subject_erased")
+    assert {run for entry in erased for run in entry["runs"]} == {"on-letters", "on-posts"}
+    assert {name: n for entry in erased for name, n in entry["removed"].items()} == {"letters": 4, "posts": 4}
+    assert [entry["began"] for entry in erased] == [e["index"] for e in house.logged("erasure_began")]
+    for name in ("letters", "posts"):
+        run = house.workspace.runs / f"on-{name}"
+        assert len((run / MARK).read_text().splitlines()) == 1
+        assert (run / "export" / MARK).exists()
+        first = Dataset.open(house.workspace.data, name=name, version=1)
+        with pytest.raises(KeyUnavailable):
+            open_envelope(house.provider, first.envelope(), context=data_key_context(name))
+        assert house.state(name) == "approved"
+        carried = {entry["version"] for entry in house.logged("review_carried") if entry["data"] == name}
+        assert carried == set(list_versions(house.workspace.data, name)) - {1}
+        house.agent.release(KeyRequest("train", "ada", data=name)).close()
+
+
+def test_an_import_that_can_go_on_is_in_the_way(filled):
+    """Nobody can look through what it holds."""
+    begun = filled.workspace.data / "posts" / ".staging-0011"
+    begun.mkdir()
+    (begun / "progress.json").write_bytes(Progress({}, {}, {}).to_bytes())
+    with pytest.raises(ConfigError, match="was stopped half-way") as refusal:
+        forget(filled, "ada.lovelace@example.org")
+    assert "delete that folder" in refusal.value.hint
+    assert any("posts/.staging-0011: not finished" in told for told in look_for(filled, "ada").closed)
+
+
+def test_what_was_begun_and_cannot_go_on_is_removed(filled):
+    begun = filled.workspace.data / "letters" / ".staging-0011"
+    begun.mkdir(parents=True)
+    forget(filled, "ada.lovelace@example.org")
+    assert not begun.exists()

@@ -65,7 +65,7 @@ def test_a_changed_review_is_found_with_its_data(busy):
     dataset.write_review("report.json", b"{ }")
     row = rows(busy)["reviews valid"]
     assert (row.state, row.data) == ("broken", ("posts",))
-    assert "report_hash changed after it was approved" in row.told
+    assert "the report of posts version 1 was changed after the import" in row.told
 
 
 def test_a_changed_policy_is_found(busy):

@@ -1,52 +1,40 @@
 """Erasure of one person's records: rewrite what is left, end what held them, mark what was trained on them.
 
     trace -> newest version without the records, under a new data key -> review carried with its delta
-          -> every version that held them expires -> runs and exports are marked -> traced again
+          -> what is about to end is written into the log -> runs and exports are marked
+          -> every version that held them expires -> traced again
 
-A crash leaves both versions or the new one alone; doing it again finishes. The new version keeps the
-date of the old one, so nobody's data lives longer because somebody else's was erased.
+No import runs meanwhile. A crash leaves both versions or the new one alone, and the log knows what was to
+end, although the records can no longer be found once a key is gone: the next erasure, of anybody,
+finishes it. The new version keeps the date of the old one, so nobody's data lives longer because somebody
+else's was erased.
 
 Not covered: models keep what they learned; they are marked, and it is for a person to decide whether to
-train again. What the gate did not find (subject.py). Copies outside the workspace.
+train again. What the gate did not find (subject.py). Copies outside the workspace. In a place that
+workspaces share: what other machines import meanwhile, and what they began and left without a checkpoint.
 """
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rsc.audit.log import AuditLog
-from rsc.clock import Clock, timestamp
+from rsc.clock import Clock
 from rsc.config import Workspace
-from rsc.events import EventLog
+from rsc.errors import ConfigError
+from rsc.events import EventLog, read_lines
 from rsc.release.agent import KeyAgent
-from rsc.release.carry import CARRIED, Carry
-from rsc.release.facts import collected
-from rsc.release.request import KeyRequest
 from rsc.release.retention import Expired, Providers, expire
-from rsc.release.subject import (
-    FINDINGS,
-    QUARANTINE,
-    SUBJECT_KEY,
-    SUBJECT_KEY_SCHEMA,
-    Hit,
-    is_quarantined,
-    subject_key,
-    texts,
-)
-from rsc.release.trace import DerivedRun, Trace, trace
-from rsc.store.columns import Columns, Ragged
-from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
-from rsc.store.keys import data_key_context, new_envelope
-from rsc.store.secret import SecretKey
-from rsc.store.staging import only_writer
-
-Column = np.ndarray[Any, Any] | Ragged
+from rsc.release.rewrite import REASON, House, finish_carries, rewrite
+from rsc.release.subject import Hit
+from rsc.release.trace import DerivedRun, Trace, derived_runs, trace
+from rsc.store.dataset import Dataset, DatasetRef, list_names
+from rsc.store.staging import list_unfinished, only_writer
 
 MARK = "erasures.jsonl"
 """File in a run and in each of its exports: which data it was trained on lost records since."""
@@ -55,7 +43,7 @@ MARK = "erasures.jsonl"
 @dataclass(frozen=True, slots=True)
 class Erased:
     removed: dict[str, int]
-    """Records per data set."""
+    """Records per data set, those of erasures that were stopped and finished now included."""
     written: tuple[DatasetRef, ...]
     expired: tuple[Expired, ...]
     marked: tuple[DerivedRun, ...]
@@ -66,14 +54,14 @@ class Erased:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class _House:
-    workspace: Workspace
-    agent: KeyAgent
-    providers: Providers
-    audit: AuditLog
-    clock: Clock
-    user: str
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to end, as the log holds it from before the first key goes."""
+
+    index: int
+    """Of its record in the log."""
+    removed: dict[str, int]
+    versions: tuple[tuple[str, int], ...]
 
 
 def erase(
@@ -88,159 +76,100 @@ def erase(
 ) -> Erased:
     """Erase every record in which the gate found `subject`. The log gets counts, never the subject.
 
-    Raises ConfigError while an import into one of the data sets runs; calling it again does the rest.
+    Raises ConfigError while an import runs, and for one that was stopped and can go on: nobody can look
+    through it. Nothing is changed then. Calling it again finishes what was stopped.
     """
-    house = _House(workspace, agent, providers, audit, clock, user)
-    found = trace(workspace, subject, agent=agent, audit=audit, user=user)
-    hits: dict[str, list[Hit]] = defaultdict(list)
-    for hit in found.hits:
-        hits[hit.data].append(hit)
-    written, expired = [], []
-    for name, about in hits.items():
-        with only_writer(workspace.data / name):  # an import would add a version that nobody looked through
-            newest = Dataset.open(workspace.bulk, name=name)
-            in_newest = [hit for hit in about if hit.version == newest.version]
-            if in_newest:
-                written.append(_rewrite(house, newest, hits=in_newest, subject=subject))
-            for version in sorted({hit.version for hit in about}):
-                expired.append(_expire(house, name, version))
-    for run in found.runs:
-        _mark(house, run)
-    removed = {name: len({(hit.version, hit.record) for hit in about}) for name, about in hits.items()}
-    audit.append("subject_erased", user=user, removed=removed, runs=[run.run for run in found.runs])
-    left = trace(workspace, subject, agent=agent, audit=audit, user=user)
-    return Erased(removed, tuple(written), tuple(expired), found.runs, left)
+    house = House(workspace, agent, providers, audit, clock, user)
+    with _no_imports(workspace):
+        finish_carries(house)
+        plans = _stopped(audit)
+        marked, expired = _carry_out(house, plans)
+        found = trace(workspace, subject, agent=agent, audit=audit, user=user)
+        written = _rewrite_newest(house, found.hits, subject=subject)
+        plans.append(_begin(house, found))
+        marked_now, expired_now = _carry_out(house, plans[-1:])
+        left = trace(workspace, subject, agent=agent, audit=audit, user=user)
+    removed: Counter[str] = sum((Counter(plan.removed) for plan in plans), Counter())
+    return Erased(dict(removed), written, (*expired, *expired_now), (*marked, *marked_now), left)
 
 
-def _rewrite(house: _House, old: Dataset, *, hits: list[Hit], subject: str) -> DatasetRef:
-    """The next version: the same records in the same order, less those of the hits."""
-    envelope = old.envelope()
-    request = KeyRequest("review", house.user, data=old.name, version=old.version)
-    removal = _Removal.of(hits, subject=subject)
-    fresh, new_key = new_envelope(
-        house.providers[envelope.provider],
-        kek_id=envelope.kek_id,
-        context=data_key_context(old.name),
-        clock=house.clock,
-    )
-    schemas = {**{name: split.schema for name, split in old.splits.items()}, SUBJECT_KEY: SUBJECT_KEY_SCHEMA}
-    with (
-        house.agent.release(request) as old_key,
-        new_key,
-        DatasetWriter.create(
-            house.workspace.bulk,
-            name=old.name,
-            schemas=schemas,
-            key=new_key,
-            envelope=fresh,
-            clock=house.clock,
-        ) as writer,
-    ):
-        for split in old.splits:
-            if split != SUBJECT_KEY:
-                _copy(writer, old, split=split, key=old_key, removal=removal)
-        with subject_key(old, key=old_key) as codes_key:
-            writer.append(SUBJECT_KEY, {"key": Ragged.from_list([codes_key.view], dtype=np.dtype(np.uint8))})
-        ref = writer.commit(
-            policy=old.read_review("policy.toml") or b"",
-            report=old.read_review("report.json") or b"",
-            facts={**old.facts, "collected": timestamp(collected(old)), "erased_from": old.root_hash},
-        )
-    _carry(house, old, ref, removed=removal.counts)
-    return ref
+@contextmanager
+def _no_imports(workspace: Workspace) -> Iterator[None]:
+    """Hold every data set: an import would add a version that nobody looked through."""
+    with ExitStack() as held:
+        names = list_names(workspace.bulk)
+        for name in names:
+            held.enter_context(only_writer(workspace.data / name))
+        for name in names:
+            _settle_unfinished(workspace, name)
+        yield
 
 
-@dataclass
-class _Removal:
-    """Which samples go, and how many went, per split."""
-
-    samples: dict[str, np.ndarray[Any, np.dtype[np.int64]]]
-    records: set[int]
-    subject: str
-    counts: dict[str, int]
-
-    @classmethod
-    def of(cls, hits: list[Hit], *, subject: str) -> _Removal:
-        samples: dict[str, set[int]] = defaultdict(set)
-        for hit in hits:
-            if hit.split:
-                samples[hit.split].add(hit.sample)
-        ordered = {split: np.array(sorted(found), dtype=np.int64) for split, found in samples.items()}
-        return cls(ordered, {hit.record for hit in hits}, subject, defaultdict(int))
-
-    def kept(self, split: str, columns: Columns, *, first: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which rows of a frame stay; `first` is the number of its first sample."""
-        num_rows = len(next(iter(columns.values())))
-        if split == FINDINGS:
-            erased = np.array(sorted(self.records), dtype=np.int64)
-            return ~np.isin(np.asarray(columns["record"]).astype(np.int64), erased)
-        if split == QUARANTINE:
-            raw = columns["raw"]
-            assert isinstance(raw, Ragged), "its schema says bytes"
-            named = [is_quarantined(bytes(raw[row]), subject=self.subject) for row in range(num_rows)]
-            return ~np.array(named, dtype=np.bool_)
-        gone = self.samples.get(split, np.empty(0, dtype=np.int64))
-        return ~np.isin(np.arange(first, first + num_rows), gone)
-
-    def renumbered(self, columns: Columns) -> Columns:
-        """Findings point to samples by number: each moves up by the removed samples before it."""
-        moved = np.array(columns["sample"], copy=True)
-        for row, split in enumerate(texts(columns["split"])):
-            moved[row] -= np.searchsorted(
-                self.samples.get(split, np.empty(0, dtype=np.int64)), int(moved[row])
+def _settle_unfinished(workspace: Workspace, name: str) -> None:
+    """Remove what was begun and cannot go on. Raises ConfigError for what can."""
+    for unfinished in list_unfinished(workspace.bulk, name):
+        if unfinished.is_resumable():
+            raise ConfigError(
+                f"an import into {name} was stopped half-way: nobody can look through {unfinished.folder}",
+                hint="finish it by the command that began it, or delete that folder; then erase",
             )
-        return {**columns, "sample": moved}
+        if workspace.bulk == workspace.data:
+            unfinished.remove()
 
 
-def _copy(writer: DatasetWriter, old: Dataset, *, split: str, key: SecretKey, removal: _Removal) -> None:
-    first = 0
-    for columns in old.split(split, key=key).iterate():
-        kept = removal.kept(split, columns, first=first)
-        first += len(kept)
-        removal.counts[split] += int(np.count_nonzero(~kept))
-        rows = {name: _take(column, kept) for name, column in columns.items()}
-        if split == FINDINGS:
-            rows = removal.renumbered(rows)
-        if kept.any():
-            writer.append(split, rows)
-
-
-def _take(column: Column, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> Column:
-    if not isinstance(column, Ragged):
-        taken: np.ndarray[Any, Any] = column[kept]
-        return taken
-    lengths = np.diff(column.offsets)
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths[kept], dtype=np.int64)])
-    return Ragged(values=column.values[np.repeat(kept, lengths)], offsets=offsets)
-
-
-def _carry(house: _House, old: Dataset, ref: DatasetRef, *, removed: dict[str, int]) -> None:
-    """Bring decisions and approvals along, and sign what makes them count for the new root."""
-    new = Dataset.open(house.workspace.bulk, name=ref.name, version=ref.version)
-    for name in old.list_review():
-        if name == "decisions.json" or name.startswith("approvals/"):
-            new.write_review(name, old.read_review(name) or b"")
-    before = json.loads(old.read_review(CARRIED) or b"{}")
-    carry = Carry(
-        approved_root_hashes=(old.root_hash, *before.get("approved_root_hashes", ())),
-        from_root_hash=old.root_hash,
-        root_hash=new.root_hash,
-        removed={split: count for split, count in removed.items() if count},
-        reason="erasure of a person's records",
-    )
-    new.write_review(CARRIED, carry.signed(house.audit.signer).to_json())
-    house.audit.append(
-        "review_carried",
-        data=new.name,
-        version=new.version,
-        from_root_hash=old.root_hash,
-        root_hash=new.root_hash,
-        removed=carry.removed,
-        user=house.user,
+def _rewrite_newest(house: House, hits: tuple[Hit, ...], *, subject: str) -> tuple[DatasetRef, ...]:
+    """A version without the records for each data set whose newest one holds some."""
+    by_version: dict[tuple[str, int], list[Hit]] = defaultdict(list)
+    for hit in hits:
+        by_version[hit.data, hit.version].append(hit)
+    newest = [Dataset.open(house.workspace.bulk, name=name) for name in sorted({hit.data for hit in hits})]
+    return tuple(
+        rewrite(house, dataset, hits=by_version[dataset.name, dataset.version], subject=subject)
+        for dataset in newest
+        if (dataset.name, dataset.version) in by_version
     )
 
 
-def _expire(house: _House, name: str, version: int) -> Expired:
+def _begin(house: House, found: Trace) -> _Plan:
+    """Write down what is about to end: without its keys it cannot be found again."""
+    records = {(hit.data, hit.version, hit.record) for hit in found.hits}
+    removed = dict(Counter(data for data, _, _ in records))
+    versions = sorted({(hit.data, hit.version) for hit in found.hits})
+    index = house.audit.append("erasure_began", user=house.user, removed=removed, versions=versions)
+    return _Plan(index, removed, tuple(versions))
+
+
+def _stopped(audit: AuditLog) -> list[_Plan]:
+    """Erasures that began and did not end."""
+    plans = {}
+    for entry in audit.entries():
+        if entry["kind"] == "erasure_began":
+            versions = tuple((name, version) for name, version in entry["versions"])
+            plans[entry["index"]] = _Plan(entry["index"], entry["removed"], versions)
+        elif entry["kind"] == "subject_erased":
+            plans.pop(entry.get("began"), None)
+    return list(plans.values())
+
+
+def _carry_out(house: House, plans: list[_Plan]) -> tuple[list[DerivedRun], list[Expired]]:
+    marked, expired = [], []
+    for plan in plans:
+        runs = list(derived_runs(house.workspace, set(plan.versions)))
+        for run in runs:
+            _mark(house, run)
+        expired += [_expire(house, name, version) for name, version in plan.versions]
+        house.audit.append(
+            "subject_erased",
+            user=house.user,
+            removed=plan.removed,
+            runs=[run.run for run in runs],
+            began=plan.index,
+        )
+        marked += runs
+    return marked, expired
+
+
+def _expire(house: House, name: str, version: int) -> Expired:
     return expire(
         house.workspace,
         name,
@@ -249,14 +178,16 @@ def _expire(house: _House, name: str, version: int) -> Expired:
         clock=house.clock,
         user=house.user,
         version=version,
-        reason="erasure of a person's records",
+        reason=REASON,
     )
 
 
-def _mark(house: _House, run: DerivedRun) -> None:
+def _mark(house: House, run: DerivedRun) -> None:
     """Write into the run and its exports that their data lost records."""
     folder = house.workspace.runs / run.run
     for place in (folder, *map(Path, run.exports)):
+        if any((run.data, run.version) == (m["data"], m["version"]) for m in read_lines(place / MARK)):
+            continue
         mark = EventLog(place / MARK, clock=house.clock)
         mark.append("data_erased", data=run.data, version=run.version)
         mark.close()

@@ -68,7 +68,7 @@ class ReviewFiles:
 def data_facts(dataset: Dataset, *, identities: Path, now: datetime) -> DataFacts:
     """Read the review folder anew: a byte changed a second ago counts.
 
-    Raises ReviewVoid when policy.toml is missing or is not the one that root.json binds.
+    Raises ReviewVoid when policy.toml or report.json is missing or is not the one that root.json binds.
     """
     return conclude(dataset, ReviewFiles.read(dataset, identities=identities), now=now)
 
@@ -85,6 +85,11 @@ def conclude(dataset: Dataset, files: ReviewFiles, *, now: datetime) -> DataFact
         raise ReviewVoid(
             f"the policy file of {dataset.name} version {dataset.version} was changed after the import",
             hint="put the imported policy back; to change a policy, import again under the new one",
+        )
+    if hashlib.sha256(files.report).hexdigest() != dataset.report_sha256:
+        raise ReviewVoid(
+            f"the report of {dataset.name} version {dataset.version} was changed after the import",
+            hint="put the report of the import back from a copy, or import again",
         )
     return DataFacts(
         name=dataset.name,

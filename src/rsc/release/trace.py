@@ -1,16 +1,18 @@
 """From a person to what is derived from their records: versions -> runs -> checkpoints and exports.
 
-A run counts as derived when its lineage names a version that holds a record of the person: training reads
-every record of its split, so finer tracking would change nothing.
+A run counts as derived when its lineage names a version that holds a record of the person, or the lineage
+of the run that it started from does, and so on: training reads every record of its split, so finer tracking
+would change nothing.
 
-Not covered: what somebody copied out of the workspace; which weights a record changed.
+Not covered: what somebody copied out of the workspace; runs that started from the folder of an export, whose
+lineage holds only the digests of its weights; which weights a record changed.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,12 +22,13 @@ from rsc.errors import GateRefused
 from rsc.release.agent import KeyAgent
 from rsc.release.request import KeyRequest
 from rsc.release.subject import Hit, find_subject
-from rsc.store.dataset import Dataset, list_datasets
+from rsc.store.dataset import Dataset, list_names, list_versions
+from rsc.store.staging import list_unfinished
 
 
 @dataclass(frozen=True, slots=True)
 class DerivedRun:
-    """A run that trained on a version with records of the person."""
+    """A run that trained on a version with records of the person, or started from one that did."""
 
     run: str
     data: str
@@ -39,7 +42,8 @@ class Trace:
     hits: tuple[Hit, ...]
     runs: tuple[DerivedRun, ...]
     closed: tuple[str, ...]
-    """Versions that could not be looked into, with the reason: their keys are gone or refused."""
+    """Versions that could not be looked into, with the reason: their keys are gone or refused, or they are
+    not finished."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -50,8 +54,9 @@ def trace(workspace: Workspace, subject: str, *, agent: KeyAgent, audit: AuditLo
     gets counts, never the subject."""
     hits: list[Hit] = []
     closed = []
-    for name, versions in list_datasets(workspace.bulk):
-        for number in versions:
+    for name in list_names(workspace.bulk):
+        closed += [f"{begun.folder}: not finished" for begun in list_unfinished(workspace.bulk, name)]
+        for number in list_versions(workspace.bulk, name):
             dataset = Dataset.open(workspace.bulk, name=name, version=number)
             try:
                 with agent.release(KeyRequest("review", user, data=name, version=number)) as key:
@@ -69,14 +74,21 @@ def derived_runs(workspace: Workspace, versions: set[tuple[str, int]]) -> Iterat
     """Runs whose lineage names one of the versions."""
     for record_path in sorted(workspace.runs.glob("*/run.json")):
         lineage = json.loads(record_path.read_bytes()).get("lineage", {})
-        read = [lineage.get("data", {}), *(other["data"] for other in lineage.get("mixed", []))]
-        sources = [(about.get("name"), about.get("version")) for about in read]
-        for source in [source for source in sources if source in versions]:
+        for data, version in sorted(versions.intersection(_sources(lineage))):
             folder = record_path.parent
             yield DerivedRun(
                 run=folder.name,
-                data=str(source[0]),
-                version=int(source[1]),
+                data=data,
+                version=version,
                 checkpoints=tuple(path.name for path in sorted(folder.glob("checkpoints/step-*"))),
                 exports=tuple(str(path) for path in sorted(folder.glob("export*")) if path.is_dir()),
             )
+
+
+def _sources(lineage: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Versions that a run was trained on, then those of the run it started from, and so on."""
+    while lineage:
+        for read in (lineage, *lineage.get("mixed", [])):
+            if "data" in read:
+                yield read["data"]["name"], read["data"]["version"]
+        lineage = lineage.get("parent", {})

@@ -30,7 +30,15 @@ from rsc.store.staging import STAGING
 from rsc.store.verify import VerifyReport, verify_dataset
 from rsc.store.writer import DatasetRef, DatasetWriter
 
-__all__ = ["Dataset", "DatasetRef", "DatasetWriter", "SplitInfo", "list_datasets", "list_versions"]
+__all__ = [
+    "Dataset",
+    "DatasetRef",
+    "DatasetWriter",
+    "SplitInfo",
+    "list_datasets",
+    "list_names",
+    "list_versions",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +218,13 @@ def list_versions(location: Location, name: str) -> list[int]:
 def list_datasets(location: Location) -> list[tuple[str, list[int]]]:
     """Every data set that has a version, by name, with its version numbers."""
     store = open_store(location)
-    found = [(name, list_versions(store, name)) for name in store.children("") if _is_name(name)]
+    found = [(name, list_versions(store, name)) for name in list_names(store)]
     return [(name, versions) for name, versions in found if versions]
+
+
+def list_names(location: Location) -> list[str]:
+    """Every data set that was begun, also those that have no version yet."""
+    return [name for name in open_store(location).children("") if _is_name(name)]
 
 
 def _split_info(split: SplitRecord) -> SplitInfo:
