@@ -190,3 +190,36 @@ def test_a_step_is_shared_out_completely(
 def test_changes_that_cannot_be_followed_are_refused(changes: list[MixChange]) -> None:
     with pytest.raises(ConfigError):
         MixedLoader({"a": None}, changes=changes, batch_size=1)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            Field("x", "tokens", "uint16"),
+            Field("x", "tokens", "uint32"),
+            "uint16 of any length and uint32 of",
+        ),
+        (Field("x", "tensor", "uint8"), Field("x", "tensor", "int64"), r"uint8 \[\] and int64 \[\]"),
+        (Field("x", "tensor", "uint8", (2,)), Field("x", "bytes"), r"uint8 \[2\] and uint8 of any length"),
+        (Field("x", "bytes"), Field("y", "bytes"), "field 'x' is uint8 of any length and not there"),
+    ],
+)
+def test_sources_whose_columns_differ_are_refused(
+    make_split: MakeSplit, first: Field, second: Field, said: str
+) -> None:
+    """Joined, the bytes of one would be read as the dtype of the other."""
+    sources = {
+        name: Loader(one_sample(make_split, field), batch_size=1)
+        for name, field in zip("ab", (first, second), strict=True)
+    }
+    with pytest.raises(ConfigError, match=said):
+        MixedLoader(sources, changes=[MixChange(0, {"a": 1, "b": 1})], batch_size=2)
+
+
+def one_sample(make_split: MakeSplit, field: Field) -> SplitReader:
+    value = b"ab" if field.kind == "bytes" else np.zeros(field.shape or (3,) * field.is_ragged, field.storage)
+    schema = Schema((field,))
+    return make_split(
+        schema, columns_from_records(schema, [{field.name: value}]), frame_bytes=100, shard_bytes=900
+    )

@@ -111,7 +111,7 @@ class LaneTokens:
         number = self.place.document
         while self._window is None or number >= self._window.stop:
             self._open_next()
-        column = self._window.window.columns[self._field]
+        column = self._window.wait().columns[self._field]
         assert isinstance(column, RaggedColumn), "checked when the loader was made"
         row = number - self._window.first
         values: NDArray[Any] = column.values[column.starts[row] : column.stops[row]]
@@ -121,12 +121,12 @@ class LaneTokens:
         position = self.position if self._window is None else self._window.span.stop
         self._window = self._coming or self._stream.open(position)
         self._coming = None
-        self._window.wait()
         if self._is_ahead:
+            self._window.wait()
             self._coming = self._stream.open(self._window.span.stop)
 
     def _forget_windows(self) -> None:
-        if self._coming is not None:
-            futures.wait(self._coming.filling)
+        """Drop what was read; threads that fill it must have let go of it."""
+        futures.wait([part for rows in (self._window, self._coming) if rows for part in rows.filling])
         self._window = self._coming = None
         self._stream.jump()

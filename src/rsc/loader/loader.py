@@ -95,8 +95,19 @@ class Loader:
         return tuple(field.name for field in self._fields)
 
     @property
+    def columns(self) -> dict[str, str]:
+        """What a batch holds, by name: dtype and shape of a sample."""
+        numbers = {SAMPLE_NUMBER: "int64 []"} if self.is_numbered else {}
+        return {field.name: _describe(field) for field in self._fields} | numbers
+
+    @property
     def position(self) -> int:
         """Samples delivered to all ranks since the start of the run; the next step begins here."""
+        return self._position
+
+    @property
+    def place(self) -> int:
+        """Where this rank is: for every rank the same `position`."""
         return self._position
 
     @property
@@ -110,15 +121,27 @@ class Loader:
         return self.take(self._batch_size)
 
     def take(self, batch_size: int) -> Batch:
-        """The next `batch_size` samples of every rank. Raises StopIteration at the end of the last epoch."""
+        """The next `batch_size` samples of every rank. Raises StopIteration at the end of the last epoch.
+
+        Where it raises another error, nothing has moved: the same samples can be asked for again.
+        """
         stop = self._position + batch_size * self._world_size
         if self._end is not None:
             stop = min(stop, self._end)
             if self._position >= self._end:
                 raise StopIteration
-        batch = self._rows(self._stream.first_row_at(self._position), self._stream.first_row_at(stop))
+        try:
+            batch = self._rows(self._stream.first_row_at(self._position), self._stream.first_row_at(stop))
+        except BaseException:
+            self._forget_windows()
+            raise
         self._position = stop
         return batch
+
+    def return_to(self, place: int) -> None:
+        """Go on from a `place` of this loader."""
+        self._forget_windows()
+        self._position = place
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values, a few hundred bytes, the same on every rank and for any world size."""
@@ -132,8 +155,7 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batch that `state` was taken at, at this loader's own batch and world size."""
         check_state(state, expected={"format": _STATE_FORMAT, "data": self._data, "order": self.order.facts})
-        self._forget_windows()
-        self._position = int(state["position"])
+        self.return_to(int(state["position"]))
 
     def close(self) -> None:
         """Stop the threads. Batches already delivered stay valid."""
@@ -244,6 +266,10 @@ def _choose(schema: Schema, names: tuple[str, ...] | None) -> tuple[Field, ...]:
     if unknown:
         raise ConfigError(f"the split has no field {unknown[0]!r}", hint=f"its fields are {', '.join(known)}")
     return tuple(known[name] for name in names or known)
+
+
+def _describe(field: Field) -> str:
+    return f"{field.dtype} {'of any length' if field.is_ragged else list(field.shape)}"
 
 
 def _columns(window: Window, fields: tuple[Field, ...], start: int, stop: int) -> Batch:

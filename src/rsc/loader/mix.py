@@ -23,6 +23,14 @@ from rsc.loader.loader import Batch, join_batches
 class Source(Protocol):
     """A stream to mix: Loader or PackedLoader, endless, made for the same rank and world size."""
 
+    @property
+    def columns(self) -> Mapping[str, str]: ...
+
+    @property
+    def place(self) -> Any: ...
+
+    def return_to(self, place: Any) -> None: ...
+
     def take(self, batch_size: int) -> Any: ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -46,8 +54,9 @@ class MixChange:
 class MixedLoader:
     """An iterator over the sources' batches joined, with state. `batch_size` is per rank.
 
-    Raises ConfigError for weights that name other sources, are negative or all zero, for changes out of
-    order, and for state whose weights differ in the part of the run that has passed.
+    Raises ConfigError for sources whose columns differ, for weights that name other sources, are negative or
+    all zero, for changes out of order, and for state whose weights differ in the part of the run that has
+    passed.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class MixedLoader:
         world_size: int = 1,
     ) -> None:
         check_changes(changes, names=tuple(sources))
+        check_columns({name: source.columns for name, source in sources.items()})
         self._sources = dict(sources)
         self._changes = list(changes)
         self._batch_size = batch_size
@@ -80,16 +90,26 @@ class MixedLoader:
         return self
 
     def __next__(self) -> Batch:
+        """The next batch. Where it raises, nothing has moved."""
         self._enter_era()
         counts = share_step(
             self._due(self.position + self._batch_size * self._world_size),
             batch_size=self._batch_size,
             world_size=self._world_size,
         )
-        parts = [self._sources[name].take(count) for name, count in counts.items() if count]
-        for name, count in counts.items():
-            self._delivered[name] += count * self._world_size
-        return parts[0] if len(parts) == 1 else join_batches(parts)
+        delivered = {
+            name: before + counts[name] * self._world_size for name, before in self._delivered.items()
+        }
+        places = {name: source.place for name, source in self._sources.items()}
+        try:
+            parts = [self._sources[name].take(count) for name, count in counts.items() if count]
+            batch = parts[0] if len(parts) == 1 else join_batches(parts)
+            self._delivered = delivered
+        except BaseException:
+            for name, source in self._sources.items():
+                source.return_to(places[name])
+            raise
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values, the same on every rank and for any world size."""
@@ -187,3 +207,16 @@ def check_changes(changes: Sequence[MixChange], *, names: tuple[str, ...]) -> No
             raise ConfigError(
                 f"weights {dict(change.weights)} at sample {change.start}: 0 or more, not all 0"
             )
+
+
+def check_columns(columns: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises ConfigError where batches of the sources cannot be joined: other fields, dtypes or shapes."""
+    first, *others = columns
+    for other in others:
+        for field in sorted({*columns[first], *columns[other]}):
+            kinds = [columns[name].get(field, "not there") for name in (first, other)]
+            if kinds[0] != kinds[1]:
+                raise ConfigError(
+                    f"cannot mix {first!r} and {other!r}: field {field!r} is {kinds[0]} and {kinds[1]}",
+                    hint="import one of them again with the other's fields, or choose fields that agree",
+                )

@@ -21,7 +21,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -38,6 +38,13 @@ from rsc.store.splits import SplitReader
 
 BYTE_SEPARATOR = 256
 _STATE_FORMAT = 2
+
+
+class PackedPlace(NamedTuple):
+    """The next row of the run, and where each lane of a rank is."""
+
+    row: int
+    lanes: dict[int, LanePlace]
 
 
 class PackedLoader:
@@ -95,6 +102,16 @@ class PackedLoader:
         """Rows delivered to all ranks since the start of the run; the next step begins here."""
         return self._row
 
+    @property
+    def place(self) -> PackedPlace:
+        """Where this rank is; `state_dict` says it for all ranks."""
+        return PackedPlace(self._row, {number: lane.place for number, lane in self._lanes.items()})
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What a batch holds, by name: dtype and shape of a row."""
+        return dict.fromkeys(("tokens_BL", "targets_BL", "document_ids_BL"), f"int64 [{self._length}]")
+
     def __iter__(self) -> Self:
         return self
 
@@ -102,7 +119,54 @@ class PackedLoader:
         return self.take(self._batch_size)
 
     def take(self, batch_size: int) -> dict[str, torch.Tensor]:
-        """The next `batch_size` rows of every rank."""
+        """The next `batch_size` rows of every rank. Where it raises, nothing has moved."""
+        before = self.place
+        try:
+            return self._take(batch_size)
+        except BaseException:
+            self.return_to(before)
+            raise
+
+    def return_to(self, place: PackedPlace) -> None:
+        """Go on from a `place` of this loader."""
+        for number, lane in self._lanes.items():
+            lane.jump(place.lanes[number])
+        self._row = place.row
+        self._is_begun = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON values, under 1 KB for 64 lanes, the same on every rank and for any world size.
+
+        Asks the other ranks where their lanes are.
+        """
+        places = np.zeros((2, self._order.lanes), np.int64)
+        for number, lane in self._lanes.items():
+            places[:, number] = lane.place
+        if self._agree is not None and len(self._lanes) < self._order.lanes:
+            places = self._agree(places)
+        return {**self._identity, "row": self._row, "places": _encode(places)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batch that `state` was taken at, at this loader's own batch and world size."""
+        check_state(state, expected=self._identity)
+        places = _decode(state["places"], lanes=self._order.lanes)
+        lanes = {number: LanePlace(*places[:, number].tolist()) for number in self._lanes}
+        self.return_to(PackedPlace(int(state["row"]), lanes))
+
+    def close(self) -> None:
+        for lane in self._lanes.values():
+            lane.close()
+        self._ahead.stop()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take(self, batch_size: int) -> dict[str, torch.Tensor]:
         rows = range(self._row, self._row + batch_size * self._world_size)
         rows_of_lanes = [row for row in rows if row % self._order.lanes in self._lanes]
         self._prepare(rows_of_lanes)
@@ -122,40 +186,6 @@ class PackedLoader:
             "targets_BL": torch.from_numpy(tokens[:, 1:].copy()),
             "document_ids_BL": torch.from_numpy(documents - documents[:, :1]),
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        """JSON values, under 1 KB for 64 lanes, the same on every rank and for any world size.
-
-        Asks the other ranks where their lanes are.
-        """
-        places = np.zeros((2, self._order.lanes), np.int64)
-        for number, lane in self._lanes.items():
-            places[:, number] = lane.place
-        if self._agree is not None and len(self._lanes) < self._order.lanes:
-            places = self._agree(places)
-        return {**self._identity, "row": self._row, "places": _encode(places)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batch that `state` was taken at, at this loader's own batch and world size."""
-        check_state(state, expected=self._identity)
-        places = _decode(state["places"], lanes=self._order.lanes)
-        for number, lane in self._lanes.items():
-            lane.jump(LanePlace(*places[:, number].tolist()))
-        self._row = int(state["row"])
-        self._is_begun = False
-
-    def close(self) -> None:
-        for lane in self._lanes.values():
-            lane.close()
-        self._ahead.stop()
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _open_lane(self, field: Field, *, lane: int, separator: int) -> LaneTokens:
         lanes = self._order.lanes

@@ -1,0 +1,156 @@
+"""Storage that fails at any read, and Ctrl-C: the loader is asked again and goes on as if nothing had been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from rsc.errors import ResourceError
+from rsc.loader.loader import Loader
+from rsc.loader.mix import MixChange, MixedLoader
+from rsc.loader.pack import PackedLoader
+from rsc.loader.ragged import RaggedTensor
+from rsc.store.columns import columns_from_records
+from rsc.store.local import LocalReader, LocalStore
+from rsc.store.schema import Field, Schema
+from rsc.store.splits import SplitReader
+from tests.loader.conftest import MIXED, MakeSplit, mixed_columns
+
+STEPS = 12
+ORDER: dict[str, Any] = {"window_bytes": 4096, "lanes": 4, "seed": 3}
+ERRORS = st.sampled_from([ResourceError("the line was cut"), KeyboardInterrupt()])
+FAULTS = st.lists(
+    st.tuples(st.integers(0, 40), ERRORS), max_size=6
+)  # reads that still work, and what then comes
+
+
+class FailingStore:
+    """Raises the next of `faults` after so many reads."""
+
+    def __init__(self, root: Path) -> None:
+        self.local = LocalStore(root)
+        self.faults: list[tuple[int, BaseException]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.local, name)
+
+    def count(self) -> None:
+        if self.faults:
+            left, error = self.faults.pop(0)
+            if not left:
+                raise error
+            self.faults.insert(0, (left - 1, error))
+
+    def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
+        store = self
+
+        class Failing(LocalReader):
+            def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+                store.count()
+                super().read_into(offset, buffer)
+
+        return Failing(self.local.root / path)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FailingStore:
+    return FailingStore(tmp_path)
+
+
+@pytest.fixture
+def samples(make_split: MakeSplit, store: FailingStore) -> SplitReader:
+    return make_split(MIXED, mixed_columns(300), frame_bytes=1024, shard_bytes=5000, store=store)
+
+
+@pytest.fixture
+def texts(make_split: MakeSplit, store: FailingStore) -> SplitReader:
+    schema = Schema((Field("ids", "tokens", "uint16"),))
+    records = [{"ids": np.full(n % 23, n, np.uint16)} for n in range(200)]
+    columns = columns_from_records(schema, records)
+    return make_split(schema, columns, frame_bytes=200, shard_bytes=900, store=store)
+
+
+def open_packed(split: SplitReader, *, threads: int, seed: int = 3) -> PackedLoader:
+    options = ORDER | {"seed": seed}
+    return PackedLoader(
+        split, field="ids", separator=999, sequence_length=24, batch_size=4, threads=threads, **options
+    )
+
+
+def open_mixed(split: SplitReader, *, threads: int) -> MixedLoader:
+    sources = {"a": open_packed(split, threads=threads), "b": open_packed(split, threads=threads, seed=4)}
+    return MixedLoader(sources, changes=[MixChange(0, {"a": 1, "b": 2})], batch_size=6)
+
+
+def plain(batch: Any) -> dict[str, Any]:
+    return {
+        name: column.to_bytes() if isinstance(column, RaggedTensor) else column.tolist()
+        for name, column in batch.items()
+        if isinstance(column, torch.Tensor) or column.values.dtype == torch.uint8
+    }
+
+
+def take_all(loader: Any) -> Iterator[dict[str, Any]]:
+    """What a caller has who asks again after each error."""
+    for _ in range(STEPS):
+        while True:
+            try:
+                batch = plain(next(loader))
+                break
+            except (ResourceError, KeyboardInterrupt):
+                pass
+        yield batch
+
+
+def check(loaders: tuple[Any, Any], *, store: FailingStore, faults: list[tuple[int, BaseException]]) -> None:
+    """The second loader meets the faults, the first does not."""
+    with loaders[0] as loader:
+        expected = list(take_all(loader))
+        state = loader.state_dict()
+    with loaders[1] as loader:
+        store.faults = list(faults)
+        assert list(take_all(loader)) == expected
+        store.faults = []
+        assert loader.state_dict() == state
+
+
+FIXTURES = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@FIXTURES
+@given(faults=FAULTS, threads=st.sampled_from([0, 1, 2]))
+def test_samples(
+    samples: SplitReader, store: FailingStore, faults: list[tuple[int, BaseException]], threads: int
+) -> None:
+    loaders = [Loader(samples, batch_size=30, threads=threads, **ORDER) for _ in range(2)]
+    check((loaders[0], loaders[1]), store=store, faults=faults)
+
+
+@FIXTURES
+@example(faults=[(14, ResourceError("")), (0, ResourceError(""))], threads=0)
+@given(faults=FAULTS, threads=st.sampled_from([0, 1, 2]))
+def test_packed_rows(
+    texts: SplitReader, store: FailingStore, faults: list[tuple[int, BaseException]], threads: int
+) -> None:
+    check(
+        (open_packed(texts, threads=threads), open_packed(texts, threads=threads)), store=store, faults=faults
+    )
+
+
+@FIXTURES
+@given(faults=FAULTS, threads=st.sampled_from([0, 1]))
+def test_mixtures(
+    texts: SplitReader, store: FailingStore, faults: list[tuple[int, BaseException]], threads: int
+) -> None:
+    check(
+        (open_mixed(texts, threads=threads), open_mixed(texts, threads=threads)), store=store, faults=faults
+    )
