@@ -17,7 +17,6 @@ class CrashDisk:
 
     def __init__(self, *, crash_at: int | None = None, how: str = "before", seed: int = 0) -> None:
         self.files: dict[str, bytes] = {}
-        self.identities: dict[str, int] = {}
         self.operations = 0
         self._crash_at, self._how, self._random = crash_at, how, Random(seed)
 
@@ -25,7 +24,6 @@ class CrashDisk:
         """What the machine finds after it starts again."""
         disk = CrashDisk()
         disk.files = copy.deepcopy(self.files)
-        disk.identities = {path: number for number, path in enumerate(disk.files, start=1)}
         disk.operations = len(disk.files)
         return disk
 
@@ -34,8 +32,8 @@ class CrashDisk:
             raise FileNotFoundError(path)
         return self.files[path][offset:]
 
-    def identity(self, path: str) -> tuple[int, int]:
-        return (self.identities[path], len(self.files[path])) if path in self.files else (0, 0)
+    def size(self, path: str) -> int | None:
+        return len(self.files[path]) if path in self.files else None
 
     def append(self, path: str, data: bytes) -> None:
         if self._is_crash():
@@ -86,7 +84,6 @@ class CrashDisk:
 
     def _replace(self, path: str, data: bytes) -> None:
         self.files[path] = data
-        self.identities[path] = 1000 + self.operations
 
     def _torn(self, data: bytes) -> bytes:
         """The part of an unsynced write that survived."""

@@ -72,7 +72,6 @@ def test_publishing_in_any_steps_gives_the_same_tiles(clock):
     in_steps, at_once = CrashDisk(), CrashDisk()
     first = AuditLog.open_disk(in_steps, clock=clock)
     at_once.files.update(in_steps.files)
-    at_once.identities.update(in_steps.identities)
     records = [{"kind": "k", "n": n, "time": "2026-11-21T09:00:00.000Z"} for n in range(700)]
     for start in range(0, 700, 90):
         first.append_many(records[start : start + 90])
@@ -112,6 +111,22 @@ def test_threads_share_commits_and_get_their_own_indices(tmp_path: Path, clock):
         thread.join()
     assert {e["who"]: e["index"] for e in log.entries()} == indices
     assert log.verify().size == 200
+
+
+@pytest.mark.parametrize("num_after", [0, 1, 2])
+def test_a_tail_that_another_process_emptied_is_seen_whatever_its_size_is_now(clock, num_after):
+    """Shorter than what this process remembers of the one before, as long, and longer."""
+    disk = CrashDisk()
+    mine, theirs = (AuditLog.open_disk(disk, clock=clock) for _ in range(2))
+    mine.append("k", n=0)
+    for n in (1, 2):
+        theirs.append("k", n=n)
+        theirs.checkpoint()
+    for n in range(num_after):
+        theirs.append("k", n=3 + n)
+    assert mine.append("k", n=9) == 3 + num_after
+    assert mine.verify().is_intact
+    assert [e["n"] for e in mine.entries()] == [*range(3 + num_after), 9]
 
 
 def _append_some(folder: Path, worker: int) -> None:

@@ -13,10 +13,12 @@ import pytest
 from vault_double import TOKEN, Transit
 
 from rsc.errors import ConfigError, KeyUnavailable
+from rsc.ingest.keys import new_data_key
 from rsc.release.retention import expire
 from rsc.release.rotate import rotate
+from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
-from rsc.store.keys import data_key_context, open_envelope
+from rsc.store.keys import data_key_context, open_envelope, period_end
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.providers.aws import AwsKmsProvider
 from rsc.store.providers.configured import configured_providers, default_provider
@@ -280,6 +282,36 @@ def test_rotation_keeps_data_and_review_and_ends_old_envelopes(house):
     with pytest.raises(KeyUnavailable, match="destroyed"):
         open_envelope(house.provider, old_envelope, context=data_key_context("posts"))
     assert house.logged("key_rotated")[0]["new"] == "data/posts/2026-11.2"
+
+
+def test_a_rotated_key_ends_when_the_old_one_did(house, make):
+    """Whatever other keys of the month the target has."""
+    house.add()
+    vault = make("vault")
+    ends = {name: house.clock.now() + timedelta(days=days) for name, days in (("long", 400), ("short", 40))}
+    house.provider.create("data/letters/2026-11", period="2026-11", expires=ends["long"])
+    vault.create("data/others/2026-11", period="2026-11", expires=ends["short"])
+    house.add("letters")
+    providers = {"local": house.provider, "vault": vault}
+    rotate(house.workspace, "letters", providers=providers, audit=house.audit, user="ada", to="vault")
+    assert {info.kek_id: info.expires for info in vault.list()} == {
+        "data/letters/2026-11": ends["long"],
+        "data/others/2026-11": ends["short"],
+    }
+
+
+def test_data_of_a_longer_retention_get_a_key_of_their_own(house):
+    """The key of the month ends with the data it was made for."""
+    opened = []
+    for days in (7, 365, 30):
+        policy = Policy(retention=f"{days}d")
+        envelope, key = new_data_key(house.provider, name="posts", policy=policy, clock=house.clock)
+        key.close()
+        opened.append(envelope.kek_id)
+        wanted = period_end("2026-11") + timedelta(days=days)
+        (info,) = [info for info in house.provider.list() if info.kek_id == envelope.kek_id]
+        assert info.expires >= wanted
+    assert opened == ["data/posts/2026-11", "data/posts/2026-11.2", "data/posts/2026-11.2"]
 
 
 def test_keys_move_from_the_folder_to_a_service_and_end_there(house, make):

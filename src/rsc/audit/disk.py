@@ -23,8 +23,8 @@ class Disk(Protocol):
         """Raises FileNotFoundError."""
         ...
 
-    def identity(self, path: str) -> tuple[int, int]:
-        """(which file, its size). Another first number means that the file was replaced; (0, 0) is none."""
+    def size(self, path: str) -> int | None:
+        """In bytes; None where there is no file."""
         ...
 
     def append(self, path: str, data: bytes) -> None:
@@ -64,12 +64,11 @@ class LocalDisk:
             file.seek(offset)
             return file.read()
 
-    def identity(self, path: str) -> tuple[int, int]:
+    def size(self, path: str) -> int | None:
         try:
-            status = os.stat(self._start + path)  # noqa: PTH116
+            return os.stat(self._start + path).st_size  # noqa: PTH116
         except FileNotFoundError:
-            return 0, 0
-        return status.st_ino, status.st_size
+            return None
 
     def append(self, path: str, data: bytes) -> None:
         fd = os.open(self._start + path, os.O_WRONLY | os.O_APPEND)

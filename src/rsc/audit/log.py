@@ -50,7 +50,9 @@ class _Position:
     """What this process knows of the log; another process may have moved on."""
 
     frontier: Frontier
-    tail_file: int
+    published: bytes
+    """The checkpoint that the tail goes on from: each publication signs a new one, then empties the tail. A
+    file's own number would not do, because the next file may get the number of the one before."""
     tail_end: int
     unpublished: list[tail.Block] = field(default_factory=list)
 
@@ -194,15 +196,17 @@ class AuditLog:
         elif position.frontier.size == 0:
             empty = Checkpoint(origin=self.verifier.name, size=0, root=position.frontier.root())
             self._disk.put("checkpoint", empty.signed(self._signer))
-        tail_file, tail_end = self._disk.identity("tail")
-        self._position = _Position(position.frontier, tail_file, tail_end)
+        self._position = _Position(
+            position.frontier, self._disk.read("checkpoint"), self._disk.size("tail") or 0
+        )
 
     def _catch_up(self) -> tuple[_Position, int]:
         """Read what other processes added (the lock is held): (position, bytes of a torn write dropped)."""
-        tail_file, tail_bytes = self._disk.identity("tail")
+        tail_bytes = self._disk.size("tail") or 0
+        published = _published(self._disk)
         position = self._position
-        if position is None or position.tail_file != tail_file:
-            position = _Position(self._read_published(), tail_file, 0)
+        if position is None or position.published != published or tail_bytes < position.tail_end:
+            position = _Position(self._read_published(), published, 0)
         dropped_bytes = 0
         if tail_bytes != position.tail_end:
             self._position = None
@@ -239,11 +243,18 @@ class AuditLog:
 
 def read_checkpoint(disk: Disk, *, verifier: Verifier) -> Checkpoint:
     """The published checkpoint; size 0 before the first publication. Raises IntegrityError."""
-    try:
-        note = disk.read("checkpoint")
-    except FileNotFoundError:
+    note = _published(disk)
+    if not note:
         return Checkpoint(origin=verifier.name, size=0, root=Frontier().root())
     return open_checkpoint(note, verifier=verifier)
+
+
+def _published(disk: Disk) -> bytes:
+    """The signed note of the last publication; empty before the first."""
+    try:
+        return disk.read("checkpoint")
+    except FileNotFoundError:
+        return b""
 
 
 def _signer(disk: Disk) -> Signer:
@@ -254,13 +265,13 @@ def _signer(disk: Disk) -> Signer:
     try:
         signer = Signer.from_text(disk.read("log.key").decode())
     except FileNotFoundError:
-        if disk.identity("tail")[1] or disk.identity("checkpoint")[1]:
+        if disk.size("tail") or disk.size("checkpoint"):
             raise _damaged(0, "its signing key log.key is missing") from None
         signer = Signer.generate("openrsc")
         disk.put("tail", b"")
         disk.put("log.vkey", signer.verifier.to_text().encode() + b"\n")
         disk.put("log.key", signer.to_text().encode())
-    if disk.identity("tail") == (0, 0):
+    if disk.size("tail") is None:
         raise _damaged(0, "the tail file is missing")
     return signer
 

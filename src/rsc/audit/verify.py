@@ -136,10 +136,7 @@ def _check_leaf_tile(disk: Disk, state: _Pass, *, size: int, number: int) -> Non
 def _may_be_longer(disk: Disk, size: int, number: int) -> bool:
     """A partial bundle that is served by the full one holds more entries than this size knows."""
     width = tiles.width_at(size, level=0, number=number)
-    return width < tiles.TILE_WIDTH and disk.identity(tiles.tile_path("entries", number, width=width)) == (
-        0,
-        0,
-    )
+    return width < tiles.TILE_WIDTH and disk.size(tiles.tile_path("entries", number, width=width)) is None
 
 
 def _tile(disk: Disk, state: _Pass, *, size: int, level: int, number: int) -> list[bytes]:
@@ -155,7 +152,7 @@ def _tile(disk: Disk, state: _Pass, *, size: int, level: int, number: int) -> li
 def _check_end(disk: Disk, state: _Pass, *, size: int, level: int, number: int) -> None:
     """No byte follows the hashes of a tile."""
     width = tiles.width_at(size, level=level, number=number)
-    _, size_bytes = disk.identity(tiles.tile_path(level, number, width=width))
+    size_bytes = disk.size(tiles.tile_path(level, number, width=width)) or 0
     if size_bytes > width * HASH_BYTES:
         last = min(size, (number * tiles.TILE_WIDTH + width) * tiles.TILE_WIDTH**level) - 1
         state.report(last, last, f"bytes follow the last hash of its tile of level {level}")

@@ -272,24 +272,23 @@ def _move_off(dataset: Dataset, provider: KeyProvider, *, kek_id: str) -> None:
     envelope = dataset.envelope()
     if (envelope.provider, envelope.kek_id) != (provider.name, kek_id):
         return
-    new = new_kek(provider, dataset.name, period=_period(provider, kek_id))
+    new = new_kek(provider, dataset.name, like=kek_info(provider, kek_id))
     dataset.replace_envelope(rewrap(provider, envelope, kek_id=new, context=data_key_context(dataset.name)))
 
 
-def _period(provider: KeyProvider, kek_id: str) -> str:
-    return next(info.period for info in provider.list() if info.kek_id == kek_id)
+def kek_info(provider: KeyProvider, kek_id: str) -> KekInfo:
+    """What the provider says of a KEK that it has."""
+    return next(info for info in provider.list() if info.kek_id == kek_id)
 
 
-def new_kek(provider: KeyProvider, name: str, *, period: str) -> str:
-    """Make a KEK that did not exist before: `data/posts/2026-11.2` where `data/posts/2026-11` was."""
-    taken = {info.kek_id: info for info in provider.list()}
-    expires = max(
-        (info.expires for info in taken.values() if info.period == period and info.expires), default=None
-    )
+def new_kek(provider: KeyProvider, name: str, *, like: KekInfo) -> str:
+    """Make a KEK that did not exist before, of the period and with the end of another:
+    `data/posts/2026-11.2` where `data/posts/2026-11` was."""
+    taken = {info.kek_id for info in provider.list()}
     for attempt in count(1):
-        kek_id = data_kek_id(name, period=period if attempt == 1 else f"{period}.{attempt}")
+        kek_id = data_kek_id(name, period=like.period if attempt == 1 else f"{like.period}.{attempt}")
         if kek_id not in taken:
-            provider.create(kek_id, period=period, expires=expires)
+            provider.create(kek_id, period=like.period, expires=like.expires)
             return kek_id
     raise AssertionError("count() does not end")
 

@@ -13,7 +13,7 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import ConfigError, KeyUnavailable
-from rsc.release.retention import Providers, new_kek
+from rsc.release.retention import Providers, kek_info, new_kek
 from rsc.store.dataset import Dataset, list_versions
 from rsc.store.keys import data_key_context, open_envelope, rewrap
 
@@ -56,8 +56,7 @@ def rotate(
         target = providers[to] if to else source
         old = (source.name, envelope.kek_id)
         if old not in made:
-            period = next(info.period for info in source.list() if info.kek_id == envelope.kek_id)
-            made[old] = new_kek(target, name, period=period)
+            made[old] = new_kek(target, name, like=kek_info(source, envelope.kek_id))
         context = data_key_context(name)
         renewed = rewrap(source, envelope, kek_id=made[old], context=context, to=target)
         open_envelope(target, renewed, context=context).close()
