@@ -119,3 +119,11 @@ def test_a_loader_without_numbers_or_field_is_refused(pictures: SplitReader) -> 
             pytest.raises(ConfigError, match="numbered=True"),
         ):
             DecodedLoader(loader, field="file", decode=decode_rgb, shape=SHAPE)
+
+
+def test_a_field_that_holds_no_files_is_refused(pictures: SplitReader) -> None:
+    with (
+        Loader(pictures, batch_size=2, **SMALL) as loader,
+        pytest.raises(ConfigError, match=r"'label': it is int64 \[\]"),
+    ):
+        DecodedLoader(loader, field="label", decode=decode_rgb, shape=SHAPE)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from rsc.errors import ConfigError, IntegrityError
 from rsc.loader.frames import Shard
-from rsc.loader.loader import Batch, Loader
+from rsc.loader.loader import Batch, Loader, plan_order
+from rsc.loader.quality import measure_shuffle
 from rsc.loader.ragged import RaggedTensor
+from rsc.loader.window import WindowMemory
 from rsc.store.columns import Columns, Ragged, columns_from_records
 from rsc.store.local import LocalStore
 from rsc.store.locations import open_store
@@ -187,6 +189,16 @@ def test_state_is_small_and_the_same_on_every_rank(numbers: SplitReader) -> None
     assert len(states[0]) < 1024
 
 
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [({"format": 0}, "another version of rsc"), ({"data": ""}, "data set version"), ({"order": {}}, "seed")],
+)
+def test_the_hint_names_what_differs(numbers: SplitReader, state: dict[str, Any], advice: str) -> None:
+    with Loader(numbers, batch_size=5, **SMALL) as loader, pytest.raises(ConfigError) as error:
+        loader.load_state_dict(loader.state_dict() | state)
+    assert advice in str(error.value.hint)
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"lanes": 2}, {"window_bytes": 1024}])
 def test_state_of_another_order_is_refused(numbers: SplitReader, change: dict[str, int]) -> None:
     with (
@@ -304,6 +316,44 @@ def test_impossible_places_are_refused(
 ) -> None:
     with pytest.raises(ConfigError):
         Loader(numbers, batch_size=batch_size, rank=rank, world_size=world_size)
+
+
+SIZES = Schema((Field("text", "bytes"),))
+
+
+def test_short_samples_at_the_start_do_not_decide_the_window(
+    make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 posts, a hundred a frame, before 600 documents of a frame each: windows were the whole set."""
+    records = [{"text": b"p" * 30}] * 500 + [{"text": b"d" * 4000}] * 600
+    split = make_split(SIZES, columns_from_records(SIZES, records), frame_bytes=4096, shard_bytes=1 << 20)
+    peaks: list[int] = []
+    take = WindowMemory.take
+
+    def noting(memory: WindowMemory, name: str, size_bytes: int) -> Any:
+        peaks.append(size_bytes)
+        return take(memory, name, size_bytes)
+
+    monkeypatch.setattr(WindowMemory, "take", noting)
+    with Loader(split, batch_size=100, window_bytes=1 << 16, epochs=1) as loader:
+        assert sum(len(batch["text"]) for batch in loader) == 1100
+        quality = measure_shuffle(split.manifest, schema=SIZES, window_bytes=1 << 16)
+        assert quality.lanes == loader.order.lanes
+    assert max(peaks) < 4 * (1 << 16)
+
+
+def test_one_huge_sample_at_the_start_leaves_the_rest_shuffled(make_split: MakeSplit) -> None:
+    """Alone in its frame and larger than a window: there was one lane, and no shuffle."""
+    records = [{"text": b"h" * 100_000}] + [{"text": b"r" * 400}] * 1000
+    split = make_split(SIZES, columns_from_records(SIZES, records), frame_bytes=4096, shard_bytes=1 << 20)
+    order = plan_order(split, seed=0, window_bytes=1 << 16)
+    assert order.lanes > 1
+    assert order.window_samples * order.lanes > 100
+
+
+def test_no_lanes_are_refused(numbers: SplitReader) -> None:
+    with pytest.raises(ConfigError, match="an order needs lanes, not 0"):
+        Loader(numbers, batch_size=1, lanes=0)
 
 
 def copy_of(batch: Batch) -> dict[str, Any]:

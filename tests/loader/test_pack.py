@@ -273,6 +273,18 @@ def test_sets_smaller_than_the_lanes_are_packed(make_split: MakeSplit) -> None:
     assert {token for row in rows for token in row} == {SEPARATOR, *b"ab"}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint64"])
+def test_series_that_are_no_tokens_are_refused(make_split: MakeSplit, dtype: str) -> None:
+    """They would be cut to whole numbers, taken for their bits, or wrap around."""
+    schema = Schema((Field("series", "tokens", dtype),))
+    values = np.zeros(3, schema.fields[0].storage)
+    split = make_split(
+        schema, columns_from_records(schema, [{"series": values}]), frame_bytes=100, shard_bytes=900
+    )
+    with pytest.raises(ConfigError, match=f"'series' is {dtype}"):
+        PackedLoader(split, field="series", sequence_length=8, batch_size=1)
+
+
 def test_fixed_fields_lonely_ranks_and_other_packings_are_refused(
     texts: SplitReader, numbers: SplitReader
 ) -> None:
@@ -282,6 +294,11 @@ def test_fixed_fields_lonely_ranks_and_other_packings_are_refused(
         PackedLoader(texts, field="caption", sequence_length=8, batch_size=1)
     with pytest.raises(ConfigError, match="rank 1 of 2"):
         PackedLoader(texts, sequence_length=8, batch_size=1, rank=1, world_size=2)
+    with PackedLoader(texts, batch_size=1, **ROWS) as loader:
+        state = loader.state_dict()
+        state["packing"] = state["packing"] | {"field": "title"}
+        with pytest.raises(ConfigError, match="packing"):
+            loader.load_state_dict(state)
     for change in ({"sequence_length": 9}, {"seed": 4}, {"lanes": 2}):
         with (
             PackedLoader(texts, batch_size=1, **ROWS) as loader,

@@ -56,7 +56,8 @@ class DecodedLoader:
 
     `decode` takes the bytes of one file and gives an array of `shape`; whatever it raises makes the sample
     bad, and so does another shape. `ahead` batches are decoded while one is used. State is the loader's own,
-    as after the last batch delivered. Raises ConfigError for a field that the loader does not deliver.
+    as after the last batch delivered. Raises ConfigError for a field that the loader does not deliver, or
+    that holds no files.
     """
 
     def __init__(
@@ -75,6 +76,11 @@ class DecodedLoader:
                 f"cannot decode {field!r}: the loader has {', '.join(loader.fields)}, "
                 f"numbered is {loader.is_numbered}",
                 hint="open the loader with this field and numbered=True",
+            )
+        if not loader.columns[field].startswith("uint8 of any length"):
+            raise ConfigError(
+                f"cannot decode {field!r}: it is {loader.columns[field]}, files are uint8 of any length",
+                hint="use the loader's batches as they are, or name a field of kind bytes",
             )
         self._loader = loader
         self._field = field
@@ -124,7 +130,7 @@ class DecodedLoader:
 
     def _start(self, batch: Batch) -> _Pending:
         files, numbers = batch[self._field], batch[SAMPLE_NUMBER]
-        assert isinstance(files, RaggedTensor), "checked by the loader: only variable fields hold files"
+        assert isinstance(files, RaggedTensor), "checked when the loader was made"
         assert isinstance(numbers, torch.Tensor)
         values = torch.zeros((len(files), *self._shape), dtype=self._dtype)
         is_good = torch.ones(len(files), dtype=torch.bool)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
 from rsc.loader.ahead import ReadAhead, frames_of
-from rsc.loader.order import DEFAULT_WINDOW_BYTES, Order, choose_order
+from rsc.loader.order import DEFAULT_WINDOW_BYTES, Order, choose_order, mean_sizes
 from rsc.loader.ragged import RaggedTensor, join, to_numpy
 from rsc.loader.stream import RankWindow, WindowStream, filling_threads
 from rsc.loader.window import FixedColumn, RaggedColumn, Window
@@ -33,6 +33,13 @@ Batch: TypeAlias = "dict[str, torch.Tensor | RaggedTensor]"
 
 SAMPLE_NUMBER = "sample_number"
 _STATE_FORMAT = 1
+_HINTS = {
+    "format": "the state was written by another version of rsc: go on with that one, or begin a new run",
+    "data": "resume with the data set version of the run's start",
+    "order": "resume with the seed, window_bytes and lanes of the run's start; data of variable length with "
+    "the version of rsc too, if windows were not sized by means then",
+    "packing": "resume with the field, sequence_length and separator of the run's start",
+}
 
 
 class Loader:
@@ -232,32 +239,48 @@ def check_state(state: dict[str, Any], *, expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         if state.get(name) != value:
             raise ConfigError(
-                f"loader state has {name} {state.get(name)}, this loader {value}",
-                hint="resume with the data set version, seed, window_bytes and lanes of the run's start",
+                f"loader state has {name} {state.get(name)}, this loader {value}", hint=_HINTS.get(name)
             )
 
 
 def plan_order(split: SplitReader, *, seed: int, window_bytes: int, lanes: int | None = None) -> Order:
     """The order of a split: sections of one shard, and up to 64 lanes that share `window_bytes`.
 
-    Depends on the data, the seed and these numbers only, never on ranks. Raises ConfigError when empty.
+    Frames of fixed fields are all like the first; those of variable fields are sized by their means. Depends
+    on the data, the seed and these numbers only, never on ranks. Raises ConfigError when empty.
     """
     if not split.num_samples:
         raise ConfigError("the split has no samples", hint="import records into it, or choose another split")
-    first = split.open_shard(0)
-    order = choose_order(
+    is_ragged = any(field.is_ragged for field in split.schema.fields)
+    return choose_order(
         num_samples=split.num_samples,
         num_frames=split.num_frames,
-        section_samples=first.num_samples,
-        frame_samples=int(first.frames["num_samples"][0]),
-        frame_bytes=int(first.frames["plain_bytes"][0]),
-        is_ragged=any(field.is_ragged for field in split.schema.fields),
+        is_ragged=is_ragged,
         seed=seed,
         window_bytes=window_bytes,
         lanes=lanes,
+        **(_mean_sizes(split) if is_ragged else _first_sizes(split)),
     )
-    first.close()
-    return order
+
+
+def _mean_sizes(split: SplitReader) -> dict[str, int]:
+    return mean_sizes(
+        num_samples=split.num_samples,
+        num_shards=split.num_shards,
+        num_frames=split.num_frames,
+        size_bytes=split.size_bytes,
+    )
+
+
+def _first_sizes(split: SplitReader) -> dict[str, int]:
+    shard = split.open_shard(0)
+    frame = shard.frames[0]
+    shard.close()
+    return {
+        "section_samples": shard.num_samples,
+        "frame_samples": int(frame["num_samples"]),
+        "frame_bytes": int(frame["plain_bytes"]),
+    }
 
 
 def _choose(schema: Schema, names: tuple[str, ...] | None) -> tuple[Field, ...]:

@@ -15,6 +15,10 @@ ranks, any position is found in O(1), a reader's state is one integer, and when 
 reads only its own lanes: every frame is read by one rank.
 
 Positions count on through the epochs: epoch e holds [e * N, (e + 1) * N).
+
+Not covered: sets of variable length whose heavy samples lie together. Windows have a size in samples, by the
+means of the set, so where many neighbours are far above the mean a window takes as much more memory. Import
+such sources in mixed order.
 """
 
 from __future__ import annotations
@@ -187,13 +191,16 @@ def choose_order(
 
     Lanes, a power of two up to 64, share `window_bytes`. Frames with the same number of samples fill windows
     exactly, so one frame a lane will do; others (`is_ragged`) cross from window to window and are copied
-    then, so a lane gets four. Depends on the data, the seed and these numbers only, never on ranks.
+    then, so a lane gets four. Depends on the data, the seed and these numbers only, never on ranks. Raises
+    ConfigError for no lanes.
     """
     frame_bytes = max(round(frame_bytes * (1 - _FRAME_SLACK)), 1)
     if lanes is None:
         lane_bytes = frame_bytes * (4 if is_ragged else 1)
         most = min(window_bytes / lane_bytes, num_frames / _MIN_FRAMES_PER_LANE, _MAX_LANES)
         lanes = 1 << max(int(most).bit_length() - 1, 0)
+    if lanes < 1:
+        raise ConfigError(f"an order needs lanes, not {lanes}", hint="leave `lanes` out to have them chosen")
     frames_per_window = max(window_bytes // (lanes * frame_bytes), 1)
     return Order(
         num_samples=num_samples,
@@ -202,6 +209,18 @@ def choose_order(
         section_samples=section_samples,
         window_samples=frames_per_window * max(frame_samples, 1),
     )
+
+
+def mean_sizes(*, num_samples: int, num_shards: int, num_frames: int, size_bytes: int) -> dict[str, int]:
+    """Sizes for `choose_order` where samples vary: the means of the split.
+
+    The first frame may say nothing of the others: short posts before books, or one huge sample alone in it.
+    """
+    return {
+        "section_samples": max(num_samples // num_shards, 1),
+        "frame_samples": max(round(num_samples / num_frames), 1),
+        "frame_bytes": size_bytes // num_frames,
+    }
 
 
 def lanes_of_rank(order: Order, window: Window, *, rank: int, world_size: int) -> Int64s:

@@ -37,7 +37,8 @@ from rsc.store.schema import Field
 from rsc.store.splits import SplitReader
 
 BYTE_SEPARATOR = 256
-_STATE_FORMAT = 2
+_TOKEN_DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "int64")  # what int64 can hold
+_STATE_FORMAT = 3
 
 
 class PackedPlace(NamedTuple):
@@ -52,7 +53,7 @@ class PackedLoader:
 
     `agree` is called with int64 [2, lanes], zero for lanes that this rank does not read, and returns the
     largest number of all ranks at each place: a reduction. All ranks of a world that share the lanes must
-    ask for `state_dict` together. Raises ConfigError for a field that is not of variable length, a rank
+    ask for `state_dict` together. Raises ConfigError for a field that does not hold tokens, a rank
     outside the world, ranks without `agree`, or state of other data, another order or packing.
     """
 
@@ -85,7 +86,7 @@ class PackedLoader:
             "format": _STATE_FORMAT,
             "data": split.manifest.totals.merkle_root.hex(),
             "order": self._order.facts,
-            "packing": {"sequence_length": sequence_length, "separator": separator},
+            "packing": {"field": field, "sequence_length": sequence_length, "separator": separator},
         }
         self._pool = filling_threads(threads)
         self._ahead = ReadAhead(split, lanes=self._order.lanes, connections=connections)
@@ -230,13 +231,18 @@ def _check_place(*, rank: int, world_size: int, batch_size: int, can_agree: bool
 
 
 def _packable(split: SplitReader, name: str) -> Field:
-    for field in split.schema.fields:
-        if field.name == name and field.is_ragged:
-            return field
-        if field.name == name:
-            raise ConfigError(f"field {name!r} has a fixed shape and cannot be packed", hint="use Loader")
-    known = ", ".join(field.name for field in split.schema.fields)
-    raise ConfigError(f"the split has no field {name!r}", hint=f"its fields are {known}")
+    fields = {field.name: field for field in split.schema.fields}
+    if name not in fields:
+        raise ConfigError(f"the split has no field {name!r}", hint=f"its fields are {', '.join(fields)}")
+    field = fields[name]
+    if not field.is_ragged:
+        raise ConfigError(f"field {name!r} has a fixed shape and cannot be packed", hint="use Loader")
+    if field.dtype not in _TOKEN_DTYPES:
+        raise ConfigError(
+            f"field {name!r} is {field.dtype}: tokens are one of {', '.join(_TOKEN_DTYPES)}",
+            hint="use Loader for series of other numbers",
+        )
+    return field
 
 
 def _encode(places: NDArray[np.int64]) -> str:

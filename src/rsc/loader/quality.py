@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s, Order, Window, choose_order
+from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s, Order, Window, choose_order, mean_sizes
 from rsc.store.dataset import Dataset
 from rsc.store.manifest import ManifestReader
 from rsc.store.schema import Schema
@@ -88,23 +88,31 @@ def measure_shuffle(
     Computes some windows across one epoch, as if all frames had the same number of samples.
     """
     totals = manifest.totals
-    frame_samples = max(round(totals.num_samples / totals.num_frames), 1)
+    is_ragged = any(field.is_ragged for field in schema.fields)
+    sizes = mean_sizes(
+        num_samples=totals.num_samples,
+        num_shards=totals.num_shards,
+        num_frames=totals.num_frames,
+        size_bytes=totals.size_bytes,
+    )
+    if not is_ragged:
+        sizes["section_samples"] = manifest.record(0).num_samples
     order = choose_order(
         num_samples=totals.num_samples,
         num_frames=totals.num_frames,
-        section_samples=manifest.record(0).num_samples,
-        frame_samples=frame_samples,
-        frame_bytes=totals.size_bytes // totals.num_frames,
-        is_ragged=any(field.is_ragged for field in schema.fields),
+        is_ragged=is_ragged,
         seed=seed,
         window_bytes=window_bytes,
         lanes=lanes,
+        **sizes,
     )
     packing = None
     if sequence_length is not None:
         document_tokens = _document_tokens(schema, sample_bytes=totals.size_bytes / totals.num_samples)
         packing = Packing(sequence_length, document_tokens)
-    return measure_order(order, frame_samples=frame_samples, batch_samples=batch_samples, packing=packing)
+    return measure_order(
+        order, frame_samples=sizes["frame_samples"], batch_samples=batch_samples, packing=packing
+    )
 
 
 def measure_split(
