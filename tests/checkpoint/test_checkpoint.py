@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from rsc.checkpoint.retention import finished, remove_leftovers, to_delete
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.errors import IntegrityError
 from rsc.parallel.boxes import Box
-from rsc.store.local import LocalStore, RealDisk
+from rsc.store.local import LocalReader, LocalStore, RealDisk
 from rsc.store.secret import SecretKey
 
 RUN = "2026-11-21-language-0001"
@@ -229,6 +232,39 @@ def test_full_disk_drops_the_checkpoint_and_nothing_else(tmp_path: Path, key: Se
     assert events.kinds() == ["checkpoint_failed"]
     assert "No space left" in events.lines[0]["reason"]
     assert finished(LocalStore(tmp_path)) == [1]
+
+
+def test_a_writer_that_ends_without_a_word_has_failed(
+    tmp_path: Path, key: SecretKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an error that is no disk's: a run must not count it as its last checkpoint."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    writer, events = writer_for(tmp_path, key)
+    with monkeypatch.context() as broken:
+        broken.setattr(writer, "_write_file", lambda **_: {}["a bug"])
+        save(writer, step=1)
+    assert "in the log" in writer.failure
+    save(writer, step=2)
+    assert (writer.failure, events.kinds()) == ("", ["checkpoint"])
+
+
+class BadSector(LocalStore):
+    """The root of step 2 cannot be read."""
+
+    def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
+        if path == f"{folder_name(2)}/root.rsc":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().open(path, size_bytes=size_bytes)
+
+
+def test_a_bad_sector_is_a_damaged_checkpoint(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key)
+    save(writer, step=1)
+    save(writer, step=2)
+    newest, before = checkpoints(BadSector(tmp_path), run=RUN, key=key)
+    assert newest == Damaged(2, "Input/output error")
+    assert isinstance(before, Checkpoint)
+    assert before.step == 1
 
 
 def test_unfinished_checkpoint_does_not_count_and_is_cleared(tmp_path: Path, key: SecretKey) -> None:

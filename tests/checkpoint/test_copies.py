@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from rsc.checkpoint import copies
 from rsc.checkpoint.copies import Copies, fetch_run
 from rsc.checkpoint.names import folder_name
 from rsc.checkpoint.retention import finished
 from rsc.errors import ConfigError
+from rsc.store.files import BulkStore, RandomAccess
 from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
 from tests.checkpoint.test_checkpoint import RUN, loadable_steps, save, writer_for
@@ -108,6 +110,23 @@ def test_a_copy_that_failed_is_made_up_for(tmp_path: Path, key: SecretKey) -> No
     assert ours.push_newest() is None
     with pytest.raises(FileNotFoundError):
         ours.push(7)
+
+
+def test_a_checkpoint_that_is_pruned_while_a_slow_store_takes_it_is_copied_whole(
+    tmp_path: Path, key: SecretKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1,))
+    ours = copies_of(run, store=store)
+    copy = copies._copy
+
+    def after_retention(source: RandomAccess, target: BulkStore, path: str) -> None:
+        LocalStore(run / "checkpoints").delete_folder(folder_name(1))
+        copy(source, target, path)
+
+    monkeypatch.setattr(copies, "_copy", after_retention)
+    assert ours.push(1)
+    assert steps_in(run / "checkpoints") == []
+    assert loadable_steps(store / RUN / "checkpoints", key) == [1]
 
 
 def test_there_must_be_a_run(tmp_path: Path) -> None:

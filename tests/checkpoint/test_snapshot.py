@@ -12,6 +12,10 @@ from rsc.parallel.boxes import Box
 
 @pytest.fixture
 def memory() -> SnapshotMemory:
+    return fresh_memory()
+
+
+def fresh_memory() -> SnapshotMemory:
     descriptor = new_memory()
     if descriptor is None:
         pytest.skip("this system has no memfd")
@@ -74,6 +78,29 @@ def test_a_snapshot_cut_short_leaves_the_one_before(
     monkeypatch.undo()
     assert sorted(memory.steps()) == [-1, 2]
     assert torch.equal(read(memory, 2)[0][0], torch.full((3, 5), 2.0))
+
+
+def test_ranks_never_take_up_snapshots_of_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 1 dies while it writes step 9, both go back to 6, come to 9 again and die: 9 is the new one."""
+    ranks = [fresh_memory(), fresh_memory()]
+
+    def write(memory: SnapshotMemory, *, step: int, value: float) -> None:
+        memory.write(step=step, pieces=pieces(value, value), state={}, layout="")
+
+    for memory in ranks:
+        write(memory, step=3, value=3.0)
+        write(memory, step=6, value=6.0)
+    write(ranks[0], step=9, value=-9.0)
+    with monkeypatch.context() as dying:
+        dying.setattr("rsc.checkpoint.snapshot._copy", lambda *_, **__: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            write(ranks[1], step=9, value=-9.0)
+    for memory in ranks:
+        memory.forget_after(6)
+        assert sorted(memory.steps()) == [-1, 6]
+        write(memory, step=9, value=9.0)
+        assert sorted(memory.steps()) == [6, 9]
+        assert torch.equal(read(memory, 9)[0][0], torch.full((3, 5), 9.0))
 
 
 def test_other_tensors_are_refused(memory: SnapshotMemory) -> None:

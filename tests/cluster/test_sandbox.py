@@ -164,7 +164,13 @@ def test_best_effort_says_why_and_still_hardens(tmp_path, monkeypatch):
     wrapped = wrap([sys.executable, "-c", PROBE], level="best-effort", writable=[tmp_path])
     assert not wrapped.is_isolated
     assert "unshare: Operation not permitted" in wrapped.reason
-    done = subprocess.run(wrapped.argv, env=wrapped.environment, capture_output=True, text=True)
+    done = subprocess.run(
+        wrapped.argv,
+        env=wrapped.environment,
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # as the controller starts it
+    )
     found = findings(done)
     assert found["privileges"]
     assert not found["interfaces"] or not found["routes"] or found["tcp 192.0.2.1"]

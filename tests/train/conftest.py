@@ -86,7 +86,13 @@ class Rsc:
         return [event for event in self.events(run) if event["kind"] == kind]
 
     def add_text(
-        self, texts: list[str], *, name: str = "topics", approved: bool = True, by: str = "ada"
+        self,
+        texts: list[str],
+        *,
+        name: str = "topics",
+        approved: bool = True,
+        by: str = "ada",
+        rules: Policy = RULES,
     ) -> None:
         """A data set version, written and (if wanted) approved by a new reviewer, as one person may."""
         workspace, clock = self.workspace, SystemClock()
@@ -97,7 +103,7 @@ class Rsc:
         context = data_key_context(name)
         envelope, key = new_envelope(provider, kek_id=kek_id, context=context, clock=clock)
         schema = Schema((Field("text", "string"),))
-        toml = policy_to_toml(RULES)
+        toml = policy_to_toml(rules)
         with (
             key,
             DatasetWriter.create(
@@ -107,9 +113,9 @@ class Rsc:
             writer.append("train", columns_from_records(schema, [{"text": text} for text in texts]))
             writer.commit(policy=toml, report=b"{}", facts={"author": "ada"})
         if approved:
-            self.approve(name=name, by=by)
+            self.approve(name=name, by=by, rules=rules)
 
-    def approve(self, *, name: str = "topics", by: str = "ada") -> None:
+    def approve(self, *, name: str = "topics", by: str = "ada", rules: Policy = RULES) -> None:
         dataset = Dataset.open(self.workspace.data, name=name)
         policy = dataset.read_review("policy.toml") or b""
         report = dataset.read_review("report.json") or b""
@@ -117,7 +123,7 @@ class Rsc:
             root_hash=dataset.root_hash, report=report, policy=policy, decisions=b"", author="ada"
         )
         identity = create_identity(self.workspace.identities, name=by)
-        signed = sign_approval(facts, policy=RULES, identity=identity, note="", clock=SystemClock())
+        signed = sign_approval(facts, policy=rules, identity=identity, note="", clock=SystemClock())
         dataset.write_review(f"approvals/{by}.json", signed.to_json())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from rsc.errors import ConfigError
 from rsc.train.config import TrainConfig
 from rsc.train.faults import Fault, FaultInjector, FaultKind, parse_fault
+from tests.train.conftest import RULES, topics
 from tests.warm import Command
 
 
@@ -219,3 +221,19 @@ def test_a_pipeline_rank_that_fails_does_not_hold_its_peers(rsc_with_text: Any) 
     assert (result["state"], result["restarts"], result["resumed_at"]) == ("finished", 4, 8)
     told = rsc_with_text.events_of(result["run"], "failure")
     assert [(each["rank"], each["reason"]) for each in told] == [(rank, kind) for _, rank, kind in failures]
+
+
+@pytest.mark.slow
+def test_a_run_without_a_sandbox_loses_its_supervisor_and_no_worker_outlives_it(fresh_rsc: Any) -> None:
+    """No PID namespace ends them there: the hanging worker would wait beside the new ones for ever."""
+    fresh_rsc.add_text(topics(60), rules=RULES.model_copy(update={"isolation": "none"}))
+    process = fresh_rsc.start(*fresh_rsc.train_command("train.fail_at=rank=0,step=7,kind=hang"))
+    run = next(line.split()[1].rstrip(":") for line in process.stderr if line.startswith("run "))
+    wait_for_event(fresh_rsc, run, "fault_injected", process)
+    workers = [event["pid"] for event in fresh_rsc.events_of(run, "worker")]
+    supervisor = int(Path(f"/proc/{workers[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(supervisor, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "started again" in err
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]

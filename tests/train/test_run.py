@@ -192,6 +192,19 @@ def test_the_ledger_counts_each_step_once_and_only_driven_time(clock: Any) -> No
     assert account.ettr == pytest.approx(0.4)
 
 
+def test_a_line_of_the_metrics_stands_for_the_steps_since_the_one_before(clock: Any) -> None:
+    """metrics_every=4, fetched at step 8 from another machine, and thrown back once."""
+    events = [
+        {"time": at(0), "kind": "driven"},
+        {"time": at(1), "kind": "resumed", "step": 8},
+        {"time": at(9), "kind": "resumed", "step": 12},
+        {"time": at(40), "kind": "ended", "drove_s": 40.0},
+    ]
+    metrics = [{"step": step, "step_s": 2.0} for step in (12, 16, 16, 20)]
+    account = ledger(events, metrics=metrics, now=clock.now())
+    assert (account.useful_s, account.lost_steps) == (24.0, 4)
+
+
 def test_a_controller_that_died_is_counted_to_its_last_event(clock: Any) -> None:
     events = [
         {"time": at(0), "kind": "driven"},

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name
 from rsc.checkpoint.reads import StoreReads
@@ -14,18 +16,23 @@ from rsc.errors import ConfigError, NotFinished
 from rsc.export.weights import write_export
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
+from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
 from rsc.train.admission import Admission
 from rsc.train.controller import Controller
 from rsc.train.parent import find_parent
 from rsc.train.recipe import Recipe, load_recipe
 from rsc.train.run import RunFolder
-from rsc.train.takeover import inherited_by, inheriting, parent_of, weights_of
+from rsc.train.takeover import agreed_step, inherited_by, inheriting, newest_step, parent_of
 from tests.conftest import FakeClock
 
 
 def recipe(*, init_from: str) -> Recipe:
     return load_recipe("language", overrides=["data.name=x", f"model.init_from={init_from}"]).recipe
+
+
+def alone(choose: Callable[[], int]) -> int:
+    return choose()
 
 
 def run(folder: Path, name: str) -> Path:
@@ -56,8 +63,17 @@ def test_a_parent_that_is_no_run_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_parent_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    files = LocalStore(run(tmp_path, "parent") / "checkpoints")
     with SecretKey.generate() as key, pytest.raises(NotFinished, match="no checkpoint to start from"):
-        weights_of(run(tmp_path, "parent"), key=key, reads=StoreReads())
+        newest_step(files, run="parent", key=key)
+
+
+def test_a_parent_that_trains_on_gives_every_rank_the_same_step() -> None:
+    """Each look finds a newer checkpoint."""
+    looks = iter([4, 8])
+    store = HashStore()
+    agreed = [agreed_step(lambda: next(looks), rank=rank, store=store) for rank in (0, 1)]
+    assert agreed == [4, 4]
 
 
 def exported(folder: Path, *, settings: list[str]) -> Path:
@@ -80,7 +96,7 @@ def test_open_weights_are_taken_over_by_our_names(tmp_path: Path) -> None:
     overrides = ["data.name=x", *TOY, f"model.init_from={folder}"]
     child = load_recipe("language", overrides=overrides).recipe
     assert parent_of(child, run=tmp_path / "run") == folder
-    weights = inherited_by(child, run=tmp_path / "run", key=None, reads=StoreReads())
+    weights = inherited_by(child, run=tmp_path / "run", key=None, reads=StoreReads(), agree=alone)
     assert weights is not None
     for name, tensor in build_model(child.model, seed=3).state_dict().items():
         used = (
@@ -94,7 +110,7 @@ def test_open_weights_of_another_trunk_are_refused_with_the_settings_to_change(t
     overrides = ["data.name=x", *TOY, "model.trunk.width=64", f"model.init_from={folder}"]
     child = load_recipe("language", overrides=overrides).recipe
     with pytest.raises(ConfigError, match="another trunk") as caught:
-        inherited_by(child, run=tmp_path / "run", key=None, reads=StoreReads())
+        inherited_by(child, run=tmp_path / "run", key=None, reads=StoreReads(), agree=alone)
     assert (
         caught.value.hint
         == "set model.trunk.width=32 model.trunk.head_width=16 model.trunk.rope_base=500000.0"

@@ -11,6 +11,7 @@ from rsc.train.verdict import (
     Pace,
     Restarts,
     Silence,
+    collective_patience_s,
     first_failure,
     is_hang,
     rank_behind,
@@ -53,14 +54,29 @@ STEPPING = [Phase.COMPUTE, Phase.DATA]
 
 def test_a_rank_that_waits_for_another_is_not_the_one_behind() -> None:
     """It came to the collective first, so it is silent for longer."""
-    facts = {"beats_s": [99.0, 100.0], "steps": [6, 6]}
+    facts = {"answered": [True, True], "beats_s": [99.0, 100.0], "steps": [6, 6]}
     assert rank_behind(phases=[Phase.COMPUTE, Phase.DATA], **facts) == 1
     assert rank_behind(phases=[Phase.COMPUTE, Phase.CHECKPOINT], **facts) == 1
     assert rank_behind(phases=[Phase.COMPUTE, Phase.COMPUTE], **facts) == 0
 
 
 def test_the_rank_with_fewer_steps_is_behind() -> None:
-    assert rank_behind(beats_s=[100.0, 99.0], steps=[8, 7], phases=[Phase.DATA, Phase.COMPUTE]) == 1
+    facts = {"answered": [True, True], "beats_s": [100.0, 99.0]}
+    assert rank_behind(steps=[8, 7], phases=[Phase.DATA, Phase.COMPUTE], **facts) == 1
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_rank_that_was_stopped_inside_a_step_is_the_one_behind(stopped: int) -> None:
+    """All ranks stand in the same phase of the same step: who beat first is chance."""
+    facts = {"beats_s": [99.0, 100.0], "steps": [6, 6], "phases": [Phase.COMPUTE, Phase.COMPUTE]}
+    assert rank_behind(answered=[rank != stopped for rank in (0, 1)], **facts) == stopped
+
+
+def test_a_collective_waits_longer_than_the_supervisor() -> None:
+    longest_s = 10 * CONFIG.hang_floor_s
+    assert is_hang(longest_s, phases=STEPPING, durations_s=[], config=CONFIG)
+    assert collective_patience_s(CONFIG, timeout_s=1.0) > longest_s
+    assert collective_patience_s(CONFIG, timeout_s=900.0) == 900.0
 
 
 def test_a_hang_takes_medians_and_floors() -> None:

@@ -15,7 +15,7 @@ whoever may write to the store can delete its newest checkpoints, as on any disk
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name
@@ -50,21 +50,28 @@ class Copies:
     def push(self, step: int) -> bool:
         """Copy a checkpoint and apply retention. False: another machine has committed this step already.
 
-        Raises FileNotFoundError when our own retention took it meanwhile, ResourceError when the store fails.
+        Raises FileNotFoundError when our own retention took it before, ResourceError when the store fails.
         """
         folder = folder_name(step)
-        root = read_all(self._ours.open(f"{folder}/{ROOT_FILE}"))
-        if (committed := self._committed(step)) is not None:
-            return committed == root
-        copied = [name for name in self._ours.children(folder) if name != ROOT_FILE]
-        for name in copied:
-            _copy(self._ours.open(f"{folder}/{name}"), self._theirs, f"{folder}/{name}")
+        with ExitStack() as opened:
+            sources = self._open_all(folder, opened)
+            root = read_all(self._ours.open(f"{folder}/{ROOT_FILE}"))  # last: retention deletes it first
+            if (committed := self._committed(step)) is not None:
+                return committed == root
+            for name, source in sources.items():
+                _copy(source, self._theirs, f"{folder}/{name}")
         if not self._theirs.put_if_absent(f"{folder}/{ROOT_FILE}", root) and self._committed(step) != root:
-            for name in copied:
+            for name in sources:
                 self._theirs.delete(f"{folder}/{name}")
             return False
         prune(self._theirs, **self._retention)
         return True
+
+    def _open_all(self, folder: str, opened: ExitStack) -> dict[str, RandomAccess]:
+        """The ranks' files, before the first is copied: one that is open can be read after retention took it,
+        so a store that is slower than training still gets whole checkpoints."""
+        names = [name for name in self._ours.children(folder) if name != ROOT_FILE]
+        return {name: opened.enter_context(closing(self._ours.open(f"{folder}/{name}"))) for name in names}
 
     def _committed(self, step: int) -> bytes | None:
         """The root of a copy that is there."""
@@ -97,7 +104,8 @@ class Copies:
         names = [name for name in self._theirs.children(folder) if name != ROOT_FILE]
         try:
             for name in names:
-                _copy(self._theirs.open(f"{folder}/{name}"), self._ours, f"{folder}/{name}")
+                with closing(self._theirs.open(f"{folder}/{name}")) as source:
+                    _copy(source, self._ours, f"{folder}/{name}")
                 _require_whole(self._ours.open(f"{folder}/{name}"))
         except IntegrityError:
             self._ours.delete_folder(folder)
@@ -154,7 +162,6 @@ def _copy(source: RandomAccess, target: BulkStore, path: str) -> None:
         file.commit()
     finally:
         file.discard()
-        source.close()
 
 
 def _require_whole(source: RandomAccess) -> None:

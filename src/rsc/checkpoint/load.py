@@ -140,6 +140,8 @@ def checkpoints(store: CheckpointFiles, *, run: str, key: SecretKey) -> Iterator
             yield Checkpoint(store, step=step, run=run, key=key)
         except IntegrityError as error:
             yield Damaged(step, error.message)
+        except OSError as error:
+            yield Damaged(step, error.strerror or type(error).__name__)
 
 
 def newest_good(store: CheckpointFiles, *, run: str, key: SecretKey) -> Checkpoint | None:

@@ -38,6 +38,8 @@ from rsc.store.container import ContainerWriter
 from rsc.store.files import BulkStore
 from rsc.store.secret import SecretKey
 
+_WITHOUT_A_WORD = "its writer ended by an error that is in the log"  # until the writer says otherwise
+
 
 class Events(Protocol):
     def append(self, kind: str, **facts: Any) -> None: ...
@@ -72,10 +74,8 @@ class CheckpointWriter:
         self._stopwatch_s = stopwatch_s
         self._staging = Staging(pinned=pinned)
         self._thread: threading.Thread | None = None
-        self.durable_step: int | None = None
-        """Newest step that rank 0 committed; other ranks do not learn it."""
         self.failure = ""
-        """Why the newest checkpoint failed, on rank 0; empty after one that stands."""
+        """Why the newest checkpoint failed, on rank 0, after `wait`; empty after one that stands."""
 
     def prepare(self, pieces: Sequence[Piece]) -> None:
         """Make and touch the staging buffer in the background: the first save is as fast as the others."""
@@ -93,6 +93,8 @@ class CheckpointWriter:
         entries = plan_entries(pieces)
         self._staging.fill(pieces, entries)
         held_s = self._stopwatch_s() - started
+        if self._rank == 0:
+            self.failure = _WITHOUT_A_WORD
         self._start(lambda: self._write(step=step, entries=entries, state=dict(state), held_s=held_s))
         return held_s
 
@@ -125,7 +127,7 @@ class CheckpointWriter:
             self._remove_parts(step)
             return
         timing = {"held_s": round(held_s, 6), "durable_s": round(self._stopwatch_s() - started, 6)}
-        self.durable_step, self.failure = step, ""
+        self.failure = ""
         self._events.append(
             "checkpoint", step=step, size_bytes=root.size_bytes, root=root.merkle_root, **timing
         )

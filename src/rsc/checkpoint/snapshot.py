@@ -99,6 +99,13 @@ class SnapshotMemory:
         starts = [entry[4] for entry in snapshot.entries]
         _copy(memory, [piece.tensor for piece in pieces], starts, to_memory=False)
 
+    def forget_after(self, step: int) -> None:
+        """Empty the slots of later steps: the run goes on at `step`, on another way than theirs. A rank that
+        kept one would find it where the others, at that step again, find their new one."""
+        for slot, theirs in enumerate(self.steps()):
+            if theirs > step:
+                os.pwrite(self._descriptor, _HEADER.pack(-1, 0), self._start(slot))
+
     def _slot_of(self, step: int) -> int:
         steps = self.steps()
         if step not in steps:

@@ -35,7 +35,7 @@ from rsc.train.recipe import Recipe
 from rsc.train.restore import Restorer
 from rsc.train.source import BatchSource
 from rsc.train.step import Stepper
-from rsc.train.takeover import inherited_by
+from rsc.train.takeover import agreed_step, inherited_by
 from rsc.train.tensorboard import EventFiles
 from rsc.train.validate import Validator, text_bytes
 
@@ -97,10 +97,14 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     def source_of(part: Recipe) -> BatchSource:
         return open_source(part, data, keys=keys.data, mesh=mesh)
 
+    def beat() -> None:
+        board.beat(place.local_rank, phase=Phase.DATA)
+
     source = source_of(recipe)
     precision = choose_precision(recipe.train.precision, device_type=mesh.device.type)  # agreed in worker.py
     reads = StoreReads()
-    inherited = inherited_by(recipe, run=spec.run, key=keys.parent, reads=reads)
+    agree = partial(agreed_step, rank=mesh.rank, store=place.store)
+    inherited = inherited_by(recipe, run=spec.run, key=keys.parent, reads=reads, agree=agree)
     engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype, inherited=inherited)
     folder = LocalStore(spec.run / "checkpoints", disk=FaultDisk(faults))
     progress = Progress()
@@ -123,7 +127,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
             data=data,
             keys=keys.data,
             mesh=mesh,
-            beat=lambda: board.beat(place.local_rank, phase=Phase.DATA),
+            beat=beat,
         )
     writer = CheckpointWriter(
         folder,
@@ -157,7 +161,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         board=board,
         metrics=MetricsFile(metrics, clock=clock, events=boards),
         gauge=Gauge(device=mesh.device, peak=peak, layout=mesh.layout, energy=place.local_rank == 0),
-        validator=_validator(recipe, engine=engine, source_of=source_of),
+        validator=_validator(recipe, engine=engine, source_of=source_of, beat=beat),
         faults=faults,
         events=events,
         progress=progress,
@@ -165,7 +169,11 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
 
 
 def _validator(
-    recipe: Recipe, *, engine: Engine, source_of: Callable[[Recipe], BatchSource]
+    recipe: Recipe,
+    *,
+    engine: Engine,
+    source_of: Callable[[Recipe], BatchSource],
+    beat: Callable[[], None],
 ) -> Validator | None:
     """Raises what opening the validation split raises: now, not after `eval.every` steps."""
     if not recipe.eval.every:
@@ -179,6 +187,7 @@ def _validator(
         num_batches=recipe.eval.every_batches,
         every=recipe.eval.every,
         size_of=_size_of(recipe),
+        beat=beat,
     )
 
 

@@ -67,7 +67,7 @@ class TrainConfig(FrozenModel):
     tensorboard: bool = False
     """Write rank 0's metrics as TensorBoard event files too; needs the extra `tensorboard`."""
     heartbeat_s: Annotated[float, Field(gt=0.0)] = 0.5
-    """Seconds between two looks of the supervisor at its ranks."""
+    """Seconds between two reports of progress, with the pace of each rank; ends are seen within 20 ms."""
     hang_medians: Annotated[float, Field(gt=1.0)] = 20.0
     """A rank hangs when a step takes this many medians of the last steps ..."""
     hang_floor_s: Annotated[float, Field(gt=0.0)] = 60.0

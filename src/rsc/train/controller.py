@@ -113,7 +113,6 @@ class Controller:
                 self._note_start(run, command, workers=recipe.parallel.workers)
                 watched = self._watch(run, command=command, wishes=wishes, copies=copies)
                 while watched.is_supervisor_lost:
-                    run.update(**watched.changes(run.record()))
                     restarts = restarts.after(step=watched.step)
                     if restarts.is_crash_loop:
                         break
@@ -165,6 +164,7 @@ class Controller:
         events = run.events(clock=self.clock)
         events.append("failure", step=watched.step, rank=None, reason="supervisor", message=f"code {code}")
         events.close()
+        run.update(**watched.changes(run.record()))
         run.update(state=RunState.RUNNING, reason="", restarts=run.record().restarts + 1)
         self.say(f"the supervisor was ended by a signal (code {code}) at step {watched.step}: started again")
 

@@ -51,7 +51,7 @@ class Courier:
                 else:
                     self._tell(step, "another machine has committed this step of the run")
             except FileNotFoundError:
-                continue  # retention took it: a newer one is on its way
+                self._tell(step, "checkpoint.keep took it before the store was ready: a newer one follows")
             except (OSError, RscError) as error:
                 self._tell(step, error.message if isinstance(error, RscError) else str(error))
 

@@ -100,7 +100,8 @@ class Watched:
             self._hear_events()
         code = process.wait()
         self._hear_events()
-        self.exit_code = Interrupted.exit_code if wishes.interrupted else max(code, -code)
+        told = code if code >= 0 else _SIGNALLED - code  # no shell or sandbox between says it so
+        self.exit_code = Interrupted.exit_code if wishes.interrupted else told
         wanted = (0, RequeueMe.exit_code, Interrupted.exit_code)
         self.is_supervisor_lost = (
             self.exit_code > _SIGNALLED and not self.reason and self.exit_code not in wanted

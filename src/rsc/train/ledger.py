@@ -6,6 +6,7 @@ over wall time while the run was driven. A step that was done twice counted once
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -40,21 +41,30 @@ def ledger(
     events: Sequence[Mapping[str, Any]], *, metrics: Iterable[Mapping[str, Any]], now: datetime
 ) -> Ledger:
     """Add up. `metrics` are the lines of one rank in written order."""
-    last: dict[int, float] = {}
-    lines = 0
+    seconds: dict[int, float] = {}
+    again: list[int] = []
     for line in metrics:
-        last[line["step"]] = line["step_s"]
-        lines += 1
+        if line["step"] in seconds:
+            again.append(line["step"])
+        seconds[line["step"]] = line["step_s"]
+    begin = min((event["step"] for event in events if event["kind"] == "resumed"), default=0)
+    spans = _spans(seconds, begin=begin)
     counts = {kind: sum(event["kind"] == kind for event in events) for kind in _COUNTED}
     return Ledger(
         driven_s=_driven_s(events, now=now),
-        useful_s=sum(last.values()),
-        lost_steps=lines - len(last),
+        useful_s=sum(seconds[step] * span for step, span in spans.items()),
+        lost_steps=sum(spans[step] for step in again),
         failures=counts["failure"],
         checkpoints=counts["checkpoint"],
         failed_checkpoints=counts["checkpoint_failed"],
         bad_batches=counts["bad_batch"],
     )
+
+
+def _spans(steps: Iterable[int], *, begin: int) -> dict[int, int]:
+    """Steps that each line of the metrics stands for (`train.metrics_every`): those since the line before;
+    for the first one, since the step that this record begins at."""
+    return {step: step - before for before, step in itertools.pairwise([begin, *sorted(steps)])}
 
 
 _COUNTED = ("failure", "checkpoint", "checkpoint_failed", "bad_batch")

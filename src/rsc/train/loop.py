@@ -96,8 +96,8 @@ class Loop:
 
     def run(self) -> Ending:
         """Train until the last step, or until every rank agreed to stop; ends with a durable checkpoint."""
-        saved_step = first_step = self.progress.step
-        self.board.beat(self.local_rank, phase=Phase.DATA, step=saved_step, items=self.progress.items)
+        first_step = self.progress.step
+        self.board.beat(self.local_rank, phase=Phase.DATA, step=first_step, items=self.progress.items)
         while self.progress.step < self.config.steps:
             record = self._step()
             if self.progress.step == first_step + 1:  # before it, the optimiser remembers nothing
@@ -107,14 +107,11 @@ class Loop:
             started_s = time.monotonic()
             if is_last or (self.checkpoint.every and done % self.checkpoint.every == 0):
                 self._save()
-                saved_step = done
             elif self.memory is not None and done % self.config.snapshot_every == 0:
                 self._snapshot(self.memory)
             self.gauge.held_s += time.monotonic() - started_s
             if record.stop_requested and done < self.config.steps:
                 return self._end(Ending.REQUEUE)
-        if saved_step != self.progress.step:
-            self._save()
         return self._end(Ending.FINISHED)
 
     def _step(self) -> StepRecord:
@@ -199,6 +196,7 @@ class Loop:
         self.writer.save(step=self.progress.step, pieces=self.pieces(), state=self._state())
         if not self.checkpoint.asynchronous:
             self.writer.wait()
+            torch.distributed.barrier()  # rank 0 comes here when the root is there, or has failed
 
     def _end(self, ending: Ending) -> Ending:
         self.writer.wait()

@@ -24,6 +24,11 @@ from rsc.train.engine import Engine
 from rsc.train.loop import Progress
 from rsc.train.source import BatchSource
 
+_HINT = (
+    "see checkpoint_damaged in its events; with copies in checkpoint.folder, move the damaged folders out of "
+    "the run's checkpoints/, and `rsc runs resume` fetches the newest copy; else start another run"
+)
+
 
 class Restorer:
     def __init__(
@@ -56,6 +61,8 @@ class Restorer:
         throw the run away without a word.
         """
         origin = self._load(engine, source=source, progress=progress)
+        if self._memory is not None:
+            self._memory.forget_after(progress.step)
         facts = {"rank": self._mesh.rank, "from": origin, "step": progress.step, **self._reads.facts()}
         self._events.append("resumed", **facts)
 
@@ -73,7 +80,7 @@ class Restorer:
         if steps:
             raise NoGoodCheckpoint(
                 f"none of the {len(steps)} checkpoints of {self._run} can be read",
-                hint="see checkpoint_damaged in its events; start another run to begin again",
+                hint=_HINT,
                 outcome="frame",
             )
         return "nothing"
@@ -124,6 +131,8 @@ class Restorer:
             state = checkpoint.root.state
         except (IntegrityError, ResourceError) as error:
             reason = error.message
+        except OSError as error:  # a bad sector, a stale handle, a file of somebody else
+            reason = error.strerror or type(error).__name__
         if self._all_agree(state is not None):
             return state
         if reason:

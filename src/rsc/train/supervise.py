@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import select
 import signal
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from rsc.train.worker import error_file, work
 
 _POLL_S = 0.02
 _CAUSE_S = 2.0  # for the cause to end too, after a rank that only heard of it by a broken collective
+_DEATH_S = 30.0  # for SIGKILL to end a rank: one that waits for a dead disk or device is not ended by it
 _MEDIAN_STEPS = 32
 
 
@@ -136,7 +138,6 @@ class Supervisor:
             logs_specs=DefaultLogsSpecs(),
             start_method="fork" if sys.platform == "linux" else "spawn",
         )
-        self.listen()  # torch elastic has put handlers of its own in place
         for rank, pid in context.pids().items():
             self.events.append("worker_started", rank=rank, pid=pid, attempt=self.attempt)
             self.tell("worker", rank=rank, pid=pid, attempt=self.attempt)
@@ -192,9 +193,8 @@ class Supervisor:
         alive = {rank: pid for rank, pid in context.pids().items() if rank not in ended}
         failure = failure or self._hang(alive)
         _signal(alive, signal.SIGKILL)
-        for pid in alive.values():
-            with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        if left := _left(alive, patience_s=_DEATH_S):
+            return _unkillable(left[0], after=failure)
         context.close(signal.SIGKILL)
         return failure
 
@@ -206,7 +206,10 @@ class Supervisor:
         )
         ranks, rows = list(alive), self.board.rows[list(alive)]
         behind = rank_behind(
-            steps=rows["step"].tolist(), phases=rows["phase"].tolist(), beats_s=rows["beat_s"].tolist()
+            answered=[rank in answered for rank in ranks],
+            steps=rows["step"].tolist(),
+            phases=rows["phase"].tolist(),
+            beats_s=rows["beat_s"].tolist(),
         )
         rank, step = ranks[behind], int(rows["step"][behind])
         left = f"see logs/rank{rank}.stacks and logs/rank{rank}.collectives.json"
@@ -252,7 +255,7 @@ class Supervisor:
 
 def main(argument: str) -> int:
     job = Job(**json.loads(argument))
-    os.setpgid(0, 0)
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # its handlers raise, in the middle of a start
     config = TrainConfig.model_validate(job.recipe["train"])
     for noisy in ("torch.distributed.elastic", "torch.multiprocessing"):  # what they say of an end, we say
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -266,9 +269,12 @@ def main(argument: str) -> int:
         supervisor = Supervisor(job, config, board, path, events, Restarts(limit=limit), memories, pace)
         supervisor.listen()
         try:
-            return supervisor.run()
+            code = supervisor.run()
         except KeyboardInterrupt:
-            return Interrupted.exit_code
+            code = Interrupted.exit_code
+    if multiprocessing.active_children():  # Python's end would wait for a rank that nothing can end
+        os._exit(code)
+    return code
 
 
 def _memories(workers: int, *, config: TrainConfig, events: EventLog) -> tuple[int, ...]:
@@ -299,6 +305,33 @@ def _ended(pids: dict[int, int]) -> dict[int, int]:
             if info is not None:
                 found[rank] = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
     return found
+
+
+def _left(pids: Mapping[int, int], *, patience_s: float) -> list[int]:
+    """Ranks that have not ended after that time, of those that were sent SIGKILL."""
+    deadline_s = time.monotonic() + patience_s
+    while left := [rank for rank, pid in pids.items() if _is_there(pid)]:
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(_POLL_S)
+    return left
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:  # its end was taken note of before
+        return False
+
+
+def _unkillable(rank: int, *, after: Failure) -> Failure:
+    return Failure(
+        rank,
+        "unkillable",
+        f"SIGKILL has not ended it in {_DEATH_S:.0f} s: waiting in the kernel (before: {after.sentence()})",
+        exit_code=4,
+        hint="see in the kernel's log which disk or device hangs; `rsc runs resume` once the process is gone",
+    )
 
 
 def _signal(pids: dict[int, int], number: signal.Signals) -> None:

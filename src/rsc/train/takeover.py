@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch._C._distributed_c10d import Store
 
-from rsc.checkpoint.load import newest_good
+from rsc.checkpoint.load import Checkpoint, newest_good
 from rsc.checkpoint.pieces import Piece
-from rsc.checkpoint.reads import StoreReads
+from rsc.checkpoint.reads import CheckpointFiles, StoreReads
 from rsc.checkpoint.retention import finished
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import is_export
@@ -51,11 +52,17 @@ def parent_of(recipe: Recipe, *, run: Path) -> Path | None:
 
 
 def inherited_by(
-    recipe: Recipe, *, run: Path, key: SecretKey | None, reads: StoreReads
+    recipe: Recipe,
+    *,
+    run: Path,
+    key: SecretKey | None,
+    reads: StoreReads,
+    agree: Callable[[Callable[[], int]], int],
 ) -> dict[str, torch.Tensor] | None:
     """The weights that a run's first start takes over; None where it has no parent.
 
-    `key` is the parent run's; open weights need none. Raises ConfigError for open weights of another trunk.
+    `key` is the parent run's; open weights need none. `agree`: `agreed_step` of this start.
+    Raises ConfigError for open weights of another trunk.
     """
     parent = parent_of(recipe, run=run)
     if parent is None:
@@ -63,7 +70,25 @@ def inherited_by(
     if is_export(parent):
         return open_weights(parent, config=recipe.model)
     assert key is not None, "the worker asks for the key of a parent run"
-    return weights_of(parent, key=key, reads=reads)
+    files = reads.of(LocalStore(parent / "checkpoints"))
+    step = agree(lambda: newest_step(files, run=parent.name, key=key))
+    return weights_of(Checkpoint(files, step=step, run=parent.name, key=key))
+
+
+def agreed_step(choose: Callable[[], int], *, rank: int, store: Store) -> int:
+    """The step that rank 0 chooses, on every rank of this start: a parent that still trains may commit or
+    drop checkpoints between two looks, and weights of two steps fit together without a word."""
+    if rank == 0:
+        store.set("parent/step", str(choose()))
+    return int(store.get("parent/step"))
+
+
+def newest_step(files: CheckpointFiles, *, run: str, key: SecretKey) -> int:
+    """Step of a run's newest good checkpoint. Raises NotFinished without one."""
+    checkpoint = newest_good(files, run=run, key=key)
+    if checkpoint is None:
+        raise NotFinished(f"run {run} has no checkpoint to start from", hint="train it first")
+    return checkpoint.step
 
 
 def open_weights(folder: Path, *, config: ModelConfig) -> dict[str, torch.Tensor]:
@@ -74,14 +99,11 @@ def open_weights(folder: Path, *, config: ModelConfig) -> dict[str, torch.Tensor
     return opened.state
 
 
-def weights_of(parent: Path, *, key: SecretKey, reads: StoreReads) -> dict[str, torch.Tensor]:
-    """Every weight of a run's newest good checkpoint by its name, whole, on the CPU.
+def weights_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Every weight of a checkpoint by its name, whole, on the CPU.
 
-    Each rank holds all of them until its own parts are filled. Raises NotFinished without a checkpoint.
+    Each rank holds all of them until its own parts are filled.
     """
-    checkpoint = newest_good(reads.of(LocalStore(parent / "checkpoints")), run=parent.name, key=key)
-    if checkpoint is None:
-        raise NotFinished(f"run {parent.name} has no checkpoint to start from", hint="train it first")
     pieces = [
         Piece(name, shape, Box((0,) * len(shape), shape), torch.empty(shape, dtype=dtype), is_ours=True)
         for name, (shape, dtype) in checkpoint.shapes().items()

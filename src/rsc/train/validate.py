@@ -32,6 +32,8 @@ class Validator:
     every: int
     size_of: Callable[[torch.Tensor], int] | None
     """Bytes of text that targets [B, L] stand for, for bits per byte; None where answers are no text."""
+    beat: Callable[[], None]
+    """Called for every batch: a long validation is no hang."""
 
     def facts(self, step: int) -> dict[str, float]:
         """After `step` finished steps: what is due now, the same on every rank; nothing on other steps."""
@@ -43,6 +45,7 @@ class Validator:
                 batch = next(source)
                 sums.append(self._sums(batch, draws=draws))
                 draws = draws.after(rows_of(batch))
+                self.beat()
         mesh = self.engine.placed.mesh
         facts = [sum(column) for column in zip(*sums, strict=True)]
         message = torch.tensor(facts, dtype=torch.float64, device=mesh.device)

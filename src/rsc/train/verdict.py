@@ -29,7 +29,7 @@ _LONGEST_LOOK_S = 1.0  # looks are 20 ms apart: one that took longer says that t
 _STRAGGLER_WINDOW = 16  # steps whose median speaks for a rank
 _STRAGGLER_STEPS = 6  # and how many of them it takes at least: one slow step makes no straggler
 _FATAL = {2, 3}  # configuration and gate: the same start would say the same again
-_HOPELESS = {"BadLoss", "CheckpointLost", "NoGoodCheckpoint"}
+_HOPELESS = {"BadLoss", "CheckpointLost", "NoGoodCheckpoint", "unkillable"}
 
 
 @dataclass(frozen=True)
@@ -98,23 +98,37 @@ class Silence:
         return self.silent_s
 
 
+def slow_patience_s(config: TrainConfig) -> float:
+    """How long a start or a checkpoint may be silent."""
+    return _SLOW_PHASE_FACTOR * config.hang_floor_s
+
+
+def collective_patience_s(config: TrainConfig, *, timeout_s: float) -> float:
+    """How long a rank waits for its peers in a collective (`timeout_s`: parallel.timeout_s): at least
+    twice what a start or a checkpoint may be silent. Less would end what is no hang, and name any rank."""
+    return max(timeout_s, 2 * slow_patience_s(config))
+
+
 def is_hang(
     silent_s: float, *, phases: Sequence[int], durations_s: Sequence[float], config: TrainConfig
 ) -> bool:
     """Whether a silence of all ranks is too long. `durations_s`: recent steps of this start."""
     if not durations_s or Phase.CHECKPOINT in phases:
-        return silent_s >= _SLOW_PHASE_FACTOR * config.hang_floor_s
+        return silent_s >= slow_patience_s(config)
     return silent_s >= max(config.hang_floor_s, config.hang_medians * statistics.median(durations_s))
 
 
-def rank_behind(*, steps: Sequence[int], phases: Sequence[int], beats_s: Sequence[float]) -> int:
+def rank_behind(
+    *, answered: Sequence[bool], steps: Sequence[int], phases: Sequence[int], beats_s: Sequence[float]
+) -> int:
     """The rank that holds the others up.
 
-    Ranks wait for each other inside collectives, so all fall silent together; the culprit is the one
-    that took the fewest steps, then is in the earliest phase of its step (it has not come to where the
-    others wait), then beat longest ago.
+    Ranks wait for each other inside collectives, so all fall silent together, and a rank that waits there
+    answers a signal; the culprit is one that does not, then the one that took the fewest steps, then is in
+    the earliest phase of its step (it has not come to where the others wait), then beat longest ago.
     """
-    return min(range(len(beats_s)), key=lambda rank: (steps[rank], phases[rank], beats_s[rank]))
+    ranks = range(len(beats_s))
+    return min(ranks, key=lambda rank: (answered[rank], steps[rank], phases[rank], beats_s[rank]))
 
 
 @dataclass

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from rsc.cluster.launch import kernel
 from rsc.errors import RscError
 from rsc.export.settings import is_export
 from rsc.parallel.mesh import build_mesh
@@ -31,6 +32,7 @@ from rsc.train.postmortem import answer_dumps
 from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.takeover import parent_of
+from rsc.train.verdict import collective_patience_s
 
 _REPORT_BYTES = 4096  # one page of a file system; a reason has some hundred bytes
 
@@ -97,6 +99,8 @@ def _settle(rank: int, spec: WorkerSpec) -> None:
     os.close(log)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides; it ends workers with SIGKILL
+    if sys.platform == "linux":  # outside a PID namespace nothing else ends it with the supervisor
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     reserve_error_file(spec.run, rank=rank)
     answer_dumps(spec.run, rank=rank, board=Board(spec.board, num_ranks=spec.local_world))
 
@@ -106,7 +110,8 @@ def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
     device = _device(local_rank)
     keep_freed_memory()
     torch.set_num_threads(recipe.train.threads or max(1, (os.cpu_count() or 1) // spec.local_world))
-    store = _join(rank, spec, device=device, timeout_s=recipe.parallel.timeout_s)
+    timeout_s = collective_patience_s(recipe.train, timeout_s=recipe.parallel.timeout_s)
+    store = _join(rank, spec, device=device, timeout_s=timeout_s)
     recipe = with_precision(
         recipe, agreed_precision(recipe, rank=rank, run=spec.run, store=store, device=device)
     )

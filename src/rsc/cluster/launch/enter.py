@@ -104,7 +104,8 @@ def _through_bwrap(plan: Plan, plan_text: str, command: list[str]) -> int:
 
 
 def _inside(plan: Plan, command: list[str]) -> int:
-    os.setsid()  # a terminal's Ctrl-C reaches the outer process, which passes it on once
+    if os.getpgrp() != os.getpid():  # else it was started as the leader of a session, and may not again
+        os.setsid()  # a terminal's Ctrl-C reaches the outer process, which passes it on once
     if plan.folder:
         os.chdir(plan.folder)
     harden()
