@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -261,6 +263,25 @@ def test_state_is_small_and_says_where_each_lane_is(make_split: MakeSplit) -> No
 def test_places_are_read_as_they_were_written(places: list[tuple[int, int]]) -> None:
     array = np.array(places, np.int64).T
     assert np.array_equal(_decode(_encode(array), lanes=len(places)), array)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+def test_lanes_hold_one_descriptor_for_each_shard_they_keep(make_split: MakeSplit) -> None:
+    """A lane keeps four shards, and opens up to four more when it looks up a section of the last round. Two
+    descriptors a shard were 102 here; an ordinary user may hold 1,024."""
+    split = make_split(TEXT, letters(num_documents=2000, most=60), frame_bytes=200, shard_bytes=700)
+    assert split.num_shards > 8 * 4
+    before = num_descriptors()
+    most = 0
+    with PackedLoader(split, batch_size=64, **(ROWS | {"lanes": 8})) as loader:
+        for _ in range(120):
+            next(loader)
+            most = max(most, num_descriptors() - before)
+    assert most <= 8 * (4 + 4)
+
+
+def num_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_sets_smaller_than_the_lanes_are_packed(make_split: MakeSplit) -> None:

@@ -282,22 +282,33 @@ class LocalReader:
 
 
 class MappedReader(LocalReader):
-    """A `LocalReader` that also shows its bytes in place. An empty file has nothing to map."""
+    """A `LocalReader` that also shows its bytes in place. An empty file has nothing to map.
+
+    A map has a descriptor of its own, so the reader's is closed: one for each of the many shards of a loader.
+    """
+
+    _map: mmap.mmap | None = None
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        size = self.size_bytes
-        self._map = memoryview(mmap.mmap(self._fd, size, prot=mmap.PROT_READ) if size else b"")
+        if self.size_bytes:
+            self._map = mmap.mmap(self._fd, self.size_bytes, prot=mmap.PROT_READ)
+        super().close()
+
+    def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
+        view = memoryview(buffer)
+        view[:] = self.view(offset, len(view))
 
     def view(self, offset: int, size_bytes: int) -> memoryview:
         """Asks for the size each time: touching a map beyond the file's end is not an error but the end."""
-        if offset + size_bytes > min(self.size_bytes, os.fstat(self._fd).st_size):
+        now_bytes = self._map.size() if self._map is not None else 0
+        if offset + size_bytes > min(self.size_bytes, now_bytes):
             raise self._too_short(offset + size_bytes)
-        return self._map[offset : offset + size_bytes]
+        return memoryview(self._map or b"")[offset : offset + size_bytes]
 
     def close(self) -> None:
         """The map itself goes with the last view of it."""
-        self._map = memoryview(b"")
+        self._map = None
         super().close()
 
 
