@@ -15,14 +15,18 @@ from rsc.errors import ConfigError, KeyUnavailable, ReviewVoid
 from rsc.events import EventLog
 from rsc.ingest.importer import import_source
 from rsc.ingest.look import read_findings
+from rsc.ingest.screen import FINDINGS
 from rsc.release import erase as erase_module
 from rsc.release.erase import MARK, erase
 from rsc.release.facts import data_facts
 from rsc.release.request import KeyRequest
+from rsc.release.subject import find_subject
 from rsc.release.trace import trace
 from rsc.review.policy import Policy, policy_to_toml
+from rsc.review.redact import pseudonym
+from rsc.store.columns import columns_from_records
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
-from rsc.store.keys import data_key_context, open_envelope
+from rsc.store.keys import data_kek_id, data_key_context, new_envelope, open_envelope
 from rsc.store.local import LocalStore
 from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.staging import Progress, only_writer
@@ -378,6 +382,36 @@ def test_an_import_that_can_go_on_is_in_the_way(filled):
         forget(filled, "ada.lovelace@example.org")
     assert "delete that folder" in refusal.value.hint
     assert any("posts/.staging-0011: not finished" in told for told in look_for(filled, "ada").closed)
+
+
+def test_a_person_that_a_model_found_is_found_again(house):
+    """Names have no rule; a policy may name models that find them."""
+    kek_id, context = data_kek_id("talks", period="2026-11"), data_key_context("talks")
+    house.provider.create(kek_id, period="2026-11")
+    envelope, key = new_envelope(house.provider, kek_id=kek_id, context=context, clock=house.clock)
+    with key, key.derive(salt=b"", info=b"rsc-subject-1") as codes_key:
+        row = {field.name: "" if field.kind == "string" else 0 for field in FINDINGS.fields}
+        row |= {
+            "type": "person",
+            "subject": pseudonym("Ada Lovelace", type_name="person", key=codes_key.view),
+        }
+        writer = DatasetWriter.create(
+            house.workspace.data,
+            name="talks",
+            schemas={"findings": FINDINGS},
+            key=key,
+            envelope=envelope,
+            clock=house.clock,
+        )
+        with writer:
+            writer.append("findings", columns_from_records(FINDINGS, [row]))
+            writer.commit(policy=b"", report=b"", facts={})
+    (hit,) = find_subject(
+        Dataset.open(house.workspace.data, name="talks"),
+        key=open_envelope(house.provider, envelope, context=context),
+        subject="ada lovelace",
+    )
+    assert hit.type == "person"
 
 
 def test_what_was_begun_and_cannot_go_on_is_removed(filled):

@@ -65,6 +65,27 @@ def test_pseudonyms_are_consistent_and_keyed():
     assert plain != f"[EMAIL:{pseudonym('ana@example.org', type_name='email', key=bytes(32))}]"
 
 
+@pytest.mark.parametrize(
+    ("type_name", "spellings"),
+    [
+        ("email", ["ana@example.org", "ana%40example.org", "ana&#64;example.org", "Ana&commat;EXAMPLE.org"]),
+        ("national_id", ["12345678909", "123.456.789-09", "123 456 789 09"]),
+        ("iban", ["DE89370400440532013000", "DE89 3704 0044 0532 0130 00", "de89-3704-0044-0532-0130-00"]),
+        ("mac_address", ["aa:bb:cc:dd:ee:01", "AA-BB-CC-DD-EE-01", "aabb.ccdd.ee01"]),
+        ("phone", ["+1 312 555 0143", "+1-312-555-0143", "\uff0b1 312 555 0143"]),
+        ("person", ["Zo\u00eb  Fox", "zoe\u0308 fox", "Zoe Fox"]),
+        ("person", ["\u0418\u0432\u0430\u043d", "\u0438\u0432\u0430\u043d"]),
+    ],
+)
+def test_one_code_for_one_value_however_it_is_spelled(type_name, spellings):
+    assert len({pseudonym(value, type_name=type_name, key=KEY) for value in spellings}) == 1
+
+
+def test_names_of_other_scripts_have_codes_of_their_own():
+    names = ("\u0418\u0432\u0430\u043d", "\u041e\u043b\u0435\u0433", "\u674e\u660e", "\u738b\u82b3")
+    assert len({pseudonym(name, type_name="person", key=KEY) for name in names}) == 4
+
+
 def test_pseudonymise_without_key_refuses():
     with pytest.raises(ConfigError, match="needs a pseudonym key"):
         gate("[actions]\nemail = 'pseudonymise'").pass_text("ana@example.org")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rsc.review.findings import TYPES
+from rsc.review.findings import RECOGNISER_TYPES, TYPES
 from rsc.review.redact import pseudonym
 from rsc.store.columns import Columns, Ragged
 from rsc.store.dataset import Dataset
@@ -50,11 +50,15 @@ def subject_key(dataset: Dataset, *, key: SecretKey) -> SecretKey:
 
 
 def find_subject(dataset: Dataset, *, key: SecretKey, subject: str) -> list[Hit]:
-    """Every finding whose code is that of `subject` (an address, a number, a handle), in any spelling."""
+    """Every finding whose code is that of `subject` (an address, a number, a handle, a name), in any spelling
+    that `review.redact.canonical` makes one."""
     if FINDINGS not in dataset.splits:
         return []
     with subject_key(dataset, key=key) as codes_key:
-        codes = {pseudonym(subject, type_name=name, key=codes_key.view).encode(): name for name in TYPES}
+        codes = {
+            pseudonym(subject, type_name=name, key=codes_key.view).encode(): name
+            for name in (*TYPES, *RECOGNISER_TYPES)
+        }
     return [
         hit
         for columns in dataset.split(FINDINGS, key=key).iterate()

@@ -141,6 +141,20 @@ def fold_character(character: str) -> str:
     return LETTER if category[0] == "L" else "-" if category == "Pd" else OTHER
 
 
+def fold_value(value: str) -> str:
+    """One value as the rules see it, but with the letters of other scripts, so that two names stay two."""
+    if value.isascii() and "&" not in value:
+        return value
+    decoded = _ENTITY.sub(lambda match: html.unescape(match[0]), value)
+    words = _FOREIGN_WORD.sub(lambda match: foreign_words.RELATIVES[match[0].lower()], decoded)
+    return "".join(map(_fold_or_keep, unicodedata.normalize("NFKC", words)))
+
+
+def _fold_or_keep(character: str) -> str:
+    folded = fold_character(character)
+    return character if folded in (LETTER, OTHER) else folded
+
+
 def _fold_by_units(text: str) -> Folded:
     pieces: list[str] = []
     folded_starts, original_starts = [0], [0]

@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 from rsc.errors import ConfigError
 from rsc.review.findings import Finding
-from rsc.review.normalise import fold_character
+from rsc.review.normalise import fold_value
 from rsc.review.policy import Policy
 
 _DIGITS_ONLY = frozenset({"phone", "credit_card", "ssn"})
+_WITHOUT_SEPARATORS = frozenset({"national_id", "id_document", "iban", "mac_address"})
 
 
 class Replacement(NamedTuple):
@@ -103,11 +104,15 @@ def pseudonym(value: str, *, type_name: str, key: bytes | memoryview) -> str:
 
 
 def canonical(value: str, *, type_name: str) -> str:
-    """One spelling for values that mean the same: case, separators and full-width forms do not count."""
-    folded = "".join(map(fold_character, value)).lower()
+    """One spelling for values that mean the same: case, accents, entities and full-width forms do not count,
+    nor do separators where a number may be written with some."""
+    folded = fold_value(value).lower()
     if type_name in _DIGITS_ONLY:
         return re.sub(r"[^0-9]", "", folded)
+    if type_name in _WITHOUT_SEPARATORS:
+        return re.sub(r"[\W_]", "", folded)
     if type_name == "email":
+        folded = folded.replace("%40", "@")
         folded = re.sub(r"\s?[\[({<]\s?(?:at|@)\s?[\])}>]\s?|\sat\s", "@", folded)
         folded = re.sub(r"\s?[\[({<]\s?(?:dot|\.)\s?[\])}>]\s?|\sdot\s", ".", folded)
     return re.sub(r"\s", "", folded) if type_name != "street_address" else " ".join(folded.split())
