@@ -30,6 +30,7 @@ from rsc.release.agent import KeyAgent
 from rsc.release.client import KeyClient
 from rsc.release.memory import SETTLED_NS
 from rsc.release.request import KeyRequest
+from rsc.release.served import Served
 from rsc.release.server import AgentServer
 from rsc.review.approval import approve, review_facts
 from rsc.review.identity import create_identity
@@ -102,7 +103,8 @@ def serve(workspace: Workspace, socket_path: Path, ready, done, cpu_s) -> None: 
     agent = KeyAgent(
         workspace, providers=providers, audit=AuditLog.open(workspace.audit, clock=clock), clock=clock
     )
-    with AgentServer(agent, socket_path=socket_path, clock=clock):
+    serves = Served({"posts": 1}, frozenset())
+    with AgentServer(agent, socket_path=socket_path, clock=clock, serves=serves):
         ready.set()
         started = time.process_time()
         done.wait()

@@ -12,6 +12,7 @@ from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.release.agent import KeyAgent
 from rsc.release.facts import data_facts
+from rsc.release.served import Served
 from rsc.review.approval import ReviewFacts, approve, reject, review_facts
 from rsc.review.identity import create_identity, load_identity
 from rsc.review.policy import Policy, parse_policy, policy_to_toml
@@ -31,6 +32,8 @@ def require_namespaces() -> None:
         pytest.skip(f"this kernel gives this user no namespaces: {tried.stderr.strip()}")
 
 
+SERVES = Served({"posts": 1, "unread": 1, "secret": 1}, frozenset({"r1"}))
+"""What the workers of most tests may ask for."""
 SENTENCE = "the quick brown fox of the private diary jumps over 13 lazy dogs"
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from house import House
+from house import SERVES, House
 
 from rsc.errors import GateRefused, IntegrityError, KeyUnavailable, ReviewMissing, ReviewVoid
 from rsc.release.client import KeyClient
@@ -128,7 +128,7 @@ def test_environment_arguments_and_files_of_a_holder_show_no_key(house, tmp_path
     house.add()
     house.approve()
     with (
-        AgentServer(house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock),
+        AgentServer(house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock, serves=SERVES),
         KeyClient(tmp_path / "agent.sock") as client,
     ):
         held = client.release(TRAIN)
@@ -165,7 +165,7 @@ def test_a_log_that_cannot_be_written_releases_to_nobody_of_a_batch(house, tmp_p
         raise OSError(28, "No space left on device")
 
     with (
-        AgentServer(house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock),
+        AgentServer(house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock, serves=SERVES),
         KeyClient(tmp_path / "agent.sock") as client,
     ):
         with monkeypatch.context() as full:

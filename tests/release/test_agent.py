@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from house import SERVES
 
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing, ReviewVoid
 from rsc.release.agent import Asking
@@ -121,7 +122,9 @@ def test_the_key_of_a_run(house):
 def server(house, tmp_path):
     house.add()
     house.approve()
-    with AgentServer(house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock) as running:
+    with AgentServer(
+        house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock, serves=SERVES
+    ) as running:
         running.path = tmp_path / "agent.sock"
         yield running
 
@@ -133,7 +136,7 @@ def test_each_carrier_brings_the_key_over_the_socket(house, tmp_path, carrier):
     house.add()
     house.approve()
     path = tmp_path / "agent.sock"
-    with AgentServer(house.agent, socket_path=path, clock=house.clock, carrier=carrier):
+    with AgentServer(house.agent, socket_path=path, clock=house.clock, serves=SERVES, carrier=carrier):
         with request_key(path, TRAIN) as key:
             assert bytes(key.view) == true_key(house)
         assert path.stat().st_mode & 0o777 == 0o600
@@ -169,7 +172,7 @@ def test_a_socket_path_longer_than_an_address(house, tmp_path):
     house.approve()
     folder = tmp_path / ("a-long-name-" * 8) / "run"
     folder.mkdir(parents=True)
-    with AgentServer(house.agent, socket_path=folder / "agent.sock", clock=house.clock):
+    with AgentServer(house.agent, socket_path=folder / "agent.sock", clock=house.clock, serves=SERVES):
         request_key(folder / "agent.sock", TRAIN).close()
 
 

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from house import require_namespaces
+from house import SERVES, require_namespaces
 
 from rsc.cluster.launch.sandbox import wrap
 from rsc.release.server import AgentServer
@@ -51,7 +51,9 @@ def served(house, tmp_path):
     house.approve()
     run = tmp_path / "run"
     run.mkdir()
-    with AgentServer(house.agent, socket_path=run / "agent.sock", clock=house.clock) as house.server:
+    with AgentServer(
+        house.agent, socket_path=run / "agent.sock", clock=house.clock, serves=SERVES
+    ) as house.server:
         yield run
 
 

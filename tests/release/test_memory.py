@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from house import SERVES
 from test_agent import true_key
 
 from rsc.release.server import AgentServer
@@ -113,7 +114,7 @@ def searchable():
 def served(house, tmp_path, searchable):
     house.add()
     house.approve()
-    with AgentServer(house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock):
+    with AgentServer(house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock, serves=SERVES):
         yield tmp_path / "agent.sock"
 
 

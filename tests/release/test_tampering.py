@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from house import House
+from house import SERVES, House
 from test_agent import TRAIN
 
 from rsc.audit.log import AuditLog
@@ -280,7 +280,7 @@ def test_another_user_who_reaches_the_socket_is_hung_up_on(lived_in, tmp_path, m
     monkeypatch.setattr(server, "peer_of", lambda connection: (os.getpid(), os.getuid() + 1))
     path = tmp_path / "agent.sock"
     with (
-        server.AgentServer(lived_in.agent, socket_path=path, clock=lived_in.clock),
+        server.AgentServer(lived_in.agent, socket_path=path, clock=lived_in.clock, serves=SERVES),
         KeyClient(path) as client,
         pytest.raises((RscError, OSError)),
     ):

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
-from house import House
+from house import SERVES, House
 from test_agent import TRAIN, start_holder
 
 from rsc.release import promises
@@ -108,7 +108,7 @@ def test_a_release_after_a_rejection_is_found(busy):
 def test_a_running_job_that_lost_its_isolation_is_found(busy, tmp_path):
     """A holder in no sandbox: fine under best-effort, and broken once its policy is known as required."""
     busy.clock.advance((datetime.now(UTC) - busy.clock.now()).total_seconds())  # as the kernel sees it
-    with AgentServer(busy.agent, socket_path=tmp_path / "agent.sock", clock=busy.clock):
+    with AgentServer(busy.agent, socket_path=tmp_path / "agent.sock", clock=busy.clock, serves=SERVES):
         holder = start_holder(tmp_path / "agent.sock")
         now = rows(busy)["running jobs isolated"]
         assert now.state == "kept"

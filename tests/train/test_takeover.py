@@ -16,6 +16,7 @@ from rsc.errors import ConfigError, NotFinished
 from rsc.export.weights import write_export
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
+from rsc.release.served import Served
 from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
 from rsc.train.admission import Admission
@@ -126,7 +127,7 @@ class OpenGate:
     def make_run_key(self, run: RunFolder) -> None:
         raise AssertionError("a run was made")
 
-    def serve(self, socket: Path) -> AbstractContextManager[None]:
+    def serve(self, socket: Path, *, serves: Served) -> AbstractContextManager[None]:
         raise AssertionError("workers were about to start")
 
 

@@ -36,7 +36,7 @@ def export_run(
     for each in recipe.data.sets:  # publishing a model is a use of its data: asked and logged
         data = KeyRequest(purpose="export", user=user, data=each.name, version=each.version)
         release(data, workspace=workspace).close()
-    with release(KeyRequest(purpose="checkpoint", user=user, run=run.id), workspace=workspace) as key:
+    with release(KeyRequest(purpose="export", user=user, run=run.id), workspace=workspace) as key:
         config, state, step = whole_state(run, key=key)
     reason = why_not_open(config, state=state)
     facts = card_facts(

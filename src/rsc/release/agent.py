@@ -11,8 +11,9 @@ over, until its lease ends (server.py kills the holder of an expired lease).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rsc.audit.log import AuditLog
@@ -23,8 +24,15 @@ from rsc.release.decision import DataFacts, Decision, decide
 from rsc.release.facts import run_record
 from rsc.release.memory import Memory
 from rsc.release.request import KeyRequest
+from rsc.release.trained_on import all_data, facts_of, own_data
+from rsc.store.dataset import list_datasets
 from rsc.store.keys import Envelope, KeyProvider, data_key_context, open_envelope, run_key_context
 from rsc.store.secret import SecretKey
+
+Record = dict[str, Any]
+"""Of the audit log."""
+_UNKNOWN = "unknown"
+_MAX_REASON = 500  # letters of a sentence in the log, whose records are bounded
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Asking:
     """What observe.py found wrong with the asking process; None when nobody could look."""
     holder: Mapping[str, Any]
     """What the log is to say about the process."""
+    refusal: GateRefused | None = None
+    """Why it may not even ask; the denial is logged like any other."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +69,20 @@ class _Opened:
 
 
 @dataclass(frozen=True)
+class _Denied:
+    error: RscError
+    log_reason: str
+    """Without words of the asking process."""
+
+
+@dataclass(frozen=True)
 class _Asked:
     """What a request is about, found in the workspace."""
 
     envelope: Envelope
     context: bytes
-    facts: DataFacts | None
+    facts: tuple[DataFacts, ...]
+    """Of every data set whose rules count; none for a run that trains on no data set."""
     log_facts: dict[str, Any]
 
 
@@ -109,22 +127,19 @@ class KeyAgent:
                     answer.key.close()
             raise
         return [
-            Grant(answer.key, answer.decision, number) if isinstance(answer, _Opened) else answer
+            Grant(answer.key, answer.decision, number) if isinstance(answer, _Opened) else answer.error
             for number, answer in enumerate(found, start=first)
         ]
 
     def renew(self, request: KeyRequest, *, outside: tuple[str, ...] | None) -> Decision:
         """Decide again on a lease that runs. Only a denial is logged. Raises GateRefused then."""
-        try:
-            asked = self._find(request)
-            decision = decide(request, facts=asked.facts, outside=outside, now=self._clock.now())
-            if not decision.is_allowed:
-                raise decision.to_error()
-            self._open(asked).close()  # a key destroyed meanwhile ends the lease
-        except RscError as error:
-            self._audit.append("lease_denied", **_about(request), reason=error.message)
-            raise
-        return decision
+        answer = self._decide_and_open(Asking(request, outside, {}))
+        if isinstance(answer, _Denied):
+            about = _about(self._nameable(request))
+            self._audit.append("lease_denied", **about, reason=answer.log_reason)
+            raise answer.error
+        answer.key.close()  # it was opened because a key destroyed meanwhile ends the lease
+        return answer.decision
 
     def log_ended(self, leases: Iterable[tuple[int, KeyRequest, str]]) -> None:
         """Log that leases are over: (number of the release, its request, `returned`, `gone` or `expired`)."""
@@ -133,33 +148,46 @@ class KeyAgent:
             for number, request, how in leases
         )
 
-    def _decide_and_open(self, asking: Asking) -> _Opened | RscError:
+    def _decide_and_open(self, asking: Asking) -> _Opened | _Denied:
         request = asking.request
+        if asking.refusal is not None:
+            return _Denied(asking.refusal, asking.refusal.message)
         try:
             asked = self._find(request)
-            decision = decide(request, facts=asked.facts, outside=asking.outside, now=self._clock.now())
+            decision = self._decide(asking, asked.facts)
             if not decision.is_allowed:
-                raise decision.to_error()
+                return _Denied(decision.to_error(), decision.log_reason or decision.reason)
             return _Opened(self._open(asked), decision, asked.envelope.kek_id, asked.log_facts)
         except RscError as error:
-            return error
+            is_known = self._nameable(request) == request
+            return _Denied(error, error.message if is_known else "what was asked for is not here")
         except OSError as error:
-            return GateRefused(f"the key agent cannot read its workspace: {error.strerror}")
+            told = f"the key agent cannot read its workspace: {error.strerror}"
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # reports come from the asking process; what cannot be judged is refused, for this one alone
-            return GateRefused(f"the request cannot be judged: {type(error).__name__} in its reports")
+            told = f"the request cannot be judged: {type(error).__name__} in its reports or the run's lineage"
+        return _Denied(GateRefused(told), told)
 
-    def _told(
-        self, request: KeyRequest, answer: _Opened | RscError, *, holder: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _decide(self, asking: Asking, facts: Sequence[DataFacts]) -> Decision:
+        """One no is a no; of several that say yes the first, with what is to be noted of all."""
+        about: Sequence[DataFacts | None] = facts or [None]
+        now = self._clock.now()
+        decisions = [decide(asking.request, facts=each, outside=asking.outside, now=now) for each in about]
+        for decision in decisions:
+            if not decision.is_allowed:
+                return decision
+        notes = dict.fromkeys(note for decision in decisions for note in decision.notes)
+        return replace(decisions[0], notes=tuple(notes), lease_s=min(each.lease_s for each in decisions))
+
+    def _told(self, request: KeyRequest, answer: _Opened | _Denied, *, holder: Mapping[str, Any]) -> Record:
         """The record of an answer."""
-        about = _about(request)
-        if isinstance(answer, RscError):
-            return {"kind": "key_denied", **about, "reason": answer.message}
+        if isinstance(answer, _Denied):
+            about = _about(self._nameable(request))
+            return {"kind": "key_denied", **about, "reason": answer.log_reason[:_MAX_REASON]}
         decision = answer.decision
         return {
             "kind": "key_released",
-            **about,
+            **_about(request),
             "reason": decision.reason,
             "lease_s": decision.lease_s,
             "notes": list(decision.notes),
@@ -168,29 +196,46 @@ class KeyAgent:
             **holder,
         }
 
+    def _nameable(self, request: KeyRequest) -> KeyRequest:
+        """Without names that nothing here bears: they could say anything, and the log is for ever."""
+        versions: Mapping[str, Sequence[int]] = {}
+        runs: set[str] = set()
+        with contextlib.suppress(RscError, OSError):
+            versions = dict(list_datasets(self._workspace.bulk))
+            runs = {path.name for path in self._workspace.runs.iterdir()}
+        is_version = request.version in versions.get(request.data or "", ())
+        return replace(
+            request,
+            data=request.data if request.data in (None, *versions) else _UNKNOWN,
+            version=request.version if is_version else None,
+            run=request.run if request.run in (None, *runs) else _UNKNOWN,
+        )
+
     def _find(self, request: KeyRequest) -> _Asked:
-        if request.purpose == "checkpoint":
+        if request.is_for_run:
             return self._find_run(request)
         found = self._memory.find(str(request.data), version=request.version, now=self._clock.now())
         return _Asked(
             found.envelope,
             data_key_context(found.dataset.name),
-            found.facts,
+            (found.facts,),
             {"version": found.dataset.version, "root_hash": found.dataset.root_hash},
         )
 
     def _find_run(self, request: KeyRequest) -> _Asked:
-        run = str(request.run)
-        run_record(self._workspace, run)
+        run, now = str(request.run), self._clock.now()
+        lineage = run_record(self._workspace, run).get("lineage", {})
         try:
             envelope = Envelope.from_json((self._workspace.runs / run / "key.json").read_bytes())
         except FileNotFoundError:
             raise IntegrityError(f"run {run} has no key.json", outcome="no_key") from None
-        facts = None
-        if request.data is not None:
-            now = self._clock.now()
-            facts = self._memory.find(request.data, version=request.version, now=now).facts
-        return _Asked(envelope, run_key_context(run), facts, {})
+        versions = dict.fromkeys(own_data(lineage) if request.purpose == "export" else all_data(lineage))
+        facts = [
+            facts_of(version, workspace=self._workspace, memory=self._memory, now=now) for version in versions
+        ]
+        if request.data is not None and (request.data, request.version) not in versions:
+            facts.append(self._memory.find(request.data, version=request.version, now=now).facts)
+        return _Asked(envelope, run_key_context(run), tuple(facts), {})
 
     def _open(self, asked: _Asked) -> SecretKey:
         provider = self._providers.get(asked.envelope.provider)

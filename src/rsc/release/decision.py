@@ -8,7 +8,11 @@ The rules, the first that says no decides:
 4. training and evaluation: isolation as the policy asks; `required` means proven from inside and not
    contradicted from outside, with core dumps off and memory private
 
-Run keys (checkpoints) follow rule 4 of the data set that the run trains on, where the run names one.
+The key of a run's checkpoints follows rule 4 of every data set that the run was trained on, or the run
+that it started from; to export a run, rules 1 to 3 of its own data sets. The agent asks once for each.
+
+What the asking process says in its reports is told back to it, but goes into the log as the name of the
+finding alone: the log is for ever, and a worker has read personal data.
 
 Not covered: whether the purpose that is named is the true one; a process that was allowed a key can use
 it for anything until its lease ends.
@@ -17,7 +21,7 @@ it for anything until its lease ends.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -41,6 +45,7 @@ _REFUSALS: dict[str, type[GateRefused]] = {
     for kind in (GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing, ReviewRejected, ReviewVoid)
 }
 _NEEDED_HYGIENE = ("core dumps", "memory is private")
+_FINDINGS = ("tcp", "udp", "interfaces", "routes", "vsock", "privileges", "unix sockets")  # launch/probe.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +65,20 @@ class DataFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class _Problem:
+    """Why a process does not count as isolated."""
+
+    told: str
+    logged: str
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     is_allowed: bool
     reason: str
     """One sentence."""
+    log_reason: str = ""
+    """The reason without words of the asking process; empty where it holds none of them."""
     lease_s: float = 0.0
     refusal: str = "GateRefused"
     """Name of the error that fits a denial."""
@@ -95,11 +110,13 @@ def decide(
         and problems
         and request.purpose in (*_ISOLATED_PURPOSES, "checkpoint")
     ):
-        return _denied(
+        told = f"{facts.name} requires isolated workers and this one is not"
+        denial = _denied(
             "IsolationRefused",
-            f"{facts.name} requires isolated workers and this one is not: {problems[0]}",
+            f"{told}: {problems[0].told}",
             hint="`rsc train` builds the sandbox; `rsc doctor` says what this machine lacks for it",
         )
+        return replace(denial, log_reason=f"{told}: {problems[0].logged}")
     return Decision(
         True,
         _reason(request, facts),
@@ -141,27 +158,36 @@ def _unapproved(data: str, state: ReviewState) -> Decision:
     return _denied(kind, told, hint=f"look at it with `rsc data review {data}`")
 
 
-def _isolation_problems(request: KeyRequest, *, outside: tuple[str, ...] | None) -> Iterator[str]:
+def _isolation_problems(request: KeyRequest, *, outside: tuple[str, ...] | None) -> Iterator[_Problem]:
     """Why this process does not count as isolated; nothing when it does."""
     if request.isolation is None:
-        yield "it sent no isolation report"
+        yield _measured("it sent no isolation report")
     else:
         yield from _broken(request.isolation)
     if outside is None:
-        yield "the agent could not look at it from outside"
+        yield _measured("the agent could not look at it from outside")
     else:
-        yield from outside
+        yield from map(_measured, outside)
     hygiene = {finding["name"]: finding for finding in (request.hygiene or {}).get("findings", [])}
     for name in _NEEDED_HYGIENE:
         if not hygiene.get(name, {}).get("is_ok", False):
-            yield f"{name}: {hygiene.get(name, {}).get('detail', 'not measured')}"
+            yield _Problem(f"{name}: {hygiene.get(name, {}).get('detail', 'not measured')}", name)
 
 
-def _broken(report: dict[str, Any]) -> Iterator[str]:
+def _broken(report: dict[str, Any]) -> Iterator[_Problem]:
     findings = report.get("findings", [])
-    yield from (f"{finding['name']}: {finding['detail']}" for finding in findings if not finding["is_ok"])
+    for finding in findings:
+        if not finding["is_ok"]:
+            name = str(finding["name"])
+            known = (each for each in _FINDINGS if name == each or name.startswith(f"{each} "))
+            yield _Problem(f"{name}: {finding['detail']}", next(known, "a finding of another name"))
     if not findings or report.get("is_ok") is not True:
-        yield "its isolation report is not all right"
+        yield _measured("its isolation report is not all right")
+
+
+def _measured(told: str) -> _Problem:
+    """In our own words."""
+    return _Problem(told, told)
 
 
 def _lease_s(request: KeyRequest, facts: DataFacts, *, now: datetime) -> float:
@@ -180,11 +206,11 @@ def _reason(request: KeyRequest, facts: DataFacts) -> str:
     return f"{request.purpose} on {facts.name} version {facts.version}: {facts.review.reason}"
 
 
-def _notes(request: KeyRequest, facts: DataFacts, problems: list[str]) -> Iterator[str]:
+def _notes(request: KeyRequest, facts: DataFacts, problems: list[_Problem]) -> Iterator[str]:
     if facts.review.single_person:
         yield "single-person review"
     if request.purpose in _ISOLATED_PURPOSES and problems:
-        yield f"not isolated ({facts.policy.isolation}): {problems[0]}"
+        yield f"not isolated ({facts.policy.isolation}): {problems[0].logged}"
 
 
 def _denied(refusal: str, reason: str, *, hint: str | None = None) -> Decision:

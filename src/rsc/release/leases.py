@@ -29,7 +29,9 @@ class Process:
 
     def is_alive(self) -> bool:
         if sys.platform == "linux":
-            return not select.select([self._fd], [], [], 0)[0]
+            watched = select.poll()  # select() knows no descriptor above 1023
+            watched.register(self._fd, select.POLLIN)
+            return not watched.poll(0)
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -37,6 +39,7 @@ class Process:
         return True
 
     def kill(self) -> None:
+        """Raises PermissionError for a process of another user."""
         with contextlib.suppress(ProcessLookupError):
             if sys.platform == "linux":
                 signal.pidfd_send_signal(self._fd, signal.SIGKILL)
@@ -56,6 +59,15 @@ class Lease:
     holder: Process
     expires_s: float
     """On the clock that stands still while the machine sleeps: a suspended laptop kills no run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A lease that the agent ended."""
+
+    number: int
+    request: KeyRequest
+    how: str
 
 
 class Leases:
@@ -80,14 +92,44 @@ class Leases:
         with self._lock:
             self._live[number] = replace(self._live[number], expires_s=expires_s)
 
-    def end(self, number: int) -> Lease | None:
-        """Take a lease out and close its descriptor; None when it had ended."""
+    def end(self, number: int) -> bool:
+        """Take a lease out and close its descriptor; False when it had ended."""
         with self._lock:
             lease = self._live.pop(number, None)
         if lease is not None:
             lease.holder.close()
-        return lease
+        return lease is not None
 
-    def all(self) -> list[Lease]:
+    def count(self, *, pid: int) -> int:
+        """Leases of one process."""
         with self._lock:
-            return list(self._live.values())
+            return sum(lease.holder.pid == pid for lease in self._live.values())
+
+    def take_ended(self, *, now_s: float) -> list[Ended]:
+        """Take out the leases whose holder has gone (`gone`) or whose time is over (`expired`: it is killed).
+
+        A lease that was taken out is nobody else's: its descriptor cannot be closed, nor its number be
+        given to another process's, between the look and the kill.
+        """
+        with self._lock:
+            over = [
+                lease
+                for lease in self._live.values()
+                if lease.expires_s <= now_s or not lease.holder.is_alive()
+            ]
+            for lease in over:
+                del self._live[lease.number]
+        return [Ended(lease.number, lease.request, _finish(lease.holder)) for lease in over]
+
+
+def _finish(holder: Process) -> str:
+    """Kill a process that still lives, and let go of it; how it ended."""
+    try:
+        if not holder.is_alive():
+            return "gone"
+        holder.kill()
+    except OSError as error:
+        return f"expired, but its holder could not be killed: {error.strerror}"
+    finally:
+        holder.close()
+    return "expired"

@@ -119,7 +119,7 @@ def no_release_without_approval(house: House) -> Promise:
             approvers[root].clear()
         elif entry["kind"] == "review_carried":
             approvers[root] |= approvers[entry["from_root_hash"]]
-        elif entry["kind"] == "key_released" and entry["purpose"] in GATED:
+        elif entry["kind"] == "key_released" and entry["purpose"] in GATED and "data" in entry:
             releases += 1
             needed = _needed(policies.get(root))
             if len(approvers[root]) < needed:

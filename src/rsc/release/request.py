@@ -14,7 +14,8 @@ PURPOSES: tuple[Purpose, ...] = ("review", "train", "evaluate", "export", "check
 
 @dataclass(frozen=True, slots=True)
 class KeyRequest:
-    """One key: of a data set version (`data` named), or of a run's checkpoints (purpose `checkpoint`)."""
+    """One key: of a data set version (`data` named), or of a run's checkpoints (purpose `checkpoint`, or
+    `export` where a run is named and no data)."""
 
     purpose: Purpose
     user: str
@@ -52,9 +53,13 @@ class KeyRequest:
         return request
 
     @property
+    def is_for_run(self) -> bool:
+        return self.purpose == "checkpoint" or (self.purpose == "export" and self.data is None)
+
+    @property
     def subject(self) -> str:
         """What the key belongs to, for messages."""
-        if self.purpose == "checkpoint":
+        if self.is_for_run:
             return f"run {self.run}"
         return f"{self.data} version {self.version}" if self.version else str(self.data)
 

@@ -2,12 +2,17 @@
 
 The kernel says who asks (peer credentials); the agent looks at that process from outside (observe.py)
 before it decides; the key goes over as a descriptor (handover.py). A lease that is not renewed in time
-ends with the death of the process that holds it.
+ends with the death of the process that holds it. What does not belong to the job is refused (served.py).
 
 One thread waits for every connection and answers all that has arrived in one go, so that the releases of
 a whole job share one commit of the log (1.6x the rate of a thread for each of 8 clients, which wait for
 each other's interpreter lock). Where opening a key waits for a network, a token or a memory-hard function,
 requests are answered by a pool of threads instead, and the log groups their commits.
+
+Nothing that one worker sends, and no error of one round, ends a thread: it is told on stderr, the peer is
+hung up on, and the next round begins. Endings that the log did not take are logged in a later round.
+
+Not covered: a holder that this user may not kill (root's); the log then says so.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import queue
 import selectors
 import socket
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,15 +35,18 @@ from rsc.clock import Clock
 from rsc.errors import ConfigError, GateRefused, RscError
 from rsc.release.agent import Asking, Grant, KeyAgent
 from rsc.release.handover import Carrier, carriers, carry, send_inline
-from rsc.release.leases import Lease, Leases
+from rsc.release.leases import Leases
 from rsc.release.observe import meant_sockets, observe
 from rsc.release.request import KeyRequest
+from rsc.release.served import Served
 from rsc.release.wire import Line, error_message, peer_of, short_path
 from rsc.store.secret import SecretKey
 
 _LOOK_S = 2.0  # how often expired leases are looked for
 _BACKLOG = 512
 _SLOW_THREADS = 16
+_MAX_LEASES = 256  # of one process, which holds two or three for each data set of its mixture
+_MAX_PEERS = 256  # connections; each takes a descriptor of this process, which has 1024 by default
 
 
 @dataclass
@@ -63,12 +72,19 @@ class AgentServer:
     """Serves until closed, from threads of its own. Use as a context manager."""
 
     def __init__(
-        self, agent: KeyAgent, *, socket_path: Path, clock: Clock, carrier: Carrier | None = None
+        self,
+        agent: KeyAgent,
+        *,
+        socket_path: Path,
+        clock: Clock,
+        serves: Served,
+        carrier: Carrier | None = None,
     ) -> None:
         """The socket is made here, for this user only; its folder must exist."""
         self._agent = agent
         self._clock = clock
         self._path = socket_path
+        self._serves = serves
         self._carrier = carrier or carriers()[0]
         self._leases = Leases()
         self._ended: queue.SimpleQueue[tuple[int, KeyRequest, str]] = queue.SimpleQueue()
@@ -100,19 +116,16 @@ class AgentServer:
 
     def end_overdue(self) -> None:
         """Kill the holders of leases that ran out, and forget those who are gone. Runs every two seconds."""
-        now_s = self._clock.monotonic_s()
-        for lease in self._leases.all():
-            is_alive = lease.holder.is_alive()
-            if is_alive and now_s < lease.expires_s:
-                continue
-            if is_alive:
-                lease.holder.kill()
-            self._end_lease(lease, how="expired" if is_alive else "gone")
+        for ended in self._leases.take_ended(now_s=self._clock.monotonic_s()):
+            self._ended.put((ended.number, ended.request, ended.how))
         self._log_ended()
 
     def _watch(self) -> None:
         while not self._is_closing.wait(_LOOK_S):
-            self.end_overdue()
+            try:
+                self.end_overdue()
+            except Exception:  # leases are enforced in the next round, whatever became of this one
+                traceback.print_exc()
 
     def _serve(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -139,13 +152,22 @@ class AgentServer:
             pid, uid = peer_of(connection)
         except OSError:
             return  # closing, or the other side has gone again
-        if uid not in (0, os.getuid()):
+        is_full = len(selector.get_map()) > _MAX_PEERS
+        if is_full or uid not in (0, os.getuid()):
             connection.close()  # the socket is for this user only, whatever became of its mode
             return
         connection.setblocking(False)
         selector.register(connection, selectors.EVENT_READ, _Peer(Line(connection), pid, _user_name(uid)))
 
     def _answer(self, received: list[_Received]) -> None:
+        try:
+            self._answer_each(received)
+        except Exception:  # ours to mend; until then it costs these peers their connections, nobody else
+            traceback.print_exc()
+            for peer, _ in received:
+                _hang_up(peer)
+
+    def _answer_each(self, received: list[_Received]) -> None:
         """Answer each; requests for keys together."""
         asked: list[tuple[_Peer, Asking]] = []
         for peer, message in received:
@@ -182,8 +204,13 @@ class AgentServer:
 
     def _asking(self, peer: _Peer, message: dict[str, Any]) -> Asking:
         request = replace(KeyRequest.from_json(message.get("request", {})), user=peer.user)
+        request = self._serves.pinned(request)
         outside = observe(peer.pid, allowed_sockets=meant_sockets(self._path))
-        return Asking(request, outside, {"pid": peer.pid, "socket": str(self._path.absolute())})
+        holder = {"pid": peer.pid, "socket": str(self._path.absolute())}
+        refusal = self._serves.refusal(request)
+        if self._leases.count(pid=peer.pid) >= _MAX_LEASES:
+            refusal = GateRefused(f"this process holds {_MAX_LEASES} keys already")
+        return Asking(request, outside, holder, refusal)
 
     def _release(self, asked: list[tuple[_Peer, Asking]]) -> None:
         answers: list[Grant | RscError]
@@ -205,15 +232,19 @@ class AgentServer:
         reply = {"ok": True, "lease": grant.number, "lease_s": lease_s, "carrier": self._carrier}
         try:
             self._leases.add(grant.number, request=request, pid=peer.pid, expires_s=expires_s)
-        except ProcessLookupError:
+            self._send_key(peer, reply, key=grant.key)
+        except OSError as error:  # it is gone, or this process has no descriptor or page left
             grant.key.close()
-            _send(peer, error_message(GateRefused("the process that asked is gone")))
-            return
+            self._leases.end(grant.number)
+            self._ended.put((grant.number, request, "not handed over"))
+            _send(peer, error_message(GateRefused(f"the key was not handed over: {error.strerror}")))
+
+    def _send_key(self, peer: _Peer, reply: dict[str, Any], *, key: SecretKey) -> None:
         if self._carrier == "socket":
-            peer.untaken = grant.key
+            peer.untaken = key
             _send(peer, reply)
             return
-        with grant.key as key:
+        with key:
             fd = carry(key, carrier=self._carrier)
         try:
             _send(peer, reply, fd=fd)
@@ -231,12 +262,8 @@ class AgentServer:
 
     def _end(self, number: int, *, pid: int) -> None:
         lease = self._leases.get(number)
-        if lease is not None and lease.holder.pid == pid:
-            self._end_lease(lease, how="returned")
-
-    def _end_lease(self, lease: Lease, *, how: str) -> None:
-        if self._leases.end(lease.number):
-            self._ended.put((lease.number, lease.request, how))
+        if lease is not None and lease.holder.pid == pid and self._leases.end(number):
+            self._ended.put((number, lease.request, "returned"))
 
     def _log_ended(self) -> None:
         """Endings go to the log together, every two seconds: losing one to a crash hides no release."""
@@ -244,8 +271,13 @@ class AgentServer:
         with contextlib.suppress(queue.Empty):
             while True:
                 ended.append(self._ended.get_nowait())
-        if ended:
+        if not ended:
+            return
+        try:
             self._agent.log_ended(ended)
+        except (OSError, RscError):  # a full disk, a damaged log: keys are not given then either
+            for one in ended:
+                self._ended.put(one)
 
 
 def _listen(path: Path) -> socket.socket:
@@ -268,7 +300,7 @@ def _receive(selector: selectors.BaseSelector, peer: _Peer) -> list[_Received]:
     """What has arrived from one; nothing, and the connection closed, when it hung up or talks nonsense."""
     try:
         messages = peer.line.receive_now()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         messages = None
     if messages is not None:
         return [(peer, message) for message in messages]

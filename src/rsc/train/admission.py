@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rsc.cluster.launch.sandbox import Level
 from rsc.loader.config import DataConfig
+from rsc.release.served import Served
 from rsc.train.run import RunFolder
 
 _ABOUT_DATA = ("data", "review", "key_period")
@@ -44,8 +45,8 @@ class Gate(Protocol):
         """Make the key of the run's checkpoints; its envelope lies in the run's key.json."""
         ...
 
-    def serve(self, socket: Path) -> AbstractContextManager[None]:
-        """Answer the workers' requests for keys while the context is open."""
+    def serve(self, socket: Path, *, serves: Served) -> AbstractContextManager[None]:
+        """Answer the workers' requests for the keys of the list while the context is open."""
         ...
 
 

@@ -24,6 +24,7 @@ from rsc.errors import Interrupted, RequeueMe, RscError
 from rsc.events import EventTail
 from rsc.parallel.layout import Layout
 from rsc.release.retention import retained_until
+from rsc.release.served import Served
 from rsc.store.asking import socket_beside
 from rsc.store.cache import NodeCache
 from rsc.store.dataset import Dataset
@@ -109,7 +110,7 @@ class Controller:
             run.update(state=RunState.RUNNING, reason="")
             command = self._command(run, recipe, isolation=isolation, socket=socket)
             restarts = Restarts(limit=recipe.train.max_failures_without_progress)
-            with self.gate.serve(socket), EnergyMeter(counters()) as meter:
+            with self.gate.serve(socket, serves=_served(run, recipe)), EnergyMeter(counters()) as meter:
                 self._note_start(run, command, workers=recipe.parallel.workers)
                 watched = self._watch(run, command=command, wishes=wishes, copies=copies)
                 while watched.is_supervisor_lost:
@@ -252,6 +253,12 @@ class Controller:
         if watched.hint:
             self.say(f"hint: {watched.hint}")
         return watched.exit_code
+
+
+def _served(run: RunFolder, recipe: Recipe) -> Served:
+    """The keys that the workers of this run need."""
+    versions = {each.name: each.version for each in recipe.data.sets if each.version is not None}
+    return Served(versions, frozenset(name for name in (run.id, recipe.model.init_from) if name))
 
 
 def _tell_energy(run: RunFolder, *, meter: EnergyMeter, clock: Clock) -> None:

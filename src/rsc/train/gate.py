@@ -23,6 +23,7 @@ from rsc.release.agent import KeyAgent
 from rsc.release.decision import DataFacts, decide
 from rsc.release.facts import data_facts
 from rsc.release.request import KeyRequest
+from rsc.release.served import Served
 from rsc.release.server import AgentServer
 from rsc.store.dataset import Dataset
 from rsc.store.keys import (
@@ -89,10 +90,10 @@ class WorkspaceGate:
         (run.path / "key.json").write_text(envelope.to_json())
 
     @contextmanager
-    def serve(self, socket: Path) -> Iterator[None]:
-        """Run the key agent on a socket."""
+    def serve(self, socket: Path, *, serves: Served) -> Iterator[None]:
+        """Run the key agent on a socket, for the workers of one job."""
         agent = KeyAgent(self.workspace, providers=self.providers, audit=self._audit(), clock=self.clock)
-        with AgentServer(agent, socket_path=socket, clock=self.clock):
+        with AgentServer(agent, socket_path=socket, clock=self.clock, serves=serves):
             yield
 
     def _audit(self) -> AuditLog:
