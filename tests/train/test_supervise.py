@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import signal
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
-from rsc.train.supervise import _left, _unkillable
+import pytest
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
+
+from rsc.train.supervise import Supervisor, _left, _unkillable, main
 from rsc.train.verdict import Failure
+
+
+@pytest.fixture
+def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a supervisor changes of its process is as before after the test."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.multiprocessing")]
+    levels = [logger.level for logger in loggers]
+    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM")
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_signals")
+def test_a_sigterm_while_workers_are_forked_asks_for_an_end_and_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch elastic would put handlers in place that raise, before it forks the first worker."""
+
+    def start_and_be_asked(supervisor: Supervisor) -> int:
+        context = start_processes(
+            "rank", int, args={0: ()}, envs={0: {}}, logs_specs=DefaultLogsSpecs(), start_method="fork"
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
+        context.wait(period=0.02)
+        return int(supervisor.board.stop_requested)
+
+    monkeypatch.setattr(Supervisor, "run", start_and_be_asked)
+    job = {"run": str(tmp_path), "data": "", "recipe": {"train": {}}, "workers": 1, "socket": ""}
+    assert main(json.dumps(job)) == 1
 
 
 def test_the_wait_for_a_rank_that_nothing_ends_has_an_end() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import tokenizers
 import torch
+import torch.distributed as dist
+from torch.distributed import HashStore
 
 from rsc.events import read_lines
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.tokenizer import ByteTokenizer, JsonTokenizer
-from rsc.train.validate import text_bytes
+from rsc.train.validate import Validator, text_bytes
 
 
 def test_bytes_of_a_byte_tokenizer_are_its_tokens() -> None:
@@ -41,6 +44,35 @@ def test_bytes_of_other_tokens_are_those_of_the_decoded_text(words: JsonTokenize
     texts = ["to be", "sch\u00f6n", "be to sch\u00f6n"]
     expected = sum(len(text.encode()) for text in texts) + 3
     assert text_bytes(targets_BL, tokenizer=words, separator=0) == expected
+
+
+class Sources:
+    """Batches without end."""
+
+    def __next__(self) -> dict[str, torch.Tensor]:
+        return {"targets_BL": torch.zeros(2, 3)}
+
+    def close(self) -> None: ...
+
+
+def test_a_validation_gives_a_sign_for_every_batch() -> None:
+    """Else one that is longer than the patience with a step would be ended as a hang."""
+    draws = SimpleNamespace(after=lambda _: draws)
+    mesh = SimpleNamespace(place=lambda axis: 0, device=torch.device("cpu"))
+    engine: Any = SimpleNamespace(
+        draws=lambda _: draws, evaluate=lambda batch, draws: (3.0, 2), placed=SimpleNamespace(mesh=mesh)
+    )
+    sources: Any = Sources
+    beats: list[int] = []
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        validator = Validator(
+            engine, sources, num_batches=5, every=3, size_of=None, beat=lambda: beats.append(1)
+        )
+        assert validator.facts(3) == {"val_loss": 1.5}
+    finally:
+        dist.destroy_process_group()
+    assert len(beats) == 5
 
 
 @pytest.mark.slow
