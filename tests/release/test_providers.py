@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from vault_double import TOKEN, Transit
 
 from rsc.errors import ConfigError, KeyUnavailable
@@ -231,6 +232,32 @@ def test_a_vault_that_does_not_delete_is_caught(make, transit):
     transit.forgets_to_delete = True
     with pytest.raises(KeyUnavailable, match="did not delete"):
         provider.destroy("data/posts/2026-11")
+
+    assert provider.list()[0].state == "active"
+    with SecretKey.generate() as key, pytest.raises(KeyUnavailable, match="is not confirmed"):
+        provider.wrap("data/posts/2026-11", key, context=CONTEXT)
+    transit.forgets_to_delete = False
+    assert provider.destroy("data/posts/2026-11").state == "destroyed"
+    assert not transit.keys
+
+
+def test_a_key_that_lives_elsewhere_is_not_said_to_be_gone(house, make, transit, tmp_path, clock):
+    """After a change of [vault] url or mount the service has no such key, or another of that name."""
+    house.add()
+    providers = {"local": house.provider, "vault": make("vault")}
+    rotate(house.workspace, "posts", providers=providers, audit=house.audit, user="ada", to="vault")
+    keys, transit.keys = transit.keys, {}
+    with pytest.raises(KeyUnavailable, match="nothing was destroyed"):
+        providers["vault"].destroy("data/posts/2026-11")
+    for keys_there in ({}, {name: {"secret": AESGCM(bytes(32)), "deletable": False} for name in keys}):
+        transit.keys = keys_there
+        with pytest.raises(KeyUnavailable, match="does not open before its end"):
+            expire(house.workspace, "posts", providers=providers, audit=house.audit, clock=clock, user="ada")
+        assert transit.keys == keys_there
+    assert not house.logged("data_expired")
+    transit.keys = keys
+    expire(house.workspace, "posts", providers=providers, audit=house.audit, clock=clock, user="ada")
+    assert not transit.keys
 
 
 def test_a_vault_that_is_away_or_refuses_is_said(make, transit, tmp_path, clock):

@@ -26,7 +26,7 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
-from rsc.errors import IntegrityError, RscError
+from rsc.errors import IntegrityError, KeyUnavailable, RscError
 from rsc.release.facts import collected
 from rsc.review.policy import parse_policy
 from rsc.store.cache import NodeCache, forget_chunks
@@ -74,12 +74,14 @@ def expire(
 ) -> Expired:
     """End a data set, or one version of it. Can be called again after a crash or a failure.
 
-    Raises ConfigError when there is no such data set, IntegrityError when it still opens afterwards
-    (nothing is deleted then).
+    Raises ConfigError when there is no such data set, KeyUnavailable when a key that is said to be there does
+    not open it before (nothing is destroyed then), IntegrityError when it still opens afterwards (nothing is
+    deleted then).
     """
     versions = [version] if version is not None else list_versions(workspace.bulk, name)
     datasets = [Dataset.open(workspace.bulk, name=name, version=number) for number in versions]
     datasets = datasets or [Dataset.open(workspace.bulk, name=name)]
+    _require_control(datasets, providers)
     copies = [_copy_of(dataset) for dataset in datasets]
     pairs = list(zip(copies, datasets, strict=True))
     before = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
@@ -212,6 +214,27 @@ def _try(store: BulkStore, dataset: Dataset, providers: Providers, *, where: str
     except RscError as error:
         return Attempt(where, False, error.message)
     return Attempt(where, True, "decrypted its first frame" if split else "opened its key")
+
+
+def _require_control(datasets: list[Dataset], providers: Providers) -> None:
+    """Raises KeyUnavailable for a key that is active and does not open: the provider may be set to another
+    place than where it was made, and what is destroyed there would end nothing here."""
+    active = active_keks(providers)
+    for dataset in datasets:
+        envelope = dataset.envelope()
+        if (envelope.provider, envelope.kek_id) not in active:
+            continue
+        provider, context = providers[envelope.provider], data_key_context(dataset.name)
+        try:
+            open_envelope(provider, envelope, context=context).close()
+        except KeyUnavailable as error:
+            if error.facts.get("state") not in ("destroyed", "expired"):
+                raise KeyUnavailable(
+                    f"{dataset.name} version {dataset.version} does not open before its end, so destroying "
+                    f"{envelope.kek_id} would prove nothing: {error.message}",
+                    hint=f"check the settings of the key provider {envelope.provider}",
+                    kek_id=envelope.kek_id,
+                ) from None
 
 
 def _require_closed(attempts: list[Attempt] | tuple[Attempt, ...]) -> None:

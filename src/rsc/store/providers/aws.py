@@ -70,12 +70,15 @@ class AwsKmsProvider:
             wipe(plain)
 
     def destroy(self, kek_id: str) -> KekInfo:
-        """Tombstone here, and deletion scheduled there, in 7 days; from now on KMS refuses the key."""
+        """Refuse it here, schedule its deletion there, in 7 days (from now on KMS refuses it), and only then
+        put up the tombstone. Raises KeyUnavailable where KMS does not know it."""
         found = self._register.find(kek_id)
-        info = self._register.bury(kek_id)
-        if found is not None and self._state(found[1], kek_id) != "PendingDeletion":
-            self._ask("schedule_key_deletion", kek_id, KeyId=found[1], PendingWindowInDays=_WAIT_DAYS)
-        return info
+        if found is not None:
+            state = self._state(found[1], kek_id)
+            self._register.begin_end(kek_id)
+            if state != "PendingDeletion":
+                self._ask("schedule_key_deletion", kek_id, KeyId=found[1], PendingWindowInDays=_WAIT_DAYS)
+        return self._register.bury(kek_id)
 
     def list(self) -> list[KekInfo]:
         return self._register.list()

@@ -81,17 +81,25 @@ class Pkcs11Provider:
                 wipe(plain)
 
     def destroy(self, kek_id: str) -> KekInfo:
-        """Tombstone, then the object in the token; raises KeyUnavailable if the token still has it."""
+        """Refuse it here, destroy the object in the token, look, and only then put up the tombstone. Raises
+        KeyUnavailable if the token still has it, and at the first call where the token never had it."""
         import pkcs11
 
-        info = self._register.bury(kek_id)
         template = {pkcs11.Attribute.LABEL: kek_id}
         session = self._open()
-        for kek in list(session.get_objects(template)):
+        found = list(session.get_objects(template))
+        if not found and self._register.is_in_use(kek_id):
+            raise KeyUnavailable(
+                f"the token {self._token_label!r} has no key {kek_id}: nothing was destroyed",
+                hint="check module and token of [pkcs11]: the key may live on where it was made",
+                kek_id=kek_id,
+            )
+        self._register.begin_end(kek_id)
+        for kek in found:
             kek.destroy()
         if list(session.get_objects(template)):
             raise KeyUnavailable(f"the token did not destroy key {kek_id}", kek_id=kek_id)
-        return info
+        return self._register.bury(kek_id)
 
     def list(self) -> list[KekInfo]:
         return self._register.list()

@@ -1,9 +1,11 @@
 """What a key service does not keep for us: period, dates and state of each key, as public JSON files.
 
     <folder>/<kek id>.json
+    <folder>/<kek id>.ending    its end began
 
 The service decides whether a key opens anything; this register only remembers, and keeps the tombstone
-of a destroyed key after the service has forgotten it.
+of a destroyed key after the service has forgotten it. A key whose end began is refused, and counts as active
+until the service has confirmed its end.
 """
 
 from __future__ import annotations
@@ -41,6 +43,13 @@ class Register:
             raise KeyUnavailable(
                 f"key {kek_id} was destroyed on {info.destroyed:%Y-%m-%d}", kek_id=kek_id, state="destroyed"
             )
+        if self._ending_path(kek_id).exists():
+            raise KeyUnavailable(
+                f"the end of key {kek_id} began and is not confirmed",
+                hint="do again what was to end it",
+                kek_id=kek_id,
+                state="destroyed",
+            )
         if info.expires is not None and self._clock.now() >= info.expires:
             raise KeyUnavailable(
                 f"key {kek_id} expired at {timestamp(info.expires)}", kek_id=kek_id, state="expired"
@@ -52,19 +61,37 @@ class Register:
         self._write(info, service_name)
         return info
 
+    def is_in_use(self, kek_id: str) -> bool:
+        """Whether its end did not begin. Raises KeyUnavailable for one that is unknown."""
+        info, _ = self._known(kek_id)
+        return info.destroyed is None and not self._ending_path(kek_id).exists()
+
+    def begin_end(self, kek_id: str) -> None:
+        """Refuse it from now on."""
+        if self.is_in_use(kek_id):
+            self._ending_path(kek_id).touch()
+            _sync_folder(self._ending_path(kek_id).parent)
+
     def bury(self, kek_id: str) -> KekInfo:
         """Mark as destroyed; the first date stays."""
-        found = self.find(kek_id)
-        if found is None:
-            raise KeyUnavailable(f"there is no key {kek_id} in this register", kek_id=kek_id)
-        info, service_name = found
+        info, service_name = self._known(kek_id)
         if info.destroyed is None:
             info = replace(info, state="destroyed", destroyed=self._clock.now())
             self._write(info, service_name)
+        self._ending_path(kek_id).unlink(missing_ok=True)
         return info
 
     def list(self) -> list[KekInfo]:
         return [self._read(path)[0] for path in sorted(self._folder.rglob("*.json"))]
+
+    def _known(self, kek_id: str) -> tuple[KekInfo, str]:
+        found = self.find(kek_id)
+        if found is None:
+            raise KeyUnavailable(f"there is no key {kek_id} in this register", kek_id=kek_id)
+        return found
+
+    def _ending_path(self, kek_id: str) -> Path:
+        return self._folder / f"{check_kek_id(kek_id)}.ending"
 
     def _path(self, kek_id: str) -> Path:
         return self._folder / f"{check_kek_id(kek_id)}.json"
@@ -100,6 +127,10 @@ class Register:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)

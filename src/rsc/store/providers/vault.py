@@ -104,15 +104,23 @@ class VaultProvider:
             wipe(plain)
 
     def destroy(self, kek_id: str) -> KekInfo:
-        """Tombstone, delete in the service, then ask: raises KeyUnavailable if the key is still there."""
-        info = self._register.bury(kek_id)
+        """Refuse it here, delete it in the service, ask, and only then put up the tombstone. Raises
+        KeyUnavailable if the key is still there, and at the first call where the service never had it."""
         service_name = _service_name(kek_id)
-        if self._exists(service_name):
+        exists = self._exists(service_name)
+        if not exists and self._register.is_in_use(kek_id):
+            raise KeyUnavailable(
+                f"the key service has no key {kek_id} under {self._mount}: nothing was destroyed",
+                hint="check url and mount of [vault]: the key may live on where it was made",
+                kek_id=kek_id,
+            )
+        self._register.begin_end(kek_id)
+        if exists:
             self._call("POST", f"keys/{service_name}/config", {"deletion_allowed": True})
             self._call("DELETE", f"keys/{service_name}", {})
             if self._exists(service_name):
                 raise KeyUnavailable(f"the key service did not delete {kek_id}", kek_id=kek_id)
-        return info
+        return self._register.bury(kek_id)
 
     def list(self) -> list[KekInfo]:
         return self._register.list()
