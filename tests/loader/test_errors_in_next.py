@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rsc.errors import ResourceError
+from rsc.errors import ConfigError, ResourceError
 from rsc.loader.loader import Loader
 from rsc.loader.mix import MixChange, MixedLoader
 from rsc.loader.pack import PackedLoader
@@ -152,3 +152,16 @@ def test_mixtures(
     check(
         (open_mixed(texts, threads=threads), open_mixed(texts, threads=threads)), store=store, faults=faults
     )
+
+
+@pytest.mark.parametrize("kind", ["samples", "packed", "mixed"])
+def test_a_closed_loader_is_refused(samples: SplitReader, texts: SplitReader, kind: str) -> None:
+    """It would open shards again that nobody closes."""
+    loader: Any = Loader(samples, batch_size=3, **ORDER)
+    if kind != "samples":
+        loader.close()
+        loader = open_packed(texts, threads=0) if kind == "packed" else open_mixed(texts, threads=0)
+    next(loader)
+    loader.close()
+    with pytest.raises(ConfigError, match="closed"):
+        next(loader)

@@ -87,7 +87,7 @@ def test_weights_change_at_the_recorded_sample(splits: dict[str, SplitReader]) -
 
 
 def test_resume_at_every_step_gives_the_same_batches(splits: dict[str, SplitReader]) -> None:
-    changes = [MixChange(0, {"a": 3, "b": 2, "c": 1}), MixChange(50, {"a": 1, "b": 5, "c": 1})]
+    changes = [MixChange(0, {"a": 3, "b": 2, "c": 1}), MixChange(53, {"a": 1, "b": 5, "c": 1})]
     place: dict[str, int] = {"rank": 1, "world_size": 2, "batch_size": 5}
     with open_mixed(splits, changes, **place) as mixed:
         states, batches = [], []
@@ -138,6 +138,24 @@ def test_the_past_of_a_mixture_cannot_be_rewritten_but_its_future_can(splits: di
         pytest.raises(ConfigError, match="begin differently"),
     ):
         mixed.load_state_dict(state)
+
+
+def test_a_change_cannot_be_inserted_into_the_past(splits: dict[str, SplitReader]) -> None:
+    """It would take effect when the run goes on, and earlier in a run that is replayed from its start."""
+    past = MixChange(0, {"a": 1, "b": 1, "c": 1})
+    with open_mixed(splits, [past], batch_size=6) as mixed:
+        for _ in range(4):
+            next(mixed)
+        state = mixed.state_dict()
+    with (
+        open_mixed(splits, [past, MixChange(23, {"a": 0, "b": 0, "c": 1})], batch_size=6) as mixed,
+        pytest.raises(ConfigError, match="from sample 23 on") as error,
+    ):
+        mixed.load_state_dict(state)
+    assert error.value.hint == "let the change start at sample 24 or later"
+    with open_mixed(splits, [past, MixChange(24, {"a": 0, "b": 0, "c": 1})], batch_size=6) as mixed:
+        mixed.load_state_dict(state)
+        assert by_source(numbers(next(mixed))) == {"a": 0, "b": 0, "c": 6}
 
 
 def test_packed_sources_mix_by_rows(make_split: MakeSplit) -> None:

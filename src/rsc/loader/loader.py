@@ -93,6 +93,7 @@ class Loader:
             threads=threads,
         )
         self._position = 0
+        self._is_closed = False
         self._opened_to: int | None = None  # windows up to there; nothing before the first one
         self._windows: deque[RankWindow] = deque()
 
@@ -132,6 +133,7 @@ class Loader:
 
         Where it raises another error, nothing has moved: the same samples can be asked for again.
         """
+        check_open(self._is_closed)
         stop = self._position + batch_size * self._world_size
         if self._end is not None:
             stop = min(stop, self._end)
@@ -165,7 +167,8 @@ class Loader:
         self.return_to(int(state["position"]))
 
     def close(self) -> None:
-        """Stop the threads. Batches already delivered stay valid."""
+        """Stop the threads. Batches already delivered stay valid; there are no more."""
+        self._is_closed = True
         self._forget_windows()
         self._ahead.stop()
         self._stream.close()
@@ -232,6 +235,14 @@ class Loader:
         self._windows.clear()
         self._stream.jump()
         self._opened_to = None
+
+
+def check_open(is_closed: bool) -> None:
+    """Raises ConfigError for a loader that was closed: it would open shards again that nobody closes."""
+    if is_closed:
+        raise ConfigError(
+            "the loader is closed", hint="take its batches inside the `with` block, or open a new one"
+        )
 
 
 def check_state(state: dict[str, Any], *, expected: dict[str, Any]) -> None:

@@ -113,7 +113,11 @@ class MixedLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values, the same on every rank and for any world size."""
-        passed = [[change.start, dict(change.weights)] for change in self._changes[: self._era.change + 1]]
+        passed = [
+            [change.start, dict(change.weights)]
+            for number, change in enumerate(self._changes)
+            if number <= self._era.change or change.start < self.position
+        ]
         return {
             "changes": passed,
             "era": [self._era.position, self._era.delivered],
@@ -124,16 +128,25 @@ class MixedLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batch that `state` was taken at. Later changes may differ from the saving run's."""
         passed = [MixChange(start, weights) for start, weights in state["changes"]]
+        delivered = dict(state["delivered"])
+        reached = sum(delivered.values())
         if self._changes[: len(passed)] != passed or set(state["sources"]) != set(self._sources):
             raise ConfigError(
                 f"the run was mixed by {state['changes']} so far, these changes begin differently",
                 hint="keep the past changes and add one that starts at the sample where it should apply",
             )
+        for change in self._changes[len(passed) :]:
+            if change.start < reached:
+                raise ConfigError(
+                    f"weights {dict(change.weights)} from sample {change.start} on: the run is at sample "
+                    f"{reached} and was mixed by {state['changes']}",
+                    hint=f"let the change start at sample {reached} or later",
+                )
         for name, source in self._sources.items():
             source.load_state_dict(state["sources"][name])
-        position, delivered = state["era"]
-        self._era = _Era(change=len(passed) - 1, position=position, delivered=dict(delivered))
-        self._delivered = dict(state["delivered"])
+        position, before = state["era"]
+        self._era = _Era(change=self._last_change(position), position=position, delivered=dict(before))
+        self._delivered = delivered
 
     def close(self) -> None:
         for source in self._sources.values():
@@ -147,9 +160,12 @@ class MixedLoader:
 
     def _enter_era(self) -> None:
         """Apply the last change whose sample number has come; shares are counted from here on."""
-        last = max(n for n, change in enumerate(self._changes) if change.start <= self.position)
+        last = self._last_change(self.position)
         if last > self._era.change:
             self._era = _Era(change=last, position=self.position, delivered=dict(self._delivered))
+
+    def _last_change(self, position: int) -> int:
+        return max(n for n, change in enumerate(self._changes) if change.start <= position)
 
     def _due(self, stop: int) -> dict[str, tuple[int, int]]:
         """Samples of each source still to deliver before `stop`, as an exact fraction (over, under)."""

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rsc.errors import ConfigError
 from rsc.loader.ahead import ReadAhead, by_bytes, frames_of
 from rsc.loader.lanes import LanePlace, LaneTokens
-from rsc.loader.loader import check_state, plan_order
+from rsc.loader.loader import check_open, check_state, plan_order
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s
 from rsc.loader.stream import WindowStream, filling_threads
 from rsc.store.schema import Field
@@ -97,6 +97,7 @@ class PackedLoader:
         }
         self._row = 0
         self._is_begun = False
+        self._is_closed = False
 
     @property
     def row(self) -> int:
@@ -121,6 +122,7 @@ class PackedLoader:
 
     def take(self, batch_size: int) -> dict[str, torch.Tensor]:
         """The next `batch_size` rows of every rank. Where it raises, nothing has moved."""
+        check_open(self._is_closed)
         before = self.place
         try:
             return self._take(batch_size)
@@ -155,6 +157,8 @@ class PackedLoader:
         self.return_to(PackedPlace(int(state["row"]), lanes))
 
     def close(self) -> None:
+        """Stop the threads. Batches already delivered stay valid; there are no more."""
+        self._is_closed = True
         for lane in self._lanes.values():
             lane.close()
         self._ahead.stop()
