@@ -36,7 +36,8 @@ class ParallelConfig(FrozenModel):
     reshard_after_forward: bool = True
     """FSDP frees gathered weights after the forward pass and gathers them again for the backward pass."""
     timeout_s: Annotated[float, Field(gt=0.0)] = 120.0
-    """A collective that waits longer fails its rank, so that one dead rank does not hold its peers."""
+    """A collective that waits longer fails its rank; at least 20 times `train.hang_floor_s`, since it is the
+    supervisor that ends the peers of a dead rank, and calls a hang."""
 
     @property
     def splits_backward(self) -> bool:

@@ -20,6 +20,7 @@ from rsc.train.courier import Courier
 from rsc.train.run import RunRecord, RunState
 from rsc.units import format_seconds
 
+_SANDBOX_S = 30.0  # for a sandbox to end after its supervisor has: some milliseconds, as a rule
 _SIGNALLED = 128  # exit codes above it are signals, as a shell tells them
 _PLAIN_EVERY_S = 10.0  # a line per step would fill a batch job's log
 
@@ -98,7 +99,7 @@ class Watched:
         for text in process.stdout:
             self.hear(json.loads(text), supervisor=process.pid)
             self._hear_events()
-        code = process.wait()
+        code = self._end_of(process)
         self._hear_events()
         told = code if code >= 0 else _SIGNALLED - code  # no shell or sandbox between says it so
         self.exit_code = Interrupted.exit_code if wishes.interrupted else told
@@ -108,6 +109,18 @@ class Watched:
         )
         if self.exit_code not in wanted and not self.reason:
             self.reason = f"the supervisor ended with code {code}; see the lines above"
+
+    def _end_of(self, process: subprocess.Popen[str]) -> int:
+        """Its exit code. The kernel keeps a sandbox for as long as it keeps a process in it: then the user
+        hears what the supervisor said before, and waits for the kernel."""
+        try:
+            return process.wait(timeout=_SANDBOX_S)
+        except subprocess.TimeoutExpired:
+            self.line.close()
+            self.say(
+                f"the kernel holds a process of the run ({self.reason or 'its supervisor said nothing'})"
+            )
+            return process.wait()
 
     def hear(self, told: dict[str, Any], *, supervisor: int) -> None:
         match told.pop("kind"):

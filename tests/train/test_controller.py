@@ -1,0 +1,80 @@
+"""What a controller writes down of a run whose supervisor is lost again and again."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsc.config import Workspace
+from rsc.events import EventLog, EventTail
+from rsc.loader.config import DataConfig
+from rsc.release.served import Served
+from rsc.train.admission import Admission
+from rsc.train.controller import Controller
+from rsc.train.follow import ProgressLine, Watched, Wishes
+from rsc.train.recipe import load_recipe
+from rsc.train.run import RunFolder
+from tests.conftest import FakeClock
+
+
+class OpenGate:
+    """Admits everything and keeps no key."""
+
+    def admit(self, data: DataConfig) -> Admission:
+        return Admission(version=1, lineage={}, isolation="none")
+
+    def make_run_key(self, run: RunFolder) -> None: ...
+
+    def serve(self, socket: Path, *, serves: Served) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def test_restarts_are_counted_once_in_a_crash_loop_of_the_supervisor(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two supervisors restarts its workers once and is lost; the second one was started again."""
+
+    def lost(controller: Controller, run: RunFolder, **_: Any) -> Watched:
+        line = ProgressLine(steps=1, out=io.StringIO())
+        watched = Watched(line, controller.say, run.events(clock=clock), EventTail(run.path / "events.jsonl"))
+        watched.restarts, watched.exit_code, watched.is_supervisor_lost = 1, 137, True
+        return watched
+
+    monkeypatch.setattr(Controller, "_watch", lost)
+    overrides = ["data.name=x", "train.max_failures_without_progress=2"]
+    controller = Controller(Workspace(tmp_path), gate=OpenGate(), clock=clock, say=lambda _: None)
+    run, code = controller.start(load_recipe("language", overrides=overrides), workers=1)
+    assert code == 137
+    assert (run.record().state, run.record().restarts) == ("failed", 3)
+
+
+class Held:
+    """A process that the kernel lets go at the second wait."""
+
+    pid, stdin, waits = 0, None, 0
+    stdout = (
+        json.dumps({"kind": "failed", "step": 3, "reason": "rank 1 waits", "hint": None, "exit_code": 4})
+        + "\n",
+    )
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.waits += 1
+        if timeout is not None:
+            raise subprocess.TimeoutExpired("node", timeout)
+        return 4
+
+
+def test_the_reason_is_said_while_the_kernel_still_holds_a_process(tmp_path: Path, clock: FakeClock) -> None:
+    said: list[str] = []
+    path, line = tmp_path / "events.jsonl", ProgressLine(steps=1, out=io.StringIO())
+    watched = Watched(line, said.append, EventLog(path, clock=clock), EventTail(path))
+    held: Any = Held()
+    watched.follow(held, wishes=Wishes())
+    assert said == ["the kernel holds a process of the run (rank 1 waits)"]
+    assert (watched.exit_code, watched.is_supervisor_lost, held.waits) == (4, False, 2)
