@@ -237,6 +237,7 @@ class Controller:
             level=isolation,
             writable=[run.path],
             readable=[*shown, socket.parent, *parent],
+            hidden=[self.workspace.keys, self.workspace.identities, self.workspace.audit],
         )
         if not wrapped.is_isolated:
             self.say(f"workers are not isolated: {wrapped.reason}")

@@ -61,14 +61,17 @@ def wrap(
     level: Level,
     writable: Iterable[Path] = (),
     readable: Iterable[Path] = (),
+    hidden: Iterable[Path] = (),
     folder: Path | None = None,
     environment: Mapping[str, str] = os.environ,
     methods: Sequence[Method] = ("bwrap", "unshare"),
 ) -> Wrapped:
     """The command line that runs `command` in the strongest sandbox that works here.
 
-    `folder` is the working folder inside (default: the first writable path). Tries each of `methods` on a
-    command that does nothing. Raises IsolationRefused at level `required` when none works; at
+    `folder` is the working folder inside (default: the first writable path); `hidden` are folders of which
+    nothing is seen inside, whatever else is shown (view.py). Tries each of `methods` on a
+    command that does nothing. Raises IsolationRefused at level `required` when none works, and at every
+    level but `none` for a path to show that lies above or inside a hidden one; at
     `best-effort` the command runs hardened (no privileges, no core dumps, few socket families) but with
     the network, and `reason` says why; `none` runs it as it is.
     """
@@ -76,7 +79,7 @@ def wrap(
         return Wrapped(list(command), "open", "the policy asks for no isolation", dict(environment))
     writable = [path.resolve() for path in writable]
     inside = folder.resolve() if folder else next(iter(writable), Path("/tmp"))
-    mounts = plan_view(readable=readable, writable=writable)
+    mounts = plan_view(readable=readable, writable=writable, hidden=hidden)
     reasons = []
     for method in methods:
         argv = _argv(method, mounts=mounts, folder=inside)

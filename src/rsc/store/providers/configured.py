@@ -7,7 +7,7 @@
     [pkcs11]
     module = "/usr/lib/softhsm/libsofthsm2.so"
     token = "rsc"
-    pin_file = "/etc/rsc/pin"
+    pin_file = "/run/user/1000/rsc-pin"
     [vault]
     url = "https://vault.example.org:8200"
     token_file = "/run/vault-token"
