@@ -27,6 +27,7 @@ from rsc.store.providers.register import Register
 from rsc.store.providers.vault import VaultProvider
 from rsc.store.providers.wiping import wipe
 from rsc.store.secret import SecretKey
+from rsc.store.staging import only_writer
 
 SOFTHSM = [Path("/usr/lib/softhsm/libsofthsm2.so"), Path("/opt/homebrew/lib/softhsm/libsofthsm2.so")]
 CONTEXT = b"rsc-data-key-1\nposts\n"
@@ -309,6 +310,38 @@ def test_rotation_keeps_data_and_review_and_ends_old_envelopes(house):
     with pytest.raises(KeyUnavailable, match="destroyed"):
         open_envelope(house.provider, old_envelope, context=data_key_context("posts"))
     assert house.logged("key_rotated")[0]["new"] == "data/posts/2026-11.2"
+
+
+def test_a_rotation_that_stopped_before_the_old_key_was_gone_is_finished(house, monkeypatch):
+    """No envelope names that key any more; the log does."""
+    house.add()
+    fresh = {"providers": {"local": house.provider}, "audit": house.audit, "user": "ada"}
+
+    def fail(*arguments, **options):
+        raise KeyboardInterrupt
+
+    for step in ("destroy", "wrap"):
+        with monkeypatch.context() as patch:
+            patch.setattr(house.provider, step, fail)
+            with pytest.raises(KeyboardInterrupt):
+                rotate(house.workspace, "posts", **fresh)
+    done = rotate(house.workspace, "posts", **fresh)
+    assert list(done.old) == [f"data/posts/2026-11{suffix}" for suffix in ("", ".2", ".3")]
+    active = [info.kek_id for info in house.provider.list() if info.state == "active"]
+    assert active == list(done.new) == ["data/posts/2026-11.4"]
+    assert {entry["old"] for entry in house.logged("key_rotated")} == {*done.old} - {"data/posts/2026-11.3"}
+    assert house.logged("key_destroyed")[0]["kek_id"] == "data/posts/2026-11.3"
+
+
+def test_no_rotation_while_an_import_runs(house):
+    """Its version would be left under the old key."""
+    house.add()
+    providers = {"local": house.provider}
+    with only_writer(house.workspace.data / "posts"), pytest.raises(ConfigError, match="another import"):
+        rotate(house.workspace, "posts", providers=providers, audit=house.audit, user="ada")
+    with pytest.raises(ConfigError, match="no data set"):
+        rotate(house.workspace, "nothing", providers=providers, audit=house.audit, user="ada")
+    assert not (house.workspace.data / "nothing").exists()
 
 
 def test_a_rotated_key_ends_when_the_old_one_did(house, make):

@@ -10,15 +10,13 @@ finishes it. The new version keeps the date of the old one, so nobody's data liv
 else's was erased.
 
 Not covered: models keep what they learned; they are marked, and it is for a person to decide whether to
-train again. What the gate did not find (subject.py). Copies outside the workspace. In a place that
-workspaces share: what other machines import meanwhile, and what they began and left without a checkpoint.
+train again. What the gate did not find (subject.py). Copies outside the workspace. Imports of other machines
+into a place that workspaces share (alone.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,14 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
-from rsc.errors import ConfigError
 from rsc.events import EventLog, read_lines
 from rsc.release.agent import KeyAgent
+from rsc.release.alone import no_imports
 from rsc.release.retention import Expired, Providers, expire
 from rsc.release.rewrite import REASON, House, finish_carries, rewrite
 from rsc.release.subject import Hit
 from rsc.release.trace import DerivedRun, Trace, derived_runs, trace
 from rsc.store.dataset import Dataset, DatasetRef, list_names
-from rsc.store.staging import list_unfinished, only_writer
 
 MARK = "erasures.jsonl"
 """File in a run and in each of its exports: which data it was trained on lost records since."""
@@ -77,10 +74,10 @@ def erase(
     """Erase every record in which the gate found `subject`. The log gets counts, never the subject.
 
     Raises ConfigError while an import runs, and for one that was stopped and can go on: nobody can look
-    through it. Nothing is changed then. Calling it again finishes what was stopped.
+    through it. Nothing is erased then. Calling it again finishes what was stopped.
     """
     house = House(workspace, agent, providers, audit, clock, user)
-    with _no_imports(workspace):
+    with no_imports(workspace, list_names(workspace.bulk)):
         finish_carries(house)
         plans = _stopped(audit)
         marked, expired = _carry_out(house, plans)
@@ -91,30 +88,6 @@ def erase(
         left = trace(workspace, subject, agent=agent, audit=audit, user=user)
     removed: Counter[str] = sum((Counter(plan.removed) for plan in plans), Counter())
     return Erased(dict(removed), written, (*expired, *expired_now), (*marked, *marked_now), left)
-
-
-@contextmanager
-def _no_imports(workspace: Workspace) -> Iterator[None]:
-    """Hold every data set: an import would add a version that nobody looked through."""
-    with ExitStack() as held:
-        names = list_names(workspace.bulk)
-        for name in names:
-            held.enter_context(only_writer(workspace.data / name))
-        for name in names:
-            _settle_unfinished(workspace, name)
-        yield
-
-
-def _settle_unfinished(workspace: Workspace, name: str) -> None:
-    """Remove what was begun and cannot go on. Raises ConfigError for what can."""
-    for unfinished in list_unfinished(workspace.bulk, name):
-        if unfinished.is_resumable():
-            raise ConfigError(
-                f"an import into {name} was stopped half-way: nobody can look through {unfinished.folder}",
-                hint="finish it by the command that began it, or delete that folder; then erase",
-            )
-        if workspace.bulk == workspace.data:
-            unfinished.remove()
 
 
 def _rewrite_newest(house: House, hits: tuple[Hit, ...], *, subject: str) -> tuple[DatasetRef, ...]:
