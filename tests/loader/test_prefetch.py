@@ -10,6 +10,9 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from rsc.errors import ResourceError
+from rsc.loader import ahead
+from rsc.loader.ahead import ReadAhead, frames_of
 from rsc.loader.loader import Loader
 from rsc.store.cache import NodeCache
 from rsc.store.local import LocalReader, LocalStore
@@ -25,12 +28,16 @@ class CountingStore:
     def __init__(self, root: Path) -> None:
         self.local = LocalStore(root)
         self.crossed = 0
+        self.failing = 0  # how many times a shard cannot be opened
         self.lock = Lock()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.local, name)
 
     def open(self, path: str, *, size_bytes: int | None = None) -> LocalReader:
+        if path.endswith(".rsc") and self.failing:
+            self.failing -= 1
+            raise ResourceError("the line was cut")
         store = self
 
         class Counting(LocalReader):
@@ -76,6 +83,7 @@ def test_each_byte_crosses_once_and_the_order_is_the_same(plain: SplitReader, tm
 @example(
     world_size=2, rank=0, start=573, lanes=3
 )  # a step ends between the rank's last row of a window and its end
+@example(world_size=5, rank=0, start=0, lanes=1)  # the last window has no row of the rank
 @given(
     world_size=st.integers(1, 6), rank=st.integers(0, 5), start=st.integers(0, 699), lanes=st.integers(1, 5)
 )
@@ -93,3 +101,24 @@ def test_the_list_of_coming_reads_is_what_is_read(
         follower.wait()
         assert not follower._future
         assert not follower._behind
+
+
+def test_a_line_that_is_cut_for_a_while_does_not_end_the_list(
+    plain: SplitReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was nothing read ahead for the rest of the run."""
+    monkeypatch.setattr(ahead, "_PAUSE_S", 0.001)
+    store = plain.place.store
+    assert isinstance(store, CountingStore)
+    with Loader(plain, batch_size=20, **SMALL) as loader:
+        stream = loader._stream
+        expected = len(list(frames_of(stream.coming(0, split=plain, end=700))))
+        split = through_cache(plain, tmp_path / "cache")
+        store.failing = 5
+        reads = ReadAhead(split, lanes=4, connections=2)
+        reads.begin(lambda scout: frames_of(stream.coming(0, split=scout, end=700)))
+        assert reads._follower is not None
+        reads._follower.wait()
+        assert not store.failing
+        assert len(reads._follower._future) == expected > 0
+        reads.stop()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
 import threading
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -385,6 +387,29 @@ def test_the_plan_says_when_each_chunk_is_used_next(
     follower.wait()
     (plan,) = read_plans(cache.folder)
     assert plan == pytest.approx({b.chunk_name(0): 10.0, a.chunk_name(0): 20.0, b.chunk_name(1): 30.0})
+    follower.close()
+
+
+def test_a_plan_that_cannot_be_written_is_written_later(
+    cache: NodeCache, shards: list[CachedShard], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that looks ahead lives on; so does the plan before."""
+    publish = Plan.publish
+    errors = [OSError(errno.ENOSPC, "no room"), ResourceError("the mover is gone")]
+
+    def failing(plan: Plan, next_use_s: Mapping[str, float]) -> None:
+        if errors:
+            raise errors.pop()
+        publish(plan, next_use_s)
+
+    monkeypatch.setattr(Plan, "publish", failing)
+    uses = [use_of(shards[0], chunk) for chunk in range(3)]
+    follower = Follower(cache, reads=iter(uses), ahead_bytes=CHUNK_BYTES, horizon=4, clock=clock)
+    follower.wait()
+    follower.advance()
+    follower.wait()
+    assert not errors
+    assert read_plans(cache.folder)[0]
     follower.close()
 
 

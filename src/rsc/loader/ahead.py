@@ -13,18 +13,55 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
-from typing import TypeAlias
+from functools import partial
+from threading import Event
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from rsc.errors import ResourceError
 from rsc.loader.frames import Frames
 from rsc.store.cache import CHUNK_BYTES
+from rsc.store.container import ContainerReader
 from rsc.store.follow import Follower
-from rsc.store.splits import SplitReader, open_manifest
+from rsc.store.manifest import ShardRecord
+from rsc.store.splits import SplitReader
 
+Found = TypeVar("Found")
 Reads: TypeAlias = "Iterator[tuple[int, int]]"
 """(shard, frame), in the order in which they are read."""
+
+
+_PAUSE_S = 1.0  # before what failed in passing is looked at again; the store has tried for half a minute
+
+
+class _ScoutSplit(SplitReader):
+    """The split as the list's thread reads it: tables that are out of reach for a while are waited for.
+
+    The reader goes on meanwhile, by what the cache has, and the list stays in step with it.
+    """
+
+    def __init__(self, split: SplitReader) -> None:
+        super().__init__(split.place, schema=split.schema, totals=split.manifest.totals, key=split._key)
+        self._is_stopped = Event()
+
+    def open_shard(self, shard: int) -> ContainerReader:
+        return self._patiently(partial(super().open_shard, shard))
+
+    def record_of_sample(self, sample: int) -> ShardRecord:
+        return self._patiently(partial(super().record_of_sample, sample))
+
+    def stop_waiting(self) -> None:
+        """What fails from now on is raised."""
+        self._is_stopped.set()
+
+    def _patiently(self, look: Callable[[], Found]) -> Found:
+        while True:
+            try:
+                return look()
+            except ResourceError:
+                if self._is_stopped.wait(_PAUSE_S):
+                    raise
 
 
 class ReadAhead:
@@ -35,15 +72,14 @@ class ReadAhead:
         self._ahead_bytes = CHUNK_BYTES * (lanes + 2 * connections)
         self._connections = connections
         self._follower: Follower | None = None
-        self._scout: SplitReader | None = None
+        self._scout: _ScoutSplit | None = None
 
     def begin(self, list_reads: Callable[[SplitReader], Reads]) -> None:
         """Fetch by this list from now on. It is worked out in a thread of its own, on its own SplitReader."""
         self.stop()
         if self._split.place.cache is None:
             return
-        self._scout = copy(self._split)
-        self._scout.manifest = open_manifest(self._split.place, totals=self._split.manifest.totals)
+        self._scout = _ScoutSplit(self._split)
         self._follower = self._scout.follow(
             list_reads(self._scout), ahead_bytes=self._ahead_bytes, connections=self._connections
         )
@@ -55,6 +91,7 @@ class ReadAhead:
 
     def stop(self) -> None:
         if self._follower is not None and self._scout is not None:
+            self._scout.stop_waiting()
             self._follower.close()
             self._scout.close()
         self._follower = self._scout = None

@@ -156,7 +156,7 @@ class SectionReader:
         """The frames that overlap a run, shard by shard."""
         sample = run.start
         while sample < run.stop:
-            record = self._split.manifest.find_sample(sample)
+            record = self._split.record_of_sample(sample)
             table = self._shards.get(record.shard).table
             starts = table["first_sample"] + record.first_sample
             stops = starts + table["num_samples"]

@@ -140,13 +140,15 @@ class WindowStream:
         return self._order.window_at(position)
 
     def coming(self, position: int, *, split: SplitReader, end: int | None = None) -> Iterator[Frames]:
-        """The frames that each window adds, from the one that holds `position` up to `end`.
+        """The frames that each window adds, from the one that holds `position` to the last before `end`.
 
         Reads through `split`, so that it can be worked out in another thread.
         """
         shards = OpenShards(split)
         sections = SectionReader(split, order=self._order, shards=shards)
         is_jump = True
+        if end is not None:  # windows behind the rank's last row are never opened
+            end = self._rank + (self.first_row_at(end) - 1) * self._world_size + 1
         while end is None or position < end:
             shards.keep_newest(self._max_shards)
             span = self._order.window_at(position)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from threading import BoundedSemaphore, Condition, Thread
 
@@ -130,7 +130,8 @@ class Follower:
                     return
                 plan = self._plan_if_due()
             if plan is not None:
-                self._plan.publish(plan)
+                with suppress(RscError, OSError):  # the plan before counts a little longer
+                    self._plan.publish(plan)
                 continue
             self._take_next()
 

@@ -87,9 +87,13 @@ class SplitReader:
     def shard_record(self, shard: int) -> ShardRecord:
         return self.manifest.record(shard)
 
+    def record_of_sample(self, sample: int) -> ShardRecord:
+        """The shard that holds a sample number of the split. Raises IndexError outside [0, num_samples)."""
+        return self.manifest.find_sample(sample)
+
     def locate(self, sample: int) -> SampleLocation:
         """Where a sample number of the split lies. Raises IndexError outside [0, num_samples)."""
-        record = self.manifest.find_sample(sample)
+        record = self.record_of_sample(sample)
         return SampleLocation(shard=record.shard, sample_in_shard=sample - record.first_sample)
 
     def open_shard(self, shard: int) -> ContainerReader:
