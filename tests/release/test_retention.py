@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 
 import pytest
 from house import SENTENCE, House
@@ -8,8 +9,11 @@ from house import SENTENCE, House
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
+from rsc.release.promises import House as Checked
+from rsc.release.promises import keys_within_retention
 from rsc.release.request import KeyRequest
 from rsc.release.retention import expire, open_cached, overdue, sweep
+from rsc.release.unused import overdue_unused, sweep_unused
 from rsc.store.cache import NodeCache
 from rsc.store.dataset import Dataset
 from rsc.store.keys import data_key_context, open_envelope
@@ -113,6 +117,26 @@ def test_the_sweeper_ends_what_is_past_its_retention_and_nothing_else(house):
     assert not overdue(house.workspace, providers=providers, now=house.clock.now())
     assert opens(house, "long", 1)
     assert house.logged("data_expired")[0]["reason"] == "past its retention since 2026-12-01"
+
+
+def test_the_sweeper_ends_keys_that_no_version_is_under(house):
+    """As a stopped rotation or import leaves them; those of versions end with their proof."""
+    end_of_key = house.clock.now() + timedelta(days=10)
+    for name in ("posts", "gone"):
+        house.provider.create(f"data/{name}/2026-11", period="2026-11", expires=end_of_key)
+    house.add("posts")
+    providers = {"local": house.provider}
+    assert not overdue_unused(house.workspace, providers=providers, now=house.clock.now())
+    house.clock.advance(10 * 86400)
+    promised = keys_within_retention(Checked(house.workspace, providers, house.audit, house.clock.now()))
+    assert promised.state == "broken"
+    swept = sweep_unused(
+        house.workspace, providers=providers, audit=house.audit, now=house.clock.now(), user="sweeper"
+    )
+    assert [key.kek_id for key in swept] == ["data/gone/2026-11"]
+    states = {info.kek_id: info.state for info in house.provider.list()}
+    assert states == {"data/gone/2026-11": "destroyed", "data/posts/2026-11": "active"}
+    assert house.logged("key_destroyed")[0]["kek_id"] == "data/gone/2026-11"
 
 
 def test_past_its_retention_a_version_is_gone_from_a_nodes_cache_and_refused(house, tmp_path):

@@ -15,6 +15,7 @@ from rsc.config import Workspace
 from rsc.release.retention import overdue, sweep
 from rsc.release.rotate import rotate
 from rsc.release.run_keys import overdue_run_keys, sweep_run_keys
+from rsc.release.unused import overdue_unused, sweep_unused
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.keys import KekInfo
 from rsc.store.staging import abandoned
@@ -35,6 +36,7 @@ def ls(as_json: JsonFlag = False) -> None:
     ]
     late = [
         *overdue(workspace, providers=providers, now=now),
+        *overdue_unused(workspace, providers=providers, now=now),
         *overdue_run_keys(workspace, providers=providers, now=now),
     ]
     rows = [
@@ -81,10 +83,12 @@ def sweep_keys(as_json: JsonFlag = False) -> None:
     user = getpass.getuser()
     ended = sweep(workspace, providers=providers, audit=audit, clock=clock, user=user)
     runs = sweep_run_keys(workspace, providers=providers, audit=audit, clock=clock, user=user)
+    unused = sweep_unused(workspace, providers=providers, audit=audit, now=clock.now(), user=user)
     left = _remove_abandoned(workspace)
     record = {
         "expired": [item.to_json() for item in ended],
         "runs": [item.to_json() for item in runs],
+        "unused": [{**key.to_json(), "since": timestamp(key.since)} for key in unused],
         "abandoned": left,
     }
     emit(record, as_json=as_json, text="")
@@ -93,6 +97,8 @@ def sweep_keys(as_json: JsonFlag = False) -> None:
             f"{item.name} version {item.versions[0]}: key destroyed, {item.freed_bytes} bytes removed, "
             "nothing opens any more"
         )
+    for idle in unused:
+        say(f"{idle.kek_id}: key destroyed, no version was under it")
     for key in runs:
         say(
             f"{key.kek_id}: key destroyed, checkpoints of {len(key.runs)} runs removed "

@@ -25,6 +25,7 @@ from rsc.release.promise import Breach, Promise, judge, unknown
 from rsc.release.recorded import Recorded, replay
 from rsc.release.retention import Providers, active_keks, overdue
 from rsc.release.run_keys import overdue_run_keys
+from rsc.release.unused import overdue_unused
 from rsc.review.approval import ReviewState
 from rsc.review.policy import Policy, parse_policy
 from rsc.store.dataset import Dataset, list_datasets
@@ -84,6 +85,10 @@ def keys_within_retention(house: House) -> Promise:
     breaches += [
         Breach(f"key {item.kek_id} of checkpoints should be gone", since=item.since)
         for item in overdue_run_keys(house.workspace, providers=house.providers, now=house.now)
+    ]
+    breaches += [
+        Breach(f"key {key.kek_id}, which no version is under, should be gone", since=key.since)
+        for key in overdue_unused(house.workspace, providers=house.providers, now=house.now)
     ]
     active = active_keks(house.providers)
     breaches += [
