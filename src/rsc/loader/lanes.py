@@ -1,7 +1,8 @@
 """The documents of one lane as an endless stream of tokens, a separator before each.
 
 A lane is read at its own pace: lanes of long documents are fewer documents into the run than others, and
-only the part of a window that is the lane's own is in memory, `window_bytes / lanes` of it.
+only the lane's own part of a window is in memory, `window_bytes / lanes`, and as much again for the window
+after it, or before it where no thread fills windows (the frame that two windows share is copied over).
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class LaneTokens:
                 tokens[at] = self._separator
             begins = max(skipped, 1)
             tokens[at + begins - skipped : at + count] = document[begins - 1 : skipped + count - 1]
+            del document  # the memory of its window is reused as soon as nobody views it
         skipped = self.place.skipped
         tokens[-1] = self._document()[skipped - 1] if skipped else self._separator
 
@@ -104,6 +106,7 @@ class LaneTokens:
             yield at, count, document
             at, skipped = at + count, skipped + count
             is_over = skipped > len(document)
+            del document
             self.place = LanePlace(number + 1, 0) if is_over else LanePlace(number, skipped)
 
     def _document(self) -> NDArray[Any]:
