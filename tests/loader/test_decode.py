@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,25 @@ def test_a_field_that_holds_no_files_is_refused(pictures: SplitReader) -> None:
         pytest.raises(ConfigError, match=r"'label': it is int64 \[\]"),
     ):
         DecodedLoader(loader, field="label", decode=decode_rgb, shape=SHAPE)
+
+
+def test_ctrl_c_while_files_are_decoded_loses_no_batch(pictures: SplitReader) -> None:
+    with open_pictures(pictures) as images:
+        expected = [next(images)["label"] for _ in range(9)]
+    interrupts = [40, 75]
+
+    def decode(file: bytes) -> NDArray[np.uint8]:
+        interrupts[:1] = [interrupts[0] - 1] if interrupts else []
+        if interrupts and interrupts[0] == 0:
+            interrupts.pop(0)
+            raise KeyboardInterrupt
+        return decode_rgb(file)
+
+    found: list[Any] = []
+    loader = Loader(pictures, batch_size=16, **SMALL)
+    with DecodedLoader(loader, field="file", decode=decode, shape=SHAPE) as images:
+        while len(found) < len(expected):
+            with suppress(KeyboardInterrupt):
+                found.append(next(images)["label"])
+    assert not interrupts
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

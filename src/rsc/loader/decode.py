@@ -99,6 +99,16 @@ class DecodedLoader:
         return self
 
     def __next__(self) -> Batch:
+        """The next batch. Where it raises, the same batch can be asked for again."""
+        try:
+            return self._next()
+        except StopIteration:
+            raise
+        except BaseException:
+            self.load_state_dict(self._state)
+            raise
+
+    def _next(self) -> Batch:
         while len(self._queue) <= self._ahead:
             batch = next(self._loader, None)
             if batch is None:
@@ -143,11 +153,9 @@ class DecodedLoader:
         return _Pending(batch, values, parts, is_good, self._loader.state_dict())
 
     def _finish(self, pending: _Pending) -> Batch:
-        for part in pending.parts:
-            for bad in part.result():
-                self.num_bad += 1
-                if len(self.bad) < _NAMED:
-                    self.bad.append(bad)
+        bad = [each for part in pending.parts for each in part.result()]
+        self.num_bad += len(bad)
+        self.bad += bad[: _NAMED - len(self.bad)]
         self._state = pending.state
         return pending.batch | {self._field: pending.values, f"{self._field}_is_good": pending.is_good}
 
