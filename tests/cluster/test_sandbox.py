@@ -84,6 +84,15 @@ def test_only_writable_folders_can_be_written(method, tmp_path):
     assert "/usr/new" in done.stderr
 
 
+def test_a_file_to_read_in_a_writable_folder_cannot_be_changed_or_replaced(method, tmp_path):
+    (tmp_path / "paper").write_text("as it was")
+    script = "echo new > paper; rm -f paper; echo new > other; mv -f other paper; ls"
+    options = {"level": "required", "writable": [tmp_path], "methods": (method,)}
+    done = run(["sh", "-c", script], readable=[tmp_path / "paper"], **options)
+    assert done.stdout.split() == ["other", "paper"], done.stderr
+    assert (tmp_path / "paper").read_text() == "as it was"
+
+
 def test_a_socket_outside_cannot_be_reached_and_a_shown_one_is_reported(method, tmp_path):
     written = tmp_path / "run"
     written.mkdir()

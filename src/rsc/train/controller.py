@@ -232,11 +232,13 @@ class Controller:
             job |= {"cache": str(self.workspace.cache), "mover": str(socket_beside(socket))}
         command = [sys.executable, "-m", "rsc.train.node", json.dumps(job)]
         parent = [self.workspace.runs / recipe.model.init_from] if recipe.model.init_from else []
+        # a worker that could change these would choose what the next start reads, and whose keys it is served
+        papers = [run.path / "resolved.toml", run.path / "key.json"]
         wrapped = wrap(
             command,
             level=isolation,
             writable=[run.path],
-            readable=[*shown, socket.parent, *parent],
+            readable=[*shown, socket.parent, *parent, *papers],
             hidden=[self.workspace.keys, self.workspace.identities, self.workspace.audit],
         )
         if not wrapped.is_isolated:
