@@ -289,6 +289,16 @@ def test_an_erase_that_stopped_between_two_data_sets_is_finished_by_anybodys(two
     _require_all_erased(two_sets)
 
 
+def test_a_version_whose_folder_was_deleted_since_is_not_in_the_way(two_sets, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(erase_module, "_expire", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            forget(two_sets, "ada.lovelace@example.org")
+    shutil.rmtree(two_sets.workspace.data / "letters")
+    assert not forget(two_sets, "ada.lovelace@example.org").left.hits
+    assert two_sets.state("posts") == "approved"
+
+
 class PowerLoss(BaseException):
     """Nothing may catch it and go on."""
 

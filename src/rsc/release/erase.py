@@ -31,7 +31,7 @@ from rsc.release.retention import Expired, Providers, expire
 from rsc.release.rewrite import REASON, House, finish_carries, rewrite
 from rsc.release.subject import Hit
 from rsc.release.trace import DerivedRun, Trace, derived_runs, trace
-from rsc.store.dataset import Dataset, DatasetRef, list_names
+from rsc.store.dataset import Dataset, DatasetRef, list_names, list_versions
 
 MARK = "erasures.jsonl"
 """File in a run and in each of its exports: which data it was trained on lost records since."""
@@ -130,7 +130,11 @@ def _carry_out(house: House, plans: list[_Plan]) -> tuple[list[DerivedRun], list
         runs = list(derived_runs(house.workspace, set(plan.versions)))
         for run in runs:
             _mark(house, run)
-        expired += [_expire(house, name, version) for name, version in plan.versions]
+        expired += [
+            _expire(house, name, version)
+            for name, version in plan.versions
+            if version in list_versions(house.workspace.bulk, name)  # else somebody deleted the folder since
+        ]
         house.audit.append(
             "subject_erased",
             user=house.user,
