@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from rsc.clock import SystemClock
 from rsc.store.keys import data_kek_id, period_of
 from rsc.store.local_keys import LocalKeyProvider
@@ -45,3 +47,17 @@ def test_impossible_mesh_is_refused_with_the_arithmetic(rsc_with_text: Any) -> N
     told = rsc_with_text.train("parallel.tp=3", "parallel.workers=3", expect=2)["stderr"]
     assert "tp 3 does not divide num_kv_heads 2" in told
     assert "hint: set parallel.tp=1 train.batch_size=6" in told
+
+
+@pytest.mark.slow
+def test_two_ranks_start_from_the_weights_of_another_run(rsc_with_text: Any, whole: dict[int, float]) -> None:
+    """And take them up once more when they are thrown back before their first checkpoint."""
+    parent = rsc_with_text.train("train.steps=4")["run"]
+    child = rsc_with_text.train(
+        f"model.init_from={parent}", "train.steps=4", "train.fail_at=rank=1,step=3,kind=sigkill"
+    )
+    assert (child["state"], child["restarts"]) == ("finished", 1)
+    losses = rsc_with_text.losses(child["run"])
+    assert losses[1] < whole[1]
+    resumed = rsc_with_text.events_of(child["run"], "resumed")
+    assert [event["store_files_read"] > 0 for event in resumed] == [True] * 4, "the parent's, on both ranks"
