@@ -4,6 +4,7 @@ import io
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,37 @@ def test_good_files_are_decoded_and_bad_ones_counted_and_named(pictures: SplitRe
     assert {bad.sample for bad in images.bad} == set(range(0, 120, 3))
     assert BadSample(9, "ShapeError") in images.bad
     assert BadSample(3, "UnidentifiedImageError") in images.bad
+
+
+@pytest.mark.parametrize(("size", "is_shared"), [((6, 4), False), ((60, 40), True)])
+def test_threads_share_files_that_are_worth_it(
+    make_split: MakeSplit, size: tuple[int, int], is_shared: bool
+) -> None:
+    """Files of 60 x 40 random pixels have 7 kB, those of 6 x 4 have 0.1."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (64, size[1], size[0], 3), dtype=np.uint8)
+    records = []
+    for number, picture in enumerate(pixels):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "PNG")
+        records.append({"file": file.getvalue(), "label": number})
+    split = make_split(
+        SCHEMA, columns_from_records(SCHEMA, records), frame_bytes=200_000, shard_bytes=1_000_000
+    )
+    both = Barrier(2)
+
+    def decode(file: bytes) -> NDArray[np.uint8]:
+        both.wait(timeout=60 if is_shared else 0.5)  # for a second thread
+        return decode_rgb(file)
+
+    loader = Loader(split, batch_size=16, **SMALL | {"window_bytes": 1 << 20}, epochs=1)
+    with DecodedLoader(loader, field="file", decode=decode, shape=(size[1], size[0], 3), threads=2) as images:
+        for batch in images:
+            labels = batch["label"]
+            assert isinstance(labels, torch.Tensor)
+            if is_shared:
+                assert torch.equal(batch["file"], torch.from_numpy(pixels)[labels])  # type: ignore[arg-type]
+        assert {bad.reason for bad in images.bad} == (set() if is_shared else {"BrokenBarrierError"})
 
 
 def test_resume_goes_on_after_the_last_batch_delivered(pictures: SplitReader) -> None:
