@@ -544,6 +544,7 @@ def _import_libraries(subject: str) -> None:
 
 
 _RAW_FILES = {"tokens": "tokens.bin", "images": "images.bin"}
+_TOUCHED_BYTES = 256 << 20
 
 
 def warm_up(corpus: Corpus, subject: str) -> None:
@@ -559,9 +560,6 @@ def warm_up(corpus: Corpus, subject: str) -> None:
         with path.open("rb", buffering=0) as file:
             while file.readinto(touched):
                 pass
-
-
-_TOUCHED_BYTES = 256 << 20
 
 
 def main() -> None:

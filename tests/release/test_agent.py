@@ -118,17 +118,6 @@ def test_the_key_of_a_run(house):
         house.agent.release(KeyRequest("checkpoint", "ada", run="../keys"))
 
 
-@pytest.fixture
-def server(house, tmp_path):
-    house.add()
-    house.approve()
-    with AgentServer(
-        house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock, serves=SERVES
-    ) as running:
-        running.path = tmp_path / "agent.sock"
-        yield running
-
-
 @pytest.mark.parametrize("carrier", ["memfd_secret", "memfd", "socket"])
 def test_each_carrier_brings_the_key_over_the_socket(house, tmp_path, carrier):
     if carrier not in carriers():

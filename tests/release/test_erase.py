@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from house import House
+from power import PowerLoss, stop_at
 
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
@@ -299,36 +300,15 @@ def test_a_version_whose_folder_was_deleted_since_is_not_in_the_way(two_sets, mo
     assert two_sets.state("posts") == "approved"
 
 
-class PowerLoss(BaseException):
-    """Nothing may catch it and go on."""
-
-
-def _stop_at(patch, number: int, *, is_after: bool) -> list[str]:
-    """Lose power before or after the numbered step that changes something; returns the steps seen."""
-    steps: list[str] = []
-
-    def watch(owner, name: str) -> None:
-        original = getattr(owner, name)
-
-        def step(*arguments, **options):
-            steps.append(name)
-            if len(steps) == number and not is_after:
-                raise PowerLoss
-            result = original(*arguments, **options)
-            if len(steps) == number:
-                raise PowerLoss
-            return result
-
-        patch.setattr(owner, name, step)
-
-    watch(DatasetWriter, "commit")
-    watch(Dataset, "write_review")
-    watch(Dataset, "replace_envelope")
-    watch(AuditLog, "append")
-    watch(EventLog, "append")
-    watch(LocalKeyProvider, "destroy")
-    watch(LocalStore, "delete_folder")
-    return steps
+STEPS: list[tuple[type, str]] = [
+    (DatasetWriter, "commit"),
+    (Dataset, "write_review"),
+    (Dataset, "replace_envelope"),
+    (AuditLog, "append"),
+    (EventLog, "append"),
+    (LocalKeyProvider, "destroy"),
+    (LocalStore, "delete_folder"),
+]
 
 
 @pytest.fixture
@@ -352,7 +332,7 @@ def test_an_erase_that_stops_at_any_step_is_finished_by_another(two_sets, tmp_pa
         shutil.copytree(two_sets.workspace.root, root)
         house = House(Workspace(root), clock)
         with pytest.MonkeyPatch.context() as patch:
-            steps = _stop_at(patch, number, is_after=is_after)
+            steps = stop_at(patch, number, steps=STEPS, is_after=is_after)
             try:
                 forget(house, "ada.lovelace@example.org")
                 num_steps = len(steps)

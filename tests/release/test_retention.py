@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from house import SENTENCE, House
+from power import PowerLoss, stop_at
 
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
@@ -174,34 +175,13 @@ def test_a_data_set_that_does_not_exist(house):
         end(house, "nothing")
 
 
-class PowerLoss(BaseException):
-    """Nothing may catch it and go on."""
-
-
-def _stop_at(monkeypatch, number: int, *, is_after: bool) -> list[str]:
-    """Lose power before or after the numbered step that changes something; returns the steps seen."""
-    steps: list[str] = []
-
-    def watch(owner, name: str) -> None:
-        original = getattr(owner, name)
-
-        def step(*arguments, **options):
-            steps.append(name)
-            if len(steps) == number and not is_after:
-                raise PowerLoss
-            result = original(*arguments, **options)
-            if len(steps) == number:
-                raise PowerLoss
-            return result
-
-        monkeypatch.setattr(owner, name, step)
-
-    watch(LocalKeyProvider, "destroy")
-    watch(AuditLog, "append")
-    watch(Dataset, "replace_envelope")
-    watch(LocalStore, "delete_folder")
-    watch(LocalStore, "delete")
-    return steps
+STEPS: list[tuple[type, str]] = [
+    (LocalKeyProvider, "destroy"),
+    (AuditLog, "append"),
+    (Dataset, "replace_envelope"),
+    (LocalStore, "delete_folder"),
+    (LocalStore, "delete"),
+]
 
 
 @pytest.mark.parametrize("is_after", [False, True])
@@ -214,7 +194,7 @@ def test_power_loss_at_any_step_never_leaves_a_readable_key_said_to_be_gone(tmp_
         house.add()
         house.add()
         with pytest.MonkeyPatch.context() as patch:
-            steps = _stop_at(patch, number, is_after=is_after)
+            steps = stop_at(patch, number, steps=STEPS, is_after=is_after)
             try:
                 end(house, version=1)
                 num_steps = len(steps)

@@ -25,17 +25,6 @@ TRAIN = KeyRequest("train", "ada", data="posts", version=1)
 PERSONAL = "Maria Huber, Lindenweg 7, was diagnosed on 3 March"
 
 
-@pytest.fixture
-def server(house, tmp_path):
-    house.add()
-    house.approve()
-    with AgentServer(
-        house.agent, socket_path=tmp_path / "agent.sock", clock=house.clock, serves=SERVES
-    ) as running:
-        running.path = tmp_path / "agent.sock"
-        yield running
-
-
 def add_run(house: House, name: str, **lineage) -> KeyRequest:
     """A run with that lineage; the request for its key."""
     kek_id = run_kek_id(period="2026-11")

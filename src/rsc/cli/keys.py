@@ -88,7 +88,7 @@ def sweep_keys(as_json: JsonFlag = False) -> None:
     record = {
         "expired": [item.to_json() for item in ended],
         "runs": [item.to_json() for item in runs],
-        "unused": [{**key.to_json(), "since": timestamp(key.since)} for key in unused],
+        "unused": [key.to_json() for key in unused],
         "abandoned": left,
     }
     emit(record, as_json=as_json, text="")

@@ -24,11 +24,12 @@ import torch
 from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
-from rsc.loader.loader import SAMPLE_NUMBER, Batch, Loader
+from rsc.loader.loader import SAMPLE_NUMBER, Batch, Column, Loader
 from rsc.loader.ragged import RaggedTensor
 
 Decode: TypeAlias = "Callable[[bytes], NDArray[Any]]"
 
+_FILES = Column("uint8", None)
 _NAMED = 1000  # bad samples kept by name; all are counted
 _PARTS_PER_THREAD = 4  # files differ in cost: smaller parts even that out
 _WORTH_THREADS_BYTES = 3 << 10
@@ -81,9 +82,9 @@ class DecodedLoader:
                 f"numbered is {loader.is_numbered}",
                 hint="open the loader with this field and numbered=True",
             )
-        if not loader.columns[field].startswith("uint8 of any length"):
+        if loader.columns[field] != _FILES:
             raise ConfigError(
-                f"cannot decode {field!r}: it is {loader.columns[field]}, files are uint8 of any length",
+                f"cannot decode {field!r}: it is {loader.columns[field]}, files are {_FILES}",
                 hint="use the loader's batches as they are, or name a field of kind bytes",
             )
         self._loader = loader

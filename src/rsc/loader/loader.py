@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent import futures
-from typing import Any, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -32,6 +32,18 @@ from rsc.store.splits import SplitReader
 Batch: TypeAlias = "dict[str, torch.Tensor | RaggedTensor]"
 
 SAMPLE_NUMBER = "sample_number"
+
+
+class Column(NamedTuple):
+    """What a batch holds under a name: samples of one shape, or of any length (None)."""
+
+    dtype: str
+    shape: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {'of any length' if self.shape is None else list(self.shape)}"
+
+
 _STATE_FORMAT = 1
 _HINTS = {
     "format": "the state was written by another version of rsc: go on with that one, or begin a new run",
@@ -103,10 +115,13 @@ class Loader:
         return tuple(field.name for field in self._fields)
 
     @property
-    def columns(self) -> dict[str, str]:
-        """What a batch holds, by name: dtype and shape of a sample."""
-        numbers = {SAMPLE_NUMBER: "int64 []"} if self.is_numbered else {}
-        return {field.name: _describe(field) for field in self._fields} | numbers
+    def columns(self) -> dict[str, Column]:
+        """What a batch holds, by name."""
+        columns = {
+            field.name: Column(field.dtype, None if field.is_ragged else field.shape)
+            for field in self._fields
+        }
+        return columns | ({SAMPLE_NUMBER: Column("int64", ())} if self.is_numbered else {})
 
     @property
     def position(self) -> int:
@@ -300,10 +315,6 @@ def _choose(schema: Schema, names: tuple[str, ...] | None) -> tuple[Field, ...]:
     if unknown:
         raise ConfigError(f"the split has no field {unknown[0]!r}", hint=f"its fields are {', '.join(known)}")
     return tuple(known[name] for name in names or known)
-
-
-def _describe(field: Field) -> str:
-    return f"{field.dtype} {'of any length' if field.is_ragged else list(field.shape)}"
 
 
 def _columns(window: Window, fields: tuple[Field, ...], start: int, stop: int) -> Batch:

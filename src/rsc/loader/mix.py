@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from rsc.errors import ConfigError
-from rsc.loader.loader import Batch, join_batches
+from rsc.loader.loader import Batch, Column, join_batches
 
 
 class Source(Protocol):
     """A stream to mix: Loader or PackedLoader, endless, made for the same rank and world size."""
 
     @property
-    def columns(self) -> Mapping[str, str]: ...
+    def columns(self) -> Mapping[str, Column]: ...
 
     @property
     def place(self) -> Any: ...
@@ -225,7 +225,7 @@ def check_changes(changes: Sequence[MixChange], *, names: tuple[str, ...]) -> No
             )
 
 
-def check_columns(columns: Mapping[str, Mapping[str, str]]) -> None:
+def check_columns(columns: Mapping[str, Mapping[str, Column]]) -> None:
     """Raises ConfigError where batches of the sources cannot be joined: other fields, dtypes or shapes."""
     first, *others = columns
     for other in others:

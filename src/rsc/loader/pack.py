@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rsc.errors import ConfigError
 from rsc.loader.ahead import ReadAhead, by_bytes, frames_of
 from rsc.loader.lanes import LanePlace, LaneTokens
-from rsc.loader.loader import check_open, check_state, plan_order
+from rsc.loader.loader import Column, check_open, check_state, plan_order
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s
 from rsc.loader.stream import WindowStream, filling_threads
 from rsc.store.schema import Field
@@ -110,9 +110,9 @@ class PackedLoader:
         return PackedPlace(self._row, {number: lane.place for number, lane in self._lanes.items()})
 
     @property
-    def columns(self) -> dict[str, str]:
-        """What a batch holds, by name: dtype and shape of a row."""
-        return dict.fromkeys(("tokens_BL", "targets_BL", "document_ids_BL"), f"int64 [{self._length}]")
+    def columns(self) -> dict[str, Column]:
+        """What a batch holds, by name."""
+        return dict.fromkeys(("tokens_BL", "targets_BL", "document_ids_BL"), Column("int64", (self._length,)))
 
     def __iter__(self) -> Self:
         return self

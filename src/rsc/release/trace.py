@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from rsc.errors import GateRefused
 from rsc.release.agent import KeyAgent
 from rsc.release.request import KeyRequest
 from rsc.release.subject import Hit, find_subject
+from rsc.release.trained_on import all_data
 from rsc.store.dataset import Dataset, list_names, list_versions
 from rsc.store.staging import list_unfinished
 
@@ -71,10 +72,10 @@ def trace(workspace: Workspace, subject: str, *, agent: KeyAgent, audit: AuditLo
 
 
 def derived_runs(workspace: Workspace, versions: set[tuple[str, int]]) -> Iterator[DerivedRun]:
-    """Runs whose lineage names one of the versions."""
+    """Runs whose lineage names one of the versions, or that of the run they started from, and so on."""
     for record_path in sorted(workspace.runs.glob("*/run.json")):
         lineage = json.loads(record_path.read_bytes()).get("lineage", {})
-        for data, version in sorted(versions.intersection(_sources(lineage))):
+        for data, version in sorted(versions.intersection(all_data(lineage))):
             folder = record_path.parent
             yield DerivedRun(
                 run=folder.name,
@@ -83,12 +84,3 @@ def derived_runs(workspace: Workspace, versions: set[tuple[str, int]]) -> Iterat
                 checkpoints=tuple(path.name for path in sorted(folder.glob("checkpoints/step-*"))),
                 exports=tuple(str(path) for path in sorted(folder.glob("export*")) if path.is_dir()),
             )
-
-
-def _sources(lineage: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Versions that a run was trained on, then those of the run it started from, and so on."""
-    while lineage:
-        for read in (lineage, *lineage.get("mixed", [])):
-            if "data" in read:
-                yield read["data"]["name"], read["data"]["version"]
-        lineage = lineage.get("parent", {})

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from rsc.audit.log import AuditLog
+from rsc.clock import timestamp
 from rsc.config import Workspace
 from rsc.release.retention import Providers, active_keks
 from rsc.store.dataset import Dataset, list_datasets
@@ -27,7 +28,7 @@ class UnusedKey:
     since: datetime
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "since": timestamp(self.since)}
 
 
 def overdue_unused(workspace: Workspace, *, providers: Providers, now: datetime) -> list[UnusedKey]:

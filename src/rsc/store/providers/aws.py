@@ -75,7 +75,7 @@ class AwsKmsProvider:
         found = self._register.find(kek_id)
         if found is not None:
             state = self._state(found[1], kek_id)
-            self._register.begin_end(kek_id)
+            self._register.begin_end(kek_id, is_there=True, service="KMS")
             if state != "PendingDeletion":
                 self._ask("schedule_key_deletion", kek_id, KeyId=found[1], PendingWindowInDays=_WAIT_DAYS)
         return self._register.bury(kek_id)

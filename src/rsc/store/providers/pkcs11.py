@@ -88,13 +88,8 @@ class Pkcs11Provider:
         template = {pkcs11.Attribute.LABEL: kek_id}
         session = self._open()
         found = list(session.get_objects(template))
-        if not found and self._register.is_in_use(kek_id):
-            raise KeyUnavailable(
-                f"the token {self._token_label!r} has no key {kek_id}: nothing was destroyed",
-                hint="check module and token of [pkcs11]: the key may live on where it was made",
-                kek_id=kek_id,
-            )
-        self._register.begin_end(kek_id)
+        service = f"the token {self._token_label!r}"
+        self._register.begin_end(kek_id, is_there=bool(found), service=service)
         for kek in found:
             kek.destroy()
         if list(session.get_objects(template)):

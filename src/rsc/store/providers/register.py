@@ -61,16 +61,21 @@ class Register:
         self._write(info, service_name)
         return info
 
-    def is_in_use(self, kek_id: str) -> bool:
-        """Whether its end did not begin. Raises KeyUnavailable for one that is unknown."""
+    def begin_end(self, kek_id: str, *, is_there: bool, service: str) -> None:
+        """Refuse it from now on; again is no error. Raises KeyUnavailable for a key that is unknown, and for
+        one that the service does not have although its end never began."""
         info, _ = self._known(kek_id)
-        return info.destroyed is None and not self._ending_path(kek_id).exists()
-
-    def begin_end(self, kek_id: str) -> None:
-        """Refuse it from now on."""
-        if self.is_in_use(kek_id):
-            self._ending_path(kek_id).touch()
-            _sync_folder(self._ending_path(kek_id).parent)
+        ending = self._ending_path(kek_id)
+        if info.destroyed is not None or ending.exists():
+            return
+        if not is_there:
+            raise KeyUnavailable(
+                f"{service} has no key {kek_id}: nothing was destroyed",
+                hint="check the provider's settings: the key may live on where it was made",
+                kek_id=kek_id,
+            )
+        ending.touch()
+        _sync_folder(ending.parent)
 
     def bury(self, kek_id: str) -> KekInfo:
         """Mark as destroyed; the first date stays."""

@@ -108,13 +108,8 @@ class VaultProvider:
         KeyUnavailable if the key is still there, and at the first call where the service never had it."""
         service_name = _service_name(kek_id)
         exists = self._exists(service_name)
-        if not exists and self._register.is_in_use(kek_id):
-            raise KeyUnavailable(
-                f"the key service has no key {kek_id} under {self._mount}: nothing was destroyed",
-                hint="check url and mount of [vault]: the key may live on where it was made",
-                kek_id=kek_id,
-            )
-        self._register.begin_end(kek_id)
+        service = f"the key service, under {self._mount},"
+        self._register.begin_end(kek_id, is_there=exists, service=service)
         if exists:
             self._call("POST", f"keys/{service_name}/config", {"deletion_allowed": True})
             self._call("DELETE", f"keys/{service_name}", {})
