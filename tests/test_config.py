@@ -30,6 +30,7 @@ class Train(FrozenModel):
 
 class Toy(FrozenModel):
     train: Train = Train()
+    more: tuple[Train, ...] = ()
     name: str = "toy"
 
 
@@ -64,6 +65,22 @@ def test_unknown_key_names_the_nearest_and_its_origin(tmp_path: Path) -> None:
         parse_as(Toy, resolve(recipe))
     assert f"unknown key train.stepz (from {recipe})" in caught.value.message
     assert caught.value.hint == 'did you mean "steps"?'
+
+
+@pytest.mark.parametrize(
+    ("more", "message", "hint"),
+    [
+        ('["x"]', "more.0 = 'x' (from command line)", "a table with some of: steps, lr"),
+        ("[{stepz = 1}]", "unknown key more.0.stepz (from command line)", 'did you mean "steps"?'),
+    ],
+)
+def test_what_lies_in_a_list_is_told_where_it_was_set(
+    tmp_path: Path, more: str, message: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_as(Toy, resolve(write(tmp_path, "plain", "name = 'a'\n"), overrides=[f"more={more}"]))
+    assert message in caught.value.message
+    assert caught.value.hint == hint
 
 
 def test_every_complaint_is_told_at_once(tmp_path: Path) -> None:

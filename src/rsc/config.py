@@ -320,19 +320,28 @@ def _fill(table: Any, values: Mapping[str, Any], *, provenance: Mapping[str, str
 def _complaint(model: type[BaseModel], resolved: Resolved, details: ErrorDetails) -> tuple[str, str | None]:
     path = [str(part) for part in details["loc"]]
     dotted = ".".join(path)
-    origin = resolved.provenance.get(dotted) or next(
-        (where for key, where in resolved.provenance.items() if key.startswith(f"{dotted}.")), resolved.name
-    )
+    origin = _origin(path, resolved)
     if details["type"] == "extra_forbidden":
         known = _field_names(model, path[:-1])
         return f"unknown key {dotted} (from {origin})", nearest(path[-1], known, what="rsc recipes cat")
     if details["type"] == "missing":
         return f"{dotted} is not set", f"add {dotted}=... to the command, or set it in the recipe"
-    return f"{dotted} = {details['input']!r} (from {origin}): {details['msg']}", None
+    inner = ", ".join(_field_names(model, path))
+    hint = f"a table with some of: {inner}" if details["type"] == "model_type" and inner else None
+    return f"{dotted} = {details['input']!r} (from {origin}): {details['msg']}", hint
+
+
+def _origin(path: list[str], resolved: Resolved) -> str:
+    """Where a value was set: itself, a part of it, or the list or table that it lies in."""
+    dotted = ".".join(path)
+    parts = [key for key in resolved.provenance if key.startswith(f"{dotted}.")]
+    outer = [".".join(path[:length]) for length in range(len(path) - 1, 0, -1)]
+    found = (resolved.provenance[key] for key in (dotted, *parts, *outer) if key in resolved.provenance)
+    return next(found, resolved.name)
 
 
 def _field_names(model: type[BaseModel], path: Iterable[str]) -> list[str]:
-    for part in path:
+    for part in (part for part in path if not part.isdigit()):  # a number is a place in a list
         field = model.model_fields.get(part)
         kinds = [field.annotation, *get_args(field.annotation)] if field else []
         inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
