@@ -9,7 +9,6 @@ Not covered: the subject key passes through a pipe of the kernel; plaintext too,
 
 from __future__ import annotations
 
-import signal
 import traceback
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -24,6 +23,7 @@ from queue import SimpleQueue
 from rsc.errors import ResourceError, RscError
 from rsc.ingest.parts import PartResult, Plan, process_part
 from rsc.ingest.source import Part
+from rsc.interrupts import deaf_children
 from rsc.store.secret import SecretKey
 
 PART_BYTES = 8 << 20  # about half a second of scanning: outweighs a pipe, small enough to show progress
@@ -112,10 +112,8 @@ class _Workers:
             process.join()
 
     def _start(self, count: int) -> None:
-        """Workers inherit a blocked SIGINT: Ctrl-C reaches the whole group, and the parent decides."""
         context = get_context("spawn")
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with deaf_children():
             for _ in range(count):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -123,8 +121,6 @@ class _Workers:
                 theirs.close()
                 self._processes.append(process)
                 self.connections.append(ours)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection) -> None:

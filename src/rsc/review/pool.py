@@ -8,6 +8,7 @@ from itertools import chain
 from multiprocessing import get_context
 from types import TracebackType
 
+from rsc.interrupts import deaf_children
 from rsc.review.engines import compiled_for
 from rsc.review.findings import Finding
 from rsc.review.recogniser import Recogniser
@@ -28,8 +29,9 @@ class ScanPool:
         self._executor = ProcessPoolExecutor(
             processes, mp_context=get_context("spawn"), initializer=_start, initargs=(engine, compiled)
         )
-        for _ in range(processes):
-            self._executor.submit(_started)  # so that all start now, not one by one as batches come
+        with deaf_children():
+            for _ in range(processes):
+                self._executor.submit(_started)  # so that all start now, not one by one as batches come
 
     def __enter__(self) -> ScanPool:
         return self

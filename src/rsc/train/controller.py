@@ -22,6 +22,7 @@ from rsc.cluster.launch.sandbox import Level, Wrapped, wrap
 from rsc.config import Resolved, Workspace, to_toml
 from rsc.errors import Interrupted, RequeueMe, RscError
 from rsc.events import EventTail
+from rsc.interrupts import uninterrupted
 from rsc.parallel.layout import Layout
 from rsc.release.retention import retained_until
 from rsc.release.served import Served
@@ -34,7 +35,7 @@ from rsc.train.allocator import HUGE_PAGES
 from rsc.train.courier import Courier
 from rsc.train.energy import EnergyMeter, counters
 from rsc.train.fetching import Fetching
-from rsc.train.follow import ProgressLine, Watched, Wishes, uninterrupted
+from rsc.train.follow import ProgressLine, Watched, Wishes
 from rsc.train.parent import find_parent, with_parent
 from rsc.train.pinned import count_workers, pin
 from rsc.train.recipe import LoadedRecipe, Recipe, recipe_of
