@@ -127,3 +127,16 @@ def test_watching_tells_only_what_changes(lived_in, capsys, monkeypatch):
     assert looks == [7.0] * 4
     assert told.count("promise ") == 2
     assert "data/diary.txt is no encrypted container" in told
+
+
+def test_every_byte_is_read_where_that_is_asked_for(lived_in, capsys):
+    told = ask(capsys, "verify", "--read-data-subset", "1/1")
+    assert [row["state"] for row in told["promises"] if row["promise"] == "bytes whole"] == ["kept"]
+    shard = lived_in.workspace.data / "posts/v0001/train/000000000.rsc"
+    content = bytearray(shard.read_bytes())
+    content[200] ^= 1
+    shard.write_bytes(content)
+    assert ask(capsys, "verify")["is_kept"]
+    assert not ask(capsys, "verify", "--read-data", expect=1)["is_kept"]
+    assert run(["verify", "--read-data", "--read-data-subset", "1/2"]) == 2
+    assert run(["verify", "--read-data-subset", "half"]) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -10,14 +12,26 @@ import pytest
 from house import SERVES, House
 from test_agent import TRAIN, start_holder
 
-from rsc.release import promises
+from rsc.errors import ConfigError
+from rsc.release import promises, whole
+from rsc.release.promises import House as Checked
+from rsc.release.retention import expire
 from rsc.release.server import AgentServer
 from rsc.release.verify import verify
+from rsc.store import verify as store_verify
 from rsc.store.dataset import Dataset
+from rsc.store.tail import HEADER_BYTES
+from rsc.store.verify import Part
 
 
-def rows(house: House) -> dict:
-    found = verify(house.workspace, providers={"local": house.provider}, audit=house.audit, clock=house.clock)
+def rows(house: House, *, read: Part | None = None) -> dict:
+    found = verify(
+        house.workspace,
+        providers={"local": house.provider},
+        audit=house.audit,
+        clock=house.clock,
+        read=read,
+    )
     return {row.name: row for row in found}
 
 
@@ -152,3 +166,82 @@ def test_a_module_that_connects_is_found():
     code = promises._LISTEN_CODE.replace("import rsc\n", tried)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "socket.connect" in done.stdout, done.stderr
+
+
+def flip_inside_a_shard(house: House, *, name: str = "posts") -> None:
+    """One bit behind the header: neither the end of the shard nor a manifest tells."""
+    shard = house.workspace.data / f"{name}/v0001/train/000000000.rsc"
+    with shard.open("r+b") as file:
+        file.seek(HEADER_BYTES + 10)
+        byte = file.read(1)[0]
+        file.seek(HEADER_BYTES + 10)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_a_bit_inside_a_shard_is_found_by_reading_and_told_until_all_is_read_again(busy):
+    assert rows(busy, read=Part())["bytes whole"].state == "kept"
+    flip_inside_a_shard(busy)
+    before = rows(busy)
+    assert before["versions whole"].told.endswith("as recorded; --read-data reads every byte")
+    assert before["versions whole"].state == "kept"
+    assert "bytes whole" not in before
+    row = rows(busy, read=Part())["bytes whole"]
+    assert (row.state, row.data) == ("broken", ("posts",))
+    assert row.told == "posts/v0001/train/000000000.rsc: MiB 0 of the file does not have its recorded hash"
+    busy.clock.advance(3600)
+    later = rows(busy)["bytes whole"]
+    assert (later.state, later.since) == ("broken", row.since)
+    assert "found before; `rsc verify --read-data` looks again" in later.told
+    flip_inside_a_shard(busy)
+    assert rows(busy, read=Part(1, 2))["bytes whole"].state == "broken", "half of it says nothing against it"
+    assert rows(busy, read=Part())["bytes whole"].state == "kept"
+
+
+def test_each_shard_is_in_one_part_and_damage_is_found_in_it(busy):
+    for name in ("b", "c", "d", "e"):
+        busy.add(name)
+        flip_inside_a_shard(busy, name=name)
+    found = [
+        whole.bytes_whole(
+            Checked(busy.workspace, {"local": busy.provider}, busy.audit, busy.clock.now(), part)
+        )
+        for part in (Part(1, 3), Part(2, 3), Part(3, 3))
+    ]
+    assert sorted(name for row in found for name in row.data) == ["b", "c", "d", "e"]
+
+
+def test_shards_of_ended_data_are_not_missed(busy):
+    expire(
+        busy.workspace,
+        "posts",
+        providers={"local": busy.provider},
+        audit=busy.audit,
+        clock=busy.clock,
+        user="ada",
+    )
+    assert rows(busy, read=Part())["bytes whole"].told == "every byte of 0 shards read, 0 B"
+
+
+def test_a_bad_sector_is_told_with_its_file(busy, monkeypatch):
+    def fail(fd: int, buffers: list, offset: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    dataset = Dataset.open(busy.workspace.data, name="posts")
+    check = store_verify._check_bytes
+
+    def with_bad_sector(source, record) -> None:
+        monkeypatch.setattr(os, "preadv", fail)
+        check(source, record)
+
+    monkeypatch.setattr(store_verify, "_check_bytes", with_bad_sector)
+    (problem,) = dataset.verify().problems
+    assert (problem.path, problem.message) == (
+        "posts/v0001/train/000000000.rsc",
+        "cannot be read: Input/output error",
+    )
+
+
+@pytest.mark.parametrize("text", ["", "2", "0/7", "8/7", "1/0", "a/b", "-1/7"])
+def test_a_part_that_is_none_is_refused(text):
+    with pytest.raises(ConfigError, match="is no part of the shards"):
+        Part.parse(text)

@@ -21,6 +21,7 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.release.promise import Promise
 from rsc.release.verify import verify as verify_promises
+from rsc.store.verify import Part
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show, verify and export the tamper-evident log."
@@ -105,23 +106,43 @@ def _cosigned(note: bytes, *, url: str, key: str) -> bytes:
 
 def verify(
     watch: Annotated[float | None, typer.Option(help="Check again every so many seconds.")] = None,
+    read_data: Annotated[
+        bool, typer.Option("--read-data", help="Also read every byte of all shards; needs no key.")
+    ] = False,
+    read_data_subset: Annotated[
+        str | None, typer.Option(help="Only this part of them: 2/7, another one each day of the week.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Re-check every promise: its state, since when, what data is concerned. Exit code 1 when one fails."""
-    rows = _promises()
+    read = _part(read_data, subset=read_data_subset)
+    rows = _promises(read)
     _emit_promises(rows, as_json=as_json)
     while watch is not None:
         time.sleep(watch)
-        before, rows = rows, _promises()
+        before, rows = rows, _promises(read)
         if [row.state for row in rows] != [row.state for row in before]:
             _emit_promises(rows, as_json=as_json)
     if any(row.state != "kept" for row in rows):
         raise typer.Exit(1)
 
 
-def _promises() -> list[Promise]:
+def _part(read_data: bool, *, subset: str | None) -> Part | None:
+    """Which shards are read, every byte of them. Raises ConfigError for a subset that is none."""
+    if read_data and subset is not None:
+        raise ConfigError(
+            "--read-data reads all shards, --read-data-subset a part of them", hint="give one of the two"
+        )
+    if subset is not None:
+        return Part.parse(subset)
+    return Part() if read_data else None
+
+
+def _promises(read: Part | None) -> list[Promise]:
     house = Custody.open()
-    return verify_promises(house.workspace, providers=house.providers, audit=house.audit, clock=house.clock)
+    return verify_promises(
+        house.workspace, providers=house.providers, audit=house.audit, clock=house.clock, read=read
+    )
 
 
 def _emit_promises(rows: list[Promise], *, as_json: bool) -> None:

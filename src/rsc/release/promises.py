@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from rsc.release.unused import overdue_unused
 from rsc.review.approval import ReviewState
 from rsc.review.policy import Policy, parse_policy
 from rsc.store.dataset import Dataset, list_datasets
+from rsc.store.verify import Part
 
 _BOOT_ROUNDING_S = 1.0  # /proc/stat tells the time of boot in whole seconds
 GATED = ("train", "evaluate", "export")  # purposes that need an approval
@@ -42,6 +43,8 @@ class House:
     providers: Providers
     audit: AuditLog
     now: datetime
+    read: Part = field(default_factory=Part)
+    """Of the shards, where every byte is read."""
 
 
 def no_plaintext(house: House) -> Promise:

@@ -1,6 +1,7 @@
 """`rsc verify`: every promise, checked again now; broken ones with since when and what data.
 
-Changes of state are written to the audit log, so that "kept since" is a fact of the log.
+Changes of state are written to the audit log, so that "kept since" is a fact of the log. Every byte is read
+where that is asked for; damage found then is told by every later call, until all was read again.
 
 Not covered: what docs/threat-model.md lists as not promised; between two checks a promise can break and
 be mended again (run `rsc verify --watch` to narrow that).
@@ -8,23 +9,24 @@ be mended again (run `rsc verify --watch` to narrow that).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock, parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
-from rsc.release import promises
+from rsc.release import promises, whole
 from rsc.release.promise import Promise, unknown, with_since
 from rsc.release.promises import House
 from rsc.release.retention import Providers
-from rsc.release.whole import versions_whole
+from rsc.store.verify import Part
 
 CHECKS: tuple[Callable[[House], Promise], ...] = (
     promises.no_plaintext,
     promises.reviews_valid,
-    versions_whole,
+    whole.versions_whole,
     promises.keys_within_retention,
     promises.log_intact,
     promises.no_release_without_approval,
@@ -34,12 +36,24 @@ CHECKS: tuple[Callable[[House], Promise], ...] = (
 )
 
 
-def verify(workspace: Workspace, *, providers: Providers, audit: AuditLog, clock: Clock) -> list[Promise]:
-    """All promises in a fixed order. A check that cannot be made is `unknown`, never `kept`."""
-    house = House(workspace, providers, audit, clock.now())
-    rows = [_checked(check, house) for check in CHECKS]
+def verify(
+    workspace: Workspace,
+    *,
+    providers: Providers,
+    audit: AuditLog,
+    clock: Clock,
+    read: Part | None = None,
+) -> list[Promise]:
+    """All promises in a fixed order. A check that cannot be made is `unknown`, never `kept`.
+
+    `read`: also every byte of that part of the shards.
+    """
+    house = House(workspace, providers, audit, clock.now(), read=read or Part())
+    rows = [_checked(check, house) for check in (*CHECKS, *([whole.bytes_whole] if read else []))]
     try:
-        return _with_history(rows, audit=audit, now=house.now)
+        last = _last(audit)
+        rows = _with_standing_damage(rows, last=last, is_all_read=read is not None and read.is_all)
+        return _with_history(rows, last=last, audit=audit, now=house.now)
     except IntegrityError:
         return rows  # a damaged log takes no records; its own row says so
 
@@ -51,15 +65,33 @@ def _checked(check: Callable[[House], Promise], house: House) -> Promise:
         return unknown(check.__name__.replace("_", " "), f"cannot be checked: {error}".splitlines()[0])
 
 
-def _with_history(rows: list[Promise], *, audit: AuditLog, now: datetime) -> list[Promise]:
+def _last(audit: AuditLog) -> dict[str, Mapping[str, Any]]:
+    """The last record of each promise."""
+    return {entry["promise"]: entry for entry in audit.entries() if entry["kind"] == "promise"}
+
+
+def _with_standing_damage(
+    rows: list[Promise], *, last: Mapping[str, Mapping[str, Any]], is_all_read: bool
+) -> list[Promise]:
+    """Damage inside shards that was found before stands until everything was read and is whole: a call that
+    reads nothing, or another part, says nothing against it."""
+    said = last.get(whole.BYTES_WHOLE, {})
+    now = next((row.state for row in rows if row.name == whole.BYTES_WHOLE), "unknown")
+    if said.get("state") != "broken" or now == "broken" or (now == "kept" and is_all_read):
+        return rows
+    told = f"{said['told']} (found before; `rsc verify --read-data` looks again)"
+    others = [row for row in rows if row.name != whole.BYTES_WHOLE]
+    return [*others, Promise(whole.BYTES_WHOLE, "broken", told)]
+
+
+def _with_history(
+    rows: list[Promise], *, last: Mapping[str, Mapping[str, Any]], audit: AuditLog, now: datetime
+) -> list[Promise]:
     """Fill in `since` from the log, and log what changed."""
-    last: dict[str, tuple[str, datetime]] = {}
-    for entry in audit.entries():
-        if entry["kind"] == "promise":
-            last[entry["promise"]] = (entry["state"], parse_timestamp(entry["time"]))
-    changed = [row for row in rows if last.get(row.name, ("", now))[0] != row.state]
+    before = {name: (entry["state"], parse_timestamp(entry["time"])) for name, entry in last.items()}
+    changed = [row for row in rows if before.get(row.name, ("", now))[0] != row.state]
     if changed:
         audit.append_many(
             {"kind": "promise", "promise": row.name, "state": row.state, "told": row.told} for row in changed
         )
-    return [with_since(row, now if row in changed else last[row.name][1]) for row in rows]
+    return [with_since(row, now if row in changed else before[row.name][1]) for row in rows]

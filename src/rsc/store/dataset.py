@@ -27,7 +27,7 @@ from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
 from rsc.store.splits import SplitPlace, SplitReader, open_manifest
 from rsc.store.staging import STAGING
-from rsc.store.verify import VerifyReport, verify_dataset
+from rsc.store.verify import Part, VerifyReport, verify_dataset
 from rsc.store.writer import DatasetRef, DatasetWriter
 
 __all__ = [
@@ -171,8 +171,9 @@ class Dataset:
             self.place(name), schema=self.splits[name].schema, totals=self.totals(name), key=key
         )
 
-    def verify(self, *, key: SecretKey | None = None) -> VerifyReport:
-        """Read and re-hash every byte against the root; with the key also authenticate every frame."""
+    def verify(self, *, key: SecretKey | None = None, part: Part | None = None) -> VerifyReport:
+        """Read and re-hash every byte against the root, or the shards of a part; with the key also
+        authenticate every frame."""
         return verify_dataset(
             [(self.place(split), self.totals(split)) for split in self.splits],
             store=self.store,
@@ -181,6 +182,7 @@ class Dataset:
                 review_path(self.folder, "report.json"): self.report_sha256,
             },
             key=key,
+            part=part or Part(),
         )
 
     def delete(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rsc.errors import IntegrityError
+from rsc.errors import ConfigError, IntegrityError
 from rsc.store.container import ContainerReader
 from rsc.store.files import BulkStore, RandomAccess, read_all
 from rsc.store.manifest import ManifestTotals, ShardRecord
@@ -22,6 +22,31 @@ class Problem:
     path: str
     outcome: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part `number` of `of` of all shards, by their digests: a shard stays in its part whatever is added."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """`2/7`. Raises ConfigError for what is none."""
+        number, slash, of = text.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise ConfigError(
+                f"{text!r} is no part of the shards", hint="write it as 2/7: the second of seven"
+            )
+        return cls(int(number), int(of))
+
+    @property
+    def is_all(self) -> bool:
+        return self.of == 1
+
+    def has(self, digest: bytes) -> bool:
+        return int.from_bytes(digest[:8], "big") % self.of == self.number - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +69,18 @@ def verify_dataset(
     store: BulkStore,
     recorded: Mapping[str, str],
     key: SecretKey | None,
+    part: Part,
 ) -> VerifyReport:
-    """Every shard of every split, and the files in `recorded` (path -> sha256); finds all problems."""
+    """The shards of `part` of every split, and the files in `recorded` (path -> sha256); finds all problems.
+
+    Raises ResourceError when the storage does not answer; a file that cannot be read is a problem.
+    """
     num_shards, size_bytes, num_frames = 0, 0, 0
     problems = _check_recorded(store, recorded)
     for place, totals in splits:
         for record in _records(place, totals, problems=problems):
+            if not part.has(record.digest):
+                continue
             num_shards += 1
             size_bytes += record.size_bytes
             try:
@@ -80,6 +111,8 @@ def _check_shard(place: SplitPlace, record: ShardRecord, *, key: SecretKey | Non
     try:
         _check_bytes(source, record)
         return 0 if key is None else _check_frames(source, place, record, key=key)
+    except OSError as error:  # a bad sector
+        raise IntegrityError(f"cannot be read: {error.strerror}", outcome="frame") from None
     finally:
         source.close()
 
