@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rsc.checkpoint import copies
-from rsc.checkpoint.copies import Copies, fetch_run
+from rsc.checkpoint.copies import Copies, Pulled, fetch_run
 from rsc.checkpoint.names import folder_name
 from rsc.checkpoint.retention import finished
 from rsc.errors import ConfigError
@@ -44,6 +44,15 @@ def steps_in(folder: Path) -> list[int]:
     return finished(LocalStore(folder))
 
 
+def damage(checkpoints: Path, *, step: int, file: str = "rank-*") -> Path:
+    """One bit in a file of a checkpoint."""
+    damaged = next((checkpoints / folder_name(step)).glob(file))
+    data = bytearray(damaged.read_bytes())
+    data[130] ^= 1
+    damaged.write_bytes(data)
+    return damaged
+
+
 def test_another_machine_goes_on_from_the_newest_copy(tmp_path: Path, key: SecretKey) -> None:
     store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1, 2))
     ours = copies_of(run, store=store)
@@ -54,9 +63,9 @@ def test_another_machine_goes_on_from_the_newest_copy(tmp_path: Path, key: Secre
     record = json.loads((other / "run.json").read_text())
     assert (record["state"], record["reason"]) == ("interrupted", "it ran on another machine")
     assert (other / "key.json").read_text() == "key.json"
-    assert copies_of(other, store=store).pull() == (2, [])
+    assert copies_of(other, store=store).pull() == Pulled(2)
     assert loadable_steps(other / "checkpoints", key) == [2]
-    assert copies_of(other, store=store).pull() == (None, []), "what is here already is not fetched again"
+    assert copies_of(other, store=store).pull() == Pulled(), "what is here already is not fetched again"
 
 
 def test_a_copy_without_its_root_does_not_exist(tmp_path: Path, key: SecretKey) -> None:
@@ -66,7 +75,7 @@ def test_a_copy_without_its_root_does_not_exist(tmp_path: Path, key: SecretKey) 
     ours.push(2)
     (store / RUN / "checkpoints" / folder_name(2) / "root.rsc").unlink()
     (tmp_path / "there" / RUN).mkdir(parents=True)
-    assert copies_of(tmp_path / "there" / RUN, store=store).pull() == (1, [])
+    assert copies_of(tmp_path / "there" / RUN, store=store).pull() == Pulled(1)
 
 
 def test_a_damaged_copy_is_noticed_without_a_key_and_the_one_before_is_taken(
@@ -76,13 +85,10 @@ def test_a_damaged_copy_is_noticed_without_a_key_and_the_one_before_is_taken(
     ours = copies_of(run, store=store)
     ours.push(1)
     ours.push(2)
-    damaged = next((store / RUN / "checkpoints" / folder_name(2)).glob("rank-*"))
-    data = bytearray(damaged.read_bytes())
-    data[300] ^= 1
-    damaged.write_bytes(data)
+    damage(store / RUN / "checkpoints", step=2)
     other = tmp_path / "there" / RUN
     other.mkdir(parents=True)
-    assert copies_of(other, store=store).pull() == (1, [2])
+    assert copies_of(other, store=store).pull() == Pulled(1, damaged_copies=(2,))
     assert loadable_steps(other / "checkpoints", key) == [1]
 
 
@@ -126,6 +132,72 @@ def test_a_checkpoint_that_is_pruned_while_a_slow_store_takes_it_is_copied_whole
     monkeypatch.setattr(copies, "_copy", after_retention)
     assert ours.push(1)
     assert steps_in(run / "checkpoints") == []
+    assert loadable_steps(store / RUN / "checkpoints", key) == [1]
+
+
+def pushed(tmp_path: Path, key: SecretKey, *, steps: tuple[int, ...] = (1, 2)) -> tuple[Path, Path]:
+    """A run whose checkpoints are here and in the store: their folders."""
+    store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=steps)
+    ours = copies_of(run, store=store)
+    assert all(ours.push(step) for step in steps)
+    return run / "checkpoints", store / RUN / "checkpoints"
+
+
+@pytest.mark.parametrize("file", ["rank-*", "root.rsc"])
+def test_a_copy_of_the_same_step_is_better_than_an_older_checkpoint_here(
+    tmp_path: Path, key: SecretKey, file: str
+) -> None:
+    here, _ = pushed(tmp_path, key)
+    damage(here, step=2, file=file)
+    assert copies_of(here.parent, store=tmp_path / "store").pull() == Pulled(2, damaged_here=(2,))
+    assert loadable_steps(here, key) == [2, 1]
+
+
+def test_a_file_that_is_gone_here_is_fetched(tmp_path: Path, key: SecretKey) -> None:
+    here, _ = pushed(tmp_path, key)
+    next((here / folder_name(2)).glob("rank-*")).unlink()
+    assert copies_of(here.parent, store=tmp_path / "store").pull() == Pulled(2, damaged_here=(2,))
+    assert loadable_steps(here, key) == [2, 1]
+
+
+def test_what_is_whole_here_is_never_replaced_by_a_damaged_copy(tmp_path: Path, key: SecretKey) -> None:
+    """Here the root is damaged, in the store the rank's file: together they are whole."""
+    here, there = pushed(tmp_path, key)
+    damage(here, step=2, file="root.rsc")
+    damage(there, step=2)
+    assert copies_of(here.parent, store=tmp_path / "store").pull().step == 2
+    assert loadable_steps(here, key) == [2, 1]
+
+
+def test_of_a_step_that_is_damaged_in_both_places_nothing_is_taken(tmp_path: Path, key: SecretKey) -> None:
+    here, there = pushed(tmp_path, key)
+    damage(here, step=2)
+    damage(there, step=2)
+    found = copies_of(here.parent, store=tmp_path / "store").pull()
+    assert found == Pulled(None, damaged_here=(2,), damaged_copies=(2,))
+    assert loadable_steps(here, key) == [1]
+
+
+def test_a_step_that_another_writer_committed_replaces_a_damaged_one_whole(
+    tmp_path: Path, key: SecretKey
+) -> None:
+    store = tmp_path / "store"
+    here, there = (a_run(tmp_path / place, key, steps=(1,)) for place in ("here", "there"))
+    assert copies_of(there, store=store).push(1)
+    damage(here / "checkpoints", step=1)
+    assert copies_of(here, store=store).pull() == Pulled(1, damaged_here=(1,))
+    assert loadable_steps(here / "checkpoints", key) == [1]
+    assert len(list((here / "checkpoints" / folder_name(1)).iterdir())) == 2, "nothing of the other is left"
+
+
+def test_a_damaged_checkpoint_is_not_copied_over_good_ones(tmp_path: Path, key: SecretKey) -> None:
+    """With `keep = 1` the last good one would go for it."""
+    store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1, 2))
+    ours = copies_of(run, store=store, keep=1)
+    ours.push(1)
+    damage(run / "checkpoints", step=2)
+    assert ours.pull() == Pulled(None, damaged_here=(2,))
+    assert ours.push_newest() is None
     assert loadable_steps(store / RUN / "checkpoints", key) == [1]
 
 

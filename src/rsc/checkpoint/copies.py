@@ -4,11 +4,13 @@
     controller   copies the finished files up, still encrypted; the root goes last, and only if absent
     elsewhere    `fetch_run` brings the papers, `pull` the newest checkpoint, and the run goes on
 
-No key is here: what is copied is ciphertext, and every byte is authenticated by the ranks that load it. A
-copy that was damaged on its way shows by its block hashes and the one before is taken. No torch.
+No key is here: what is copied is ciphertext, and every byte is authenticated by the ranks that load it.
+Damage, here or on the way, shows by the block hashes: then the copy of that step is fetched, or the one
+before is taken; nothing damaged is copied up when a run goes on. No torch.
 
-Not covered: metrics, events and logs stay on the machine that wrote them; two machines that go on with one
-run at the same time waste one machine's work (the first to commit a step has it, nothing is ever mixed);
+Not covered: damage in the few bytes behind the block hashes, the sealed table (the ranks see it, and take an
+older checkpoint); metrics, events and logs stay on the machine that wrote them; two machines that go on with
+one run at the same time waste one machine's work (the first to commit a step has it, nothing is ever mixed);
 whoever may write to the store can delete its newest checkpoints, as on any disk.
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name
@@ -28,6 +31,15 @@ from rsc.store.tail import bad_blocks, read_tail
 
 PAPERS = ("resolved.toml", "provenance.json", "key.json", "precision.json", "run.json")
 _PIECE_BYTES = 8 << 20  # in memory at a time; also the part of an upload
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What `pull` brought, and which steps it found damaged on its way."""
+
+    step: int | None = None
+    damaged_here: tuple[int, ...] = ()
+    damaged_copies: tuple[int, ...] = ()
 
 
 class Copies:
@@ -81,38 +93,76 @@ class Copies:
             return None
 
     def push_newest(self) -> int | None:
-        """Copy our newest checkpoint if the store has none as new; returns its step."""
-        newest = max(finished(self._ours), default=0)
-        if newest <= max(finished(self._theirs), default=0) or not self.push(newest):
-            return None
-        return newest
+        """Copy our newest checkpoint that is whole if the store has none as new; returns its step."""
+        newest = max(finished(self._theirs), default=0)
+        for step in reversed(finished(self._ours)):
+            if step <= newest:
+                return None
+            if self._is_whole(step):
+                return step if self.push(step) else None
+        return None
 
-    def pull(self) -> tuple[int | None, list[int]]:
-        """Bring the newest copy that is whole and newer than what is here; its step, and damaged ones."""
-        here = max(finished(self._ours), default=0)
-        damaged: list[int] = []
-        for step in reversed(finished(self._theirs)):
-            if step <= here:
-                break
-            if self._pull(step):
-                return step, damaged
-            damaged.append(step)
-        return None, damaged
+    def pull(self) -> Pulled:
+        """Bring the newest copy that is whole, unless what is here is as new and whole.
+
+        Reads our newest checkpoint, every byte: when a run starts, its ranks are about to do the same.
+        """
+        ours, theirs = set(finished(self._ours)), set(finished(self._theirs))
+        here: list[int] = []
+        copies: list[int] = []
+        for step in sorted(ours | theirs, reverse=True):
+            if step in ours:
+                if self._is_whole(step):
+                    return Pulled(None, tuple(here), tuple(copies))
+                here.append(step)
+            if step in theirs:
+                if self._pull(step):
+                    return Pulled(step, tuple(here), tuple(copies))
+                copies.append(step)
+        return Pulled(None, tuple(here), tuple(copies))
+
+    def _is_whole(self, step: int) -> bool:
+        """Whether every file that belongs to a checkpoint here is here, and whole."""
+        folder = folder_name(step)
+        names = {*self._ours.children(folder), *self._names_in_copy(step)}
+        return all(self._has_whole(f"{folder}/{name}") for name in names)
+
+    def _names_in_copy(self, step: int) -> list[str]:
+        """Files of a copy of our very checkpoint: our root tells them too, to whoever has the key."""
+        folder = folder_name(step)
+        root = read_all(self._ours.open(f"{folder}/{ROOT_FILE}"))
+        return self._theirs.children(folder) if self._committed(step) == root else []
+
+    def _has_whole(self, path: str) -> bool:
+        """Whether a file is here, and each of its blocks has its hash."""
+        try:
+            _require_whole(self._ours.open(path))
+        except (IntegrityError, OSError):  # missing, or in a bad sector
+            return False
+        return True
 
     def _pull(self, step: int) -> bool:
+        """Bring what is not here whole, the root last; False where the copy is damaged too."""
         folder = folder_name(step)
         names = [name for name in self._theirs.children(folder) if name != ROOT_FILE]
         try:
             for name in names:
-                with closing(self._theirs.open(f"{folder}/{name}")) as source:
-                    _copy(source, self._ours, f"{folder}/{name}")
-                _require_whole(self._ours.open(f"{folder}/{name}"))
-        except IntegrityError:
-            self._ours.delete_folder(folder)
+                if not self._has_whole(f"{folder}/{name}"):
+                    self._fetch(f"{folder}/{name}")
+            root = read_all(self._theirs.open(f"{folder}/{ROOT_FILE}"))
+        except (IntegrityError, OSError):
+            if step not in finished(self._ours):
+                self._ours.delete_folder(folder)
             return False
-        root = read_all(self._theirs.open(f"{folder}/{ROOT_FILE}"))
         self._ours.put(f"{folder}/{ROOT_FILE}", root)
+        for name in set(self._ours.children(folder)) - {*names, ROOT_FILE}:
+            self._ours.delete(f"{folder}/{name}")  # of another writer of this step, whose root was here
         return True
+
+    def _fetch(self, path: str) -> None:
+        with closing(self._theirs.open(path)) as source:
+            _copy(source, self._ours, path)
+        _require_whole(self._ours.open(path))
 
 
 def fetch_run(location: str, *, runs: Path) -> Path:

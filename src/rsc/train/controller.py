@@ -179,11 +179,13 @@ class Controller:
         if not config.folder:
             return None
         copies = Copies(config.folder, run=run.path, keep=config.keep, keep_every=config.keep_every)
-        step, damaged = copies.pull()
-        for bad in damaged:
+        pulled = copies.pull()
+        for bad in pulled.damaged_here:
+            self.say(f"the checkpoint of step {bad} here is damaged")
+        for bad in pulled.damaged_copies:
             self.say(f"the copy of step {bad} in {config.folder} is damaged; the one before is tried")
-        if step is not None:
-            self.say(f"checkpoint of step {step} fetched from {config.folder}")
+        if pulled.step is not None:
+            self.say(f"checkpoint of step {pulled.step} fetched from {config.folder}")
         copies.push_newest()
         copies.push_papers()
         return copies
