@@ -14,6 +14,7 @@ from rsc.clock import SystemClock
 from rsc.errors import KeyUnavailable
 from rsc.release import promises
 from rsc.release.request import KeyRequest
+from rsc.store.staging import only_writer
 
 
 @pytest.fixture
@@ -98,6 +99,9 @@ def test_the_sweeper_ends_what_is_due(lived_in, capsys):
     lived_in.add("old", retention="1s")
     lived_in.clock.sleep(1.1)
     assert ask(capsys, "keys", "ls")["older_than_policy"] == 1
+    with only_writer(lived_in.workspace.data / "old"):
+        told = ask(capsys, "keys", "sweep", expect=1)
+    assert [(item["data"], item["version"]) for item in told["postponed"]] == [("old", 1)]
     told = ask(capsys, "keys", "sweep")
     assert [item["name"] for item in told["expired"]] == ["old"]
     assert ask(capsys, "keys", "ls")["older_than_policy"] == 0

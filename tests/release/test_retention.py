@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from house import SENTENCE, House
 from power import PowerLoss, stop_at
 
 from rsc.audit.log import AuditLog
+from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
 from rsc.release.promises import House as Checked
@@ -20,6 +26,9 @@ from rsc.store.dataset import Dataset
 from rsc.store.keys import data_key_context, open_envelope
 from rsc.store.local import LocalStore
 from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.staging import list_unfinished, only_writer
+from tests.ingest.bringing import bring_in
+from tests.ingest.test_resume import SMALL, StopAfter
 
 
 def end(house, name: str = "posts", **options):
@@ -114,7 +123,8 @@ def test_the_sweeper_ends_what_is_past_its_retention_and_nothing_else(house):
     late = overdue(house.workspace, providers=providers, now=house.clock.now())
     assert [(item.name, item.kek_id) for item in late] == [("short", "data/short/2026-11")]
     swept = sweep(house.workspace, providers=providers, audit=house.audit, clock=house.clock, user="sweeper")
-    assert [item.name for item in swept] == ["short"]
+    assert [item.name for item in swept.ended] == ["short"]
+    assert swept.postponed == ()
     assert not overdue(house.workspace, providers=providers, now=house.clock.now())
     assert opens(house, "long", 1)
     assert house.logged("data_expired")[0]["reason"] == "past its retention since 2026-12-01"
@@ -173,6 +183,107 @@ def test_expire_empties_this_nodes_cache(house):
 def test_a_data_set_that_does_not_exist(house):
     with pytest.raises(ConfigError, match="no data set"):
         end(house, "nothing")
+    assert not (house.workspace.data / "nothing").exists()
+
+
+IMPORT = """
+import sys
+from pathlib import Path
+from ingest.bringing import bring_in
+from rsc.config import Workspace
+class Wait:
+    def update(self, **_):
+        print("writing", flush=True)
+        sys.stdin.readline()
+    def finish(self):
+        pass
+bring_in(Workspace(Path(sys.argv[1])), sys.argv[2], progress=Wait())
+"""
+
+
+@pytest.fixture
+def importing(tmp_path):
+    """A workspace of real keys with version 1 of posts, and another process in the middle of version 2."""
+    house = House(Workspace(tmp_path / "rsc"), SystemClock())
+    source = tmp_path / "posts.jsonl"
+    source.write_text(json.dumps({"id": 1, "text": SENTENCE}) + "\n")
+    bring_in(house.workspace, source)
+    command = [sys.executable, "-c", IMPORT, str(house.workspace.root), str(source)]
+    tests = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=tests
+    )
+    with process:
+        assert process.stdout.readline() == b"writing\n"
+        yield house, process
+        process.stdin.close()
+
+
+def test_no_end_while_an_import_runs_and_its_version_opens(importing):
+    """Both are under the key of this month: ended now, the second would be written for nobody."""
+    house, process = importing
+    for version in (1, None):
+        with pytest.raises(ConfigError, match="import into posts") as refusal:
+            end(house, version=version)
+        assert "goes on when it is started again" in refusal.value.hint
+    assert not house.logged("key_destroyed")
+    process.stdin.close()
+    assert process.wait() == 0
+    end(house, version=1)
+    assert not opens(house, "posts", 1)
+    assert opens(house, "posts", 2)
+
+
+def test_the_sweeper_ends_the_others_while_an_import_runs_and_names_it(house, capsys, monkeypatch):
+    for name in ("a", "b", "c"):
+        house.add(name, retention="10d")
+    house.clock.advance(10 * 86400)
+    told = {"providers": {"local": house.provider}, "audit": house.audit, "clock": house.clock, "user": "ada"}
+    with only_writer(house.workspace.data / "b"):
+        swept = sweep(house.workspace, **told)
+    assert [item.name for item in swept.ended] == ["a", "c"]
+    ((late, why),) = swept.postponed
+    assert (late.name, late.version) == ("b", 1)
+    assert "another import into b" in why
+    assert [item.name for item in sweep(house.workspace, **told).ended] == ["b"]
+
+
+def interrupted(tmp_path) -> tuple[House, Path]:
+    """Version 1 of posts, and an import of version 2 under the same key that was stopped and can go on."""
+    house = House(Workspace(tmp_path / "rsc"), SystemClock())
+    source = tmp_path / "posts.jsonl"
+    source.write_text("".join(json.dumps({"id": i, "text": f"{SENTENCE} {i}"}) + "\n" for i in range(400)))
+    bring_in(house.workspace, source)
+    with pytest.raises(KeyboardInterrupt):
+        bring_in(house.workspace, source, **SMALL, progress=StopAfter(7))
+    return house, source
+
+
+def test_an_import_that_was_stopped_goes_on_after_the_end_of_a_version_under_its_key(tmp_path):
+    house, source = interrupted(tmp_path)
+    end(house, version=1)
+    end(house, version=1)
+    assert not opens(house, "posts", 1)
+    assert bring_in(house.workspace, source, **SMALL).num_resumed > 0
+    assert opens(house, "posts", 2)
+
+
+def test_with_a_whole_data_set_goes_an_import_into_it_that_was_stopped(tmp_path):
+    house, _ = interrupted(tmp_path)
+    end(house)
+    assert list_unfinished(house.workspace.data, "posts") == []
+    assert not list(house.workspace.data.rglob("*.rsc"))
+    assert not [info for info in house.provider.list() if info.state == "active"]
+
+
+def test_a_version_that_ended_before_another_is_not_in_the_way_of_ending_it_again(house):
+    house.add()
+    house.add()
+    end(house)
+    house.add(period="2026-12")
+    end(house, version=1)
+    assert [info.kek_id for info in house.provider.list() if info.state == "active"] == ["data/posts/2026-12"]
+    assert opens(house, "posts", 3)
 
 
 STEPS: list[tuple[type, str]] = [

@@ -81,18 +81,21 @@ def sweep_keys(as_json: JsonFlag = False) -> None:
     house = Custody.open()
     workspace, providers, audit, clock = house.workspace, house.providers, house.audit, house.clock
     user = getpass.getuser()
-    ended = sweep(workspace, providers=providers, audit=audit, clock=clock, user=user)
+    swept = sweep(workspace, providers=providers, audit=audit, clock=clock, user=user)
     runs = sweep_run_keys(workspace, providers=providers, audit=audit, clock=clock, user=user)
     unused = sweep_unused(workspace, providers=providers, audit=audit, now=clock.now(), user=user)
     left = _remove_abandoned(workspace)
     record = {
-        "expired": [item.to_json() for item in ended],
+        "expired": [item.to_json() for item in swept.ended],
+        "postponed": [
+            {"data": late.name, "version": late.version, "why": why} for late, why in swept.postponed
+        ],
         "runs": [item.to_json() for item in runs],
         "unused": [key.to_json() for key in unused],
         "abandoned": left,
     }
     emit(record, as_json=as_json, text="")
-    for item in ended:
+    for item in swept.ended:
         say(
             f"{item.name} version {item.versions[0]}: key destroyed, {item.freed_bytes} bytes removed, "
             "nothing opens any more"
@@ -106,7 +109,11 @@ def sweep_keys(as_json: JsonFlag = False) -> None:
         )
     for folder in left:
         say(f"{folder}: removed, a killed command had left it")
-    say("keys older than policy: 0")
+    for late, why in swept.postponed:
+        say(f"{late.name} version {late.version} is past its retention and was NOT ended: {why}")
+    say(f"keys older than policy: {len(swept.postponed)}")
+    if swept.postponed:
+        raise typer.Exit(1)
 
 
 def _remove_abandoned(workspace: Workspace) -> list[str]:

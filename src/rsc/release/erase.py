@@ -27,7 +27,7 @@ from rsc.config import Workspace
 from rsc.events import EventLog, read_lines
 from rsc.release.agent import KeyAgent
 from rsc.release.alone import no_imports
-from rsc.release.retention import Expired, Providers, expire
+from rsc.release.retention import Expired, Providers, expire_held
 from rsc.release.rewrite import REASON, House, finish_carries, rewrite
 from rsc.release.subject import Hit
 from rsc.release.trace import DerivedRun, Trace, derived_runs, trace
@@ -147,12 +147,11 @@ def _carry_out(house: House, plans: list[_Plan]) -> tuple[list[DerivedRun], list
 
 
 def _expire(house: House, name: str, version: int) -> Expired:
-    return expire(
+    return expire_held(
         house.workspace,
         name,
         providers=house.providers,
         audit=house.audit,
-        clock=house.clock,
         user=house.user,
         version=version,
         reason=REASON,

@@ -7,10 +7,12 @@ and doing it again finishes the rest. What stays is root.json, the review and th
 to show that the data was there, was approved by whom, and when it ended.
 
 Versions under one key can have different ends. Those that live on are first wrapped anew under a
-fresh key; their data stays as it is.
+fresh key, and so is an import that was stopped and can go on; their data stays as it is. While an import runs
+nothing of its data set is ended: its version would come under a key that is gone.
 
-Not covered: a data key that a process still holds (its lease ends within minutes, the next renewal is
-refused); copies of the *key folder* itself, as in a backup of a local provider without a passphrase;
+Not covered: in a place that workspaces share, an import of another machine that makes its key in the moment
+in which that key ends; a data key that a process still holds (its lease ends within minutes, the next renewal
+is refused); copies of the *key folder* itself, as in a backup of a local provider without a passphrase;
 models and exports trained on the data (release/trace.py finds them).
 """
 
@@ -26,7 +28,7 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
-from rsc.errors import IntegrityError, KeyUnavailable, RscError
+from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, RscError
 from rsc.release.facts import collected
 from rsc.review.policy import parse_policy
 from rsc.store.cache import NodeCache, forget_chunks
@@ -35,6 +37,7 @@ from rsc.store.files import BulkStore, read_all
 from rsc.store.keys import KekInfo, KeyProvider, data_kek_id, data_key_context, open_envelope, rewrap
 from rsc.store.locations import Location, open_store
 from rsc.store.splits import open_manifest
+from rsc.store.staging import Unfinished, list_unfinished, only_writer
 
 Providers = Mapping[str, KeyProvider]
 
@@ -74,10 +77,30 @@ def expire(
 ) -> Expired:
     """End a data set, or one version of it. Can be called again after a crash or a failure.
 
-    Raises ConfigError when there is no such data set, KeyUnavailable when a key that is said to be there does
-    not open it before (nothing is destroyed then), IntegrityError when it still opens afterwards (nothing is
-    deleted then).
+    With the whole of it goes an import into it that was stopped.
+
+    Raises ConfigError when there is no such data set and while an import into it runs, KeyUnavailable when a
+    key that is said to be there does not open it before (nothing is destroyed then), IntegrityError when it
+    still opens afterwards (nothing is deleted then).
     """
+    Dataset.open(workspace.bulk, name=name, version=version)  # before a folder is made to hold it
+    with only_writer(workspace.data / name):
+        return expire_held(
+            workspace, name, providers=providers, audit=audit, user=user, version=version, reason=reason
+        )
+
+
+def expire_held(
+    workspace: Workspace,
+    name: str,
+    *,
+    providers: Providers,
+    audit: AuditLog,
+    user: str,
+    version: int | None,
+    reason: str,
+) -> Expired:
+    """`expire` by somebody who sees to it that nobody imports meanwhile (`only_writer`)."""
     versions = [version] if version is not None else list_versions(workspace.bulk, name)
     datasets = [Dataset.open(workspace.bulk, name=name, version=number) for number in versions]
     datasets = datasets or [Dataset.open(workspace.bulk, name=name)]
@@ -85,35 +108,27 @@ def expire(
     copies = [_copy_of(dataset) for dataset in datasets]
     pairs = list(zip(copies, datasets, strict=True))
     before = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
-    kek_ids = _destroy_keys(workspace, datasets, providers=providers, audit=audit, user=user, reason=reason)
+    kek_ids = _destroy_keys(
+        workspace,
+        datasets,
+        providers=providers,
+        audit=audit,
+        user=user,
+        reason=reason,
+        is_all=version is None,
+    )
     _require_closed([_try(d.store, d, providers, where="in place") for d in datasets])
     for dataset in datasets:
         _forget_cached(workspace, dataset)
     freed_bytes = sum(_delete_bytes(dataset) for dataset in datasets)
+    if version is None and workspace.bulk == workspace.data:
+        for begun in list_unfinished(workspace.bulk, name):
+            begun.remove()
     after = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
     _require_closed(after)
     ended = Expired(name, tuple(d.version for d in datasets), kek_ids, freed_bytes, before, after)
     audit.append("data_expired", data=name, user=user, reason=reason, **_log_facts(ended))
     return ended
-
-
-def sweep(
-    workspace: Workspace, *, providers: Providers, audit: AuditLog, clock: Clock, user: str
-) -> list[Expired]:
-    """End every version that is past the retention of its policy. Raises what `expire` raises."""
-    return [
-        expire(
-            workspace,
-            late.name,
-            providers=providers,
-            audit=audit,
-            clock=clock,
-            user=user,
-            version=late.version,
-            reason=f"past its retention since {late.since:%Y-%m-%d}",
-        )
-        for late in overdue(workspace, providers=providers, now=clock.now())
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,38 @@ class Overdue:
     version: int
     kek_id: str
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was ended, and what could not be now and why: an import into the same data set runs."""
+
+    ended: tuple[Expired, ...]
+    postponed: tuple[tuple[Overdue, str], ...]
+
+
+def sweep(workspace: Workspace, *, providers: Providers, audit: AuditLog, clock: Clock, user: str) -> Swept:
+    """End every version that is past the retention of its policy. Raises what `expire` raises, but for
+    imports that run: the others are ended, and those named."""
+    ended: list[Expired] = []
+    postponed: list[tuple[Overdue, str]] = []
+    for late in overdue(workspace, providers=providers, now=clock.now()):
+        try:
+            ended.append(
+                expire(
+                    workspace,
+                    late.name,
+                    providers=providers,
+                    audit=audit,
+                    clock=clock,
+                    user=user,
+                    version=late.version,
+                    reason=f"past its retention since {late.since:%Y-%m-%d}",
+                )
+            )
+        except ConfigError as error:
+            postponed.append((late, error.message))
+    return Swept(tuple(ended), tuple(postponed))
 
 
 def overdue(workspace: Workspace, *, providers: Providers, now: datetime) -> list[Overdue]:
@@ -255,15 +302,18 @@ def _destroy_keys(
     audit: AuditLog,
     user: str,
     reason: str,
+    is_all: bool,
 ) -> tuple[str, ...]:
-    """Destroy the keys of these versions, after moving other versions off them. Returns their ids."""
+    """Destroy the keys of these versions, after moving others off them. Returns their ids."""
     name = datasets[0].name
     ending = {dataset.version for dataset in datasets}
-    living = [
+    living: list[Dataset | Unfinished] = [
         Dataset.open(workspace.bulk, name=name, version=number)
         for number in list_versions(workspace.bulk, name)
         if number not in ending
     ]
+    if not is_all:
+        living += [begun for begun in list_unfinished(workspace.bulk, name) if begun.is_resumable()]
     found = {(dataset.envelope().provider, dataset.envelope().kek_id) for dataset in datasets}
     if not living:
         prefix = f"data/{name}/"
@@ -275,8 +325,9 @@ def _destroy_keys(
         }
     for provider_name, kek_id in sorted(found):
         provider = providers[provider_name]
-        for dataset in living:
-            _move_off(dataset, provider, kek_id=kek_id)
+        if (provider_name, kek_id) in active_keks(providers):
+            for dataset in living:
+                _move_off(dataset, provider, kek_id=kek_id)
         destroyed = provider.destroy(kek_id)
         audit.append(
             "key_destroyed",
@@ -290,8 +341,8 @@ def _destroy_keys(
     return tuple(sorted(kek_id for _, kek_id in found))
 
 
-def _move_off(dataset: Dataset, provider: KeyProvider, *, kek_id: str) -> None:
-    """Wrap the key of a version that lives on under a new KEK, if it is under this one."""
+def _move_off(dataset: Dataset | Unfinished, provider: KeyProvider, *, kek_id: str) -> None:
+    """Wrap the key of a version that lives on, or will, under a new KEK, if it is under this one."""
     envelope = dataset.envelope()
     if (envelope.provider, envelope.kek_id) != (provider.name, kek_id):
         return

@@ -62,7 +62,7 @@ class Progress:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Hold the folder of a data set against other imports and erasures, of any process on this machine.
+    """Hold the folder of a data set against imports, erasures and ends of it, of any process on this machine.
 
     Raises ConfigError while another one runs.
     """
@@ -73,8 +73,8 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise ConfigError(
-            f"another import into {folder.name}, or an erasure in it, is running",
-            hint="try again when it is done",
+            f"another import into {folder.name}, or an erasure or end of data in it, is running",
+            hint="try again when it is done; an import that you stop goes on when it is started again",
         ) from None
     finally:
         os.close(fd)
@@ -102,6 +102,10 @@ class Unfinished:
             return Envelope.from_json(read_all(self.store.open(f"{self.folder}/key.json")))
         except FileNotFoundError:
             raise IntegrityError(f"{self.folder}/key.json is missing", outcome="no_key") from None
+
+    def replace_envelope(self, envelope: Envelope) -> None:
+        """The same data key, wrapped anew. Only while nobody writes it."""
+        self.store.put(f"{self.folder}/key.json", envelope.to_json().encode())
 
     def is_resumable(self) -> bool:
         """Whether it says where it stands."""
