@@ -62,7 +62,7 @@ def measure_rsc(kind: str, *, home: Path, snapshot_every: int) -> dict[str, floa
         "train", "language", *SMALL, drill, f"train.snapshot_every={snapshot_every}", "--json", home=home
     )
     run = Path(json.loads(told)["path"])
-    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (run / "logs" / "events.jsonl").read_text().splitlines()]
     lost_at = next(event["time"] for event in events if event["kind"] == "fault_injected")
     steps = [json.loads(line) for line in (run / "metrics" / "rank0.jsonl").read_text().splitlines()]
     found = recovery([(line["step"], seconds(line["time"])) for line in steps], lost_s=seconds(lost_at))

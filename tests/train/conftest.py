@@ -26,6 +26,7 @@ from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.schema import Field, Schema
 from rsc.store.writer import DatasetWriter
 from rsc.train.metrics import losses_by_step
+from rsc.train.run import RunFolder
 from tests.warm import Command, warm
 
 TINY = (
@@ -79,8 +80,7 @@ class Rsc:
         return list(read_lines(self.workspace.runs / run / "metrics" / f"rank{rank}.jsonl"))
 
     def events(self, run: str) -> list[dict[str, Any]]:
-        lines = (self.workspace.runs / run / "events.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        return RunFolder(self.workspace.runs / run).told()
 
     def events_of(self, run: str, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events(run) if event["kind"] == kind]

@@ -1,17 +1,21 @@
-"""What a controller writes down of a run whose supervisor is lost again and again."""
+"""What a controller writes down of a run, and that nobody else does."""
 
 from __future__ import annotations
 
 import io
 import json
 import subprocess
+import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rsc.cluster.launch.sandbox import Method, wrap
 from rsc.config import Workspace
+from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail
 from rsc.loader.config import DataConfig
 from rsc.release.served import Served
@@ -78,3 +82,50 @@ def test_the_reason_is_said_while_the_kernel_still_holds_a_process(tmp_path: Pat
     watched.follow(held, wishes=Wishes())
     assert said == ["the kernel holds a process of the run (rank 1 waits)"]
     assert (watched.exit_code, watched.is_supervisor_lost, held.waits) == (4, False, 2)
+
+
+PAPERS = ("run.json", "resolved.toml", "provenance.json", "events.jsonl")
+PARTS = ("metrics", "logs", "checkpoints", "tensorboard", "drill")
+ATTACK = f"""
+for paper in {" ".join(PAPERS)}; do
+  echo new > $paper; rm -f $paper; echo new > logs/other; mv -f logs/other $paper; ln -sf /tmp/x $paper
+done
+mv logs elsewhere; rm -rf metrics; mkdir export; touch .run.json.7
+touch logs/ready; while [ ! -e logs/go ]; do sleep 0.02; done
+echo new > run.json; mv -f logs/other run.json
+for part in {" ".join(PARTS)}; do echo mine > $part/mine; done
+"""
+
+
+@pytest.mark.parametrize("method", ["bwrap", "unshare"])
+def test_workers_cannot_write_replace_or_remove_the_papers_of_their_run(
+    method: Method, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even after the controller, outside, put a new record in the place of the old one."""
+    try:
+        wrap(["true"], level="required", methods=(method,))
+    except IsolationRefused as error:
+        pytest.skip(error.message)
+    monkeypatch.setattr("rsc.train.controller.wrap", partial(wrap, methods=(method,)))
+    workspace = Workspace(tmp_path)
+    recipe = load_recipe("language", overrides=["data.name=x", "parallel.workers=1"])
+    (workspace.data / "x").mkdir(parents=True)
+    controller = Controller(workspace, gate=OpenGate(), clock=clock, say=lambda _: None)
+    run = controller._make(recipe.resolved, lineage={"data": {"name": "x", "version": 1}}, steps=1)
+    run.events(clock=clock).append("driven")
+    before = {name: (run.path / name).read_bytes() for name in PAPERS}
+    socket = tmp_path / "agent" / "sock"
+    socket.parent.mkdir()
+    told = controller._command(run, recipe.recipe, isolation="required", socket=socket)
+    attack = [*told.argv[: told.argv.index("--") + 1], "sh", "-c", ATTACK]
+    with subprocess.Popen(attack, env=told.environment, stderr=subprocess.PIPE, text=True) as process:
+        while not (run.path / "logs" / "ready").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        assert {name: (run.path / name).read_bytes() for name in PAPERS} == before
+        record = run.update(restarts=1)
+        (run.path / "logs" / "go").touch()
+        process.communicate()
+    assert run.record() == record
+    assert {path.name for path in run.path.iterdir() if path.is_file()} == set(PAPERS)
+    assert {path.parent.name for path in run.path.glob("*/mine")} == set(PARTS)

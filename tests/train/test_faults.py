@@ -145,8 +145,7 @@ def test_sigterm_checkpoints_with_code_75_and_the_resumed_losses_are_equal(
 
 def wait_for_event(rsc: Any, run: str, kind: str, process: Command) -> None:
     """Until the running command's run tells of it."""
-    log = rsc.workspace.runs / run / "events.jsonl"
-    while not (log.exists() and f'"kind":"{kind}"' in log.read_text()):
+    while not rsc.events_of(run, kind):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
 

@@ -29,7 +29,7 @@ from rsc.store.local import LocalStore
 from rsc.store.locations import open_store
 from rsc.store.tail import bad_blocks, read_tail
 
-PAPERS = ("resolved.toml", "provenance.json", "key.json", "precision.json", "run.json")
+PAPERS = ("resolved.toml", "provenance.json", "key.json", "metrics/precision.json", "run.json")
 _PIECE_BYTES = 8 << 20  # in memory at a time; also the part of an upload
 
 

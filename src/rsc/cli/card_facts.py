@@ -145,7 +145,7 @@ def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> Da
 
 def _run(run: RunFolder, *, recipe: Recipe, step: int) -> RunFacts:
     record = run.record()
-    events = list(read_lines(run.path / "events.jsonl"))
+    events = list(read_lines(run.path / "events.jsonl"))  # the controller's; workers cannot write it
     ended = [event["time"] for event in events if event["kind"] == "ended"]
     drives = [event for event in events if event["kind"] == "driven"]
     measured = [event for event in events if event["kind"] == "energy"]

@@ -40,7 +40,7 @@ def show(run: Run, as_json: JsonFlag = False) -> None:
     """Show one run: state, lineage, failures, lost work."""
     folder = _find(run)
     clock = SystemClock()
-    events = list(read_lines(folder.path / "events.jsonl")) if _has_events(folder) else []
+    events = folder.told()
     metrics = read_lines(folder.path / "metrics" / "rank0.jsonl")
     account = ledger(events, metrics=metrics, now=clock.now())
     failures = [event for event in events if event["kind"] in _FAILURES]
@@ -118,10 +118,6 @@ def _row(run: RunFolder) -> dict[str, Any]:
     if run.holder() is None:
         return record | {"state": RunState.INTERRUPTED, "reason": "its controller ended without a word"}
     return record | {"doing": now.doing}
-
-
-def _has_events(run: RunFolder) -> bool:
-    return (run.path / "events.jsonl").exists()
 
 
 def _loss(loss: float | None) -> str:

@@ -33,6 +33,7 @@ from rsc.train.metrics import MetricsFile
 from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
 from rsc.train.restore import Restorer
+from rsc.train.run import events_of_workers
 from rsc.train.source import BatchSource
 from rsc.train.step import Stepper
 from rsc.train.takeover import agreed_step, inherited_by
@@ -82,7 +83,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
     """Everything up to the first step, at the state of the newest good checkpoint."""
     mesh = place.mesh
     clock = SystemClock()
-    events = EventLog(spec.run / "events.jsonl", clock=clock)
+    events = EventLog(events_of_workers(spec.run), clock=clock)
     board = Board(spec.board, num_ranks=spec.local_world)
     faults = FaultInjector(
         recipe.train.fail_at,

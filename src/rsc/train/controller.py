@@ -39,7 +39,7 @@ from rsc.train.follow import ProgressLine, Watched, Wishes
 from rsc.train.parent import find_parent, with_parent
 from rsc.train.pinned import count_workers, pin
 from rsc.train.recipe import LoadedRecipe, Recipe, recipe_of
-from rsc.train.run import RunFolder, RunState
+from rsc.train.run import RunFolder, RunState, events_of_workers
 from rsc.train.verdict import Restarts
 
 PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
@@ -203,7 +203,7 @@ class Controller:
     ) -> Watched:
         """Start the supervisor and follow what it tells until it ends."""
         line = ProgressLine(steps=run.record().steps)
-        tail = EventTail(run.path / "events.jsonl")
+        tail = EventTail(events_of_workers(run.path))
         events = run.events(clock=self.clock)
         courier = Courier(copies, events=events, say=self.say) if copies is not None else None
         watched = Watched(line, self.say, events, tail, courier)
@@ -235,13 +235,15 @@ class Controller:
             job |= {"cache": str(self.workspace.cache), "mover": str(socket_beside(socket))}
         command = [sys.executable, "-m", "rsc.train.node", json.dumps(job)]
         parent = [self.workspace.runs / recipe.model.init_from] if recipe.model.init_from else []
-        # a worker that could change these would choose what the next start reads, and whose keys it is served
-        papers = [run.path / "resolved.toml", run.path / "key.json"]
+        # The run's folder is read-only but for some parts: a worker that could change its papers would choose
+        # what the next start reads, whose keys it is served, and which data the run is said to come from. The
+        # folder, for the kernel lets go of a single file shown read-only when its name gets another file.
         wrapped = wrap(
             command,
             level=isolation,
-            writable=[run.path],
-            readable=[*shown, socket.parent, *parent, *papers],
+            writable=run.parts_of_workers(),
+            readable=[*shown, socket.parent, *parent, run.path],
+            folder=run.path,
             hidden=[self.workspace.keys, self.workspace.identities, self.workspace.audit],
         )
         if not wrapped.is_isolated:

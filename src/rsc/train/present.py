@@ -35,9 +35,9 @@ class Present:
 
 
 def present(run: RunFolder, *, now: datetime) -> Present:
-    """The moment as it stands in the files; reads the last 64 KiB of two of them."""
+    """The moment as it stands in the files; reads the last 64 KiB of three of them."""
     metrics = last_lines(run.path / "metrics" / "rank0.jsonl")
-    events = last_lines(run.path / "events.jsonl")
+    events = run.told(last_lines)
     return _present(metrics[-1] if metrics else None, events=events, steps=run.record().steps, now=now)
 
 

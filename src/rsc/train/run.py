@@ -1,18 +1,24 @@
 """One run as a folder: its name, its lock, its state, its lineage. No torch here.
 
-    runs/<id>/  resolved.toml  run.json  key.json  events.jsonl  metrics/  logs/  checkpoints/  export/
+    runs/<id>/  resolved.toml  run.json  key.json  events.jsonl  export/      read-only for workers
+                metrics/  logs/  checkpoints/  tensorboard/  drill/           theirs to write
 
 `run.json` is small and replaced whole (write, fsync, rename), so that a reader never sees half of it.
-Only the controller that holds the lock writes it.
+Only the controller that holds the lock writes it. What is recorded of a run's lineage so cannot be changed
+by the code that it trains with: a sandbox shows the folder read-only, and the parts for workers writable.
+
+Not covered: workers that run without a sandbox, which write whatever their user may; what workers tell in
+their own parts (losses, metrics, their events), which nobody checks.
 """
 
 from __future__ import annotations
 
 import fcntl
+import heapq
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -21,7 +27,11 @@ from typing import Any
 
 from rsc.clock import Clock, timestamp
 from rsc.errors import ConfigError
-from rsc.events import EventLog
+from rsc.events import EventLog, read_lines
+
+_OF_WORKERS = ("metrics", "logs", "checkpoints", "tensorboard", "drill")
+PRECISION = "metrics/precision.json"
+"""Where rank 0 notes the number format of the run."""
 
 
 class RunState(StrEnum):
@@ -73,8 +83,7 @@ class RunFolder:
         else:
             raise ConfigError(f"16 names of runs in {runs} were all taken", hint="remove old runs")
         run = cls(runs / name)
-        for part in ("metrics", "logs", "checkpoints"):
-            (run.path / part).mkdir()
+        run.parts_of_workers()
         run.write(
             RunRecord(
                 id=name,
@@ -118,7 +127,7 @@ class RunFolder:
     def precision(self) -> str:
         """The number format that its workers agreed on; `unknown` before the first start."""
         try:
-            return str(json.loads((self.path / "precision.json").read_bytes())["precision"])
+            return str(json.loads((self.path / PRECISION).read_bytes())["precision"])
         except FileNotFoundError:
             return "unknown"
 
@@ -128,8 +137,25 @@ class RunFolder:
         self.write(record)
         return record
 
+    def parts_of_workers(self) -> list[Path]:
+        """The folders that workers may write, made where they are not there yet."""
+        parts = [self.path / name for name in _OF_WORKERS]
+        for part in parts:
+            part.mkdir(exist_ok=True)
+        return parts
+
     def events(self, *, clock: Clock) -> EventLog:
-        return EventLog(self.path / "events.jsonl", clock=clock)
+        """Where the controller tells what happens; what a model card believes."""
+        return EventLog(self._events, clock=clock)
+
+    def told(self, read: Callable[[Path], Iterable[dict[str, Any]]] = read_lines) -> list[dict[str, Any]]:
+        """Everything that the controller and the workers told, by time; `read` may read the ends alone."""
+        both = read(self._events), read(events_of_workers(self.path))
+        return list(heapq.merge(*both, key=lambda event: str(event["time"])))
+
+    @property
+    def _events(self) -> Path:
+        return self.path / "events.jsonl"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -175,6 +201,11 @@ class RunFolder:
         with (self.path / "lock.gate").open("a") as gate:
             fcntl.flock(gate, mode)
             yield
+
+
+def events_of_workers(run: Path) -> Path:
+    """Where ranks and their supervisor tell what happens."""
+    return run / "logs" / "events.jsonl"
 
 
 def list_runs(runs: Path) -> list[RunFolder]:

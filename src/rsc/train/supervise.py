@@ -36,6 +36,7 @@ from rsc.train.board import Board, Phase
 from rsc.train.config import TrainConfig
 from rsc.train.loop import Ending
 from rsc.train.postmortem import request_dumps
+from rsc.train.run import events_of_workers
 from rsc.train.verdict import Failure, Pace, Restarts, Silence, first_failure, is_hang, rank_behind
 from rsc.train.worker import error_file, work
 
@@ -262,7 +263,7 @@ def main(argument: str) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "board"
         board = Board(path, num_ranks=job.workers)
-        events = EventLog(Path(job.run) / "events.jsonl", clock=SystemClock())
+        events = EventLog(events_of_workers(Path(job.run)), clock=SystemClock())
         limit = config.max_failures_without_progress
         memories = _memories(job.workers, config=config, events=events)
         pace = Pace(config.straggler_ratio)

@@ -31,6 +31,7 @@ from rsc.train.loop import Ending
 from rsc.train.postmortem import answer_dumps
 from rsc.train.precision import choose_precision
 from rsc.train.recipe import Recipe
+from rsc.train.run import PRECISION
 from rsc.train.takeover import parent_of
 from rsc.train.verdict import collective_patience_s
 
@@ -137,7 +138,7 @@ def agreed_precision(recipe: Recipe, *, rank: int, run: Path, store: Store, devi
 
     Two ranks, or two starts, that each measured could disagree on a busy machine.
     """
-    note = run / "precision.json"
+    note = run / PRECISION
     if rank == 0:
         if not note.exists():
             chosen = choose_precision(recipe.train.precision, device_type=device.type)
