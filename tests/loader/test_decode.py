@@ -162,10 +162,20 @@ def test_a_field_that_holds_no_files_is_refused(pictures: SplitReader) -> None:
         DecodedLoader(loader, field="label", decode=decode_rgb, shape=SHAPE)
 
 
-def test_ctrl_c_while_files_are_decoded_loses_no_batch(pictures: SplitReader) -> None:
+def test_ctrl_c_while_files_are_decoded_loses_no_batch(
+    pictures: SplitReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a second one, while the loader goes back to where it was."""
     with open_pictures(pictures) as images:
         expected = [next(images)["label"] for _ in range(9)]
-    interrupts = [40, 75]
+    interrupts, returns, go_back = [40, 75], [1, 1, 0], Loader.load_state_dict
+
+    def go_back_or_not(loader: Loader, state: dict[str, Any]) -> None:
+        if returns and returns.pop():
+            raise KeyboardInterrupt
+        go_back(loader, state)
+
+    monkeypatch.setattr(Loader, "load_state_dict", go_back_or_not)
 
     def decode(file: bytes) -> NDArray[np.uint8]:
         interrupts[:1] = [interrupts[0] - 1] if interrupts else []
@@ -181,4 +191,5 @@ def test_ctrl_c_while_files_are_decoded_loses_no_batch(pictures: SplitReader) ->
             with suppress(KeyboardInterrupt):
                 found.append(next(images)["label"])
     assert not interrupts
+    assert not returns
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -1,4 +1,5 @@
-"""Storage that fails at any read, and Ctrl-C: the loader is asked again and goes on as if nothing were."""
+"""Storage that fails at any read, and Ctrl-C, also while a loader still gets over the last one: it is asked
+again and goes on as if nothing were."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from rsc.loader.loader import Loader
 from rsc.loader.mix import MixChange, MixedLoader
 from rsc.loader.pack import PackedLoader
 from rsc.loader.ragged import RaggedTensor
+from rsc.loader.stream import WindowStream
 from rsc.store.columns import columns_from_records
 from rsc.store.local import LocalReader, LocalStore
 from rsc.store.schema import Field, Schema
@@ -28,12 +30,15 @@ STEPS = 12
 MOST_FAULTS = 6
 ORDER: dict[str, Any] = {"window_bytes": 4096, "lanes": 4, "seed": 3}
 ERRORS = st.sampled_from([ResourceError("the line was cut"), KeyboardInterrupt()])
-# So many reads still work, and then comes this.
+# So many reads still work, and then comes this. A loader that goes back to where it was counts as reads do.
+TWICE: Any = [
+    [(reads, KeyboardInterrupt()), (more, KeyboardInterrupt())] for reads in (9, 30) for more in range(8)
+]
 FAULTS = st.lists(st.tuples(st.integers(0, 40), ERRORS), max_size=MOST_FAULTS)
 
 
 class FailingStore:
-    """Raises the next of `faults` after so many reads."""
+    """Raises the next of `faults` after so many reads, and moves of a stream of windows."""
 
     def __init__(self, root: Path) -> None:
         self.local = LocalStore(root)
@@ -61,8 +66,16 @@ class FailingStore:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FailingStore:
-    return FailingStore(tmp_path)
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FailingStore:
+    store, jump = FailingStore(tmp_path), WindowStream.jump
+
+    def counted(stream: WindowStream) -> None:
+        store.count()
+        jump(stream)
+        store.count()
+
+    monkeypatch.setattr(WindowStream, "jump", counted)
+    return store
 
 
 @pytest.fixture
@@ -165,3 +178,16 @@ def test_a_closed_loader_is_refused(samples: SplitReader, texts: SplitReader, ki
     loader.close()
     with pytest.raises(ConfigError, match="closed"):
         next(loader)
+
+
+@pytest.mark.parametrize("kind", ["samples", "packed", "mixed"])
+@pytest.mark.parametrize("faults", TWICE)
+def test_a_second_interrupt_loses_nothing(
+    samples: SplitReader, texts: SplitReader, store: FailingStore, kind: str, faults: Any
+) -> None:
+    def open_one() -> Any:
+        if kind == "samples":
+            return Loader(samples, batch_size=30, **ORDER)
+        return open_packed(texts, threads=0) if kind == "packed" else open_mixed(texts, threads=0)
+
+    check((open_one(), open_one()), store=store, faults=faults)

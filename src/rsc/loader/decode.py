@@ -98,6 +98,7 @@ class DecodedLoader:
         self._one_thread = ThreadPoolExecutor(1, thread_name_prefix="rsc-decode-small")
         self._queue: deque[_Pending] = deque()
         self._state = loader.state_dict()
+        self._is_moving = False
         self.num_bad = 0
         self.bad: list[BadSample] = []
 
@@ -106,13 +107,19 @@ class DecodedLoader:
 
     def __next__(self) -> Batch:
         """The next batch. Where it raises, the same batch can be asked for again."""
+        if self._is_moving:  # Ctrl-C cut short the way back from an error before
+            self.load_state_dict(self._state)
+        self._is_moving = True
         try:
-            return self._next()
+            batch = self._next()
         except StopIteration:
+            self._is_moving = False
             raise
         except BaseException:
             self.load_state_dict(self._state)
             raise
+        self._is_moving = False
+        return batch
 
     def _next(self) -> Batch:
         while len(self._queue) <= self._ahead:
@@ -128,9 +135,11 @@ class DecodedLoader:
         return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._is_moving = True
         self._queue.clear()
         self._loader.load_state_dict(state)
         self._state = state
+        self._is_moving = False
 
     def close(self) -> None:
         """Stop the threads, and the loader."""

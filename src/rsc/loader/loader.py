@@ -247,9 +247,10 @@ class Loader:
     def _forget_windows(self) -> None:
         """Drop what was read ahead; the threads must have let go of it before shards may close."""
         futures.wait([part for rows in self._windows for part in rows.filling])
-        self._windows.clear()
-        self._stream.jump()
+        # In this order Ctrl-C between two lines costs a window that is read twice, never one left out.
         self._opened_to = None
+        self._stream.jump()
+        self._windows.clear()
 
 
 def check_open(is_closed: bool) -> None:

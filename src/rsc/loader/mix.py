@@ -74,6 +74,7 @@ class MixedLoader:
         self._batch_size = batch_size
         self._world_size = world_size
         self._delivered = dict.fromkeys(sources, 0)
+        self._before: tuple[dict[str, int], dict[str, Any]] | None = None  # of a step that is not done
         self._era = _Era(change=0, position=0, delivered=dict(self._delivered))
 
     @property
@@ -91,6 +92,7 @@ class MixedLoader:
 
     def __next__(self) -> Batch:
         """The next batch. Where it raises, nothing has moved."""
+        self._settle()
         self._enter_era()
         counts = share_step(
             self._due(self.position + self._batch_size * self._world_size),
@@ -100,19 +102,28 @@ class MixedLoader:
         delivered = {
             name: before + counts[name] * self._world_size for name, before in self._delivered.items()
         }
-        places = {name: source.place for name, source in self._sources.items()}
+        self._before = self._delivered, {name: source.place for name, source in self._sources.items()}
         try:
             parts = [self._sources[name].take(count) for name, count in counts.items() if count]
             batch = parts[0] if len(parts) == 1 else join_batches(parts)
-            self._delivered = delivered
         except BaseException:
+            self._settle()
+            raise
+        self._delivered, self._before = delivered, None
+        return batch
+
+    def _settle(self) -> None:
+        """Return to before a step that has begun and is not done; what Ctrl-C cuts short is done by the next
+        use."""
+        if self._before is not None:
+            self._delivered, places = self._before
             for name, source in self._sources.items():
                 source.return_to(places[name])
-            raise
-        return batch
+            self._before = None
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values, the same on every rank and for any world size."""
+        self._settle()
         passed = [
             [change.start, dict(change.weights)]
             for number, change in enumerate(self._changes)
@@ -144,6 +155,7 @@ class MixedLoader:
                 )
         for name, source in self._sources.items():
             source.load_state_dict(state["sources"][name])
+        self._before = None
         position, before = state["era"]
         self._era = _Era(change=self._last_change(position), position=position, delivered=dict(before))
         self._delivered = delivered

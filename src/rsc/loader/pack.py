@@ -96,17 +96,20 @@ class PackedLoader:
             for lane in range(rank % step, self._order.lanes, step)
         }
         self._row = 0
+        self._before: PackedPlace | None = None  # of what has begun and is not done: where to return to
         self._is_begun = False
         self._is_closed = False
 
     @property
     def row(self) -> int:
         """Rows delivered to all ranks since the start of the run; the next step begins here."""
+        self._settle()
         return self._row
 
     @property
     def place(self) -> PackedPlace:
         """Where this rank is; `state_dict` says it for all ranks."""
+        self._settle()
         return PackedPlace(self._row, {number: lane.place for number, lane in self._lanes.items()})
 
     @property
@@ -123,25 +126,34 @@ class PackedLoader:
     def take(self, batch_size: int) -> dict[str, torch.Tensor]:
         """The next `batch_size` rows of every rank. Where it raises, nothing has moved."""
         check_open(self._is_closed)
-        before = self.place
+        self._before = self.place
         try:
-            return self._take(batch_size)
+            batch = self._take(batch_size)
         except BaseException:
-            self.return_to(before)
+            self._settle()
             raise
+        self._before = None
+        return batch
 
     def return_to(self, place: PackedPlace) -> None:
-        """Go on from a `place` of this loader."""
+        """Go on from a `place` of this loader. What Ctrl-C cuts short is done by the next use."""
+        self._before = place
         for number, lane in self._lanes.items():
             lane.jump(place.lanes[number])
         self._row = place.row
         self._is_begun = False
+        self._before = None
+
+    def _settle(self) -> None:
+        if self._before is not None:
+            self.return_to(self._before)
 
     def state_dict(self) -> dict[str, Any]:
         """JSON values, under 1 KB for 64 lanes, the same on every rank and for any world size.
 
         Asks the other ranks where their lanes are.
         """
+        self._settle()
         places = np.zeros((2, self._order.lanes), np.int64)
         for number, lane in self._lanes.items():
             places[:, number] = lane.place
