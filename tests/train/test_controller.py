@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rsc.cluster.launch.sandbox import Method, wrap
+from rsc.cluster.launch.sandbox import Level, Method, wrap
 from rsc.config import Workspace
 from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail
@@ -31,7 +31,10 @@ class OpenGate:
     """Admits everything and keeps no key."""
 
     def admit(self, data: DataConfig) -> Admission:
-        return Admission(version=1, lineage={}, isolation="none")
+        return Admission(version=1, lineage={})
+
+    def isolation(self, version: tuple[str, int]) -> Level:
+        return "required" if version == ("strict", 1) else "none"
 
     def make_run_key(self, run: RunFolder) -> None: ...
 

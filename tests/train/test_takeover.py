@@ -11,19 +11,21 @@ from torch.distributed import HashStore
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name
 from rsc.checkpoint.reads import StoreReads
+from rsc.cluster.launch import sandbox
+from rsc.cluster.launch.sandbox import Level
 from rsc.config import Workspace, to_toml
-from rsc.errors import ConfigError, NotFinished
+from rsc.errors import ConfigError, IsolationRefused, NotFinished
 from rsc.export.weights import write_export
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
 from rsc.release.served import Served
 from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
-from rsc.train.admission import Admission
+from rsc.train.admission import Admission, isolation_of
 from rsc.train.controller import Controller
 from rsc.train.parent import find_parent
 from rsc.train.recipe import Recipe, load_recipe
-from rsc.train.run import RunFolder
+from rsc.train.run import RunFolder, list_runs
 from rsc.train.takeover import agreed_step, inherited_by, inheriting, newest_step, parent_of
 from tests.conftest import FakeClock
 
@@ -118,11 +120,17 @@ def test_open_weights_of_another_trunk_are_refused_with_the_settings_to_change(t
     )
 
 
+STRICT = {"data": {"name": "strict", "version": 1}}
+
+
 class OpenGate:
     """Admits everything; a key would be made after all checks."""
 
     def admit(self, data: DataConfig) -> Admission:
-        return Admission(version=1, lineage={}, isolation="none")
+        return Admission(version=1, lineage={})
+
+    def isolation(self, version: tuple[str, int]) -> Level:
+        return "required" if version == ("strict", 1) else "none"
 
     def make_run_key(self, run: RunFolder) -> None:
         raise AssertionError("a run was made")
@@ -134,7 +142,7 @@ class OpenGate:
 def trained_run(runs: Path, *, settings: list[str], clock: FakeClock) -> RunFolder:
     """A run as it stands after a checkpoint, as far as a start of another one looks at it."""
     resolved = load_recipe("language", overrides=["data.name=x", *settings]).resolved
-    run = RunFolder.create(runs, recipe="language", steps=1, lineage={"data": "x"}, clock=clock)
+    run = RunFolder.create(runs, recipe="language", steps=1, lineage=STRICT, clock=clock)
     (run.path / "resolved.toml").write_text(to_toml(resolved))
     step = run.path / "checkpoints" / folder_name(1)
     step.mkdir(parents=True)
@@ -161,7 +169,7 @@ def test_a_parent_run_is_judged_by_its_recipe(tmp_path: Path, clock: FakeClock) 
     same = ours.model_copy(update={"norm_eps": 0.001, "causal": False})
     found = find_parent("last", runs=tmp_path, trunk=same)
     assert found is not None
-    assert found.lineage == {"run": run.id, "data": "x"}
+    assert found.lineage == {"run": run.id, **STRICT}
 
 
 def test_a_parent_run_without_a_checkpoint_is_told_at_once(tmp_path: Path, clock: FakeClock) -> None:
@@ -177,3 +185,24 @@ def test_a_folder_without_weights_is_no_parent(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no \.safetensors files"):
         find_parent(str(tmp_path), runs=tmp_path, trunk=trunk)
     assert find_parent("", runs=tmp_path, trunk=trunk) is None
+
+
+def test_a_parent_that_asks_for_isolation_is_refused_before_a_run_is_made_where_there_is_none(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child's own data asks for none; the key agent would refuse its workers the parent's key."""
+    monkeypatch.setattr(sandbox, "_try", lambda argv, environment: "Operation not permitted")
+    workspace = Workspace(tmp_path)
+    parent = trained_run(workspace.runs, settings=TOY, clock=clock)
+    loaded = load_recipe("language", overrides=["data.name=x", *TOY, f"model.init_from={parent.id}"])
+    controller = Controller(workspace, gate=OpenGate(), clock=clock, say=print)
+    with pytest.raises(IsolationRefused, match="Operation not permitted"):
+        controller.start(loaded, workers=1)
+    assert [run.id for run in list_runs(workspace.runs)] == [parent.id]
+
+
+def test_a_run_is_as_isolated_as_the_strictest_that_it_comes_from() -> None:
+    mild = {"data": {"name": "mild", "version": 1}}
+    assert isolation_of(OpenGate(), {**mild, "parent": {**mild, "mixed": [mild]}}) == "none"
+    assert isolation_of(OpenGate(), {**mild, "parent": {**mild, "parent": STRICT}}) == "required"
+    assert isolation_of(OpenGate(), {**mild, "mixed": [STRICT]}) == "required"

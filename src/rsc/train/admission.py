@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 from rsc.cluster.launch.sandbox import Level
 from rsc.loader.config import DataConfig
 from rsc.release.served import Served
+from rsc.release.trained_on import Version, all_data
 from rsc.train.run import RunFolder
 
 _ABOUT_DATA = ("data", "review", "key_period")
@@ -22,7 +24,6 @@ class Admission:
 
     version: int
     lineage: dict[str, Any]
-    isolation: Level
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,6 @@ class Admissions:
 
     versions: dict[str, int]
     lineage: dict[str, Any]
-    isolation: Level
 
 
 class Gate(Protocol):
@@ -39,6 +39,10 @@ class Gate(Protocol):
 
     def admit(self, data: DataConfig) -> Admission:
         """Raises GateRefused when this data may not be trained on."""
+        ...
+
+    def isolation(self, version: Version) -> Level:
+        """What the policy of a data set version asks of workers; the strictest where it is gone."""
         ...
 
     def make_run_key(self, run: RunFolder) -> None:
@@ -61,5 +65,11 @@ def admit_all(gate: Gate, data: DataConfig) -> Admissions:
     return Admissions(
         versions={name: answer.version for name, answer in answers.items()},
         lineage={**first.lineage, "mixed": mixed} if mixed else first.lineage,
-        isolation=min((answer.isolation for answer in answers.values()), key=_STRICTEST_FIRST.index),
     )
+
+
+def isolation_of(gate: Gate, lineage: Mapping[str, Any]) -> Level:
+    """The strictest that anything asks for which the run was trained on, or the run that it started from: the
+    key agent goes by all of it too."""
+    asked = [gate.isolation(version) for version in all_data(lineage)]
+    return min(asked, key=_STRICTEST_FIRST.index, default="none")

@@ -30,7 +30,7 @@ from rsc.store.asking import socket_beside
 from rsc.store.cache import NodeCache
 from rsc.store.dataset import Dataset
 from rsc.store.mover import MoverJob
-from rsc.train.admission import Gate, admit_all
+from rsc.train.admission import Gate, admit_all, isolation_of
 from rsc.train.allocator import HUGE_PAGES
 from rsc.train.courier import Courier
 from rsc.train.energy import EnergyMeter, counters
@@ -73,10 +73,13 @@ class Controller:
         lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
         if parent is not None:
             lineage["parent"] = parent.lineage
+        isolation = isolation_of(self.gate, lineage)
+        if isolation == "required":
+            wrap(["true"], level=isolation)  # a machine that cannot is told before there is a run
         with uninterrupted():
             run = self._make(resolved, lineage=lineage, steps=recipe.train.steps)
         opening = f"{recipe.train.steps} steps on {_lineage_text(layout, recipe)}"
-        return run, self._drive(run, recipe, isolation=admission.isolation, opening=opening)
+        return run, self._drive(run, recipe, isolation=isolation, opening=opening)
 
     def _make(self, resolved: Resolved, *, lineage: dict[str, Any], steps: int) -> RunFolder:
         run = RunFolder.create(
@@ -96,8 +99,9 @@ class Controller:
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
             return 0
         admission = admit_all(self.gate, recipe.data)
+        isolation = isolation_of(self.gate, {**record.lineage, **admission.lineage})
         opening = f"resuming, {record.steps} steps in all"
-        return self._drive(run, recipe, isolation=admission.isolation, opening=opening)
+        return self._drive(run, recipe, isolation=isolation, opening=opening)
 
     def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level, opening: str) -> int:
         with (

@@ -16,15 +16,18 @@ from typing import Any
 
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
+from rsc.cluster.launch.sandbox import Level
 from rsc.config import Workspace
 from rsc.errors import KeyUnavailable, ReviewVoid
 from rsc.loader.config import DataConfig
 from rsc.release.agent import KeyAgent
 from rsc.release.decision import DataFacts, decide
 from rsc.release.facts import data_facts
+from rsc.release.memory import Memory
 from rsc.release.request import KeyRequest
 from rsc.release.served import Served
 from rsc.release.server import AgentServer
+from rsc.release.trained_on import Version, facts_of
 from rsc.store.dataset import Dataset
 from rsc.store.keys import (
     Envelope,
@@ -76,7 +79,13 @@ class WorkspaceGate:
             )
             raise
         lineage = _lineage(dataset, facts, envelope=envelope)
-        return Admission(version=dataset.version, lineage=lineage, isolation=facts.policy.isolation)
+        return Admission(version=dataset.version, lineage=lineage)
+
+    def isolation(self, version: Version) -> Level:
+        facts = facts_of(
+            version, workspace=self.workspace, memory=Memory(self.workspace), now=self.clock.now()
+        )
+        return facts.policy.isolation
 
     def make_run_key(self, run: RunFolder) -> None:
         period = period_of(self.clock.now())
