@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import model_validator
 
 from rsc.config import (
     FrozenModel,
     Resolved,
     Workspace,
+    override,
     parse_as,
     recipe_names,
     resolve,
@@ -89,6 +91,57 @@ def test_every_complaint_is_told_at_once(tmp_path: Path) -> None:
         parse_as(Toy, resolve(recipe))
     assert "train.steps = 'many'" in caught.value.message
     assert "train.lr = 'low'" in caught.value.message
+
+
+class Needy(FrozenModel):
+    name: str
+
+    @model_validator(mode="after")
+    def _short(self) -> Needy:
+        if len(self.name) > 3:
+            raise ValueError("name has more than 3 letters")
+        return self
+
+
+class Labels(FrozenModel):
+    labels: tuple[str, ...] = ()
+
+
+def test_settings_of_one_section_are_overridden_and_checked() -> None:
+    assert override(Train(steps=5), section="train", overrides=["train.lr=0.5"]) == Train(steps=5, lr=0.5)
+    with pytest.raises(ConfigError, match=r"unknown key train\.stepz") as caught:
+        override(Train(), section="train", overrides=["train.stepz=1"])
+    assert caught.value.hint == 'did you mean "steps"?'
+    with pytest.raises(ConfigError, match="unknown key other"):
+        override(Train(), section="train", overrides=["other.steps=1"])
+
+
+class Outer(FrozenModel):
+    inner: Needy = Needy(name="a")
+
+
+def test_a_misspelt_key_is_told_before_the_one_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_as(Needy, resolve(write(tmp_path, "plain", ""), overrides=["nam=a"]))
+    assert caught.value.message.startswith("unknown key nam (from command line)")
+    assert caught.value.hint == 'did you mean "name"?'
+
+
+def test_a_rule_across_fields_is_told_without_the_whole_table(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_as(Outer, resolve(write(tmp_path, "plain", ""), overrides=["inner.name=long"]))
+    assert caught.value.message == "inner (from command line): name has more than 3 letters"
+
+
+def test_the_hint_for_a_list_shows_one_that_is_read_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_as(Labels, resolve(write(tmp_path, "plain", ""), overrides=["labels=[a,b]"]))
+    hint = caught.value.hint or ""
+    override = hint[hint.index("'") + 1 : hint.rindex("'")]
+    assert parse_as(Labels, resolve(str(tmp_path / "plain.toml"), overrides=[override])).labels == (
+        "first",
+        "second",
+    )
 
 
 @pytest.mark.parametrize("override", ["steps", "=3", "train..steps=3", ".=1"])

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from rsc.errors import ConfigError
@@ -179,12 +179,26 @@ def resolve(recipe: str, *, overrides: Iterable[str] = ()) -> Resolved:
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def override(values: Model, *, section: str, overrides: Iterable[str]) -> Model:
+    """`values` with `section.key=value` from the command line. Raises ConfigError for another section, an
+    unknown key, or a value that does not fit."""
+    merged: dict[str, Any] = {section: values.model_dump(mode="json")}
+    provenance: dict[str, str] = {}
+    for text in overrides:
+        _merge(merged, _parse_override(text), origin="command line", provenance=provenance, prefix="")
+    whole = create_model("Section", __base__=FrozenModel, **{section: (type(values), ...)})  # type: ignore[call-overload]
+    checked: Model = getattr(parse_as(whole, Resolved(section, merged, provenance)), section)
+    return checked
+
+
 def parse_as(model: type[Model], resolved: Resolved) -> Model:
     """Check merged settings against a model. Raises ConfigError listing every complaint."""
     try:
         return model.model_validate(resolved.values)
     except ValidationError as error:
-        lines = [_complaint(model, resolved, details) for details in error.errors()]
+        # an unknown key first: it is often the misspelt name of one that is then missing
+        every = sorted(error.errors(), key=lambda details: details["type"] != "extra_forbidden")
+        lines = [_complaint(model, resolved, details) for details in every]
     message, hint = lines[0]
     more = "".join(f"\n  also: {text}" for text, _ in lines[1:])
     raise ConfigError(message + more, hint=hint)
@@ -326,9 +340,20 @@ def _complaint(model: type[BaseModel], resolved: Resolved, details: ErrorDetails
         return f"unknown key {dotted} (from {origin})", nearest(path[-1], known, what="rsc recipes cat")
     if details["type"] == "missing":
         return f"{dotted} is not set", f"add {dotted}=... to the command, or set it in the recipe"
+    given = "" if isinstance(details["input"], Mapping) else f" = {details['input']!r}"
+    said = details["msg"].removeprefix("Value error, ")
+    return f"{dotted}{given} (from {origin}): {said}", _shape_hint(model, path, kind=details["type"])
+
+
+def _shape_hint(model: type[BaseModel], path: list[str], *, kind: str) -> str | None:
+    """How a table or a list is written, where something else was given."""
     inner = ", ".join(_field_names(model, path))
-    hint = f"a table with some of: {inner}" if details["type"] == "model_type" and inner else None
-    return f"{dotted} = {details['input']!r} (from {origin}): {details['msg']}", hint
+    if kind == "model_type" and inner:
+        return f"a table with some of: {inner}"
+    if kind in ("tuple_type", "list_type"):
+        dotted = ".".join(path)
+        return f"""a list, in quotes for the shell: '{dotted}=["first", "second"]' (numbers: [1, 2])"""
+    return None
 
 
 def _origin(path: list[str], resolved: Resolved) -> str:

@@ -183,6 +183,15 @@ def test_unknown_test_field(tmp_path: Path) -> None:
         open_source(source, options=options).fields()
 
 
+@pytest.mark.parametrize(("where", "fits"), [("who=nobody", "no file"), ("who=b,c", "every file")])
+def test_a_test_split_of_nothing_or_of_everything_is_refused(tmp_path: Path, where: str, fits: str) -> None:
+    source = lay_out(tmp_path / "s", {"a_b.wav": sound(4), "a_c.wav": sound(4)})
+    options = ImportOptions(label_pattern="{label}_{who}", test_where=where)
+    with pytest.raises(ConfigError, match=f"fits {fits}") as caught:
+        open_source(source, options=options).fields()
+    assert caught.value.hint == "who is one of: b, c"
+
+
 def test_spoken_digits(real_data: Path) -> None:
     options = ImportOptions(label_pattern="{label}_{speaker}_{index}", test_where="index=0,1,2,3,4")
     source = open_source(real_data / "free_spoken_digits.zip", options=options)

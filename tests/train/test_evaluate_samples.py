@@ -59,6 +59,20 @@ def say_a(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"logits": torch.tensor([[2.0, 0.0]]).expand(len(batch["tokens_BL"]), 2)}
 
 
+@pytest.mark.parametrize(
+    ("config", "message", "hint"),
+    [
+        (EvalConfig(positive=("c",)), "eval.positive: 'c' is not one", "known names: a, b"),
+        (EvalConfig(slice_columns=("regio",)), "the data has no field 'regio'", 'did you mean "region"?'),
+    ],
+)
+def test_groups_that_are_not_in_the_data_are_told(config: EvalConfig, message: str, hint: str) -> None:
+    oracle = Oracle(model_of(HeadConfig(kind="classes", labels=("a", "b")), text=TextConfig()), say_a)
+    with pytest.raises(ConfigError, match=message) as caught:
+        evaluate_samples(oracle, columns=[columns_from_records(TEXTS, posts())], config=config)  # type: ignore[arg-type]
+    assert caught.value.hint == hint
+
+
 def test_figures_of_a_model_that_always_says_a() -> None:
     oracle = Oracle(model_of(HeadConfig(kind="classes", labels=("a", "b")), text=TextConfig()), say_a)
     config = EvalConfig(
@@ -186,7 +200,10 @@ def test_predict_a_picture_and_a_sound(tmp_path: Path) -> None:
     assert next(predict(seer, file=picture)).answer in ("a", "b")
     assert next(predict(hearer, file=sound)).confidence is None
     broken = next(predict(seer, file=sound))
-    assert broken.problems == ("picture",)
+    assert (broken.answer, broken.problems) == ("", ("picture",))
+    (tmp_path / "posts.jsonl").write_text("{}")
+    with pytest.raises(ConfigError, match="'image' is all that the model reads"):
+        next(predict(seer, file=tmp_path / "posts.jsonl"))
 
 
 def test_predict_a_post_with_a_picture(tmp_path: Path) -> None:
@@ -201,17 +218,37 @@ def test_predict_a_post_with_a_picture(tmp_path: Path) -> None:
     assert [p.problems for p in predict(both, file=posts)] == [(), ("picture",)]
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [('{"no": 1}', "has no field 'text'"), ("no", "is not JSON"), ("[1]", "is not a JSON object")],
+)
+def test_a_line_that_is_no_sample_is_named_and_the_hint_has_one_that_is(
+    tmp_path: Path, line: str, told: str
+) -> None:
+    toy = trained(HeadConfig(kind="classes", labels=("a", "b")), text=TextConfig())
+    file = tmp_path / "bad.jsonl"
+    file.write_text(f'{{"text": null}}\n{line}\n')
+    with pytest.raises(DataError, match=rf"bad\.jsonl line 2 .*{told}") as caught:
+        list(predict(toy, file=file))
+    file.write_text((caught.value.hint or "").partition(": ")[2])
+    assert len(list(predict(toy, file=file))) == 1
+
+
 def test_what_cannot_be_predicted_is_said(tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_text("\n")
     toy = trained(HeadConfig(kind="classes", labels=("a", "b")), text=TextConfig())
     with pytest.raises(DataError, match="holds no sample"):
         list(predict(toy, file=file))
-    with pytest.raises(ConfigError, match="cannot read"):
-        list(predict(toy, file=tmp_path / "none"))
-    (tmp_path / "bad.jsonl").write_text('{"no": 1}\n')
-    with pytest.raises(DataError, match="not a JSON object with the model's fields"):
-        list(predict(toy, file=tmp_path / "bad.jsonl"))
+    with pytest.raises(ConfigError, match=r"x\.text does not exist") as caught:
+        list(predict(toy, file=tmp_path / "x.text"))
+    assert caught.value.hint == f"did you mean {file}?"
+    with pytest.raises(ConfigError, match="is a folder") as caught:
+        list(predict(toy, file=tmp_path))
+    assert caught.value.hint == f"name one file in it, for example {file}"
+    (tmp_path / "posts.csv").write_text("text\nfirst\n")
+    with pytest.raises(ConfigError, match="no text of one sample a line"):
+        list(predict(toy, file=tmp_path / "posts.csv"))
     causal = TRUNK.model_copy(update={"causal": True})
     writer = build_model(ModelConfig(trunk=causal, text=TextConfig()))
     speaker = from_state("toy", config=writer.config, state=writer.state_dict(), context=16)

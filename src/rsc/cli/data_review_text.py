@@ -53,10 +53,7 @@ def review_text(record: Mapping[str, Any]) -> str:
     lines = [
         state_line(record),
         _report_line(report),
-        *section(
-            "found, by field and type",
-            [table(_found_rows(report["by_field"]), header=("field", "type", "action", "count"))],
-        ),
+        *section("found, by field and type", _found_table(report["by_field"])),
     ]
     if "score" in record:
         lines += section("against the truth", [_score_table(record["score"])])
@@ -120,6 +117,11 @@ def _quarantine_lines(quarantine: Mapping[str, Any]) -> list[str]:
     more = quarantine["records"] - len(first)
     lines = [f"  {item['place']}: {item['reason']}" for item in first]
     return [*lines, f"  and {more:,} more"] if more else lines
+
+
+def _found_table(by_field: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[str]:
+    rows = _found_rows(by_field)
+    return [table(rows, header=("field", "type", "action", "count"))] if rows else []
 
 
 def _found_rows(by_field: Mapping[str, Mapping[str, Mapping[str, int]]]) -> list[tuple[str, str, str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import getpass
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +13,10 @@ import typer
 
 from rsc.audit.log import AuditLog
 from rsc.cli.data_access import key_agent
+from rsc.cli.data_text import BOOKKEEPING
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
-from rsc.config import Workspace
+from rsc.config import Workspace, override
 from rsc.errors import ConfigError
 from rsc.export.settings import is_export
 from rsc.export.weights import read_export
@@ -26,8 +29,10 @@ from rsc.train.binding import STILL_USED
 from rsc.train.config import EvalConfig
 from rsc.train.generate import Sampling
 from rsc.train.generate import generate as continue_ids
-from rsc.train.measures import Slice
+from rsc.train.measures import Measure, Slice
 from rsc.train.predict import predict as predict_file
+from rsc.train.predict import require_file
+from rsc.train.problems import meanings
 from rsc.train.run import find_run
 from rsc.train.trained import Trained, from_state, open_run
 
@@ -36,6 +41,7 @@ Model = Annotated[str, typer.Argument(help="A run (id, unique part of it, or `la
 
 def eval(  # noqa: A001 (the command is called so)
     model: Model,
+    overrides: Annotated[list[str] | None, typer.Argument(help="eval.key=value, e.g. groups.")] = None,
     data: Annotated[str | None, typer.Option(help="Another data set than the run's.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to measure on; the recipe's if left out.")] = None,
     as_json: JsonFlag = False,
@@ -44,12 +50,14 @@ def eval(  # noqa: A001 (the command is called so)
     workspace = Workspace.from_environment()
     trained = open_model(model, workspace=workspace)
     config = trained.recipe.eval if trained.recipe else EvalConfig()
+    config = override(config, section="eval", overrides=overrides or [])
     dataset = _dataset(trained, data=data, workspace=workspace)
     split = split or config.split
-    if split not in dataset.splits:
+    known = [name for name in dataset.splits if name not in BOOKKEEPING]
+    if split not in known:
         raise ConfigError(
             f"{dataset.name} version {dataset.version} has no split {split!r}",
-            hint=f"it has: {', '.join(dataset.splits)}; give one with --split",
+            hint=f"it has: {', '.join(known)}; give one with --split",
         )
     request = KeyRequest(
         purpose="evaluate", user=getpass.getuser(), data=dataset.name, version=dataset.version
@@ -65,7 +73,13 @@ def eval(  # noqa: A001 (the command is called so)
         )
     if trained.recipe is not None and data is None:
         keep(result, folder=workspace.runs / trained.name)
-    emit(result.to_json(), as_json=as_json, text=_report(result))
+    positive = config.positive or trained.config.head.labels[:1]
+    has_groups = bool(config.positive or config.slice_columns or config.slice_terms)
+    emit(
+        result.to_json(),
+        as_json=as_json,
+        text=_report(result, positive=positive if has_groups else ()),
+    )
     next_commands(f"rsc runs export {model}" if trained.recipe else f"rsc generate {model}")
 
 
@@ -101,14 +115,22 @@ def predict(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a trained model makes of a file."""
+    require_file(file)
     trained = open_model(model, workspace=Workspace.from_environment())
     predictions = list(predict_file(trained, file=file))
     rows = [
-        (p.sample, p.answer, "" if p.confidence is None else f"{p.confidence:.3f}", " ".join(p.problems))
+        (
+            p.sample,
+            p.answer or "-",
+            "" if p.confidence is None else f"{p.confidence:.3f}",
+            " ".join(p.problems),
+        )
         for p in predictions
     ]
     text = table(rows, header=("sample", "answer", "confidence", "problems"))
     emit({"predictions": [asdict(p) for p in predictions]}, as_json=as_json, text=text)
+    for line in meanings(" ".join(sorted({word for p in predictions for word in p.problems}))):
+        say(line)
 
 
 def open_model(name: str, *, workspace: Workspace) -> Trained:
@@ -139,38 +161,52 @@ def _dataset(trained: Trained, *, data: str | None, workspace: Workspace) -> Dat
     return open_to_read(workspace, name=config.name, version=config.version)
 
 
-def _report(result: Assessment) -> str:
+def _report(result: Assessment, *, positive: Sequence[str]) -> str:
+    """`positive` are the labels that count as such in groups; empty where no group was asked for."""
     rows: list[tuple[Any, ...]] = [
         (name, f"{m.value:.4f}", f"{m.low:.4f} to {m.high:.4f}") for name, m in result.measures.items()
     ]
     if result.xz_bits_per_byte is not None:
         rows.append(("xz -9 bits_per_byte", f"{result.xz_bits_per_byte:.4f}", "the same bytes"))
-    lines = [f"{result.count:,} items of {result.data} version {result.version}, split {result.split}"]
+    what = "bytes" if result.xz_bits_per_byte is not None else "samples"
+    lines = [f"{result.count:,} {what} of {result.data} version {result.version}, split {result.split}"]
     lines.append(table(rows, header=("measure", "value", "95 % interval")))
     if result.details is not None:
-        lines += _details(result)
+        lines += _details(result, positive=positive)
     return "\n".join(lines)
 
 
-def _details(result: Assessment) -> list[str]:
+def _details(result: Assessment, *, positive: Sequence[str]) -> list[str]:
     assert result.details is not None
     details, lines = result.details, []
     if details.per_class:
-        rows = [(name, f"{value:.3f}") for name, value in details.per_class.items()]
+        rows = [(name, _figure(value)) for name, value in details.per_class.items()]
         lines.append(table(rows, header=("class", "F1")))
     if details.calibration is not None:
         lines.append(
             f"calibration error {details.calibration.error:.3f}, Brier {details.calibration.brier:.3f}"
         )
-    if details.slices:
+    if details.slices and positive:
+        lines.append(f"positive: {', '.join(positive)}")
         lines.append(
             table(map(_slice_row, details.slices), header=("group", "samples", "false +", "false -"))
         )
     for what, words in (("not used", details.bad.keys() - STILL_USED), ("used as they are", STILL_USED)):
         counted = [f"{count} {name}" for name, count in details.bad.items() if name in words]
-        lines += [f"{what}: {', '.join(counted)}"] if counted else []
+        if counted:
+            lines += [f"{what}: {', '.join(counted)}", *meanings(" ".join(counted))]
     return lines
 
 
 def _slice_row(row: Slice) -> tuple[Any, ...]:
-    return row.group, row.count, str(row.false_positive_rate), str(row.false_negative_rate)
+    return row.group, row.count, _rate(row.false_positive_rate), _rate(row.false_negative_rate)
+
+
+def _rate(measure: Measure) -> str:
+    """`-` for a share of no samples."""
+    return "-" if math.isnan(measure.value) else str(measure)
+
+
+def _figure(value: float) -> str:
+    """`-` for a class that is neither there nor answered."""
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ Recipe = Annotated[str, typer.Argument(help="A name from `rsc recipes ls`, or th
 @app.command("ls")
 def ls(as_json: JsonFlag = False) -> None:
     """List the recipes that come with RSC."""
-    rows = [{"name": name, "about": _first_comment(recipe_text(name))} for name in recipe_names()]
+    rows = [{"name": name, "about": _first_sentence(recipe_text(name))} for name in recipe_names()]
     text = table([(row["name"], row["about"]) for row in rows], header=("recipe", "about"))
     emit({"recipes": rows}, as_json=as_json, text=text)
 
@@ -44,6 +45,8 @@ def cp(recipe: Recipe, target: Annotated[Path, typer.Argument(help="The .toml fi
     next_commands(f"rsc recipes cat {target}", f"rsc train {target} data.name=NAME")
 
 
-def _first_comment(text: str) -> str:
-    first = text.splitlines()[0] if text else ""
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+def _first_sentence(text: str) -> str:
+    """Of the comment that a recipe begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    words = " ".join(line.removeprefix("#").strip() for line in lines)
+    return words.partition(". ")[0].rstrip(".") + "." if words else ""

@@ -9,6 +9,7 @@ import typer
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
+from rsc.errors import ConfigError
 from rsc.store.providers.configured import configured_providers
 from rsc.train.controller import Controller
 from rsc.train.gate import WorkspaceGate
@@ -58,8 +59,9 @@ def finish(run: RunFolder, *, code: int, as_json: bool) -> None:
     emit(summary(run), as_json=as_json, text="")
     if code == 0:
         next_commands(f"rsc eval {run.id}", *ask(run), f"rsc runs export {run.id}")
-    else:
-        next_commands(f"rsc runs show {run.id}", f"rsc runs resume {run.id}", f"rsc runs logs {run.id}")
+    else:  # a run keeps its settings: one that failed by them (2) fails again
+        again = [] if code == ConfigError.exit_code else [f"rsc runs resume {run.id}"]
+        next_commands(f"rsc runs show {run.id}", *again, f"rsc runs logs {run.id}")
     raise typer.Exit(code)
 
 

@@ -53,7 +53,7 @@ def report_notes(plan: Plan, *, totals: Totals) -> list[str]:
         notes.append(f"not scanned, because they are not text: {', '.join(unread)}")
     for name, medium in plan.source.media().items():
         notes.append(
-            f"what {medium} field {name} shows or says was not looked at; see the policy's safeguard"
+            f"{medium} field {name!r}: what it shows or says was not looked at; see the policy's safeguard"
         )
     if totals.bad:
         notes.append(

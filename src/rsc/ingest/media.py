@@ -30,6 +30,7 @@ from rsc.ingest.tree import Entry, Tree, group_by_size
 from rsc.store.schema import Field
 
 _CAPTION = ".txt"
+_SHOWN = 12  # values of a field that a message lists
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,10 @@ class MediaTree:
         has_splits = all(entry.folders and entry.folders[0].lower() in SPLIT_NAMES for entry in self._entries)
         folders = {entry.folders[has_splits:][:1] for entry in self._entries}
         has_classes = len(folders) > 1 and () not in folders and self.options.label_pattern is None
-        return [self._item(entry, has_splits=has_splits, has_classes=has_classes) for entry in self._entries]
+        items = [self._item(entry, has_splits=has_splits, has_classes=has_classes) for entry in self._entries]
+        if self.options.test_where is not None:
+            _require_both_splits(items, test_where=self.options.test_where)
+        return items
 
     def _item(self, entry: Entry, *, has_splits: bool, has_classes: bool) -> _Item:
         split = SPLIT_NAMES[entry.folders[0].lower()] if has_splits else None
@@ -202,6 +206,17 @@ def name_pattern(text: str) -> re.Pattern[str]:
     return re.compile(
         "".join(f"(?P<{piece}>.+?)" if odd % 2 else re.escape(piece) for odd, piece in enumerate(pieces))
     )
+
+
+def _require_both_splits(items: Sequence[_Item], *, test_where: str) -> None:
+    """Raise ConfigError when `test_where` fits no file or all: then nothing is held out, or nothing left."""
+    name = test_where.partition("=")[0]
+    if {item.split for item in items} == {"train", "test"}:
+        return
+    there = sorted({item.strings[name] for item in items})
+    shown = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN:,} more" if len(there) > _SHOWN else "")
+    fits = "every file" if items[0].split == "test" else "no file"
+    raise ConfigError(f"test_where: {test_where} fits {fits}", hint=f"{name} is one of: {shown}")
 
 
 def _stem(entry: Entry) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsc.errors import DataError
+from rsc.config import nearest
+from rsc.errors import ConfigError, DataError
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import Model
 from rsc.models.heads import Want
@@ -138,7 +139,7 @@ class _Answers:
         shifted_NK = logits_NK - logits_NK.max(1, keepdims=True)
         log_p_NK = shifted_NK - np.log(np.exp(shifted_NK).sum(1, keepdims=True))
         table_KK = confusion(labels_N, guesses_N=guesses_N, num_classes=num_classes)
-        positive = [self._labels.index(name) for name in config.positive or self._labels[:1]]
+        positive = _positive(self._labels, wanted=config.positive)
         return SampleReport(
             measures={
                 "accuracy": share(int((guesses_N == labels_N).sum()), count=len(labels_N)),
@@ -236,6 +237,11 @@ def groups_of(batch: dict[str, Column], *, model: Model, config: EvalConfig) -> 
     """Which samples belong to which declared group, as masks [B]."""
     groups: dict[str, Array] = {}
     for name in config.slice_columns:
+        if name not in batch:
+            raise ConfigError(
+                f"eval.slice_columns: the data has no field {name!r}",
+                hint=nearest(name, batch, what="rsc data show"),
+            )
         values = _as_texts(batch[name])
         for value in sorted(set(values))[:MAX_GROUPS]:
             groups[f"{name}={value}"] = np.array([v == value for v in values])
@@ -246,6 +252,14 @@ def groups_of(batch: dict[str, Column], *, model: Model, config: EvalConfig) -> 
             pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
             groups[name] = np.array([bool(pattern.search(t)) for t in texts])
     return groups
+
+
+def _positive(labels: Sequence[str], *, wanted: Sequence[str]) -> list[int]:
+    unknown = [name for name in wanted if name not in labels]
+    if unknown:
+        hint = nearest(unknown[0], labels, what="rsc runs show")
+        raise ConfigError(f"eval.positive: {unknown[0]!r} is not one of model.head.labels", hint=hint)
+    return [labels.index(name) for name in wanted or labels[:1]]
 
 
 def _as_texts(column: Column) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from rsc.errors import Interrupted, RequeueMe
 from rsc.events import EventLog, EventTail
 from rsc.train.courier import Courier
+from rsc.train.problems import meanings
 from rsc.train.run import RunRecord, RunState
 from rsc.units import format_seconds
 
@@ -159,6 +160,8 @@ class Watched:
             if event["kind"] == "problems":
                 self.line.close()
                 self.say(f"samples with something wrong, of those that rank 0 met: {event['counts']}")
+                for line in meanings(event["counts"]):
+                    self.say(line)
 
     def changes(self, before: RunRecord) -> dict[str, Any]:
         """The fields of run.json that this drive changed."""
