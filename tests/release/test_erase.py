@@ -121,10 +121,11 @@ def test_runs_that_started_from_a_derived_run_are_derived(filled):
         "c": {**other, "parent": {"run": "b", **other, "parent": parent}},
     }
     lineages["d"] = {**other, "parent": {"open_weights": "trunk", "sha256": {}}}
+    lineages["e"] = {**other, "parent": {**lineages["d"]["parent"], "export_of": lineages["c"]}}
     for name, lineage in lineages.items():
         (filled.workspace.runs / name / "export").mkdir(parents=True)
         (filled.workspace.runs / name / "run.json").write_text(json.dumps({"lineage": lineage}))
-    derived = ["2026-11-21-language-aaaa", "b", "c"]
+    derived = ["2026-11-21-language-aaaa", "b", "c", "e"]
     assert [run.run for run in look_for(filled, "ada.lovelace@example.org").runs] == derived
     forget(filled, "ada.lovelace@example.org")
     marked = sorted(path.parent.name for path in filled.workspace.runs.glob("*/" + MARK))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.distributed import HashStore
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name
 from rsc.checkpoint.reads import StoreReads
+from rsc.cli.card_facts import lineages
 from rsc.cluster.launch import sandbox
 from rsc.cluster.launch.sandbox import Level
 from rsc.config import Workspace, to_toml
@@ -19,6 +21,7 @@ from rsc.export.weights import write_export
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
 from rsc.release.served import Served
+from rsc.release.trained_on import traced_data
 from rsc.store.local import LocalStore
 from rsc.store.secret import SecretKey
 from rsc.train.admission import Admission, isolation_of
@@ -79,10 +82,11 @@ def test_a_parent_that_trains_on_gives_every_rank_the_same_step() -> None:
     assert agreed == [4, 4]
 
 
-def exported(folder: Path, *, settings: list[str]) -> Path:
+def exported(folder: Path, *, settings: list[str], said: dict[str, Any] | None = None) -> Path:
     """Open weights of an untrained toy."""
     config = load_recipe("language", overrides=["data.name=x", *settings]).recipe.model
-    write_export(folder, config=config, state=build_model(config, seed=3).state_dict(), context=32)
+    state = build_model(config, seed=3).state_dict()
+    write_export(folder, config=config, state=state, context=32, settings=said)
     return folder
 
 
@@ -206,3 +210,19 @@ def test_a_run_is_as_isolated_as_the_strictest_that_it_comes_from() -> None:
     assert isolation_of(OpenGate(), {**mild, "parent": {**mild, "mixed": [mild]}}) == "none"
     assert isolation_of(OpenGate(), {**mild, "parent": {**mild, "parent": STRICT}}) == "required"
     assert isolation_of(OpenGate(), {**mild, "mixed": [STRICT]}) == "required"
+
+
+def test_an_export_of_a_run_that_is_here_brings_its_lineage(tmp_path: Path, clock: FakeClock) -> None:
+    run = trained_run(tmp_path / "runs", settings=TOY, clock=clock)
+    folder = exported(tmp_path / "open", settings=TOY, said={"run": run.id, "step": 1})
+    trunk = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model.trunk
+    ours = find_parent(str(folder), runs=tmp_path / "runs", trunk=trunk)
+    elsewhere = find_parent(str(folder), runs=tmp_path / "others", trunk=trunk)
+    assert ours is not None
+    assert elsewhere is not None
+    assert ours.lineage == {**elsewhere.lineage, "export_of": {"run": run.id, **STRICT}}
+    child = {"data": {"name": "mild", "version": 1}, "parent": ours.lineage}
+    started = RunFolder.create(tmp_path / "runs", recipe="language", steps=1, lineage=child, clock=clock)
+    assert [each["data"]["name"] for each in lineages(started)] == ["mild", "strict"]
+    assert list(traced_data(child)) == [("mild", 1), ("strict", 1)]
+    assert isolation_of(OpenGate(), child) == "none", "what an export may be used for was decided with it"

@@ -90,21 +90,28 @@ def _input(recipe: Recipe) -> str:
 
 
 def lineages(run: RunFolder) -> list[Mapping[str, Any]]:
-    """Where the run comes from, and where the run it started from comes from, and so on; open weights end it:
-    their data are not known here."""
+    """Where the run comes from, and where the run it started from comes from, and so on; open weights end it
+    that are no export of a run here: their data are not known."""
     found: list[Mapping[str, Any]] = []
-    lineage = run.record().lineage
-    while lineage and "open_weights" not in lineage:
-        found += [lineage, *lineage.get("mixed", [])]
-        lineage = lineage.get("parent", {})
+    lineage: Mapping[str, Any] = run.record().lineage
+    while lineage:
+        if "open_weights" not in lineage:
+            found += [lineage, *lineage.get("mixed", [])]
+        lineage = _before(lineage)
     return found
+
+
+def _before(lineage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The lineage of what the weights were before, as far as it is known."""
+    before: Mapping[str, Any] = lineage.get("parent") or lineage.get("export_of") or {}
+    return before
 
 
 def _unknown_origin(run: RunFolder) -> list[str]:
     """A line on open weights that the run, or one before it, started from."""
     lineage: Mapping[str, Any] = run.record().lineage
-    while lineage and "open_weights" not in lineage:
-        lineage = lineage.get("parent", {})
+    while lineage and ("open_weights" not in lineage or "export_of" in lineage):
+        lineage = _before(lineage)
     if not lineage:
         return []
     digests = ", ".join(f"{name} sha256 {digest}" for name, digest in lineage["sha256"].items())

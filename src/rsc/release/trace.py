@@ -1,11 +1,12 @@
 """From a person to what is derived from their records: versions -> runs -> checkpoints and exports.
 
 A run counts as derived when its lineage names a version that holds a record of the person, or the lineage
-of the run that it started from does, and so on: training reads every record of its split, so finer tracking
-would change nothing.
+of the run that it started from, or started from an export of, does, and so on: training reads every record of
+its split, so finer tracking would change nothing.
 
-Not covered: what somebody copied out of the workspace; runs that started from the folder of an export, whose
-lineage holds only the digests of its weights; which weights a record changed.
+Not covered: what somebody copied out of the workspace; which weights a record changed; runs that started from
+an export of a run that is not here, or whose `rsc.json`, a plain file, does not name it: their lineage holds
+the digests of the weights alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rsc.errors import GateRefused
 from rsc.release.agent import KeyAgent
 from rsc.release.request import KeyRequest
 from rsc.release.subject import Hit, find_subject
-from rsc.release.trained_on import all_data
+from rsc.release.trained_on import traced_data
 from rsc.store.dataset import Dataset, list_names, list_versions
 from rsc.store.staging import list_unfinished
 
@@ -72,10 +73,10 @@ def trace(workspace: Workspace, subject: str, *, agent: KeyAgent, audit: AuditLo
 
 
 def derived_runs(workspace: Workspace, versions: set[tuple[str, int]]) -> Iterator[DerivedRun]:
-    """Runs whose lineage names one of the versions, or that of the run they started from, and so on."""
+    """Runs whose lineage names one of the versions, or that of what they started from, and so on."""
     for record_path in sorted(workspace.runs.glob("*/run.json")):
         lineage = json.loads(record_path.read_bytes()).get("lineage", {})
-        for data, version in sorted(versions.intersection(all_data(lineage))):
+        for data, version in sorted(versions.intersection(traced_data(lineage))):
             folder = record_path.parent
             yield DerivedRun(
                 run=folder.name,

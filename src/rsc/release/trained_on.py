@@ -37,6 +37,15 @@ def all_data(lineage: Mapping[str, Any]) -> Iterator[Version]:
         yield from all_data(lineage["parent"])
 
 
+def traced_data(lineage: Mapping[str, Any]) -> Iterator[Version]:
+    """Also what a run had read whose export it started from. Tracing goes by it and the key agent does not:
+    an export was let out of the rules of its data, by a release of its own."""
+    yield from own_data(lineage)
+    for before in ("parent", "export_of"):
+        if before in lineage:
+            yield from traced_data(lineage[before])
+
+
 def facts_of(version: Version, *, workspace: Workspace, memory: Memory, now: datetime) -> DataFacts:
     """Of a version that may have ended since; of one that is gone altogether, the strictest."""
     name, number = version

@@ -14,11 +14,11 @@ from typing import Any
 from rsc.checkpoint.retention import finished
 from rsc.config import Resolved
 from rsc.errors import ConfigError, NotFinished
-from rsc.export.settings import is_export, read_settings
+from rsc.export.settings import ExportSettings, is_export, read_settings
 from rsc.models.config import TrunkConfig
 from rsc.store.local import LocalStore
 from rsc.train.recipe import recipe_of
-from rsc.train.run import find_run
+from rsc.train.run import find_run, list_runs
 
 _OF_THE_TASK = {"causal", "documents"}  # what the new task asks of the trunk, not what its weights are
 
@@ -42,9 +42,11 @@ def find_parent(name: str, *, runs: Path, trunk: TrunkConfig) -> Parent | None:
         return None
     folder = Path(name)
     if is_export(folder):
-        require_same_trunk(read_settings(folder).config.trunk, ours=trunk, of=name)
+        settings = read_settings(folder)
+        require_same_trunk(settings.config.trunk, ours=trunk, of=name)
         digests = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
-        return Parent(str(folder.resolve()), {"open_weights": folder.name, "sha256": digests})
+        lineage = {"open_weights": folder.name, "sha256": digests, **exported_from(settings, runs=runs)}
+        return Parent(str(folder.resolve()), lineage)
     if folder.is_dir():
         raise ConfigError(
             f"model.init_from: {name} holds no .safetensors files",
@@ -56,6 +58,15 @@ def find_parent(name: str, *, runs: Path, trunk: TrunkConfig) -> Parent | None:
     if not finished(LocalStore(run.path / "checkpoints")):
         raise NotFinished(f"run {run.id} has no checkpoint to start from", hint="train it first")
     return Parent(run.id, {"run": run.id, **run.record().lineage})
+
+
+def exported_from(settings: ExportSettings, *, runs: Path) -> dict[str, Any]:
+    """`export_of`: the lineage of the run that our export names, where that run is here. Of another workspace
+    nothing is taken over: its names of data sets mean others here."""
+    for run in list_runs(runs):
+        if run.id == settings.own.get("run"):
+            return {"export_of": {"run": run.id, **run.record().lineage}}
+    return {}
 
 
 def require_same_trunk(theirs: TrunkConfig, *, ours: TrunkConfig, of: str) -> None:
