@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from house import House
@@ -144,3 +145,21 @@ def test_every_byte_is_read_where_that_is_asked_for(lived_in, capsys):
     assert not ask(capsys, "verify", "--read-data", expect=1)["is_kept"]
     assert run(["verify", "--read-data", "--read-data-subset", "1/2"]) == 2
     assert run(["verify", "--read-data-subset", "half"]) == 2
+
+
+def test_showing_the_newest_records_of_a_long_log_takes_no_more_memory(lived_in, capsys):
+    def peak_bytes() -> int:
+        tracemalloc.start()
+        told = ask(capsys, "audit", "show", "--last", "2")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert [entry["kind"] for entry in told["records"]] == ["probe"] * 2
+        return peak
+
+    peaks = []
+    for _ in range(2):
+        lived_in.audit.append_many({"kind": "probe"} for _ in range(1000))
+        lived_in.audit.checkpoint()
+        peaks.append(peak_bytes())
+    assert peaks[1] < peaks[0] + 1000 * 100, "a record takes 400 bytes"
+    assert run(["audit", "show", "--last", "-1"]) == 2

@@ -12,6 +12,7 @@ import pytest
 from house import SERVES, House
 from test_agent import TRAIN, start_holder
 
+from rsc.audit.log import AuditLog
 from rsc.errors import ConfigError
 from rsc.release import promises, whole
 from rsc.release.promises import House as Checked
@@ -245,3 +246,13 @@ def test_a_bad_sector_is_told_with_its_file(busy, monkeypatch):
 def test_a_part_that_is_none_is_refused(text):
     with pytest.raises(ConfigError, match="is no part of the shards"):
         Part.parse(text)
+
+
+def test_the_log_is_read_three_times_by_all_checks_together(busy, monkeypatch):
+    reads = []
+    entries = AuditLog.entries
+    monkeypatch.setattr(
+        AuditLog, "entries", lambda log, **options: reads.append(1) or entries(log, **options)
+    )
+    rows(busy, read=Part())
+    assert len(reads) == 3

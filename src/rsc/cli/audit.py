@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,11 +42,11 @@ WitnessFile = Annotated[
 @app.command("show")
 def show(
     data: Annotated[str | None, typer.Option(help="Only what is about this data set.")] = None,
-    last: Annotated[int, typer.Option(help="How many records, the newest; 0 is all.")] = 50,
+    last: Annotated[int, typer.Option(min=0, help="How many records, the newest; 0 is all.")] = 50,
     as_json: JsonFlag = False,
 ) -> None:
     """The records, oldest first."""
-    entries = list(Custody.open().audit.entries(data=data))[-last if last else 0 :]
+    entries = list(deque(Custody.open().audit.entries(data=data), maxlen=last or None))
     rows = [(entry["index"], entry["time"], entry["kind"], _rest(entry)) for entry in entries]
     emit({"records": entries}, as_json=as_json, text=table(rows, header=("no", "time", "kind", "facts")))
 

@@ -32,6 +32,8 @@ class Recorded:
     """Root hash of a version that lost records -> that of the one before."""
     destroyed: dict[tuple[str, str], Said] = field(default_factory=dict)
     """(provider, key id) of every key that was destroyed -> how."""
+    promises: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name of a promise -> the last record of what became of it."""
 
     def line(self, root_hash: str) -> list[str]:
         """The root itself and those that it came from by removals, newest first."""
@@ -54,7 +56,9 @@ def replay(entries: Iterable[Mapping[str, Any]]) -> Recorded:
         kind, index = entry["kind"], entry["index"]
         if kind in _COMES:
             recorded.versions[entry["data"], entry["version"]] = Said(index, entry["root_hash"])
-        if kind == "review_carried":
+        if kind == "promise":
+            recorded.promises[entry["promise"]] = entry
+        elif kind == "review_carried":
             recorded.came_from[entry["root_hash"]] = entry["from_root_hash"]
         elif kind in ("approve", "reject"):
             recorded.verdicts[entry["root_hash"]][entry["approver"]] = Said(index, kind)

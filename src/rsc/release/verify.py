@@ -51,7 +51,7 @@ def verify(
     house = House(workspace, providers, audit, clock.now(), read=read or Part())
     rows = [_checked(check, house) for check in (*CHECKS, *([whole.bytes_whole] if read else []))]
     try:
-        last = _last(audit)
+        last = house.recorded.promises
         rows = _with_standing_damage(rows, last=last, is_all_read=read is not None and read.is_all)
         return _with_history(rows, last=last, audit=audit, now=house.now)
     except IntegrityError:
@@ -63,11 +63,6 @@ def _checked(check: Callable[[House], Promise], house: House) -> Promise:
         return check(house)
     except (RscError, OSError) as error:
         return unknown(check.__name__.replace("_", " "), f"cannot be checked: {error}".splitlines()[0])
-
-
-def _last(audit: AuditLog) -> dict[str, Mapping[str, Any]]:
-    """The last record of each promise."""
-    return {entry["promise"]: entry for entry in audit.entries() if entry["kind"] == "promise"}
 
 
 def _with_standing_damage(

@@ -18,7 +18,6 @@ from pathlib import Path
 from rsc.errors import IntegrityError, KeyUnavailable, RscError
 from rsc.release.promise import Breach, Promise, judge
 from rsc.release.promises import House
-from rsc.release.recorded import replay
 from rsc.store.dataset import Dataset, list_datasets, list_versions
 from rsc.store.files import BulkStore
 from rsc.store.keys import KeyProvider, data_key_context, open_envelope
@@ -33,7 +32,7 @@ BYTES_WHOLE = "bytes whole"
 
 
 def versions_whole(house: House) -> Promise:
-    recorded = replay(house.audit.entries())
+    recorded = house.recorded
     found = [(name, number) for name, numbers in list_datasets(house.workspace.bulk) for number in numbers]
     breaches = []
     for name, number in sorted({*recorded.versions, *found}):
