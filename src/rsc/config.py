@@ -341,7 +341,8 @@ def _complaint(model: type[BaseModel], resolved: Resolved, details: ErrorDetails
     if details["type"] == "missing":
         return f"{dotted} is not set", f"add {dotted}=... to the command, or set it in the recipe"
     given = "" if isinstance(details["input"], Mapping) else f" = {details['input']!r}"
-    said = details["msg"].removeprefix("Value error, ")
+    is_no_list = details["type"] in ("tuple_type", "list_type")
+    said = "not a list" if is_no_list else details["msg"].removeprefix("Value error, ")
     return f"{dotted}{given} (from {origin}): {said}", _shape_hint(model, path, kind=details["type"])
 
 
