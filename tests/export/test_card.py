@@ -115,3 +115,5 @@ def test_json_has_null_where_no_interval_was_computed() -> None:
     values = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert (values["measures"][0]["value"], values["measures"][0]["low"]) == (0.05, None)
     assert values["slices"][0]["false_positive_rate"] == [None, 0.0, 1.0]
+    page = to_markdown(replace(FACTS, measures=measures, slices=slices))
+    assert "| empty | 0 | no such samples | no such samples |" in page

@@ -201,7 +201,13 @@ def _measures(result: Mapping[str, Any]) -> list[MeasureFacts]:
     if xz is not None:
         facts.append(
             MeasureFacts(
-                "xz -9 bits_per_byte", xz, xz, xz, result["split"], result["count"], note="reference"
+                "xz -9 bits_per_byte",
+                xz,
+                math.nan,
+                math.nan,
+                result["split"],
+                facts[0].count,
+                note="reference",
             )
         )
     details = result.get("details") or {}

@@ -199,6 +199,11 @@ def _measures(measures: Sequence[MeasureFacts]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _rate(measured: tuple[float, float, float]) -> str:
+    value, low, high = measured
+    return "no such samples" if math.isnan(value) else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
 def _slices(slices: Sequence[SliceFacts]) -> list[str]:
     if not slices:
         return []
@@ -208,10 +213,7 @@ def _slices(slices: Sequence[SliceFacts]) -> list[str]:
         "|---|---|---|---|",
     ]
     for s in slices:
-        rates = " | ".join(
-            f"{value:.3f} ({low:.3f} to {high:.3f})"
-            for value, low, high in (s.false_positive_rate, s.false_negative_rate)
-        )
+        rates = " | ".join(map(_rate, (s.false_positive_rate, s.false_negative_rate)))
         lines.append(f"| {s.group} | {s.count:,} | {rates} |")
     return ["\n".join(lines) + "\n"]
 
