@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
+from rsc.store import chunk_folder
 from rsc.store.cache import CHUNK_BYTES, CachedShard, NodeCache
 from rsc.store.chunk_folder import ChunkFolder
 from rsc.store.columns import Ragged, columns_from_records
@@ -151,6 +152,45 @@ def test_a_lying_store_is_asked_again_then_refused(
     assert caught.value.facts["outcome"] == "frame"
     store.lies = 0
     assert read_all(shard) == (store.root / "b.rsc").read_bytes()
+
+
+def cut(path: Path) -> None:
+    """Keeps the times: they say when a chunk expires."""
+    stat = path.stat()
+    os.truncate(path, stat.st_size // 2)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def flip(path: Path) -> None:
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize(("damage", "what"), [(cut, "*.0"), (cut, "*.2"), (cut, "*.tail"), (flip, "*.tail")])
+def test_what_the_disk_damaged_in_the_cache_is_fetched_again(
+    cache: NodeCache, store: CountingStore, key: SecretKey, damage: Callable[[Path], None], what: str
+) -> None:
+    """A chunk that was cut short never came to its end, a damaged tail stayed damaged for every reader."""
+    record = put_shard(store, key)
+    expected = (store.root / "a.rsc").read_bytes()
+    read_all(open_cached(cache, store, record))
+    (damaged,) = cache.folder.rglob(what)
+    size_bytes = damaged.stat().st_size
+    damage(damaged)
+    assert read_all(open_cached(cache, store, record)) == expected
+    assert damaged.stat().st_size == size_bytes
+
+
+def test_a_disk_that_does_not_keep_a_tail_is_an_error(
+    cache: NodeCache, store: CountingStore, key: SecretKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = put_shard(store, key)
+    monkeypatch.setattr(chunk_folder, "_write_all", lambda fd, data: os.pwrite(fd, bytes(len(data)), 0))
+    with pytest.raises(ResourceError, match="was damaged in the cache 4 times"):
+        open_cached(cache, store, record)
 
 
 def test_another_file_under_the_name_is_refused(

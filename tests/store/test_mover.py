@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import subprocess
@@ -7,10 +8,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar, cast
 
 import numpy as np
 import pytest
@@ -22,10 +24,11 @@ from rsc.store.columns import Columns
 from rsc.store.dataset import Dataset, DatasetWriter
 from rsc.store.keys import Envelope
 from rsc.store.mover import Mover, MoverJob, serve
-from rsc.store.plans import read_plans
+from rsc.store.plans import pack_plan, read_plans
 from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from tests.store.flaky_server import FlakyServer
+from tests.store.test_cache import cut, flip
 
 NUM_SAMPLES, PIXELS = 1000, 4096
 SHARD_BYTES = 1 << 20
@@ -155,6 +158,16 @@ def test_wrong_bytes_are_fetched_again_and_never_kept(
     assert not flaky.faults
 
 
+@pytest.mark.parametrize(("damage", "what"), [(cut, "*.0"), (cut, "*.tail"), (flip, "*.tail")])
+def test_what_the_disk_damaged_in_the_cache_is_mended_by_the_mover(
+    served: Served, enveloped: tuple[Envelope, SecretKey], damage: Callable[[Path], None], what: str
+) -> None:
+    read(asked(served), enveloped[1])
+    for path in list(served.mover.folder.rglob(what)):
+        damage(path)
+    np.testing.assert_array_equal(read(asked(served), enveloped[1])["x"], samples())
+
+
 def test_a_store_that_fails_is_the_readers_error(
     served: Served, flaky: FlakyServer, enveloped: tuple[Envelope, SecretKey]
 ) -> None:
@@ -267,6 +280,52 @@ def test_nonsense_ends_the_connection_and_nothing_else(served: Served) -> None:
     with pytest.raises(ResourceError, match="KeyError"):
         MoverClient(served.path).ask("unknown")
     assert MoverClient(served.path).ask("children", folder="posts")[0] == {"names": ["v0001"]}
+
+
+@pytest.mark.parametrize("size", [b"[]", b'"x"', b"-1", b"[" * 5000])
+def test_nonsense_after_a_plan_withdraws_it(served: Served, size: bytes) -> None:
+    """It held its lock, and stood against every eviction, as long as the mover lived."""
+    packed = pack_plan({"a": 1.0})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(served.path))
+        connection.sendall(b'{"op": "plan", "size": %d}\n' % len(packed) + packed)
+        assert connection.recv(100) == b"{}\n"
+        assert read_plans(served.mover.folder) == [{"a": 1.0}]
+        connection.sendall(b'{"op": "plan", "size": %s}\n' % size)
+        assert connection.recv(1) == b""
+        wait_until_no_plan(served.mover.folder)
+
+
+@pytest.mark.parametrize("offset", [1 << 70, 1.5])
+def test_a_question_that_makes_no_sense_is_answered(served: Served, offset: object) -> None:
+    client = MoverClient(served.path)
+    with pytest.raises(ResourceError, match="the mover failed"):
+        client.ask("read", path="posts/v0001/root.json", offset=offset, size=1)
+    with pytest.raises(ResourceError, match="the mover failed"):
+        client.ask("size", path=offset)
+
+
+def test_a_mover_without_descriptors_accepts_when_it_has_some_again(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended to accept, and lived: workers waited for half an hour."""
+
+    class Listener:
+        answers: ClassVar = [OSError(errno.EMFILE, ""), OSError(errno.ECONNABORTED, ""), None]
+
+        def accept(self) -> tuple[socket.socket, None]:
+            if not self.answers:
+                raise OSError(errno.EBADF, "")
+            error = self.answers.pop(0)
+            if error is not None:
+                raise error
+            return theirs, None
+
+    ours, theirs = socket.socketpair()
+    with ours:
+        serve(cast(socket.socket, Listener()), served.mover)
+        ours.sendall(b'{"op": "children", "folder": "posts"}\n')
+        assert ours.recv(100) == b'{"names": ["v0001"]}\n'
 
 
 @pytest.mark.slow

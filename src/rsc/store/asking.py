@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, cast
 from rsc import errors
 from rsc.clock import Clock, SystemClock
 from rsc.errors import ResourceError, RscError
-from rsc.store.cache import CachedShard, Line, chunk_name, tail_from, tail_name
+from rsc.store.cache import CachedShard, Line, chunk_bytes, chunk_name, rotten, tail_from, tail_name
 from rsc.store.chunk_folder import chunk_path
 from rsc.store.files import BulkFile, BulkStore, RandomAccess
 from rsc.store.plans import pack_plan
@@ -225,24 +225,32 @@ class AskedCache:
     def plan(self) -> _AskedPlan:
         return _AskedPlan(self._client)
 
-    def held(self, name: str, *, path: str, chunk: int | None, is_ahead: bool) -> int:
-        """A descriptor of a chunk. Raises what fetching it raises, and ResourceError where it never stays."""
+    def held(
+        self, name: str, *, path: str, chunk: int | None, is_ahead: bool, size_bytes: int | None = None
+    ) -> int:
+        """A descriptor of a chunk, of that size. Raises what fetching it raises, and ResourceError where it
+        never stays."""
         for _ in range(_HOLDS):
-            fd = self._open_chunk(name)
+            fd = self._open_chunk(name, size_bytes=size_bytes)
             if fd is not None:
                 return fd
-            self._client.ask("hold", path=path, chunk=chunk, ahead=is_ahead)
+            self.hold(path=path, chunk=chunk, is_ahead=is_ahead)
         raise ResourceError(
             f"{path}: a chunk left the cache {_HOLDS} times before it could be read",
             hint="give the cache more room: `cache` in config.toml",
         )
 
-    def _open_chunk(self, name: str) -> int | None:
+    def hold(self, *, path: str, chunk: int | None, is_ahead: bool) -> None:
+        """Have the mover bring a chunk, or mend it."""
+        self._client.ask("hold", path=path, chunk=chunk, ahead=is_ahead)
+
+    def _open_chunk(self, name: str, *, size_bytes: int | None) -> int | None:
         try:
             fd = os.open(chunk_path(self._folder, name), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        if os.fstat(fd).st_mtime > self._clock.now().timestamp():
+        stat = os.fstat(fd)
+        if stat.st_mtime > self._clock.now().timestamp() and size_bytes in (None, stat.st_size):
             return fd
         os.close(fd)
         return None
@@ -256,14 +264,26 @@ class _AskedChunks:
         self._path = path
         self._digest = digest
         self._size_bytes = size_bytes
+        self._body_bytes = 0
 
     def descriptor(self, chunk: int, *, line: Line | None) -> int:
-        name = chunk_name(self._digest, chunk)
-        return self._cache.held(name, path=self._path, chunk=chunk, is_ahead=line is not None)
+        return self._cache.held(
+            chunk_name(self._digest, chunk),
+            path=self._path,
+            chunk=chunk,
+            is_ahead=line is not None,
+            size_bytes=chunk_bytes(chunk, body_bytes=self._body_bytes),
+        )
 
     def read_tail(self) -> Tail:
-        fd = self._cache.held(tail_name(self._digest), path=self._path, chunk=None, is_ahead=False)
-        return tail_from(fd, size_bytes=self._size_bytes)
+        for _ in range(_HOLDS):
+            fd = self._cache.held(tail_name(self._digest), path=self._path, chunk=None, is_ahead=False)
+            tail = tail_from(fd, size_bytes=self._size_bytes, digest=self._digest)
+            if tail is not None:
+                self._body_bytes = tail.body_bytes
+                return tail
+            self._cache.hold(path=self._path, chunk=None, is_ahead=False)
+        raise rotten(self._path)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -3,14 +3,17 @@
 Shards are kept in chunks of 4 MiB named by the shard's digest: equal bytes are kept once, and a version
 that was deleted and written again never meets its predecessor's. A chunk is checked against the shard's
 block list before it is kept, which needs no key, so bytes that a storage sends wrong are fetched again and
-never served. Expired shards are removed and refused.
+never served. A chunk that was cut short on the node's disk, and a tail that is no longer the shard's, are
+fetched again. Expired shards are removed and refused.
 
-Not covered: an expiry here is only as good as the caller's `expires`; it is the key's destruction that makes
-data unreadable. File names, sizes and times show which shards a node reads.
+Not covered: a bit that the node's disk changes in a chunk later: its frame is refused by its tag, again and
+again until the cache's folder is removed. An expiry here is only as good as the caller's `expires`; it is the
+key's destruction that makes data unreadable. File names, sizes and times show which shards a node reads.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +23,7 @@ from threading import Lock, local
 from typing import Protocol, TypeAlias
 
 from rsc.clock import Clock, SystemClock, timestamp
-from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
+from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
 from rsc.store.chunk_folder import TAIL, CacheCounts, ChunkFolder, remove_all
 from rsc.store.files import BulkStore, RandomAccess
 from rsc.store.plans import Plan
@@ -198,11 +201,20 @@ def tail_name(digest: bytes) -> str:
     return digest.hex() + TAIL
 
 
-def tail_from(fd: int, *, size_bytes: int) -> Tail:
-    """The tail of a shard of `size_bytes` out of the cache; closes the descriptor."""
+def chunk_bytes(chunk: int, *, body_bytes: int) -> int:
+    """The last chunk of a shard may be short."""
+    return min(CHUNK_BYTES, body_bytes - chunk * CHUNK_BYTES)
+
+
+def tail_from(fd: int, *, size_bytes: int, digest: bytes) -> Tail | None:
+    """The tail of a shard of `size_bytes` out of the cache; None where the disk gives back other bytes.
+
+    Closes the descriptor.
+    """
     with os.fdopen(fd, "rb") as file:
         file.seek(0)
-        return parse_tail(file.read(), size_bytes=size_bytes)
+        data = file.read()
+    return parse_tail(data, size_bytes=size_bytes) if hashlib.sha256(data).digest() == digest else None
 
 
 class FetchedChunks:
@@ -228,18 +240,25 @@ class FetchedChunks:
 
     def descriptor(self, chunk: int, *, line: Line | None) -> int:
         self._cache.check_expiry(self._digest, self._expires)
-        name = chunk_name(self._digest, chunk)
+        assert self._tail is not None, "the tail is read when the shard is opened"
         return self._cache.chunks.get(
-            name, expires=self._expires, fetch=lambda: self._fetch_chunk(chunk, line=line)
+            chunk_name(self._digest, chunk),
+            expires=self._expires,
+            fetch=lambda: self._fetch_chunk(chunk, line=line),
+            size_bytes=chunk_bytes(chunk, body_bytes=self._tail.body_bytes),
         )
 
     def read_tail(self) -> Tail:
         """Whose hashes every chunk is checked against."""
         self._cache.check_expiry(self._digest, self._expires)
         name = tail_name(self._digest)
-        fd = self._cache.chunks.get(name, expires=self._expires, fetch=self._fetch_tail)
-        self._tail = tail_from(fd, size_bytes=self._size_bytes)
-        return self._tail
+        for _ in range(_FETCHES):
+            fd = self._cache.chunks.get(name, expires=self._expires, fetch=self._fetch_tail)
+            self._tail = tail_from(fd, size_bytes=self._size_bytes, digest=self._digest)
+            if self._tail is not None:
+                return self._tail
+            self._cache.chunks.drop(name)
+        raise rotten(self._name)
 
     def close(self) -> None:
         self._source.close()
@@ -291,6 +310,14 @@ class _LazySource:
         with self._lock:
             if self._source is not None:
                 self._source.close()
+
+
+def rotten(name: str) -> ResourceError:
+    """The cache's disk does not give back what was written."""
+    return ResourceError(
+        f"{name}: its tail was damaged in the cache {_FETCHES} times",
+        hint="look at the disk under the cache's folder",
+    )
 
 
 def _bad_block(tail: Tail, chunk: int, data: memoryview) -> int | None:

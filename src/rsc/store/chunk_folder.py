@@ -54,30 +54,44 @@ class ChunkFolder:
         self._counts_lock = Lock()
         self._clock = clock
 
-    def get(self, name: str, *, expires: datetime | None, fetch: Callable[[], memoryview]) -> int:
-        """A descriptor of the complete chunk, which the caller closes. Fetched where it is absent.
+    def get(
+        self,
+        name: str,
+        *,
+        expires: datetime | None,
+        fetch: Callable[[], memoryview],
+        size_bytes: int | None = None,
+    ) -> int:
+        """A descriptor of the complete chunk, which the caller closes. Fetched where it is absent, and where
+        it has another size than `size_bytes`: somebody or a disk cut it short.
 
         Raises what `fetch` raises, and ResourceError when the disk is full; neither leaves anything behind.
         """
         path = self._path(name)
         path.parent.mkdir(exist_ok=True, mode=0o700)
         while True:
-            found = self._open(path)
+            found = self._open(path, size_bytes=size_bytes)
             if found is not None:
                 self._count(hits=1)
                 return found
             part = os.open(_part_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(part, fcntl.LOCK_EX)
-            # While we waited, the part may have become the chunk, or its fetch may have failed.
-            if _is_same_file(part, _part_of(path)) and not path.exists():
-                try:
+            try:
+                fcntl.flock(part, fcntl.LOCK_EX)
+                # While we waited, the part may have become the chunk, or its fetch may have failed.
+                is_ours = _is_same_file(part, _part_of(path)) and not path.exists()
+                if is_ours:
                     self._fill(path, part, expires=expires, fetch=fetch)
-                except BaseException:
-                    os.close(part)
-                    raise
-                fcntl.flock(part, fcntl.LOCK_UN)
+                    fcntl.flock(part, fcntl.LOCK_UN)
+            except BaseException:
+                os.close(part)
+                raise
+            if is_ours:
                 return part
             os.close(part)
+
+    def drop(self, name: str) -> None:
+        """Forget a chunk that is not what it should be."""
+        self._path(name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove what has expired, and what dead processes left half-written."""
@@ -111,14 +125,15 @@ class ChunkFolder:
             raise
         self._count(misses=1, fetched_bytes=len(data))
 
-    def _open(self, path: Path) -> int | None:
-        """A complete chunk; None where it is absent, or expired, which removes it."""
+    def _open(self, path: Path, *, size_bytes: int | None) -> int | None:
+        """A complete chunk; None where it is absent, or expired or of another size, which removes it."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        now_s, expiry_s = self._now_s(), os.fstat(fd).st_mtime
-        if expiry_s <= now_s:
+        stat = os.fstat(fd)
+        now_s, expiry_s = self._now_s(), stat.st_mtime
+        if expiry_s <= now_s or size_bytes not in (None, stat.st_size):
             os.close(fd)
             path.unlink(missing_ok=True)
             return None

@@ -12,10 +12,12 @@ Not covered: a worker that was taken over can still choose which chunks are fetc
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -38,6 +40,10 @@ from rsc.store.splits import SplitPlace, open_manifest
 _SHARDS_KEPT = 1024  # their tails are some 12 KiB each
 _MAX_READ_BYTES = 16 << 20
 _MAX_PLAN_BYTES = 64 << 20
+_NONSENSE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What questions that make no sense can raise."""
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ class Mover:
         """An answer and the raw bytes that follow it; errors are answers too."""
         try:
             return self._verbs[question.pop("op")](**question)
-        except (RscError, OSError, LookupError, TypeError, ValueError) as error:
+        except (RscError, OSError, *_NONSENSE) as error:
             return error_to_dict(error), b""
 
     def _children(self, *, folder: str) -> tuple[dict[str, Any], bytes]:
@@ -165,28 +171,38 @@ def _splits(
 
 
 def serve(listener: socket.socket, mover: Mover) -> None:
-    """Answer every connection, each in a thread of its own, until the listener is closed."""
-    with suppress(OSError):
-        while True:
+    """Answer every connection, each in a thread of its own, until the listener is closed.
+
+    Descriptors that run out are waited for: a mover that lives and accepts nobody would be asked in vain.
+    """
+    while True:
+        try:
             connection, _ = listener.accept()
-            Thread(target=_answer_all, args=(connection, mover), daemon=True).start()
+        except OSError as error:
+            if error.errno not in _PASSING:
+                return
+            time.sleep(_PAUSE_S)
+            continue
+        Thread(target=_answer_all, args=(connection, mover), daemon=True).start()
 
 
 def _answer_all(connection: socket.socket, mover: Mover) -> None:
     """Until the other side hangs up, or talks nonsense."""
     plan: Plan | None = None
-    with closing(connection), connection.makefile("rwb") as stream, suppress(OSError, ValueError):
-        while (question := read_line(cast(BinaryIO, stream))) is not None:
-            if question.get("op") == "plan":
-                plan = plan or Plan(mover.folder)
-                _publish(plan, cast(BinaryIO, stream), size=int(question.get("size", 0)))
-                stream.write(to_line({}))
-            else:
-                answer, data = mover.answer(question)
-                stream.write(to_line(answer) + data)
-            stream.flush()
-    if plan is not None:
-        plan.close()
+    try:
+        with closing(connection), connection.makefile("rwb") as stream, suppress(OSError, *_NONSENSE):
+            while (question := read_line(cast(BinaryIO, stream))) is not None:
+                if question.get("op") == "plan":
+                    plan = plan or Plan(mover.folder)
+                    _publish(plan, cast(BinaryIO, stream), size=int(question.get("size", 0)))
+                    stream.write(to_line({}))
+                else:
+                    answer, data = mover.answer(question)
+                    stream.write(to_line(answer) + data)
+                stream.flush()
+    finally:
+        if plan is not None:
+            plan.close()
 
 
 def _publish(plan: Plan, stream: BinaryIO, *, size: int) -> None:
