@@ -86,6 +86,16 @@ def test_texts_for_people_name_what_matters(rsc: Rsc, posts: Path) -> None:
     assert "in review (single person)" in out
 
 
+def test_lines_that_name_pictures_are_told_and_a_review_without_findings_shows_no_empty_table(
+    rsc: Rsc, tmp_path: Path
+) -> None:
+    (tmp_path / "memes.jsonl").write_text('{"text": "look", "image": "a.jpg"}\n')
+    _, told = rsc("data", "import", "memes.jsonl")
+    assert "field image is text: JSON lines and tables hold no image" in told
+    out, _ = rsc("data", "review", "memes")
+    assert "found, by field and type" not in out
+
+
 def test_verify_finds_a_changed_byte(rsc: Rsc, posts: Path, tmp_path: Path) -> None:
     rsc("data", "import", "posts.jsonl")
     good, _ = rsc("data", "verify", "posts", "--with-key", "--json")

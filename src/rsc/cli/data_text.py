@@ -72,7 +72,11 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
 
 def _advice(kinds: Mapping[str, str]) -> Iterator[str]:
     """What a newcomer may have missed, by what the fields lack."""
-    if {"image", "audio"} & kinds.keys():
+    media = [name for name in ("image", "audio") if name in kinds]
+    unread = [name for name in media if kinds[name] == "string"]
+    if unread:
+        yield f"field {unread[0]} is text: JSON lines and tables hold no {unread[0]}; use a folder or Parquet"
+    elif media:
         if "label" not in kinds:
             yield "no labels: class folders give them, or names with label_pattern={label}_{speaker}_{index}"
     elif "text" not in kinds and "string" in kinds.values():
@@ -183,6 +187,9 @@ def _amplifications(lanes: int) -> dict[str, int]:
     return {str(ranks): read_amplification(lanes, world_size=ranks) for ranks in _RANKS}
 
 
+_MAX_TOLD = 4
+
+
 def _reads_text(lanes: int) -> str:
     """`_amplifications` as a sentence: which numbers of ranks read a frame once, twice, ..."""
     by_times: dict[int, list[str]] = {}
@@ -192,6 +199,8 @@ def _reads_text(lanes: int) -> str:
         f"{'once' if times == 1 else f'{times} times'} by {', '.join(ranks)}"
         for times, ranks in sorted(by_times.items())
     ]
+    if len(told) > _MAX_TOLD:
+        told[_MAX_TOLD - 1 :] = ["...", told[-1]]
     return f"{lanes} lanes: a frame is read {'; '.join(told)} data-parallel ranks"
 
 

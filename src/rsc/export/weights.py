@@ -65,7 +65,7 @@ def write_export(
 ) -> ExportResult:
     """Write the folder; `extra_files` (the model card) go in with it. Raises ConfigError if it exists."""
     if folder.exists():
-        raise ConfigError(f"{folder} exists already", hint="remove it, or export to another folder")
+        raise ConfigError(f"{folder} exists already", hint="remove it, or name another folder with --to")
     reason = why_not_open(config, state=state) or ""
     layout = "rsc" if reason else ("mixtral" if config.trunk.moe else "llama")
     staged = folder.with_name(f".{folder.name}.{os.getpid()}")
