@@ -191,3 +191,23 @@ def test_a_second_interrupt_loses_nothing(
         return open_packed(texts, threads=0) if kind == "packed" else open_mixed(texts, threads=0)
 
     check((open_one(), open_one()), store=store, faults=faults)
+
+
+def test_a_window_that_memory_does_not_hold_is_refused_before_it_is_read(
+    make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stretch of long samples among short ones; where there is room later, it is delivered all the same."""
+    schema = Schema((Field("ids", "tokens", "uint16"),))
+    records = [{"ids": np.full(9000 if 100 <= n < 110 else 100, n, np.uint16)} for n in range(200)]
+    split = make_split(schema, columns_from_records(schema, records), frame_bytes=2000, shard_bytes=10**6)
+    options: dict[str, Any] = {"batch_size": 4, "window_bytes": 20_000, "lanes": 1, "seed": 2}
+    with Loader(split, epochs=1, **options) as loader:
+        expected = [plain(batch) for batch in loader]
+    monkeypatch.setattr("rsc.loader.window.available_bytes", lambda: 30_000)
+    with Loader(split, epochs=1, **options) as loader:
+        found = []
+        with pytest.raises(ResourceError, match=r"needs .* of memory at once, and 29\.3 KiB"):
+            found.extend(plain(batch) for batch in loader)
+        assert 0 < len(found) < len(expected)
+        monkeypatch.undo()
+        assert found + [plain(batch) for batch in loader] == expected

@@ -11,7 +11,12 @@ Copying rows to their shuffled places as soon as a frame is decrypted is no chea
 Memory of a window is reused as soon as nobody holds a view of it any more: fresh pages would cost more than
 the decryption. It is excluded from core dumps.
 
-Not covered: wiping freed window memory; swap (use encrypted swap or none); copies that the user makes.
+Windows are sized by the mean sample of a split, so a stretch of heavy samples can make one many times larger
+than `window_bytes`. One that the machine has no memory for is refused before a byte of it is read: the kernel
+would end the process at some page of it, without a word.
+
+Not covered: wiping freed window memory; swap (use encrypted swap or none); copies that the user makes; limits
+of a container, which the kernel's own count of what is available does not know.
 """
 
 from __future__ import annotations
@@ -21,16 +26,19 @@ import mmap
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rsc.errors import ResourceError
 from rsc.loader.frames import Frames, Shard
 from rsc.loader.layout import Bytes, aligned, lay_out, runs_of
 from rsc.loader.order import Int64s
 from rsc.store.frame_layout import ALIGNMENT
 from rsc.store.schema import Field, Schema
+from rsc.units import format_bytes
 
 _TAG_BYTES = 16
 _HUGE_PAGE_BYTES = 2 << 20
@@ -227,9 +235,34 @@ class Window:
         return RaggedColumn(values=values, starts=bounds[0], stops=bounds[1])
 
 
+def available_bytes() -> float:
+    """Memory that can be had without swapping, as the kernel reckons it; infinite where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else math.inf
+
+
+def _require_room(size_bytes: int) -> None:
+    left_bytes = available_bytes()
+    if size_bytes > left_bytes:
+        raise ResourceError(
+            f"a window of samples needs {format_bytes(size_bytes)} of memory at once, and "
+            f"{format_bytes(left_bytes)} are available: samples of this stretch are larger than the mean, "
+            "by which windows are sized",
+            hint="go on where there is more memory, or start anew with a smaller window_bytes",
+        )
+
+
 def _allocate(size_bytes: int) -> Bytes:
-    """Zeroed private pages, huge ones where the system gives them, left out of core dumps."""
+    """Zeroed private pages, huge ones where the system gives them, left out of core dumps.
+
+    Raises ResourceError where the machine has no room for them.
+    """
     size_bytes = max(size_bytes, 1)
+    _require_room(size_bytes)
     if size_bytes >= _HUGE_PAGE_BYTES:
         size_bytes = -(-size_bytes // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES  # else they are not aligned to
     pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
