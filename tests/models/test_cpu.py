@@ -93,7 +93,8 @@ def test_positions_that_differ_by_sample() -> None:
 
 def test_turning_back_undoes_the_turn() -> None:
     config = TrunkConfig(width=8, num_layers=1, num_heads=1, mlp_width=1)
-    tables = cpu.wide_tables(*rotary_tables(torch.arange(5), config=config), dtype=torch.float32)
+    rotary = rotary_tables(torch.arange(5), config=config)
+    tables = cpu.turning_tables(*rotary, queries=0, dtype=torch.float32)
     x = noise(2, 1, 2, 5, 8, seed=0)
     torch.testing.assert_close(cpu.turn_back(cpu.turn(x.clone(), tables), tables), x)
 

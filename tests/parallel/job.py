@@ -181,7 +181,7 @@ def control(case: dict[str, Any]) -> Found:
     recipe = recipe_of(case)
     model = build_model(recipe.model, seed=stream_seed(recipe.train.seed, "weights"))
     fill_counts([model], counts_of(case, recipe=recipe))
-    optimizer = build_optimizer(model, config=recipe.train.optimizer)
+    optimizer = build_optimizer(model, config=recipe.train.optimizer, dtype=torch.float32)
     found: Found = {"losses": [], "norms": []}
     for step in range(STEPS):
         set_learning_rate(optimizer, step=step, steps=STEPS, config=recipe.train.optimizer)

@@ -8,7 +8,7 @@ import torch
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig, MoeConfig, TextConfig, TrunkConfig
 from rsc.train.config import OptimizerConfig
-from rsc.train.muon import Muon, is_muon_weight, orthogonalise
+from rsc.train.muon import Muon, direction, is_muon_weight, orthogonalise
 from rsc.train.optim import build_optimizer
 
 
@@ -126,3 +126,40 @@ def test_momentum_is_the_setting_and_looks_ahead() -> None:
     optimizer.step()
     ahead = second + 0.3 * (0.3 * first + second)
     torch.testing.assert_close((before - weight).detach(), 0.5 * orthogonalise(ahead))
+
+
+def test_queries_keys_and_values_move_each_by_itself() -> None:
+    """Two groups of two query heads, a key and a value head of 4 features: rows q q k v q q k v."""
+    fused = torch.randn(3, 32, 12, generator=torch.Generator().manual_seed(0))
+    found = direction(fused, heads=(2, 4), dtype=torch.float32)
+    queries = [*range(8), *range(16, 24)]
+    keys, values = [*range(8, 12), *range(24, 28)], [*range(12, 16), *range(28, 32)]
+    for role in (queries, keys, values):
+        wanted = orthogonalise(fused[:, role], dtype=torch.float32) * max(1, len(role) / 12) ** 0.5
+        torch.testing.assert_close(found[:, role], wanted, rtol=0, atol=1e-6)
+
+
+def test_the_optimiser_knows_which_rows_are_fused(model: Model) -> None:
+    groups = build_optimizer(model, config=OptimizerConfig(name="muon")).param_groups
+    fused = [group for group in groups if group.get("heads")]
+    assert [group["heads"] for group in fused] == [(1, 8)]
+    wanted = {id(p) for name, p in model.named_parameters() if name.endswith("qkv.weight")}
+    assert {id(p) for p in fused[0]["params"]} == wanted
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_gradients_are_divided_by_their_scale(model: Model, name: str) -> None:
+    """As torch's fused optimisers do with `grad_scale`: twice, so that what they remember is divided too."""
+    generator = torch.Generator().manual_seed(0)
+    twin = copy.deepcopy(model)
+    config = OptimizerConfig.model_validate({"name": name})
+    plain, scaled = (build_optimizer(each, config=config, dtype=torch.float32) for each in (model, twin))
+    for divisor in (8.0, 3.0):
+        scaled.grad_scale = torch.tensor(divisor)  # type: ignore[attr-defined]
+        for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+            ours.grad = torch.randn(ours.shape, generator=generator)
+            theirs.grad = ours.grad * divisor
+        plain.step()
+        scaled.step()
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)

@@ -5,8 +5,8 @@ attention 52 ms by torch's fused kernel, 23 ms here; RMSNorm 11.4 ms by torch, 3
 benchmarks/train_cpu.py). All are plain torch operators: any dtype, bit-equal each time. Attention takes a few
 samples at a time, so that its scores are still in the core's cache when the next operator reads them.
 
-Shapes: B batch, L positions, D width, G key/value heads, R query heads per group, S = R + 2, E head
-features, N rows; C samples of a part, Z = C * G, Q queries of a block, M keys they may see.
+Shapes: B batch, L positions, D width, G key/value heads, R query heads per group, T = R + 1, S = R + 2, E
+head features, N rows; C samples of a part, Z = C * G, Q queries of a block, M keys they may see.
 """
 
 from __future__ import annotations
@@ -66,59 +66,60 @@ class Attend(torch.autograd.Function):
         causal: bool,
     ) -> torch.Tensor:
         B, L, G, S, E = qkv_BLGSE.shape
-        tables, blocks = wide_tables(cos, sin, dtype=qkv_BLGSE.dtype), _blocks(L, causal=causal)
-        q_BGRLE = qkv_BLGSE.new_empty(B, G, S - 2, L, E)
-        k_BGLE, v_BGLE = qkv_BLGSE.new_empty(2, B, G, L, E)
-        shares = [qkv_BLGSE.new_empty(B, G, (S - 2) * _size(rows), end) for rows, end in blocks]
-        mixed_BLHE = qkv_BLGSE.new_empty(B, L, G * (S - 2), E)
+        R = S - 2
+        tables = turning_tables(cos, sin, queries=R, dtype=qkv_BLGSE.dtype)
+        blocks = _blocks(L, causal=causal)
+        ahead_of = {_size(rows): _ahead(_size(rows), dtype=qkv_BLGSE.dtype) for rows, _ in blocks}
+        qk_BGTLE = qkv_BLGSE.new_empty(B, G, R + 1, L, E)
+        v_BGLE = qkv_BLGSE.new_empty(B, G, L, E)
+        shares = [qkv_BLGSE.new_empty(B, G, R * _size(rows), end) for rows, end in blocks]
+        mixed_BLHE = qkv_BLGSE.new_empty(B, L, G * R, E)
         for part in _parts(B, score_bytes=_score_bytes(qkv_BLGSE)):
             source = qkv_BLGSE[part].permute(0, 2, 3, 1, 4)
-            own = _tables_of(tables, part)
-            q_CGRLE = turn(q_BGRLE[part].copy_(source[:, :, : S - 2]), _scaled(own, features=E))
-            k_ZLE = turn(k_BGLE[part].copy_(source[:, :, S - 2])[:, :, None], own).view(-1, L, E)
-            v_ZLE = v_BGLE[part].copy_(source[:, :, S - 1]).view(-1, L, E)
+            qk_CGTLE = turn(qk_BGTLE[part].copy_(source[:, :, : R + 1]), _tables_of(tables, part))
+            k_ZLE = qk_CGTLE[:, :, R].flatten(0, 1)
+            v_ZLE = v_BGLE[part].copy_(source[:, :, R + 1]).flatten(0, 1)
             for (rows, end), share_BGQM in zip(blocks, shares, strict=True):
-                q_ZQE = q_CGRLE[:, :, :, rows].reshape(len(k_ZLE), -1, E)
+                q_ZQE = qk_CGTLE[:, :, :R, rows].reshape(len(k_ZLE), -1, E)
                 score_ZQM = torch.bmm(q_ZQE, k_ZLE[:, :end].transpose(1, 2))
-                score_BHQM = score_ZQM.view(-1, G * (S - 2), _size(rows), end)
+                score_BHQM = score_ZQM.view(-1, G * R, _size(rows), end)
                 if mask_BLM is not None:
                     score_BHQM.masked_fill_(~mask_BLM[part, None, rows, :end], float("-inf"))
                 elif causal:
-                    score_BHQM[..., rows] += _ahead(_size(rows), dtype=score_ZQM.dtype)
+                    score_BHQM[..., rows] += ahead_of[_size(rows)]
                 share_ZQM = share_BGQM[part].flatten(0, 1)
                 torch.softmax(score_ZQM, dim=-1, out=share_ZQM)
                 mixed_ZQE = torch.bmm(share_ZQM, v_ZLE[:, :end])
-                mixed_BLHE[part, rows] = mixed_ZQE.view(-1, G * (S - 2), _size(rows), E).transpose(1, 2)
-        ctx.save_for_backward(q_BGRLE, k_BGLE, v_BGLE, *tables, *shares)
+                mixed_BLHE[part, rows] = mixed_ZQE.view(-1, G * R, _size(rows), E).transpose(1, 2)
+        ctx.save_for_backward(qk_BGTLE, v_BGLE, *tables, *shares)
         ctx.causal = causal
         return mixed_BLHE.view(B, L, -1)
 
     @staticmethod
     def backward(ctx: Any, grad_BLF: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        q_BGRLE, k_BGLE, v_BGLE, cos, sin, *shares = ctx.saved_tensors
-        B, G, R, L, E = q_BGRLE.shape
+        qk_BGTLE, v_BGLE, cos, sin, *shares = ctx.saved_tensors
+        B, G, T, L, E = qk_BGTLE.shape
+        R = T - 1
         blocks = _blocks(L, causal=ctx.causal)
         grad_BLHE = grad_BLF.view(B, L, G * R, E)
         grad_qkv_BLGSE = grad_BLF.new_empty(B, L, G, R + 2, E)
         for part in _parts(B, score_bytes=_score_bytes(grad_qkv_BLGSE)):
-            k_ZLE, v_ZLE = k_BGLE[part].flatten(0, 1), v_BGLE[part].flatten(0, 1)
-            grad_q_CGRLE = torch.empty_like(q_BGRLE[part])
-            grad_k_ZLE, grad_v_ZLE = torch.zeros_like(k_ZLE), torch.zeros_like(v_ZLE)
+            qk_CGTLE, v_ZLE = qk_BGTLE[part], v_BGLE[part].flatten(0, 1)
+            k_ZLE = qk_CGTLE[:, :, R].flatten(0, 1)
+            grad_qk_CGTLE, grad_v_ZLE = torch.empty_like(qk_CGTLE), torch.zeros_like(v_ZLE)
+            grad_k_ZLE = grad_qk_CGTLE[:, :, R].zero_().flatten(0, 1)
             for (rows, end), share_BGQM in zip(blocks, shares, strict=True):
                 share_ZQM = share_BGQM[part].flatten(0, 1)
-                q_ZQE = q_BGRLE[part, :, :, rows].reshape(len(k_ZLE), -1, E)
+                q_ZQE = qk_CGTLE[:, :, :R, rows].reshape(len(k_ZLE), -1, E)
                 grad_ZQE = grad_BLHE[part, rows].transpose(1, 2).reshape(len(k_ZLE), -1, E)
                 slope_ZQM = torch.bmm(grad_ZQE, v_ZLE[:, :end].transpose(1, 2))
                 slope_ZQM = torch._softmax_backward_data(slope_ZQM, share_ZQM, -1, share_ZQM.dtype)
-                grad_q_CGRLE[:, :, :, rows] = torch.bmm(slope_ZQM, k_ZLE[:, :end]).view(
-                    -1, G, R, _size(rows), E
-                )
+                grad_q_ZQE = torch.bmm(slope_ZQM, k_ZLE[:, :end])
+                grad_qk_CGTLE[:, :, :R, rows] = grad_q_ZQE.view(-1, G, R, _size(rows), E)
                 grad_k_ZLE[:, :end] += torch.bmm(slope_ZQM.transpose(1, 2), q_ZQE)
                 grad_v_ZLE[:, :end] += torch.bmm(share_ZQM.transpose(1, 2), grad_ZQE)
-            own = _tables_of((cos, sin), part)
             target = grad_qkv_BLGSE[part].permute(0, 2, 3, 1, 4)
-            target[:, :, :R] = turn_back(grad_q_CGRLE, _scaled(own, features=E))
-            target[:, :, R : R + 1] = turn_back(grad_k_ZLE.view(-1, G, 1, L, E), own)
+            target[:, :, : R + 1] = turn_back(grad_qk_CGTLE, _tables_of((cos, sin), part))
             target[:, :, R + 1] = grad_v_ZLE.view(-1, G, L, E)
         return grad_qkv_BLGSE, None, None, None, None
 
@@ -128,14 +129,18 @@ def is_worth_it(qkv_BLGSE: torch.Tensor) -> bool:
     return len(qkv_BLGSE) * _score_bytes(qkv_BLGSE) <= MAX_SCORE_BYTES
 
 
-def wide_tables(cos: torch.Tensor, sin: torch.Tensor, *, dtype: torch.dtype) -> Tables:
-    """Tables [.., L, E] for `turn`: cosines twice, sines with the sign of the half they apply to.
+def turning_tables(cos: torch.Tensor, sin: torch.Tensor, *, queries: int, dtype: torch.dtype) -> Tables:
+    """Tables [T, L, E] for `turn`: cosines twice, sines with the sign of the half they apply to.
 
-    In [L, 1, E / 2], or [B, L, 1, E / 2] where positions differ by sample.
+    In [L, 1, E / 2], or [B, L, 1, E / 2] where positions differ by sample; then out [B, 1, T, L, E]. Those of
+    the R queries, which come before the key, bring in the 1 / sqrt(E) of the softmax.
     """
-    cos, sin = cos[..., 0, :].to(dtype), sin[..., 0, :].to(dtype)
-    tables = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-    return tables if cos.ndim == 2 else (tables[0][:, None, None], tables[1][:, None, None])
+    cos, sin = cos[..., 0, :], sin[..., 0, :]
+    scale_T11 = torch.ones(queries + 1, 1, 1, dtype=cos.dtype)
+    scale_T11[:queries] /= math.sqrt(2 * cos.shape[-1])
+    wide = (torch.cat(halves, dim=-1)[..., None, :, :] * scale_T11 for halves in ((cos, cos), (-sin, sin)))
+    cosines, sines = (table.to(dtype) for table in wide)
+    return (cosines, sines) if cos.ndim == 2 else (cosines[:, None], sines[:, None])
 
 
 def turn(x_BGTLE: torch.Tensor, tables: Tables) -> torch.Tensor:
@@ -150,14 +155,9 @@ def turn_back(x_BGTLE: torch.Tensor, tables: Tables) -> torch.Tensor:
     return x_BGTLE.mul_(tables[0]).addcmul_(swapped, tables[1], value=-1)
 
 
-def _scaled(tables: Tables, *, features: int) -> Tables:
-    """For queries: their turn brings in the 1 / sqrt(E) of the softmax."""
-    return tables[0] / math.sqrt(features), tables[1] / math.sqrt(features)
-
-
 def _tables_of(tables: Tables, part: slice) -> Tables:
     """Tables of some samples; one for all where positions do not differ."""
-    return tables if tables[0].ndim == 2 else (tables[0][part], tables[1][part])
+    return tables if tables[0].ndim == 3 else (tables[0][part], tables[1][part])
 
 
 def _parts(samples: int, *, score_bytes: int) -> Iterator[slice]:

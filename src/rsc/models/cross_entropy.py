@@ -65,7 +65,7 @@ def _chunk(
     logits_CV = real_logits(F.linear(hidden_CD, weight_VD), vocabulary=vocabulary)
     counted_C = targets_C != IGNORED
     wanted_C1 = targets_C.clamp_min(0)[:, None]
-    hit_C = (logits_CV.argmax(-1) == targets_C) & counted_C
+    hit_C = (logits_CV.max(-1).indices == targets_C) & counted_C  # argmax takes twice the time on a CPU
     log_probability_CV = torch.log_softmax(logits_CV, dim=-1)
     nll_C = -log_probability_CV.gather(-1, wanted_C1)[:, 0] * counted_C
     slope_CV = log_probability_CV.exp_()

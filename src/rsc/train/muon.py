@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,37 +23,57 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
 _SMALL = 256  # rows or columns
 
+Direction = Callable[[torch.Tensor], torch.Tensor]
+"""From whole matrices [(count,) rows, columns] to where they move."""
+
 
 class Muon(torch.optim.Optimizer):
-    """Groups have `rule`: `muon` (momentum, lr, weight_decay) or `adamw` (betas, eps, lr, weight_decay)."""
+    """Groups have `rule`: `muon` (momentum, heads) or `adamw` (betas, eps); and lr, weight_decay.
 
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        super().__init__(groups, defaults={"lr": 0.0, "weight_decay": 0.0})
+    `heads` is None, or (query heads a group, features of a head) of weights whose rows are the fused
+    projections of attention: queries, keys and values then move each as a matrix of their own. `dtype` is
+    that of Newton-Schulz: bf16 where the device multiplies it in hardware, as the model's products.
+
+    Gradients are divided by `grad_scale` where that is set, as torch's fused optimisers do.
+    """
+
+    grad_scale: torch.Tensor | None = None
+
+    def __init__(self, groups: list[dict[str, Any]], *, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__(groups, defaults={"lr": 0.0, "weight_decay": 0.0, "heads": None})
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None, "the loop computes the loss itself"
+        divisor = 1.0 if self.grad_scale is None else float(self.grad_scale)
         for group in self.param_groups:
-            (self._muon if group["rule"] == "muon" else self._adamw)(group)
+            if group["rule"] == "muon":
+                self._muon(group, divisor=divisor)
+            else:
+                self._adamw(group)
 
-    def _muon(self, group: dict[str, Any]) -> None:
+    def _muon(self, group: dict[str, Any], *, divisor: float) -> None:
         weights = [p for p in group["params"] if p.grad is not None]
         for together in _together(weights):
-            updates = [self._look_ahead(weight, momentum=group["momentum"]) for weight in together]
-            rows, columns = updates[0].shape[-2:]
-            scale = math.sqrt(max(1.0, rows / columns))
-            for weight, update in zip(together, _orthogonal_parts(updates), strict=True):
+            ahead = partial(self._look_ahead, momentum=group["momentum"], divisor=divisor)
+            updates = [ahead(weight) for weight in together]
+            moves = _moves(updates, direction=partial(direction, heads=group["heads"], dtype=self._dtype))
+            for weight, move in zip(together, moves, strict=True):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update.view(weight.shape), alpha=-group["lr"] * scale)
+                weight.add_(move.view(weight.shape), alpha=-group["lr"])
 
-    def _look_ahead(self, weight: torch.Tensor, *, momentum: float) -> torch.Tensor:
-        """The matrix to move along: the gradient with the momentum after it, a filter in each row."""
+    def _look_ahead(self, weight: torch.Tensor, *, momentum: float, divisor: float) -> torch.Tensor:
+        """The direction to move along: the gradient with the momentum after it, a filter in each row.
+
+        `divisor` times as long as it should be, which `orthogonalise` takes away again.
+        """
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
         assert weight.grad is not None
-        moved = state["momentum"].mul_(momentum).add_(weight.grad)
-        update = weight.grad.add(moved, alpha=momentum)
+        moved = state["momentum"].mul_(momentum).add_(weight.grad, alpha=1 / divisor)
+        update = weight.grad.add(moved, alpha=momentum * divisor)
         return update.flatten(1) if _is_convolution(weight) else update
 
     def _adamw(self, group: dict[str, Any]) -> None:
@@ -80,6 +101,7 @@ class Muon(torch.optim.Optimizer):
             weight_decay=group["weight_decay"],
             eps=group["eps"],
             maximize=False,
+            grad_scale=self.grad_scale,
         )
 
 
@@ -95,16 +117,15 @@ def _is_convolution(weight: torch.Tensor) -> bool:
     return weight.ndim == 4
 
 
-def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
-    """About the nearest (semi-)orthogonal matrix, by Newton-Schulz rounds in bf16. [(count,) rows, columns].
+def orthogonalise(matrix: torch.Tensor, *, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    """About the nearest (semi-)orthogonal matrix, by Newton-Schulz rounds in `dtype`.
 
+    In and out [(count,) rows, columns].
     A round is three products and nothing else: x a + b (x x^T) x + c (x x^T)^2 x = p x, where p is square and
     small, so sums and scales of it cost little. Three times faster on a CPU than adding up products of x.
     """
     is_tall = matrix.shape[-2] > matrix.shape[-1]
-    x: torch.Tensor = (matrix.mT if is_tall else matrix).to(
-        torch.bfloat16, memory_format=torch.contiguous_format
-    )
+    x: torch.Tensor = (matrix.mT if is_tall else matrix).to(dtype, memory_format=torch.contiguous_format)
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     sum_of_products = torch.addmm if x.ndim == 2 else torch.baddbmm
     a, b, c = _COEFFICIENTS
@@ -114,6 +135,27 @@ def orthogonalise(matrix: torch.Tensor) -> torch.Tensor:
         polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
         x = polynomial @ x
     return (x.mT if is_tall else x).to(matrix.dtype)
+
+
+def direction(
+    matrix: torch.Tensor, *, heads: tuple[int, int] | None = None, dtype: torch.dtype = torch.bfloat16
+) -> torch.Tensor:
+    """Where a matrix moves at rate 1: orthogonal, sqrt(rows / columns) times as long where it is tall.
+
+    With `heads`, queries, keys and values each by itself: as one matrix they would share its directions, and
+    be as long as one that is three times as tall.
+    """
+    if heads is None:
+        rows, columns = matrix.shape[-2:]
+        moved = orthogonalise(matrix, dtype=dtype)
+        return moved.mul_(math.sqrt(rows / columns)) if rows > columns else moved
+    R, E = heads
+    qkv_xGSED = matrix.view(*matrix.shape[:-2], -1, R + 2, E, matrix.shape[-1])
+    roles = []
+    for role_xGTED in torch.split(qkv_xGSED, [R, 1, 1], dim=-3):
+        whole = direction(role_xGTED.flatten(-4, -2), dtype=dtype)
+        roles.append(whole.reshape(role_xGTED.shape))
+    return torch.cat(roles, dim=-3).view(matrix.shape)
 
 
 def _together(weights: list[torch.Tensor]) -> list[list[torch.Tensor]]:
@@ -126,23 +168,23 @@ def _together(weights: list[torch.Tensor]) -> list[list[torch.Tensor]]:
     return list(alike.values())
 
 
-def _orthogonal_parts(updates: list[torch.Tensor]) -> list[torch.Tensor]:
+def _moves(updates: list[torch.Tensor], *, direction: Direction) -> list[torch.Tensor]:
     if len(updates) == 1:
-        return [_orthogonal_part(updates[0])]
-    return list(orthogonalise(torch.stack(updates)).unbind())
+        return [_move_of_part(updates[0], direction=direction)]
+    return list(direction(torch.stack(updates)).unbind())
 
 
-def _orthogonal_part(update: torch.Tensor) -> torch.Tensor:
-    """`orthogonalise`, of the whole matrix where `update` is this rank's part of one."""
+def _move_of_part(update: torch.Tensor, *, direction: Direction) -> torch.Tensor:
+    """`direction` of the whole matrix where `update` is this rank's part of one."""
     if not isinstance(update, DTensor):
-        return orthogonalise(update)
+        return direction(update)
     whole_matrices = [
         placement if placement.is_shard() and placement.dim < update.ndim - 2 else Replicate()  # type: ignore[attr-defined]
         for placement in update.placements
     ]
     whole = update.redistribute(placements=whole_matrices)
     answer = DTensor.from_local(
-        orthogonalise(whole.to_local()),
+        direction(whole.to_local()),
         update.device_mesh,
         whole_matrices,
         run_check=False,

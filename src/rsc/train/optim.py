@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rsc.models.trunk import Attention
 from rsc.train.config import OptimizerConfig
 from rsc.train.muon import Muon, is_muon_weight
 
@@ -42,11 +43,14 @@ def set_learning_rate(
     return ratio
 
 
-def build_optimizer(model: nn.Module, *, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, *, config: OptimizerConfig, dtype: torch.dtype = torch.bfloat16
+) -> torch.optim.Optimizer:
     """AdamW with decoupled weight decay on matrices only (Loshchilov and Hutter 2019, arXiv:1711.05101), or
     Muon for the matrices of the trunk and AdamW for the rest. A bag has a rate and a decay of its own.
 
-    The fused kernel updates parameter and both moments in one pass over memory, on CPU and on CUDA.
+    The fused kernel updates parameter and both moments in one pass over memory, on CPU and on CUDA. Muon
+    multiplies in `dtype`, as the model does.
     """
     with_muon: list[nn.Parameter] = []
     if config.name == "muon":
@@ -66,14 +70,30 @@ def build_optimizer(model: nn.Module, *, config: OptimizerConfig) -> torch.optim
     if config.name == "adamw":
         return torch.optim.AdamW(groups, fused=True)
     muon = {
-        "params": with_muon,
         "rule": "muon",
         "peak_lr": config.muon_learning_rate,
         "lr": config.muon_learning_rate,
         "momentum": config.muon_momentum,
         "weight_decay": config.weight_decay,
     }
-    return Muon([*([muon] if with_muon else []), *({"rule": "adamw", **group} for group in groups)])
+    by_heads = split_by_heads(model, parameters=with_muon)
+    matrices = [{**muon, "params": params, "heads": heads} for heads, params in by_heads.items()]
+    return Muon([*matrices, *({"rule": "adamw", **group} for group in groups)], dtype=dtype)
+
+
+def split_by_heads(
+    model: nn.Module, *, parameters: list[nn.Parameter]
+) -> dict[tuple[int, int] | None, list[nn.Parameter]]:
+    """Fused projections of attention by (query heads a group, features of a head); all others under None."""
+    heads = {
+        id(module.qkv.weight): (module.queries_per_group, module.head_width)
+        for module in model.modules()
+        if isinstance(module, Attention)
+    }
+    found: dict[tuple[int, int] | None, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        found.setdefault(heads.get(id(parameter)), []).append(parameter)
+    return found
 
 
 def split_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -89,15 +89,13 @@ class Stepper:
         engine.optimizer.zero_grad()
         records = engine.backward(batches, step=step)
         engine.placed.finish_gradients()
-        gradients, owned_norm_squared = self._gradients()
-        own = self._own_sums(records, norm_squared=owned_norm_squared, stop_requested=stop_requested)
+        own = self._own_sums(records, norm_squared=self._norm_squared(), stop_requested=stop_requested)
         sums = self._agree(replace(own, total=loss_factor * own.total))
         loss = sums.total / sums.count if sums.count else math.nan
         grad_norm = math.sqrt(sums.norm_squared) / sums.count if sums.count else math.nan
         applied = math.isfinite(loss) and math.isfinite(grad_norm) and not is_spike(loss)
         if applied:
-            torch._foreach_mul_(gradients, self._clip(grad_norm) / sums.count)
-            engine.update()
+            engine.update(divisor=sums.count / self._clip(grad_norm))
         return StepRecord(
             loss=loss,
             count=int(sums.count),
@@ -110,17 +108,14 @@ class Stepper:
             problems=dict(+engine.work.bad),
         )
 
-    def _gradients(self) -> tuple[list[torch.Tensor], float]:
-        """Local gradients, and the sum of squares of those that this rank counts."""
-        local, squares = [], [torch.zeros((), dtype=torch.float64)]
+    def _norm_squared(self) -> float:
+        """Sum of squares of the gradients that this rank counts."""
+        squares = [torch.zeros((), dtype=torch.float64)]
         for weight, is_ours in zip(self._weights, self._is_ours, strict=True):
-            if weight.grad is None:
-                continue
-            gradient = weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
-            local.append(gradient)
-            if is_ours:
+            if is_ours and weight.grad is not None:
+                gradient = weight.grad.to_local() if isinstance(weight.grad, DTensor) else weight.grad
                 squares.append(gradient.norm().double().square().cpu())
-        return local, float(torch.stack(squares).sum())
+        return float(torch.stack(squares).sum())
 
     def _own_sums(self, records: Sequence[LossRecord], *, norm_squared: float, stop_requested: bool) -> _Sums:
         """What this rank has to say of its part; nothing that another rank says of the same samples."""
