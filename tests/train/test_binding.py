@@ -5,18 +5,15 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pytest
 import soundfile
 import torch
 from PIL import Image
 
-from rsc.errors import ConfigError
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import build_model
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.cross_entropy import IGNORED
-from rsc.store.schema import Field, Schema
-from rsc.train.binding import Binder, bind_images, check_fields, fields_of
+from rsc.train.binding import Binder, bind_images
 from rsc.train.draws import Draws
 from rsc.train.objective import loss_of
 
@@ -187,27 +184,3 @@ def test_a_whole_batch_of_bad_samples_is_a_loss_of_zero_items() -> None:
         "bad_label": 1,
     }
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ([Field("picture", "bytes"), Field("label", "string")], "no field 'image'"),
-        ([Field("image", "bytes")], "no field 'label'"),
-        ([Field("image", "tensor", shape=(16, 16, 3)), Field("label", "string")], r"holds \[16, 16, 3\]"),
-    ],
-)
-def test_fields_that_never_fit_are_found_before_the_first_step(fields: list[Field], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        check_fields(Schema(tuple(fields)), config=config(image=PIXELS))
-
-
-def test_fields_that_fit_are_accepted() -> None:
-    schema = Schema((Field("image", "tensor", shape=(8, 8, 3)), Field("label", "tensor", dtype="int64")))
-    check_fields(schema, config=config(image=PIXELS))
-
-
-def test_training_reads_the_fields_it_needs_and_no_others() -> None:
-    assert fields_of(config(image=PIXELS, text=TextConfig())) == ("image", "text", "label")
-    masked = HeadConfig(kind="masked_token")
-    assert fields_of(config(masked, text=TextConfig(field="post"))) == ("post",)

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from rsc.cluster.launch.sandbox import Level
 from rsc.loader.config import DataConfig
+from rsc.models.config import ModelConfig
 from rsc.release.served import Served
 from rsc.release.trained_on import Version, all_data
+from rsc.train.fields import Samples, check_fields
 from rsc.train.run import RunFolder
 
 _ABOUT_DATA = ("data", "review", "key_period")
@@ -24,6 +26,8 @@ class Admission:
 
     version: int
     lineage: dict[str, Any]
+    samples: Samples | None = None
+    """What the model must fit; None where a gate knows no data."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,16 @@ class Gate(Protocol):
         ...
 
 
-def admit_all(gate: Gate, data: DataConfig) -> Admissions:
+def admit_all(gate: Gate, data: DataConfig, *, model: ModelConfig) -> Admissions:
     """Ask the gate about each data set of the mixture; one no is a no to all.
 
-    Raises GateRefused.
+    Raises GateRefused, and ConfigError for data that the model can never be trained on.
     """
     answers = {each.name: gate.admit(each) for each in data.sets}
+    for each in data.sets:
+        samples = answers[each.name].samples
+        if samples is not None:
+            check_fields(samples, data=each, model=model)
     first, *others = answers.values()
     mixed = [{key: each.lineage[key] for key in _ABOUT_DATA if key in each.lineage} for each in others]
     return Admissions(

@@ -8,7 +8,7 @@ counts in no loss, and it is counted under one of these words, which end up in t
     sound          bytes that are no sound, or no samples: read as absent  sound_cut     cut, still used
     label          an answer that is not in head.labels
 
-Shapes that can never fit are found by `check_fields` before the first step.
+Shapes that can never fit are found before there is a run (train/fields.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from rsc.models.cross_entropy import IGNORED
 from rsc.models.decode import decode_audio, decode_image
 from rsc.models.draws import Purpose, uniforms
 from rsc.models.tokenizer import Tokenizer, open_tokenizer
-from rsc.store.schema import Field, Schema
 from rsc.train.draws import Draws
 
 Column = torch.Tensor | RaggedTensor
@@ -175,45 +174,6 @@ def bind_sounds(column: Column, *, config: AudioConfig, bad: Counter[str]) -> di
     audio_BS = torch.nn.utils.rnn.pad_sequence([*sounds, torch.zeros(1)], batch_first=True)[:-1]
     audio_BS, finite_B = _finite(audio_BS, bad=bad)
     return {"audio_BS": audio_BS, "audio_length_B": length_B * finite_B}
-
-
-def fields_of(config: ModelConfig) -> tuple[str, ...]:
-    """The fields of a sample that training reads."""
-    stems = [stem.field for stem in (config.image, config.audio, config.text) if stem is not None]
-    answers = [config.head.field] if config.head.kind in ("classes", "multi_label", "ctc") else []
-    return tuple(dict.fromkeys([*stems, *answers]))
-
-
-def check_fields(schema: Schema, *, config: ModelConfig) -> None:
-    """Raises ConfigError for a field that the data has not, or has in a shape that never fits."""
-    fields = {item.name: item for item in schema.fields}
-    if config.image is not None:
-        shape = (config.image.height, config.image.width, config.image.channels)
-        _fits(_field(fields, config.image.field, what="model.image.field"), shape=shape)
-    if config.audio is not None:
-        _field(fields, config.audio.field, what="model.audio.field")
-    if config.text is not None and config.head.kind != "next_token":
-        _field(fields, config.text.field, what="model.text.field")
-    if config.head.kind in ("classes", "multi_label", "ctc"):
-        answer = _field(fields, config.head.field, what="model.head.field")
-        if config.head.kind == "multi_label":
-            _fits(answer, shape=(len(config.head.labels),))
-
-
-def _field(fields: Mapping[str, Field], name: str, *, what: str) -> Field:
-    if name not in fields:
-        raise ConfigError(
-            f"the data has no field {name!r}", hint=f"{what}: {nearest(name, fields, what=what)}"
-        )
-    return fields[name]
-
-
-def _fits(item: Field, *, shape: tuple[int, ...]) -> None:
-    if item.kind == "tensor" and item.shape != shape:
-        raise ConfigError(
-            f"field {item.name} holds {list(item.shape)}, the model wants {list(shape)}",
-            hint="change the model's sizes, or import the data again with the sizes it wants",
-        )
 
 
 def _column(columns: Mapping[str, Column], name: str) -> Column:

@@ -60,7 +60,7 @@ class Controller:
 
         Raises GateRefused and ConfigError before any process starts and before the folder is made.
         """
-        admission = admit_all(self.gate, loaded.recipe.data)
+        admission = admit_all(self.gate, loaded.recipe.data, model=loaded.recipe.model)
         model = loaded.recipe.model
         parent = find_parent(model.init_from, runs=self.workspace.runs, trunk=model.trunk)
         resolved = pin(
@@ -98,7 +98,7 @@ class Controller:
             self._copies(run, recipe)  # the last copy may have failed
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
             return 0
-        admission = admit_all(self.gate, recipe.data)
+        admission = admit_all(self.gate, recipe.data, model=recipe.model)
         isolation = isolation_of(self.gate, {**record.lineage, **admission.lineage})
         opening = f"resuming, {record.steps} steps in all"
         return self._drive(run, recipe, isolation=isolation, opening=opening)

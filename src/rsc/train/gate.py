@@ -41,6 +41,7 @@ from rsc.store.keys import (
 from rsc.store.providers.configured import run_retention_s
 from rsc.train.admission import Admission
 from rsc.train.code import code_facts
+from rsc.train.fields import samples_of
 from rsc.train.run import RunFolder
 
 REHASH_BYTES = 4 << 30
@@ -59,6 +60,7 @@ class WorkspaceGate:
     def admit(self, data: DataConfig) -> Admission:
         """Review, purpose, retention and key, now. Raises the GateRefused that fits, and logs it."""
         dataset = Dataset.open(self.workspace.bulk, name=data.name, version=data.version)
+        samples = samples_of(dataset, split=data.split)
         facts = data_facts(dataset, identities=self.workspace.identities, now=self.clock.now())
         request = KeyRequest(
             purpose="train", user=getpass.getuser(), data=dataset.name, version=dataset.version
@@ -79,7 +81,7 @@ class WorkspaceGate:
             )
             raise
         lineage = _lineage(dataset, facts, envelope=envelope)
-        return Admission(version=dataset.version, lineage=lineage)
+        return Admission(version=dataset.version, lineage=lineage, samples=samples)
 
     def isolation(self, version: Version) -> Level:
         facts = facts_of(

@@ -31,7 +31,7 @@ from rsc.store.dataset import Dataset
 from rsc.store.locations import Location
 from rsc.store.schema import Schema
 from rsc.store.secret import SecretKey
-from rsc.train.binding import check_fields, fields_of
+from rsc.train.fields import fields_of
 from rsc.train.recipe import Recipe
 from rsc.train.source import BatchSource
 
@@ -96,7 +96,6 @@ def _open_set(
             agree=partial(largest_of_all, device=device),
             **common,
         )
-    check_fields(split.schema, config=recipe.model)
     fields = config.fields or fields_of(recipe.model)
     image = recipe.model.image
     if recipe.data.mix_with or image is None or not _is_encoded(split.schema, field=image.field):

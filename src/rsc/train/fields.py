@@ -1,0 +1,84 @@
+"""Whether the samples of a data set fit a model: told before there is a run. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rsc.config import nearest
+from rsc.errors import ConfigError
+from rsc.loader.config import DataConfig
+from rsc.models.config import ModelConfig
+from rsc.store.dataset import Dataset
+from rsc.store.schema import Field, Schema
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What root.json says of the samples of a split, without a key."""
+
+    schema: Schema
+    sample_rate: int | None = None
+    """Hz of sound that the import decoded; files of sound know their own."""
+
+
+def samples_of(dataset: Dataset, *, split: str) -> Samples:
+    """Raises ConfigError for an unknown split."""
+    if split not in dataset.splits:
+        raise ConfigError(
+            f"{dataset.name} has no split {split!r}", hint=nearest(split, dataset.splits, what="data.split")
+        )
+    options = dataset.facts.get("options") or {}
+    return Samples(dataset.splits[split].schema, sample_rate=options.get("sample_rate"))
+
+
+def fields_of(config: ModelConfig) -> tuple[str, ...]:
+    """The fields of a sample that training reads."""
+    stems = [stem.field for stem in (config.image, config.audio, config.text) if stem is not None]
+    answers = [config.head.field] if config.head.kind in ("classes", "multi_label", "ctc") else []
+    return tuple(dict.fromkeys([*stems, *answers]))
+
+
+def check_fields(samples: Samples, *, data: DataConfig, model: ModelConfig) -> None:
+    """Raises ConfigError for a field that is not there, or in a shape or at a rate that never fits."""
+    fields = {item.name: item for item in samples.schema.fields}
+    if model.head.kind == "next_token":
+        _field(fields, data.text_field, what="data.text_field")
+        return
+    if model.image is not None:
+        shape = (model.image.height, model.image.width, model.image.channels)
+        _fits(_field(fields, model.image.field, what="model.image.field"), shape=shape)
+    if model.audio is not None:
+        sound = _field(fields, model.audio.field, what="model.audio.field")
+        if sound.kind == "tokens":
+            _sounds(sound, rate=samples.sample_rate, wanted=model.audio.sample_rate)
+    if model.text is not None:
+        _field(fields, model.text.field, what="model.text.field")
+    if model.head.kind in ("classes", "multi_label", "ctc"):
+        answer = _field(fields, model.head.field, what="model.head.field")
+        if model.head.kind == "multi_label":
+            _fits(answer, shape=(len(model.head.labels),))
+
+
+def _field(fields: Mapping[str, Field], name: str, *, what: str) -> Field:
+    if name not in fields:
+        raise ConfigError(
+            f"the data has no field {name!r}", hint=f"{what}: {nearest(name, fields, what=what)}"
+        )
+    return fields[name]
+
+
+def _fits(item: Field, *, shape: tuple[int, ...]) -> None:
+    if item.kind == "tensor" and item.shape != shape:
+        raise ConfigError(
+            f"field {item.name} holds {list(item.shape)}, the model wants {list(shape)}",
+            hint="change the model's sizes, or import the data again with the sizes it wants",
+        )
+
+
+def _sounds(item: Field, *, rate: int | None, wanted: int) -> None:
+    if rate is not None and rate != wanted:
+        raise ConfigError(
+            f"field {item.name} was decoded at {rate} Hz, the model wants {wanted}",
+            hint=f"set model.audio.sample_rate={rate}, or import the data again with sample_rate={wanted}",
+        )
