@@ -115,3 +115,16 @@ def test_a_mover_that_ends_again_and_again_is_given_up_and_who_asks_is_told(
         wait_for(events, "mover_lost", count=4)
     assert said[-1] == "the mover, which fetches data, ended 4 times in a row (code 4)"
     assert len(events_of(events, "mover_started")) == 4
+
+
+def test_a_mover_that_cannot_be_started_again_is_given_up(
+    path: Path, tmp_path: Path, pretend: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend("read line")
+    said: list[str] = []
+    with fetching(path, events=tmp_path / "events.jsonl", said=said) as running:
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+        os.kill(running.pid, signal.SIGKILL)
+        while path.exists():
+            time.sleep(0.01)
+    assert said == ["the mover, which fetches data, could not be started again: No such file or directory"]

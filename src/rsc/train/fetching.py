@@ -87,8 +87,13 @@ class Fetching:
                 self._say(f"the mover, which fetches data, ended {in_a_row} times in a row (code {code})")
                 self._give_up()
                 return
+            try:
+                self._process = self._start()
+            except OSError as error:  # no memory or no processes left: better told than waited for
+                self._say(f"the mover, which fetches data, could not be started again: {error.strerror}")
+                self._give_up()
+                return
             self._say(f"the mover, which fetches data, ended (code {code}): started again")
-            self._process = self._start()
             if self._is_closing.is_set():  # `close` may have killed the one before
                 self._process.kill()
 
