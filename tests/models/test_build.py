@@ -84,3 +84,12 @@ def test_column_split_keeps_whole_groups(model: Model, batch: dict[str, torch.Te
         attention.out.weight = torch.nn.Parameter(out.chunk(2, dim=1)[rank])
         parts += attention(x, rotary, None)
     torch.testing.assert_close(parts, whole)
+
+
+def test_the_embedding_starts_as_wide_as_the_recipe_says() -> None:
+    trunk = TrunkConfig(width=64, num_layers=1, num_heads=1, mlp_width=8)
+    for std in (0.02, 0.2):
+        model = build_model(ModelConfig(trunk=trunk, text=TextConfig(initial_std=std)), seed=0)
+        spread = {name: float(p.std()) for name, p in model.named_parameters()}
+        assert spread["stems.text.embedding.weight"] == pytest.approx(std, rel=0.05)
+        assert spread["trunk.blocks.0.attention.qkv.weight"] == pytest.approx(0.02, rel=0.05)

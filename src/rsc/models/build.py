@@ -9,7 +9,7 @@ from torch import nn
 
 from rsc.models.config import AudioConfig, ModelConfig, TrunkConfig
 from rsc.models.heads import ClassHead, ContrastiveHead, CtcHead, TokenHead, Want
-from rsc.models.initial import first_value
+from rsc.models.initial import STD, first_value
 from rsc.models.moe import MoE
 from rsc.models.placement import PlacementPlan, placement_plan
 from rsc.models.stems import AudioStem, ImageStem, TextStem, first
@@ -76,7 +76,13 @@ class Model(nn.Module):
 
     def initial_value(self, name: str, *, shape: torch.Size, seed: int) -> torch.Tensor:
         """The whole first value of one parameter, the same wherever it is asked for."""
-        return first_value(name, shape=shape, num_layers=self.config.trunk.num_layers, seed=seed)
+        return first_value(
+            name,
+            shape=shape,
+            num_layers=self.config.trunk.num_layers,
+            seed=seed,
+            embedding_std=STD if self.config.text is None else self.config.text.initial_std,
+        )
 
     def _embed_one(self, stem: str, batch: Batch) -> torch.Tensor:
         assert self.stems is not None

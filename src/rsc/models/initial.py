@@ -12,8 +12,10 @@ STD = 0.02  # GPT-2 (Radford et al. 2019): normal(0, 0.02), and 1 / sqrt(2 layer
 _RESIDUAL = ("attention.out.weight", "mlp.down.weight", "shared.down.weight", "experts.down")
 
 
-def first_value(name: str, *, shape: torch.Size, num_layers: int, seed: int) -> torch.Tensor:
-    """The whole value, float32 on the CPU.
+def first_value(
+    name: str, *, shape: torch.Size, num_layers: int, seed: int, embedding_std: float = STD
+) -> torch.Tensor:
+    """The whole value, float32 on the CPU. `embedding_std` is that of the token embedding.
 
     By the name's end: norms 1, biases 0, a linear bag 0, convolutions He et al. 2015 (arXiv:1502.01852), all
     else normal.
@@ -25,6 +27,8 @@ def first_value(name: str, *, shape: torch.Size, num_layers: int, seed: int) -> 
     if name.endswith("temperature"):
         return torch.full(shape, math.log(1 / 0.07))  # CLIP's start, section 2.5
     std = STD / math.sqrt(2 * num_layers) if name.endswith(_RESIDUAL) else STD
+    if name.endswith("text.embedding.weight"):
+        std = embedding_std
     if name.endswith("blend.weight"):
         std = 1 / math.sqrt(shape[1])  # keeps the spread of what it blends
     if name.endswith("conv.weight"):
