@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rsc.models.build import Model, build_model, initialise
-from rsc.models.config import ModelConfig
+from rsc.models.config import ModelConfig, TextConfig, TrunkConfig
 from rsc.models.heads import Want
 from rsc.models.placement import Role
 from rsc.models.trunk import rotary_tables
