@@ -134,7 +134,7 @@ def language(bench: Bench) -> None:
     sizes = ["model.trunk.width=128", "model.trunk.num_layers=4", "model.trunk.num_heads=4"]
     sizes += ["model.trunk.mlp_width=344", "data.sequence_length=64", "train.batch_size=12", "eval.overlap=0"]
     sizes += ["eval.batch_size=128"]
-    for subject, steps in (("rsc", 760), ("rsc_same_time", 1700)):
+    for subject, steps in (("rsc", 720), ("rsc_same_time", 1650)):
         steps = steps // 25 if bench.quick else steps
         settings = [*sizes, "data.name=plays", f"train.steps={steps}"]
         run = bench.train("language", *settings, case="language", subject=subject)

@@ -147,15 +147,16 @@ def direction(
     """
     if heads is None:
         rows, columns = matrix.shape[-2:]
-        moved = orthogonalise(matrix, dtype=dtype)
-        return moved.mul_(math.sqrt(rows / columns)) if rows > columns else moved
-    R, E = heads
-    qkv_xGSED = matrix.view(*matrix.shape[:-2], -1, R + 2, E, matrix.shape[-1])
+        roles = orthogonalise(matrix, dtype=dtype)
+        return roles.mul_(math.sqrt(rows / columns)) if rows > columns else moved
+    (R, E), D = heads, matrix.shape[-1]
+    qkv_xSGED = matrix.view(*matrix.shape[:-2], -1, R + 2, E, D).transpose(-4, -3)
+    places, counts = ([3], [3]) if R == 1 else ([R, 2], [1, 2])  # of S; matrices of one shape that they make
     roles = []
-    for role_xGTED in torch.split(qkv_xGSED, [R, 1, 1], dim=-3):
-        whole = direction(role_xGTED.flatten(-4, -2), dtype=dtype)
-        roles.append(whole.reshape(role_xGTED.shape))
-    return torch.cat(roles, dim=-3).view(matrix.shape)
+    for part_xSGED, count in zip(torch.split(qkv_xSGED, places, dim=-4), counts, strict=True):
+        whole = part_xSGED.reshape(-1, part_xSGED.shape[-4:-1].numel() // count, D)
+        roles.append(direction(whole, dtype=dtype).view(part_xSGED.shape))
+    return torch.cat(roles, dim=-4).transpose(-4, -3).reshape(matrix.shape)
 
 
 def _together(weights: list[torch.Tensor]) -> list[list[torch.Tensor]]:
