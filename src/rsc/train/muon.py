@@ -147,8 +147,8 @@ def direction(
     """
     if heads is None:
         rows, columns = matrix.shape[-2:]
-        roles = orthogonalise(matrix, dtype=dtype)
-        return roles.mul_(math.sqrt(rows / columns)) if rows > columns else moved
+        moved = orthogonalise(matrix, dtype=dtype)
+        return moved.mul_(math.sqrt(rows / columns)) if rows > columns else moved
     (R, E), D = heads, matrix.shape[-1]
     qkv_xSGED = matrix.view(*matrix.shape[:-2], -1, R + 2, E, D).transpose(-4, -3)
     places, counts = ([3], [3]) if R == 1 else ([R, 2], [1, 2])  # of S; matrices of one shape that they make
