@@ -74,7 +74,7 @@ def test_empty_folder_and_wrong_shapes(tmp_path: Path) -> None:
     [
         ("report.pdf", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF"),
         ("book.xlsx", b"PK\3\4" + bytes(30), "an office document"),
-        ("posts.json1", gzip.compress(b"{}"), "packed by gzip"),
+        ("posts.json1", gzip.compress(b"{}", mtime=0), "packed by gzip"),
         ("app.db", b"SQLite format 3\0" + bytes(30), "an SQLite database"),
         ("list.json", b' [{"text": "x"}]', "one JSON list"),
         ("core", b"\x7fELF\0\0", "not a format that can be told"),
