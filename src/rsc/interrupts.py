@@ -26,7 +26,7 @@ def uninterrupted() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in reversed(before.items()):  # Ctrl-C last: it may raise at once
             signal.signal(number, handler)
         for came in held:
             signal.raise_signal(came)

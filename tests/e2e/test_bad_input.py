@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,31 @@ def test_labels_that_the_recipe_does_not_know_are_told(rsc: Rsc, tmp_path: Path)
     told = rsc(*train, 'model.head.labels=["A", "B"]', expect=2).stderr
     assert "step 1: no sample of the batch can be used (30 label)" in told
     assert "name the classes as they stand in the data" in told
+
+
+def test_data_that_never_fits_makes_no_run(rsc: Rsc, tmp_path: Path) -> None:
+    """Sound at another rate would train in silence; a split that is not there would fail in the workers."""
+    for name in ("yes_1", "no_1"):
+        with wave.open(str(tmp_path / f"{name}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes(bytes(16_000))
+    source = [str(tmp_path), "--name", "words", "--safeguard", "made up"]
+    rsc("data", "import", *source, "sample_rate=16000", "label_pattern={label}_{take}", "holdout=0")
+    rsc("data", "approve", "words", "--note", "silence")
+    train = ["train", "speech", "data.name=words", 'model.head.labels=["yes", "no"]']
+    told = rsc(*train, expect=2).stderr
+    assert "field audio was decoded at 16000 Hz, the model wants 8000" in told
+    assert "words has no split 'trial'" in rsc(*train, "data.split=trial", expect=2).stderr
+    assert runs_of(rsc) == []
+
+
+def test_a_model_is_not_measured_on_data_that_it_cannot_read(trained: Rsc, tmp_path: Path) -> None:
+    mine = trained.copy(tmp_path)
+    (tmp_path / "points.csv").write_text("x,y\n1,2\n3,4\n")
+    mine("data", "import", str(tmp_path / "points.csv"), "--name", "points", "holdout=0")
+    mine("data", "approve", "points", "--note", "a test")
+    told = mine("eval", "last", "--data", "points", "--split", "train", expect=2).stderr
+    assert "the data has no field 'text'" in told
 
 
 def test_unreviewed_data_is_refused(rsc: Rsc, tmp_path: Path) -> None:

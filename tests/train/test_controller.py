@@ -19,8 +19,10 @@ from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail
 from rsc.loader.config import DataConfig
 from rsc.release.served import Served
+from rsc.store.schema import Field, Schema
 from rsc.train.admission import Admission
 from rsc.train.controller import Controller
+from rsc.train.fields import Samples
 from rsc.train.follow import ProgressLine, Watched, Wishes
 from rsc.train.recipe import load_recipe
 from rsc.train.run import RunFolder
@@ -31,7 +33,7 @@ class OpenGate:
     """Admits everything and keeps no key."""
 
     def admit(self, data: DataConfig) -> Admission:
-        return Admission(version=1, lineage={})
+        return Admission(version=1, lineage={}, samples=Samples(Schema((Field("text", "string"),))))
 
     def isolation(self, version: tuple[str, int]) -> Level:
         return "required" if version == ("strict", 1) else "none"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from rsc.errors import ConfigError
-from rsc.loader.config import DataConfig
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.store.schema import Field, Schema
 from rsc.train.fields import Samples, check_fields, fields_of
@@ -13,7 +12,6 @@ from rsc.train.fields import Samples, check_fields, fields_of
 TRUNK = TrunkConfig(width=8, num_layers=1, num_heads=1, mlp_width=8)
 CLASSES = HeadConfig(kind="classes", labels=("cat", "dog"))
 PIXELS = ImageConfig(height=8, width=8)
-DATA = DataConfig(name="set")
 LABEL = Field("label", "string")
 SOUND = Field("audio", "tokens", "int16")
 
@@ -51,7 +49,7 @@ def samples(*fields: Field, sample_rate: int | None = None) -> Samples:
 )
 def test_what_never_fits(found: Samples, model: ModelConfig, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        check_fields(found, data=DATA, model=model)
+        check_fields(found, model=model, text_field="text")
     assert caught.value.hint
 
 
@@ -69,7 +67,7 @@ def test_what_never_fits(found: Samples, model: ModelConfig, words: str) -> None
     ],
 )
 def test_what_fits(found: Samples, model: ModelConfig) -> None:
-    check_fields(found, data=DATA, model=model)
+    check_fields(found, model=model, text_field="text")
 
 
 def test_training_reads_the_fields_it_needs_and_no_others() -> None:

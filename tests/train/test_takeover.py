@@ -23,9 +23,11 @@ from rsc.models.build import build_model
 from rsc.release.served import Served
 from rsc.release.trained_on import traced_data
 from rsc.store.local import LocalStore
+from rsc.store.schema import Field, Schema
 from rsc.store.secret import SecretKey
 from rsc.train.admission import Admission, isolation_of
 from rsc.train.controller import Controller
+from rsc.train.fields import Samples
 from rsc.train.parent import find_parent
 from rsc.train.recipe import Recipe, load_recipe
 from rsc.train.run import RunFolder, list_runs
@@ -131,7 +133,7 @@ class OpenGate:
     """Admits everything; a key would be made after all checks."""
 
     def admit(self, data: DataConfig) -> Admission:
-        return Admission(version=1, lineage={})
+        return Admission(version=1, lineage={}, samples=Samples(Schema((Field("text", "string"),))))
 
     def isolation(self, version: tuple[str, int]) -> Level:
         return "required" if version == ("strict", 1) else "none"

@@ -27,6 +27,7 @@ from rsc.store.secret import SecretKey
 from rsc.train.assess import Assessment, assess, keep
 from rsc.train.binding import STILL_USED
 from rsc.train.config import EvalConfig
+from rsc.train.fields import check_fields, samples_of
 from rsc.train.generate import Sampling
 from rsc.train.generate import generate as continue_ids
 from rsc.train.measures import Measure, Slice
@@ -59,6 +60,8 @@ def eval(  # noqa: A001 (the command is called so)
             f"{dataset.name} version {dataset.version} has no split {split!r}",
             hint=f"it has: {', '.join(known)}; give one with --split",
         )
+    samples = samples_of(dataset, split=split)
+    check_fields(samples, model=trained.config, text_field=trained.text_field)
     request = KeyRequest(
         purpose="evaluate", user=getpass.getuser(), data=dataset.name, version=dataset.version
     )

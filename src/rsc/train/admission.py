@@ -26,8 +26,8 @@ class Admission:
 
     version: int
     lineage: dict[str, Any]
-    samples: Samples | None = None
-    """What the model must fit; None where a gate knows no data."""
+    samples: Samples
+    """What the model must fit."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,7 @@ def admit_all(gate: Gate, data: DataConfig, *, model: ModelConfig) -> Admissions
     """
     answers = {each.name: gate.admit(each) for each in data.sets}
     for each in data.sets:
-        samples = answers[each.name].samples
-        if samples is not None:
-            check_fields(samples, data=each, model=model)
+        check_fields(answers[each.name].samples, model=model, text_field=each.text_field)
     first, *others = answers.values()
     mixed = [{key: each.lineage[key] for key in _ABOUT_DATA if key in each.lineage} for each in others]
     return Admissions(

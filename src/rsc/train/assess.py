@@ -106,11 +106,10 @@ def _limited(columns: Iterable[Columns], *, samples: int) -> Iterator[Columns]:
 def _documents(columns: Iterable[Columns], *, trained: Trained) -> Iterator[tuple[Document, bytes]]:
     """Each document as ids with its closing separator, and as bytes."""
     tokenizer, separator = trained.tokenizer(), _separator(trained)
-    name = trained.recipe.data.text_field if trained.recipe is not None else "text"
     for frame in columns:
-        column = frame.get(name)
+        column = frame[trained.text_field]
         if not isinstance(column, Ragged):
-            raise ConfigError(f"the data has no text field {name!r}", hint="set data.text_field")
+            raise ConfigError(f"field {trained.text_field} holds no text", hint="set data.text_field")
         for index in range(len(column)):
             values = column[index]
             is_text = values.dtype == np.uint8

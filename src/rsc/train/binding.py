@@ -1,12 +1,8 @@
 """From a loader's batch (fields of samples) to a model's batch (padded tensors, named in models/build.py).
 
 A sample that cannot be used is never a crash in the middle of a run: its answer is set aside, so that it
-counts in no loss, and it is counted under one of these words, which end up in the metrics:
-
-    text_cut       text longer than text.max_length: cut, still used      text_empty    still used
-    picture        bytes that are no picture: read as absent             not_finite    NaN or infinite numbers
-    sound          bytes that are no sound, or no samples: read as absent  sound_cut     cut, still used
-    label          an answer that is not in head.labels
+counts in no loss, and it is counted under one of the words of train/problems.py, which end up in the metrics.
+`STILL_USED` are cut or empty, and used as they are; a picture or a sound that cannot be read is absent.
 
 Shapes that can never fit are found before there is a run (train/fields.py).
 """

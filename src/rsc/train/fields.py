@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from rsc.config import nearest
 from rsc.errors import ConfigError
-from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
 from rsc.store.dataset import Dataset
 from rsc.store.schema import Field, Schema
@@ -39,11 +38,14 @@ def fields_of(config: ModelConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*stems, *answers]))
 
 
-def check_fields(samples: Samples, *, data: DataConfig, model: ModelConfig) -> None:
-    """Raises ConfigError for a field that is not there, or in a shape or at a rate that never fits."""
+def check_fields(samples: Samples, *, model: ModelConfig, text_field: str) -> None:
+    """Raises ConfigError for a field that is not there, or in a shape or at a rate that never fits.
+
+    `text_field` is what a language model reads (`data.text_field`).
+    """
     fields = {item.name: item for item in samples.schema.fields}
     if model.head.kind == "next_token":
-        _field(fields, data.text_field, what="data.text_field")
+        _field(fields, text_field, what="data.text_field")
         return
     if model.image is not None:
         shape = (model.image.height, model.image.width, model.image.channels)

@@ -36,6 +36,11 @@ class Trained:
     recipe: Recipe | None
     """Settings of the run; None for weights from elsewhere."""
 
+    @property
+    def text_field(self) -> str:
+        """The field that a language model reads."""
+        return self.recipe.data.text_field if self.recipe is not None else "text"
+
     def tokenizer(self) -> Tokenizer:
         """Raises ConfigError for a model without a text stem."""
         if self.config.text is None:
