@@ -6,11 +6,11 @@ tokens: 1 GiB of uint16 in samples of 1024; images: 200,000 of 32x32x3 with a la
 of 1 to 8 KiB; jpeg: the CIFAR-10 training images, decoded (skipped where the files are missing). Random
 contents, batch 256, one process, files read once before: this measures loaders, not disks.
 
-mb_per_cpu_s counts CPU seconds of the process and its children from opening to the end of the epoch (imports
-before), first window included; subjects stop after 8 s. `memmap` is the plaintext control: whole batches
-gathered in a full permutation. Of documents, `rsc` and `memmap` deliver values end to end with offsets, peers
-what their API gives. `rsc` has the default window of 32 MiB and fills it in the caller's thread,
-`rsc_1_thread` and `rsc_2_threads` beside it; `rsc_8mib` has a window that stays in the cache.
+mb_per_cpu_s counts CPU seconds of the process and its children from opening to the end of the last epoch
+(imports before), first window included: four epochs, of peers one; subjects stop after 8 s. `memmap` is the
+plaintext control: whole batches gathered in a full permutation. Of documents, `rsc` and `memmap` deliver
+values end to end with offsets, peers what their API gives. `rsc` has the default window of 32 MiB and fills
+it in the caller's thread, `rsc_1_thread` and `rsc_2_threads` beside it; `rsc_8mib` has a smaller one.
 
 `decrypt_only` (every frame once, into one buffer) and `gather_only` (batches out of a window in memory) are
 the two parts that no encrypted loader can do without: the limit here is 1 / (1/decrypt + 1/gather).

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -105,13 +106,15 @@ def test_object_storage_gives_the_same_batches(make_split: MakeSplit, mixed: Spl
             assert_same(batch, copy_of(expected))
 
 
-def test_packed_ragged_lies_end_to_end(mixed: SplitReader) -> None:
+def test_variable_samples_lie_end_to_end(mixed: SplitReader) -> None:
     with Loader(mixed, batch_size=50, **SMALL) as loader:
         texts = next(loader)["text"]
     assert isinstance(texts, RaggedTensor)
-    values, offsets = texts.packed()
-    assert values.numpy().tobytes() == b"".join(texts.to_bytes())
-    assert offsets.diff().tolist() == texts.lengths().tolist()
+    assert texts.values.numpy().tobytes() == b"".join(texts.to_bytes())
+    assert texts.offsets.tolist() == [0, *accumulate(texts.lengths().tolist())]
+    some = texts.chosen(torch.tensor([7, 0, 7]))
+    assert some.to_bytes() == [texts.to_bytes()[row] for row in (7, 0, 7)]
+    assert some.values.numpy().tobytes() == b"".join(some.to_bytes())
 
 
 def test_bfloat16_arrives_as_bfloat16(make_split: MakeSplit) -> None:
@@ -128,8 +131,8 @@ def test_bfloat16_arrives_as_bfloat16(make_split: MakeSplit) -> None:
     fixed_column, series = batch["fixed"], batch["series"]
     assert isinstance(fixed_column, torch.Tensor)
     assert isinstance(series, RaggedTensor)
-    assert fixed_column.dtype == series.packed()[0].dtype == torch.bfloat16
-    assert torch.equal(fixed_column[:, 1], series.packed()[0])
+    assert fixed_column.dtype == series.values.dtype == torch.bfloat16
+    assert torch.equal(fixed_column[:, 1], series.values)
     assert torch.equal(fixed_column[:, 0].sort().values, halves)
 
 
@@ -241,18 +244,26 @@ def test_each_frame_is_read_by_one_rank_when_ranks_divide_the_lanes(
     assert len(read) <= split.num_frames + 2 * sections
 
 
-def test_batches_that_are_kept_are_not_overwritten(numbers: SplitReader) -> None:
-    with Loader(numbers, batch_size=10, epochs=3, **SMALL) as loader:
-        kept = [batch["number"] for batch in loader]
-        copies = [column.clone() for column in kept if isinstance(column, torch.Tensor)]
-    assert sorted(int(n) for column in copies for n in column) == sorted(list(range(1000)) * 3)
+@pytest.mark.parametrize("threads", [0, 2])
+def test_batches_that_are_kept_are_not_overwritten(mixed: SplitReader, threads: int) -> None:
+    options: dict[str, Any] = {"batch_size": 10, "threads": threads, "epochs": 3, **SMALL}
+    with Loader(mixed, **options) as loader, Loader(mixed, **options) as again:
+        kept = list(loader)
+        for batch, expected in zip(kept, map(copy_of, again), strict=True):
+            assert_same(batch, expected)
 
 
-def test_window_memory_is_reused_when_batches_are_dropped(numbers: SplitReader) -> None:
-    with Loader(numbers, batch_size=10, epochs=20, **SMALL) as loader:
-        for batch in loader:
-            del batch
-        assert len(loader._stream._memories) <= 3
+@pytest.mark.parametrize(("threads", "most"), [(0, 1), (2, 2)])
+def test_one_window_is_in_memory_and_with_threads_the_next(
+    mixed: SplitReader, numbers: SplitReader, threads: int, most: int
+) -> None:
+    """Also where batches and frames cross windows, and where the last batch is still held."""
+    for split in (mixed, numbers):
+        taken: set[int] = set()
+        with Loader(split, batch_size=13, threads=threads, epochs=5, **SMALL) as loader:
+            for _ in loader:
+                taken |= {id(memory) for memory in loader._stream._memories}
+        assert len(taken) == most
 
 
 @pytest.mark.parametrize("threads", [0, 2])

@@ -265,13 +265,13 @@ def test_places_are_read_as_they_were_written(places: list[tuple[int, int]]) -> 
     assert np.array_equal(_decode(_encode(array), lanes=len(places)), array)
 
 
-@pytest.mark.parametrize("threads", [0, 1])
-def test_two_windows_of_a_lane_take_turns(texts: SplitReader, threads: int) -> None:
-    """Views of a window are let go of before the one after the next is opened."""
+@pytest.mark.parametrize(("threads", "windows"), [(0, 1), (1, 2)])
+def test_windows_of_a_lane_take_turns(texts: SplitReader, threads: int, windows: int) -> None:
+    """Views of a window are let go of before the next one is opened in its memory."""
     with PackedLoader(texts, batch_size=LANES, threads=threads, **ROWS) as loader:
         for _ in range(300):
             next(loader)
-        assert {len(lane._stream._memories) for lane in loader._lanes.values()} == {2}
+        assert {len(lane._stream._memories) for lane in loader._lanes.values()} == {windows}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -153,16 +153,13 @@ def labels(draw: Callable[..., torch.Tensor], domain: str) -> Any:
 
 
 def ragged(samples: list[torch.Tensor]) -> RaggedTensor:
-    ends = torch.tensor([len(sample) for sample in samples]).cumsum(0)
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
-    return RaggedTensor(values=torch.cat(samples), starts=starts, stops=ends)
+    offsets = torch.tensor([0, *accumulate(map(len, samples))])
+    return RaggedTensor(values=torch.cat(samples), offsets=offsets)
 
 
 def rows_of(batch: dict[str, Any], part: slice) -> dict[str, Any]:
     return {
-        name: RaggedTensor(values=column.values, starts=column.starts[part], stops=column.stops[part])
-        if isinstance(column, RaggedTensor)
-        else column[part]
+        name: column.chosen(part) if isinstance(column, RaggedTensor) else column[part]
         for name, column in batch.items()
     }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,8 @@ VOICE = AudioConfig(sample_rate=8000, num_mels=8, max_seconds=0.1)
 
 def ragged(samples: list[Any], *, dtype: torch.dtype = torch.uint8) -> RaggedTensor:
     parts = [torch.tensor(list(s) if isinstance(s, bytes) else s, dtype=dtype) for s in samples]
-    stops = torch.tensor([len(part) for part in parts]).cumsum(0)
     values = torch.cat(parts) if parts else torch.empty(0, dtype=dtype)
-    return RaggedTensor(values=values, starts=stops - torch.tensor([len(p) for p in parts]), stops=stops)
+    return RaggedTensor(values=values, offsets=torch.tensor([0, *accumulate(map(len, parts))]))
 
 
 def strings(*texts: str) -> RaggedTensor:

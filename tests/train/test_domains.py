@@ -31,7 +31,7 @@ SMALL = [
 def column(samples: list[bytes] | list[np.ndarray], *, dtype: type = np.uint8) -> RaggedTensor:
     ragged = Ragged.from_list(samples, dtype=np.dtype(dtype))
     offsets = torch.from_numpy(ragged.offsets)
-    return RaggedTensor(values=torch.from_numpy(ragged.values.copy()), starts=offsets[:-1], stops=offsets[1:])
+    return RaggedTensor(values=torch.from_numpy(ragged.values.copy()), offsets=offsets)
 
 
 def strings(texts: list[str]) -> RaggedTensor:

@@ -2,7 +2,7 @@
 
 A lane is read at its own pace: lanes of long documents are fewer documents into the run than others, and
 only the lane's own part of a window is in memory, `window_bytes / lanes`, and as much again for the window
-after it, or before it where no thread fills windows (the frame that two windows share is copied over).
+after it where threads fill that one.
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ class LaneTokens:
 
     def _open_next(self) -> None:
         position = self.position if self._window is None else self._window.span.stop
+        self._window = None  # the next one is filled in its memory
         self._window = self._coming or self._stream.open(position)
         self._coming = None
         if self._is_ahead:

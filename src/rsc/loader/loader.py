@@ -199,38 +199,35 @@ class Loader:
     def _rows(self, start: int, stop: int) -> Batch:
         """The rank's rows [start, stop): out of one window, or joined where they cross windows."""
         if start == stop:  # the last step of the epochs: the others read what is left
-            return _columns(self._window(0).wait(), self._fields, 0, 0)
-        while self._windows and self._windows[0].stop <= start:
-            self._windows.popleft().wait()
+            if not self._windows:
+                self._open_next()
+            return _columns(self._windows[0].wait(), self._fields, 0, 0)
         parts: list[Batch] = []
-        number = 0
         while start < stop:
-            rows = self._window(number)
-            high = min(stop, rows.stop)
-            if high > start:
-                parts.append(_columns(rows.wait(), self._fields, start - rows.first, high - rows.first))
-                start = high
-            number += 1
+            part, start = self._rows_of_one_window(start, stop)
+            parts.append(part)
         self._open_ahead()
         return parts[0] if len(parts) == 1 else join_batches(parts)
 
-    def _window(self, number: int) -> RankWindow:
-        """The window `number` places after the current one; opens it when it is not there."""
-        while len(self._windows) <= number:
-            self._open_next()
-        return self._windows[number]
+    def _rows_of_one_window(self, start: int, stop: int) -> tuple[Batch, int]:
+        """Rows from `start` on that lie in one window, and where they end, at most at `stop`.
+
+        Windows before it go first, so that it is filled in their memory: nobody else may hold them.
+        """
+        while not self._windows or self._windows[0].stop <= start:
+            if self._windows:
+                self._windows.popleft().wait()
+            if not self._windows:
+                self._open_next()
+        rows = self._windows[0]
+        high = min(stop, rows.stop)
+        return _columns(rows.wait(), self._fields, start - rows.first, high - rows.first), high
 
     def _open_ahead(self) -> None:
-        """Let the threads fill the next window while this one is used.
-
-        At once where memory is free; else when half of this window is gone, in new memory.
-        """
+        """Let the threads fill the next window while this one is used."""
         if not self._stream.is_threaded or len(self._windows) != 1:
             return
-        span = self._windows[0].span
-        is_half_used = self._position > (span.start + span.stop) // 2
-        is_needed = self._end is None or span.stop < self._end
-        if is_needed and (is_half_used or self._stream.memory_is_free()):
+        if self._end is None or self._windows[0].span.stop < self._end:
             self._open_next()
 
     def _open_next(self) -> None:
@@ -329,11 +326,8 @@ def _tensor(
     column: FixedColumn | RaggedColumn, field: Field, start: int, stop: int
 ) -> torch.Tensor | RaggedTensor:
     if isinstance(column, RaggedColumn):
-        return RaggedTensor(
-            values=_from_numpy(column.values, field),
-            starts=torch.from_numpy(column.starts[start:stop]),
-            stops=torch.from_numpy(column.stops[start:stop]),
-        )
+        values = _from_numpy(column.values, field)
+        return RaggedTensor.gathered(values, starts=column.starts[start:stop], stops=column.stops[start:stop])
     return _from_numpy(column.gather(start, stop), field)
 
 

@@ -1,10 +1,11 @@
-"""Variable-length samples of a batch, as views into the window that holds them."""
+"""Variable-length samples of a batch, end to end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,37 +14,49 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class RaggedTensor:
-    """Sample i is `values[starts[i]:stops[i]]`. `starts` and `stops` are int64 [n].
-
-    `values` is the whole window, shared by its batches, so nothing is copied per sample. Use `packed()` for
-    values that lie end to end, and `to_bytes()` for `bytes`.
-    """
+    """Sample i is `values[offsets[i]:offsets[i + 1]]`; offsets int64 [n + 1], from 0 to `len(values)`."""
 
     values: torch.Tensor
-    starts: torch.Tensor
-    stops: torch.Tensor
+    offsets: torch.Tensor
+
+    @classmethod
+    def gathered(cls, values: torch.Tensor, *, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Self:
+        """Copies of `values[starts[i]:stops[i]]`.
+
+        Joined as memory views: numpy.concatenate of as many slices takes 1.4 times as long.
+        """
+        offsets = np.zeros(len(starts) + 1, np.int64)
+        np.cumsum(stops - starts, out=offsets[1:])
+        items = to_numpy(values)
+        view = items.data
+        joined = bytearray().join(
+            [view[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
+        )
+        copied = torch.from_numpy(np.ndarray(int(offsets[-1]), items.dtype, buffer=joined))
+        return cls(values=copied.view(values.dtype), offsets=torch.from_numpy(offsets))
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> torch.Tensor:
         """One sample, a view [length]."""
-        return self.values[int(self.starts[index]) : int(self.stops[index])]
+        return self.values[int(self.offsets[index]) : int(self.offsets[index + 1])]
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return (self.values[start:stop] for start, stop in self.bounds())
 
     def bounds(self) -> list[tuple[int, int]]:
         """(start, stop) of each sample, as Python integers."""
-        return list(zip(self.starts.tolist(), self.stops.tolist(), strict=True))
+        return list(pairwise(self.offsets.tolist()))
 
     def lengths(self) -> torch.Tensor:
         """int64 [n]."""
-        return self.stops - self.starts
+        return self.offsets.diff()
 
-    def packed(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(values end to end, offsets int64 [n + 1]): one copy."""
-        return _pack([self])
+    def chosen(self, rows: torch.Tensor | slice) -> RaggedTensor:
+        """Some of the samples, copied. `rows` int64 [m]."""
+        starts, stops = self.offsets[:-1][rows], self.offsets[1:][rows]
+        return RaggedTensor.gathered(self.values, starts=starts.numpy(), stops=stops.numpy())
 
     def to_bytes(self) -> list[bytes]:
         """One `bytes` a sample: one copy. Only for uint8 values."""
@@ -51,29 +64,14 @@ class RaggedTensor:
         return [bytes(view[start:stop]) for start, stop in self.bounds()]
 
 
-def join(parts: list[RaggedTensor]) -> RaggedTensor:
-    """Samples of several windows as one: copies them, so it is for the few batches that cross a window."""
-    values, offsets = _pack(parts)
-    return RaggedTensor(values=values, starts=offsets[:-1], stops=offsets[1:])
-
-
-def _pack(parts: list[RaggedTensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Samples of all parts end to end, and offsets [n + 1].
-
-    Joined as memory views: numpy.concatenate of as many slices takes 1.4 times as long.
-    """
+def join(parts: Sequence[RaggedTensor]) -> RaggedTensor:
+    """The samples of all parts, in order: a copy."""
+    values = np.concatenate([to_numpy(part.values) for part in parts])
     offsets = np.zeros(sum(map(len, parts)) + 1, np.int64)
     np.cumsum(np.concatenate([part.lengths().numpy() for part in parts]), out=offsets[1:])
-    dtype = parts[0].values.dtype
-    storage = to_numpy(parts[0].values).dtype
-    joined = bytearray().join([sample for part in parts for sample in _samples(part)])
-    values = np.ndarray(int(offsets[-1]), storage, buffer=joined)
-    return torch.from_numpy(values).view(dtype), torch.from_numpy(offsets)
-
-
-def _samples(part: RaggedTensor) -> list[memoryview]:
-    values = to_numpy(part.values).data
-    return [values[start:stop] for start, stop in part.bounds()]
+    return RaggedTensor(
+        values=torch.from_numpy(values).view(parts[0].values.dtype), offsets=torch.from_numpy(offsets)
+    )
 
 
 def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:

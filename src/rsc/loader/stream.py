@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from rsc.loader.window import FrameJob, Kept, Rows, Scratch, Window, WindowMemor
 from rsc.store.schema import Field
 from rsc.store.splits import SplitReader
 
-_MAX_MEMORIES = 4  # window in use, next one, and two that a slow consumer may still hold views of
+_MAX_MEMORIES = 2  # the window in use, and the next one where threads fill it
 
 
 class _SharedJobs:
@@ -94,6 +95,7 @@ class WindowStream:
         self._sections = SectionReader(split, order=order, shards=self._shards)
         self._memories: list[WindowMemory] = []
         self._kept: dict[int, Kept] = {}
+        self._aside = WindowMemory()
         self._pool = pool
         self._next: int | None = None  # where the window after the last one opened begins
         self._scratches = [Scratch() for _ in range(max(threads, 1))]
@@ -106,16 +108,14 @@ class WindowStream:
         """The rank's rows before a position: it takes the positions that are `rank` modulo `world_size`."""
         return -((self._rank - position) // self._world_size)
 
-    def memory_is_free(self) -> bool:
-        """Whether the next window can be opened in memory that is already there."""
-        return len(self._memories) < 2 or any(memory.is_free for memory in self._memories)
-
     def open(self, position: int) -> RankWindow:
         """Start filling the window that holds `position`. The window before it must be filled."""
         span = self._order.window_at(position)
         is_jump = span.start != self._next
         if is_jump:
             self._kept = {}
+        if not self.is_threaded:
+            self._set_aside()
         self._next = span.stop
         first = self.first_row_at(span.start)
         rows, jobs = self._plan(span, first=first, is_jump=is_jump)
@@ -165,6 +165,16 @@ class WindowStream:
         """Close the shards. Nobody may be filling a window."""
         self._shards.keep_newest(0)
         self._memories.clear()
+
+    def _set_aside(self) -> None:
+        """Copy what goes on out of the window before, so that the next one can be filled in its memory."""
+        sizes = [len(kept.plain) for kept in self._kept.values()]
+        aside = self._aside.take("", sum(sizes)).data
+        starts = [0, *accumulate(sizes)]
+        for (lane, kept), start in zip(self._kept.items(), starts, strict=False):
+            plain = aside[start : start + len(kept.plain)]
+            plain[:] = kept.plain
+            self._kept[lane] = kept._replace(plain=plain)
 
     def _free_memory(self) -> WindowMemory:
         free = next((memory for memory in self._memories if memory.is_free), None)

@@ -2,8 +2,7 @@
 
 A frame is decrypted to its place in the window's arena. When all are there, it is worked out for the rows of
 all frames at once where each row of the shuffled window lies: a batch of a fixed column is one gather by a
-part of that list, into memory of its own. Of variable columns only starts and stops are shuffled, and a batch
-is views.
+part of that list. Of variable columns only starts and stops are shuffled. Either way a batch is a copy.
 
 Copying rows to their shuffled places as soon as a frame is decrypted is no cheaper: measured with frames of
 256 KiB and windows of 8 MiB, 283 ms a GB instead of 260, because stores to scattered places miss the cache.

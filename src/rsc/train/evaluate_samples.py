@@ -269,14 +269,13 @@ def _as_texts(column: Column) -> list[str]:
 
 
 def _whole(column: Any) -> Column:
-    """All samples of a frame; nothing is copied per batch."""
+    """All samples of a frame."""
     if isinstance(column, Ragged):
-        offsets = torch.from_numpy(np.array(column.offsets))
-        return RaggedTensor(torch.from_numpy(np.array(column.values)), starts=offsets[:-1], stops=offsets[1:])
+        return RaggedTensor(
+            torch.from_numpy(np.array(column.values)), torch.from_numpy(np.array(column.offsets))
+        )
     return torch.from_numpy(np.array(column))
 
 
 def _rows(column: Column, rows: torch.Tensor) -> Column:
-    if isinstance(column, RaggedTensor):
-        return RaggedTensor(column.values, starts=column.starts[rows], stops=column.stops[rows])
-    return column[rows]
+    return column.chosen(rows) if isinstance(column, RaggedTensor) else column[rows]

@@ -170,4 +170,4 @@ def _bytes(data: bytes) -> RaggedTensor:
     values = (
         torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
     )
-    return RaggedTensor(values=values, starts=torch.tensor([0]), stops=torch.tensor([len(data)]))
+    return RaggedTensor(values=values, offsets=torch.tensor([0, len(data)]))
