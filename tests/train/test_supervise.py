@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
 
-from rsc.train.supervise import Supervisor, _left, _unkillable, main
+from rsc.train.ends import still_there
+from rsc.train.supervise import Supervisor, _unkillable, main
 from rsc.train.verdict import Failure
 
 
@@ -54,10 +55,10 @@ def test_a_sigterm_while_workers_are_forked_asks_for_an_end_and_breaks_nothing(
 def test_the_wait_for_a_rank_that_nothing_ends_has_an_end() -> None:
     with subprocess.Popen(["sleep", "600"]) as stays, subprocess.Popen(["true"]) as ends:
         pids = {0: ends.pid, 3: stays.pid}
-        assert _left(pids, patience_s=0.2) == [3]
+        assert still_there(pids, patience_s=0.2) == [3]
         stays.kill()
-        assert _left(pids, patience_s=600) == []
-    assert _left(pids, patience_s=600) == [], "their ends were taken note of"
+        assert still_there(pids, patience_s=600) == []
+    assert still_there(pids, patience_s=600) == [], "their ends were taken note of"
 
 
 def test_a_rank_that_nothing_ends_is_fatal_and_named_with_what_came_before() -> None:

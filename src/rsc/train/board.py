@@ -28,6 +28,7 @@ class Phase(enum.IntEnum):
 _ROW = np.dtype(
     [
         ("step", "<i8"),
+        ("first_step", "<i8"),  # where this start went on; -1 before that is known
         ("beat_s", "<f8"),
         ("phase", "<i8"),
         ("loss", "<f8"),
@@ -57,6 +58,7 @@ class Board:
         """Before each start of the workers; the wish to stop stays."""
         self._flags[1] = 0
         self.rows[:] = np.zeros(1, _ROW)
+        self.rows["first_step"] = -1
         self.rows["beat_s"] = time.monotonic()
 
     @property

@@ -97,7 +97,8 @@ class Loop:
     def run(self) -> Ending:
         """Train until the last step, or until every rank agreed to stop; ends with a durable checkpoint."""
         first_step = self.progress.step
-        self.board.beat(self.local_rank, phase=Phase.DATA, step=first_step, items=self.progress.items)
+        known = {"step": first_step, "first_step": first_step, "items": self.progress.items}
+        self.board.beat(self.local_rank, phase=Phase.DATA, **known)
         while self.progress.step < self.config.steps:
             record = self._step()
             if self.progress.step == first_step + 1:  # before it, the optimiser remembers nothing

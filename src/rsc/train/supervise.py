@@ -13,14 +13,13 @@ import json
 import logging
 import multiprocessing
 import os
-import select
 import signal
 import socket
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,15 @@ from rsc.clock import SystemClock
 from rsc.errors import Interrupted, RequeueMe
 from rsc.events import EventLog
 from rsc.train.assemble import WorkerSpec
-from rsc.train.board import Board, Phase
+from rsc.train.board import Board
 from rsc.train.config import TrainConfig
+from rsc.train.ends import POLL_S, EndsOf, ended, still_there
 from rsc.train.loop import Ending
 from rsc.train.postmortem import request_dumps
 from rsc.train.run import events_of_workers
 from rsc.train.verdict import Failure, Pace, Restarts, Silence, first_failure, is_hang, rank_behind
 from rsc.train.worker import error_file, work
 
-_POLL_S = 0.02
 _CAUSE_S = 2.0  # for the cause to end too, after a rank that only heard of it by a broken collective
 _DEATH_S = 30.0  # for SIGKILL to end a rank: one that waits for a dead disk or device is not ended by it
 _MEDIAN_STEPS = 32
@@ -73,6 +72,8 @@ class Supervisor:
     silence: Silence = field(default_factory=Silence)
     durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MEDIAN_STEPS))
     attempt: int = 0
+    is_started: bool = False
+    """Whether the controller knows where this start went on."""
     told_step: int = 0
     """The newest step that the controller knows of."""
 
@@ -81,6 +82,7 @@ class Supervisor:
         while True:
             started_s = time.monotonic()
             outcome = self._one_start()
+            self._tell_start()
             if self._step() > self.told_step:
                 self._tell_progress()
             if isinstance(outcome, Ending):
@@ -112,6 +114,7 @@ class Supervisor:
 
     def _one_start(self) -> Ending | Failure:
         self.board.clear()
+        self.is_started = False
         self.durations_s.clear()
         self.pace = Pace(self.config.straggler_ratio, told=self.pace.told)
         self.silence = Silence()
@@ -149,52 +152,58 @@ class Supervisor:
             raise
 
     def _watch(self, context: PContext) -> Ending | Failure:
+        with EndsOf(context.pids().values()) as ends:
+            return self._watch_until(ends, context)
+
+    def _watch_until(self, ends: EndsOf, context: PContext) -> Ending | Failure:
         pids = context.pids()
-        told_s, is_started = 0.0, False
+        told_s = 0.0
         while True:
-            result = context.wait(timeout=0) if not _ended(pids) else None
+            result = context.wait(timeout=0) if not ended(pids) else None
             if result is not None and result.is_failed():  # a rank ended since the look above
                 bad = {rank: failure.exitcode for rank, failure in result.failures.items()}
                 return first_failure(bad, reports=_reports(Path(self.job.run), bad))
             if result is not None:
                 return Ending(next(iter(result.return_values.values())))
-            statuses = _ended(pids)
+            statuses = ended(pids)
             failed = {rank: status for rank, status in statuses.items() if status != 0}
             if failed:
                 return self._end(context, self._cause(pids))
             if self._is_hanging():
                 return self._end(context, None)
-            if not is_started and (self.board.rows["phase"] > Phase.START).all():
-                is_started, self.told_step = True, self._step()
-                self.tell("started", step=self.told_step)
+            self._tell_start()
             now_s = time.monotonic()
-            if is_started and self._step() != self.told_step and now_s - told_s >= self.config.heartbeat_s:
+            if (
+                self.is_started
+                and self._step() != self.told_step
+                and now_s - told_s >= self.config.heartbeat_s
+            ):
                 told_s = now_s
                 self._tell_progress()
-            self._wait_or_stop()
+            self._wait_or_stop(ends)
 
     def _cause(self, pids: dict[int, int]) -> Failure | None:
         """Who failed first among those that end now. None: only echoes, so a rank that is still there is
         the cause, which holds the others up until their collective timed out."""
-        time.sleep(_POLL_S)  # who else ended in the same breath
+        time.sleep(POLL_S)  # who else ended in the same breath
         deadline_s = time.monotonic() + _CAUSE_S
         while True:
-            statuses = _ended(pids)
+            statuses = ended(pids)
             bad = {rank: status for rank, status in statuses.items() if status != 0}
             first = first_failure(bad, reports=_reports(Path(self.job.run), bad))
             if not first.is_echo or len(statuses) == len(pids):
                 return first
             if time.monotonic() > deadline_s:
                 return None
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
 
     def _end(self, context: PContext, failure: Failure | None) -> Failure:
         """End who is left; without a known failure, dump what they do and name the one behind."""
-        ended = _ended(context.pids())
-        alive = {rank: pid for rank, pid in context.pids().items() if rank not in ended}
+        gone = ended(context.pids())
+        alive = {rank: pid for rank, pid in context.pids().items() if rank not in gone}
         failure = failure or self._hang(alive)
         _signal(alive, signal.SIGKILL)
-        if left := _left(alive, patience_s=_DEATH_S):
+        if left := still_there(alive, patience_s=_DEATH_S):
             return _unkillable(left[0], after=failure)
         context.close(signal.SIGKILL)
         return failure
@@ -224,6 +233,14 @@ class Supervisor:
         phases = rows["phase"].tolist()
         return is_hang(silent_s, phases=phases, durations_s=list(self.durations_s), config=self.config)
 
+    def _tell_start(self) -> None:
+        """Once, as soon as every rank knows where it went on: the ranks may be some steps further by then."""
+        firsts = self.board.rows["first_step"]
+        if self.is_started or (firsts < 0).any():
+            return
+        self.is_started, self.told_step = True, int(firsts.min())
+        self.tell("started", step=self.told_step)
+
     def _tell_progress(self) -> None:
         rows = self.board.rows
         first = rows[0]
@@ -242,13 +259,13 @@ class Supervisor:
     def _step(self) -> int:
         return int(self.board.rows["step"].min())
 
-    def _wait_or_stop(self) -> None:
-        """Sleep a little and listen: a word asks for a checkpoint and an end, a closed pipe ends at once."""
-        readable, _, _ = select.select([sys.stdin], [], [], _POLL_S)
-        if readable and not os.read(sys.stdin.fileno(), 4096):
+    def _wait_or_stop(self, ends: EndsOf) -> None:
+        """Sleep and listen: a word asks for a checkpoint and an end, a closed pipe ends at once."""
+        if not ends.wait_or_hear(sys.stdin):
+            return
+        if not os.read(sys.stdin.fileno(), 4096):
             raise KeyboardInterrupt
-        if readable:
-            self.board.request_stop()
+        self.board.request_stop()
 
     def tell(self, kind: str, **facts: Any) -> None:
         print(json.dumps({"kind": kind, **facts}), flush=True)
@@ -295,34 +312,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _ended(pids: dict[int, int]) -> dict[int, int]:
-    """Exit codes of ranks that have ended (negative: signal), without taking them from their parent."""
-    found = {}
-    for rank, pid in pids.items():
-        with contextlib.suppress(ChildProcessError):
-            info = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if info is not None:
-                found[rank] = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-    return found
-
-
-def _left(pids: Mapping[int, int], *, patience_s: float) -> list[int]:
-    """Ranks that have not ended after that time, of those that were sent SIGKILL."""
-    deadline_s = time.monotonic() + patience_s
-    while left := [rank for rank, pid in pids.items() if _is_there(pid)]:
-        if time.monotonic() > deadline_s:
-            break
-        time.sleep(_POLL_S)
-    return left
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
-    except ChildProcessError:  # its end was taken note of before
-        return False
 
 
 def _unkillable(rank: int, *, after: Failure) -> Failure:
