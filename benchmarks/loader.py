@@ -13,10 +13,10 @@ values end to end with offsets, peers what their API gives. `rsc` has the defaul
 it in the caller's thread, `rsc_1_thread` and `rsc_2_threads` beside it; `rsc_8mib` has a smaller one.
 
 `decrypt_only` (every frame once, into one buffer) and `gather_only` (batches out of a window in memory) are
-the two parts that no encrypted loader can do without: the limit here is 1 / (1/decrypt + 1/gather).
-times_memmap and times_litdata are formed from the runs of one round each. frames_in_batch says how many of
-the frames in written order a batch draws from. `rsc_far_4` and `rsc_far_16` read the tokens through an empty
-node cache from storage of 100 ms latency and 50 MB/s a connection (simulated), over so many connections:
+the two parts that no encrypted loader can do without: `floor` is 1 / (1/decrypt + 1/gather).
+times_memmap, times_litdata and times_floor are formed from the runs of one round each. frames_in_batch says
+how many of the frames in written order a batch draws from. `rsc_far_4` and `rsc_far_16` read the tokens
+through an empty node cache from storage of 100 ms latency and 50 MB/s a connection (simulated), over so many:
 line_filled is their rate over what those carry at most, crossed_per_byte counts what crossed the line.
 """
 
@@ -44,7 +44,7 @@ WINDOWS = ("rsc", "rsc_1_thread", "rsc_2_threads", "rsc_8mib", "memmap")
 OURS = {
     "tokens": (*WINDOWS, "decrypt_only", "gather_only"),
     "images": (*WINDOWS, "decrypt_only", "gather_only"),
-    "text": (*WINDOWS, "decrypt_only"),
+    "text": (*WINDOWS, "decrypt_only", "gather_only"),
     "jpeg": ("rsc", "rsc_2_threads", "memmap"),
 }
 PEERS = {
@@ -137,12 +137,16 @@ def add_far(
 def add_ratios(
     measured: dict[str, dict[str, list[float]]], case: str, *, report: Report, metric: str = "mb_per_cpu_s"
 ) -> None:
-    """Our subjects over the control and over litdata, round by round."""
-    for other in ("memmap", "litdata"):
-        if other not in measured:
+    """Our subjects over the control, over litdata and and over the floor; the floor over these."""
+    rates = {subject: metrics[metric] for subject, metrics in measured.items()}
+    if {"decrypt_only", "gather_only"} <= rates.keys():
+        parts = zip(rates["decrypt_only"], rates["gather_only"], strict=True)
+        rates["floor"] = [1 / (1 / decrypt + 1 / gather) for decrypt, gather in parts]
+    for other in ("memmap", "litdata", "floor"):
+        if other not in rates:
             continue
-        for subject in (name for name in measured if name.startswith("rsc")):
-            pairs = zip(measured[subject][metric], measured[other][metric], strict=True)
+        for subject in (name for name in rates if name.startswith("rsc") or name == "floor" != other):
+            pairs = zip(rates[subject], rates[other], strict=True)
             report.add(case, metric=f"times_{other}", subject=subject, values=[a / b for a, b in pairs])
 
 

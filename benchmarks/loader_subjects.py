@@ -299,12 +299,35 @@ def run_gather_only(corpus: Corpus) -> Batches:
     """The rows of a window that is in memory already, batch by batch in a shuffled order."""
     from rsc.loader.order import DEFAULT_WINDOW_BYTES
 
-    rows = corpus.tokens() if corpus.case == "tokens" else corpus.images()[0]
-    window = np.array(rows[: DEFAULT_WINDOW_BYTES // rows[0].nbytes])
-    order = np.random.default_rng(1).permutation(len(window))
+    if corpus.case == "text":
+        count, gather = _window_of_text(corpus, window_bytes=DEFAULT_WINDOW_BYTES)
+    else:
+        rows = corpus.tokens() if corpus.case == "tokens" else corpus.images()[0]
+        count = DEFAULT_WINDOW_BYTES // rows[0].nbytes
+        window = np.array(rows[:count])
+
+        def gather(chosen: np.ndarray) -> int:
+            return size_of(torch.from_numpy(window[chosen]))
+
+    order = np.random.default_rng(1).permutation(count)
     for start in range(0, EPOCHS * corpus.size, BATCH):
-        first = start % (len(order) - BATCH)
-        yield torch.from_numpy(window[order[first : first + BATCH]]).nbytes
+        first = start % (count - BATCH)
+        yield gather(order[first : first + BATCH])
+
+
+def _window_of_text(corpus: Corpus, *, window_bytes: int) -> tuple[int, Callable[[np.ndarray], int]]:
+    """How many documents lie in a window, and a function that joins the chosen ones."""
+    from rsc.loader.ragged import RaggedTensor
+
+    values, offsets = corpus.blobs()
+    count = int(np.searchsorted(offsets, window_bytes)) - 1
+    window = torch.from_numpy(np.array(values[: offsets[count]]))
+
+    def gather(chosen: np.ndarray) -> int:
+        joined = RaggedTensor.gathered(window, starts=offsets[chosen], stops=offsets[chosen + 1])
+        return size_of((joined.values, joined.offsets))
+
+    return count, gather
 
 
 def open_split(corpus: Corpus, key: Any) -> Any:

@@ -54,9 +54,9 @@ class DataConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**64)
     """Seed of the order; with the data set version it fixes what every step sees."""
     window_bytes: int = Field(default=32 << 20, ge=1 << 16)
-    """Plaintext that is shuffled together, over all ranks; memory holds up to two of them. Bigger mixes
-    better: with 32 MiB a batch of 256 draws from about 110 frames; 8 MiB cost less CPU, and it is 32. Samples
-    that vary are reckoned by their mean: a stretch of larger ones takes as much more."""
+    """Plaintext that is shuffled together, over all ranks; memory holds it once, with threads twice. Bigger
+    mixes better: with 32 MiB a batch of 256 draws from about 110 frames, with 8 MiB from 32. Samples that
+    vary are reckoned by their mean: a stretch of larger ones takes as much more."""
     lanes: int | None = Field(default=None, ge=1)
     """Parallel streams of the order; by default up to 64. Data-parallel ranks should divide it: then no frame
     is read twice, packed or not. Part of the order: a run cannot change it half way."""
