@@ -14,7 +14,7 @@ import errno
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,18 @@ def last_lines(path: Path) -> list[dict[str, Any]]:
     return list(_whole(lines[1:] if start else lines))
 
 
+def is_event(line: Mapping[str, Any]) -> bool:
+    """Whether it has a time and a kind. Code that trains on private data writes events too, and may write
+    anything."""
+    return isinstance(line.get("time"), str) and isinstance(line.get("kind"), str)
+
+
 def _whole(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
-        with suppress(ValueError):
-            yield json.loads(line)
+        with suppress(ValueError, RecursionError):
+            value = json.loads(line)
+            if isinstance(value, dict):
+                yield value
 
 
 class EventTail:
@@ -106,11 +114,11 @@ class EventTail:
         self._offset = path.stat().st_size if path.exists() else 0
 
     def fresh(self) -> list[dict[str, Any]]:
-        """The events whose lines were finished since the last call."""
+        """The events whose lines were finished since the last call; no other lines."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
             file.seek(self._offset)
             whole, newline, _ = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(newline)
-        return list(_whole(whole.split(b"\n")))
+        return list(filter(is_event, _whole(whole.split(b"\n"))))

@@ -89,6 +89,25 @@ def test_the_reason_is_said_while_the_kernel_still_holds_a_process(tmp_path: Pat
     assert (watched.exit_code, watched.is_supervisor_lost, held.waits) == (4, False, 2)
 
 
+def test_what_a_worker_writes_beside_events_is_passed_over_or_told(tmp_path: Path, clock: FakeClock) -> None:
+    """Code that trains may write anything into the events of its run."""
+    said: list[str] = []
+    path, line = tmp_path / "logs" / "events.jsonl", ProgressLine(steps=1, out=io.StringIO())
+    log = EventLog(path, clock=clock)
+    watched = Watched(line, said.append, log, EventTail(path))
+    with path.open("a") as file:
+        file.write('7\n[]\n{"kind": "checkpoint"}\n{"time": 3, "kind": []}\n{"time"\n' + "[" * 100_000 + "\n")
+    log.append("checkpoint_failed", step=2)
+    log.append("checkpoint_failed", step=3, reason="no room")
+    held: Any = Held()
+    watched.follow(held, wishes=Wishes())
+    assert said[:2] == [
+        "an event of kind 'checkpoint_failed' is not as RSC writes it (KeyError: 'reason')",
+        "checkpoint of step 3 failed: no room",
+    ]
+    assert [event["kind"] for event in RunFolder(tmp_path).told()] == ["checkpoint_failed"] * 2
+
+
 PAPERS = ("run.json", "resolved.toml", "provenance.json", "events.jsonl")
 PARTS = ("metrics", "logs", "checkpoints", "tensorboard", "drill")
 ATTACK = f"""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -148,20 +148,28 @@ class Watched:
         """Durable checkpoints are copied. Failed ones do not end a run, but a crash now would cost more; of
         damaged ones the user hears, for each rank that met the damage; and of samples with problems."""
         for event in self.tail.fresh():
-            if event["kind"] == "checkpoint" and self.courier is not None:
-                self.courier.offer(event["step"])
-            if event["kind"] == "checkpoint_failed":
+            try:
+                self._hear_event(event)
+            except (KeyError, TypeError, ValueError) as error:
                 self.line.close()
-                self.say(f"checkpoint of step {event['step']} failed: {event['reason']}")
-            if event["kind"] == "checkpoint_damaged":
-                self.line.close()
-                where = f"step {event['step']} cannot be read by rank {event['rank']}: {event['reason']}"
-                self.say(f"checkpoint of {where}")
-            if event["kind"] == "problems":
-                self.line.close()
-                self.say(f"samples with something wrong, of those that rank 0 met: {event['counts']}")
-                for line in meanings(event["counts"]):
-                    self.say(line)
+                told = f"{type(error).__name__}: {error}"
+                self.say(f"an event of kind {event['kind'][:40]!r} is not as RSC writes it ({told})")
+
+    def _hear_event(self, event: Mapping[str, Any]) -> None:
+        if event["kind"] == "checkpoint" and self.courier is not None:
+            self.courier.offer(int(event["step"]))
+        if event["kind"] == "checkpoint_failed":
+            self.line.close()
+            self.say(f"checkpoint of step {event['step']} failed: {event['reason']}")
+        if event["kind"] == "checkpoint_damaged":
+            self.line.close()
+            where = f"step {event['step']} cannot be read by rank {event['rank']}: {event['reason']}"
+            self.say(f"checkpoint of {where}")
+        if event["kind"] == "problems":
+            self.line.close()
+            self.say(f"samples with something wrong, of those that rank 0 met: {event['counts']}")
+            for line in meanings(event["counts"]):
+                self.say(line)
 
     def changes(self, before: RunRecord) -> dict[str, Any]:
         """The fields of run.json that this drive changed."""

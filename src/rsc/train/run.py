@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from rsc.clock import Clock, timestamp
 from rsc.errors import ConfigError
-from rsc.events import EventLog, read_lines
+from rsc.events import EventLog, is_event, read_lines
 
 _OF_WORKERS = ("metrics", "logs", "checkpoints", "tensorboard", "drill")
 PRECISION = "metrics/precision.json"
@@ -150,8 +151,8 @@ class RunFolder:
 
     def told(self, read: Callable[[Path], Iterable[dict[str, Any]]] = read_lines) -> list[dict[str, Any]]:
         """Everything that the controller and the workers told, by time; `read` may read the ends alone."""
-        both = read(self._events), read(events_of_workers(self.path))
-        return list(heapq.merge(*both, key=lambda event: str(event["time"])))
+        both = (filter(is_event, read(path)) for path in (self._events, events_of_workers(self.path)))
+        return list(heapq.merge(*both, key=itemgetter("time")))
 
     @property
     def _events(self) -> Path:
