@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from rsc.clock import SystemClock
 from rsc.config import Workspace
-from rsc.errors import ConfigError, DataError, ResourceError
+from rsc.errors import ConfigError, DataError, KeyUnavailable, ResourceError
 from rsc.store import local
 from rsc.store.dataset import Dataset, list_datasets
+from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.staging import list_unfinished, only_writer
 
 from .bringing import SAFE, bring_in, posts, stored
@@ -67,6 +69,29 @@ def test_after_ctrl_c_the_same_command_goes_on(workspace: Workspace, tmp_path: P
     assert (resumed.report, resumed.splits, resumed.bad) == (whole.report, whole.splits, whole.bad)
     assert everything(workspace, 1) == everything(workspace, 2)
     assert shape(workspace, 1) == shape(workspace, 2)
+    assert list_unfinished(workspace.data, "posts") == []
+
+
+class Expire:
+    """A progress during which somebody on another machine ends the key."""
+
+    def __init__(self, keys: Path) -> None:
+        self._keys = keys
+
+    def update(self, **_: Any) -> None:
+        provider = LocalKeyProvider(self._keys, clock=SystemClock())
+        for info in provider.list():
+            provider.destroy(info.kek_id)
+
+    def finish(self) -> None:
+        pass
+
+
+def test_nothing_is_published_under_a_key_that_has_ended(workspace: Workspace, tmp_path: Path) -> None:
+    path = posts(tmp_path / "posts.jsonl", 100)
+    with pytest.raises(KeyUnavailable, match="was destroyed on"):
+        bring_in(workspace, path, **SMALL, progress=Expire(workspace.keys))
+    assert list_datasets(workspace.data) == []
     assert list_unfinished(workspace.data, "posts") == []
 
 

@@ -152,7 +152,13 @@ class ImportJob:
         facts = import_facts(
             self.plan, source=self.title, author=self.author, totals=totals, fingerprint=self.fingerprint
         )
+        self._require_key(begun)
         return begun.writer.commit(policy=self.policy, report=self._report(totals).to_json(), facts=facts)
+
+    def _require_key(self, begun: _Begun) -> None:
+        """Raises KeyUnavailable where the key ended meanwhile: somebody expired the data on another machine,
+        and a version that nobody can open would stand there as new."""
+        open_envelope(self.provider, begun.writer.envelope, context=data_key_context(self.plan.name)).close()
 
     def _report(self, totals: Totals) -> ReviewReport:
         assert totals.report is not None, "a source with records has a report"

@@ -165,6 +165,7 @@ class WindowStream:
         """Close the shards. Nobody may be filling a window."""
         self._shards.keep_newest(0)
         self._memories.clear()
+        self._kept, self._aside = {}, WindowMemory()
 
     def _set_aside(self) -> None:
         """Copy what goes on out of the window before, so that the next one can be filled in its memory."""

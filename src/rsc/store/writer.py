@@ -61,7 +61,7 @@ class DatasetWriter:
         self._place = place
         self._store = place.store
         self._writers = writers
-        self._envelope = envelope
+        self.envelope = envelope
         self._clock = clock
         self._is_open = True
         self._has_checkpoint = False
