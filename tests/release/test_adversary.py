@@ -11,10 +11,11 @@ from house import SERVES, House
 
 from rsc.errors import GateRefused, IntegrityError, KeyUnavailable, ReviewMissing, ReviewVoid
 from rsc.release.client import KeyClient
+from rsc.release.expire import expire
 from rsc.release.promises import House as Checked
 from rsc.release.promises import files_private, reviews_valid
 from rsc.release.request import KeyRequest
-from rsc.release.retention import expire, sweep
+from rsc.release.retention import sweep
 from rsc.release.server import AgentServer
 from rsc.review import approval
 from rsc.review.identity import create_identity
@@ -70,7 +71,6 @@ def test_a_key_file_restored_from_a_backup_does_not_open_ended_data(house, tmp_p
         "posts",
         providers={"local": house.provider},
         audit=house.audit,
-        clock=house.clock,
         user="ada",
     )
     (lost,) = (tmp_path / "backup").rglob("*.kek")

@@ -15,7 +15,7 @@ from vault_double import TOKEN, Transit
 
 from rsc.errors import ConfigError, KeyUnavailable
 from rsc.ingest.keys import new_data_key
-from rsc.release.retention import expire
+from rsc.release.expire import expire
 from rsc.release.rotate import rotate
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
@@ -253,11 +253,11 @@ def test_a_key_that_lives_elsewhere_is_not_said_to_be_gone(house, make, transit,
     for keys_there in ({}, {name: {"secret": AESGCM(bytes(32)), "deletable": False} for name in keys}):
         transit.keys = keys_there
         with pytest.raises(KeyUnavailable, match="does not open before its end"):
-            expire(house.workspace, "posts", providers=providers, audit=house.audit, clock=clock, user="ada")
+            expire(house.workspace, "posts", providers=providers, audit=house.audit, user="ada")
         assert transit.keys == keys_there
     assert not house.logged("data_expired")
     transit.keys = keys
-    expire(house.workspace, "posts", providers=providers, audit=house.audit, clock=clock, user="ada")
+    expire(house.workspace, "posts", providers=providers, audit=house.audit, user="ada")
     assert not transit.keys
 
 
@@ -380,9 +380,7 @@ def test_keys_move_from_the_folder_to_a_service_and_end_there(house, make):
     providers = {"local": house.provider, "vault": vault}
     rotate(house.workspace, "posts", providers=providers, audit=house.audit, user="ada", to="vault")
     assert Dataset.open(house.workspace.data, name="posts").envelope().provider == "vault"
-    ended = expire(
-        house.workspace, "posts", providers=providers, audit=house.audit, clock=house.clock, user="ada"
-    )
+    ended = expire(house.workspace, "posts", providers=providers, audit=house.audit, user="ada")
     assert [attempt.opened for attempt in (*ended.before, *ended.after)] == [True, False]
 
 
@@ -391,9 +389,7 @@ def test_expiry_on_a_simulated_kms_proves_only_our_own_refusal(house, make):
     house.add()
     providers = {"local": house.provider, "aws": make("aws")}
     rotate(house.workspace, "posts", providers=providers, audit=house.audit, user="ada", to="aws")
-    ended = expire(
-        house.workspace, "posts", providers=providers, audit=house.audit, clock=house.clock, user="ada"
-    )
+    ended = expire(house.workspace, "posts", providers=providers, audit=house.audit, user="ada")
     assert "was destroyed on" in ended.after[0].told
 
 

@@ -16,10 +16,11 @@ from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
+from rsc.release.expire import expire
 from rsc.release.promises import House as Checked
 from rsc.release.promises import keys_within_retention
 from rsc.release.request import KeyRequest
-from rsc.release.retention import expire, open_cached, overdue, sweep
+from rsc.release.retention import open_cached, overdue, sweep
 from rsc.release.unused import overdue_unused, sweep_unused
 from rsc.store.cache import NodeCache
 from rsc.store.dataset import Dataset
@@ -37,7 +38,6 @@ def end(house, name: str = "posts", **options):
         name,
         providers={"local": house.provider},
         audit=house.audit,
-        clock=house.clock,
         user="ada",
         **options,
     )

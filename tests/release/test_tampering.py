@@ -19,9 +19,9 @@ from rsc.errors import ConfigError, IntegrityError, RscError
 from rsc.release import server
 from rsc.release import verify as room
 from rsc.release.client import KeyClient
+from rsc.release.expire import expire
 from rsc.release.promises import House as Checked
 from rsc.release.promises import files_private, keys_within_retention, log_intact, no_plaintext, reviews_valid
-from rsc.release.retention import expire
 from rsc.release.rotate import rotate
 from rsc.release.whole import versions_whole
 from rsc.review.identity import load_identity
@@ -233,7 +233,7 @@ def test_a_key_folder_restored_from_a_backup_tombstones_and_all_is_said(lived_in
     shutil.copytree(house.workspace.root, backup)
     common = {"providers": {"local": house.provider}, "audit": house.audit, "user": "ada"}
     if end == "expire":
-        expire(house.workspace, "posts", clock=house.clock, **common)
+        expire(house.workspace, "posts", **common)
     else:
         rotate(house.workspace, "posts", **common)
     assert keys_within_retention(checked(house)).state == "kept"

@@ -15,8 +15,8 @@ from test_agent import TRAIN, start_holder
 from rsc.audit.log import AuditLog
 from rsc.errors import ConfigError
 from rsc.release import promises, whole
+from rsc.release.expire import expire
 from rsc.release.promises import House as Checked
-from rsc.release.retention import expire
 from rsc.release.server import AgentServer
 from rsc.release.verify import verify
 from rsc.store import verify as store_verify
@@ -217,7 +217,6 @@ def test_shards_of_ended_data_are_not_missed(busy):
         "posts",
         providers={"local": busy.provider},
         audit=busy.audit,
-        clock=busy.clock,
         user="ada",
     )
     assert rows(busy, read=Part())["bytes whole"].told == "every byte of 0 shards read, 0 B"

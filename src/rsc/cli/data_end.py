@@ -14,7 +14,7 @@ from rsc.cli.data_access import As, Name, Subject, user_name
 from rsc.cli.output import JsonFlag, emit, next_commands
 from rsc.errors import ConfigError
 from rsc.release.erase import erase
-from rsc.release.retention import expire
+from rsc.release.expire import expire
 from rsc.release.trace import trace
 
 
@@ -59,7 +59,6 @@ def expire_(
         name,
         providers=house.providers,
         audit=house.audit,
-        clock=house.clock,
         user=getpass.getuser(),
         version=version,
     )

@@ -27,7 +27,8 @@ from rsc.config import Workspace
 from rsc.events import EventLog, read_lines
 from rsc.release.agent import KeyAgent
 from rsc.release.alone import no_imports
-from rsc.release.retention import Expired, Providers, expire_held
+from rsc.release.expire import Expired, expire_held
+from rsc.release.keks import Providers
 from rsc.release.rewrite import REASON, House, finish_carries, rewrite
 from rsc.release.subject import Hit
 from rsc.release.trace import DerivedRun, Trace, derived_runs, trace

@@ -21,10 +21,11 @@ from rsc.config import Workspace
 from rsc.errors import RscError
 from rsc.release.at_rest import plaintext_files
 from rsc.release.facts import ReviewFiles, data_facts
+from rsc.release.keks import Providers, active_keks
 from rsc.release.observe import meant_sockets, observe
 from rsc.release.promise import Breach, Promise, judge, unknown
 from rsc.release.recorded import Recorded, replay
-from rsc.release.retention import Providers, active_keks, overdue
+from rsc.release.retention import overdue
 from rsc.release.run_keys import overdue_run_keys
 from rsc.release.unused import overdue_unused
 from rsc.review.approval import ReviewState

@@ -18,8 +18,8 @@ from rsc.config import Workspace
 from rsc.release.agent import KeyAgent
 from rsc.release.carry import CARRIED, Carry
 from rsc.release.facts import collected
+from rsc.release.keks import Providers
 from rsc.release.request import KeyRequest
-from rsc.release.retention import Providers
 from rsc.release.subject import (
     FINDINGS,
     QUARANTINE,

@@ -14,7 +14,7 @@ from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import ConfigError, KeyUnavailable
 from rsc.release.alone import no_imports
-from rsc.release.retention import Providers, active_keks, kek_info, new_kek
+from rsc.release.keks import Providers, active_keks, kek_info, new_kek
 from rsc.store.dataset import Dataset, list_versions
 from rsc.store.keys import data_key_context, open_envelope, rewrap
 

@@ -22,7 +22,7 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable
-from rsc.release.retention import Providers, active_keks
+from rsc.release.keks import Providers, active_keks
 from rsc.store.keys import Envelope, open_envelope, period_end, run_key_context
 from rsc.store.providers.configured import run_retention_s
 

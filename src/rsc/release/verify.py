@@ -18,9 +18,9 @@ from rsc.clock import Clock, parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
 from rsc.release import promises, whole
+from rsc.release.keks import Providers
 from rsc.release.promise import Promise, unknown, with_since
 from rsc.release.promises import House
-from rsc.release.retention import Providers
 from rsc.store.verify import Part
 
 CHECKS: tuple[Callable[[House], Promise], ...] = (
