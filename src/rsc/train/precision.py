@@ -2,22 +2,29 @@
 
 The rule: bf16 when its matrix product is at least MIN_SPEEDUP times the float32 one on this CPU, or on
 an accelerator that has it. A CPU with AMX gives about 8x, one with AVX512-BF16 about 2x, one without
-either less than 1x: there bf16 is emulated and everything would get slower. Norms, softmax, loss and
-optimiser state stay float32 whatever is chosen. The choice is made once per run and recorded, because
-two formats give two losses.
+either 0.02x: there bf16 is emulated, so the shapes grow only while they fit a budget of time. Norms,
+softmax, loss and optimiser state stay float32 whatever is chosen. The choice is made once per run and
+recorded, because two formats give two losses.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 MIN_SPEEDUP = 1.5  # casts and the float32 master copy cost something; below this bf16 wins nothing
-_PROBE = (2048, 512, 1536)  # rows x inner x columns of a small model's product: 3.2 GFLOP, a few ms
+_SMALLEST = (128, 32, 96)  # rows x inner x columns: 0.8 MFLOP, 1 ms where bf16 is emulated
+_SCALES = (1, 2, 4, 8, 16)  # the last is a small model's product, 3.2 GFLOP: 23 ms at AVX2's 140 GFLOP/s
+_RUNS = 3  # of each shape; the best counts, so that the first call's set-up and busy neighbours do not
+_BUDGET_S = 0.07  # for each format
+
+Shape = tuple[int, int, int]
+Product = Callable[[Shape], float]
+"""Multiplies matrices of one shape and returns the seconds that it took."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Precision:
 def choose_precision(
     requested: Literal["auto", "fp32", "bf16", "float8"] = "auto", *, device_type: str = "cpu"
 ) -> Precision:
-    """What to train in. `auto` measures on a CPU (about 50 ms) and asks the driver on CUDA."""
+    """What to train in. `auto` measures on a CPU (below 0.2 s) and asks the driver on CUDA."""
     if requested != "auto":
         return Precision(requested, "set in the recipe")
     if device_type == "cuda":
@@ -43,26 +50,49 @@ def choose_precision(
             "bf16" if has_bf16 else "fp32",
             "the GPU's tensor cores " + ("have" if has_bf16 else "lack") + " bf16",
         )
-    return decide(fp32_gflops=matmul_gflops(torch.float32), bf16_gflops=matmul_gflops(torch.bfloat16))
+    fp32, bf16 = growing_rates(cpu_product(torch.float32), cpu_product(torch.bfloat16))
+    return decide(fp32_gflops=fp32, bf16_gflops=bf16)
 
 
 def decide(*, fp32_gflops: float, bf16_gflops: float) -> Precision:
     """The rule, from two measured rates."""
     speedup = bf16_gflops / fp32_gflops
     rates = f"bf16 {bf16_gflops:,.0f} GFLOP/s against fp32 {fp32_gflops:,.0f}"
-    facts = f"{rates} ({speedup:.1f}x; rule: {MIN_SPEEDUP}x)"
+    facts = f"{rates} ({speedup:.{1 if speedup >= 1 else 2}f}x; rule: {MIN_SPEEDUP}x)"
     return Precision("bf16" if speedup >= MIN_SPEEDUP else "fp32", facts)
 
 
-def matmul_gflops(dtype: torch.dtype, *, repeats: int = 5) -> float:
-    """Median rate of one matrix product on this CPU with the current number of threads."""
-    rows, inner, columns = _PROBE
-    left = torch.ones(rows, inner, dtype=dtype)
-    right = torch.ones(inner, columns, dtype=dtype)
-    torch.mm(left, right)
-    seconds = []
-    for _ in range(repeats):
+def matmul_gflops(dtype: torch.dtype) -> float:
+    """Rate of one matrix product on this CPU with the current number of threads."""
+    return growing_rates(cpu_product(dtype))[0]
+
+
+def growing_rates(*products: Product, budget_s: float = _BUDGET_S) -> list[float]:
+    """GFLOP/s of each product at the largest shape at which all of them fit the budget.
+
+    A shape is measured only if every product is expected to stay within `budget_s` at its rate so far.
+    The smallest is always measured.
+    """
+    rates = [0.0] * len(products)
+    left_s = [budget_s] * len(products)
+    for scale in _SCALES:
+        rows, inner, columns = shape = tuple(scale * size for size in _SMALLEST)
+        gflop = 2 * rows * inner * columns / 1e9
+        if any(rate and _RUNS * gflop / rate > left for rate, left in zip(rates, left_s, strict=True)):
+            break
+        for index, product in enumerate(products):
+            seconds = [product(shape) for _ in range(_RUNS)]
+            rates[index] = gflop / min(seconds)
+            left_s[index] -= sum(seconds)
+    return rates
+
+
+def cpu_product(dtype: torch.dtype) -> Product:
+    def multiply(shape: Shape) -> float:
+        rows, inner, columns = shape
+        left, right = torch.ones(rows, inner, dtype=dtype), torch.ones(inner, columns, dtype=dtype)
         start = time.perf_counter()
         torch.mm(left, right)
-        seconds.append(time.perf_counter() - start)
-    return 2 * rows * inner * columns / statistics.median(seconds) / 1e9
+        return time.perf_counter() - start
+
+    return multiply
