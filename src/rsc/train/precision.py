@@ -76,12 +76,12 @@ def growing_rates(*products: Product, budget_s: float = _BUDGET_S) -> list[float
     rates = [0.0] * len(products)
     left_s = [budget_s] * len(products)
     for scale in _SCALES:
-        rows, inner, columns = shape = tuple(scale * size for size in _SMALLEST)
+        rows, inner, columns = (scale * size for size in _SMALLEST)
         gflop = 2 * rows * inner * columns / 1e9
         if any(rate and _RUNS * gflop / rate > left for rate, left in zip(rates, left_s, strict=True)):
             break
         for index, product in enumerate(products):
-            seconds = [product(shape) for _ in range(_RUNS)]
+            seconds = [product((rows, inner, columns)) for _ in range(_RUNS)]
             rates[index] = gflop / min(seconds)
             left_s[index] -= sum(seconds)
     return rates
