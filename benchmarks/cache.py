@@ -31,15 +31,15 @@ import harness
 import numpy as np
 
 from rsc.clock import SystemClock
+from rsc.keys.secret import SecretKey
 from rsc.loader.order import Order
-from rsc.store.cache import CHUNK_BYTES, NodeCache
-from rsc.store.chunk_folder import ChunkFolder
-from rsc.store.container import ContainerRecord, ContainerWriter
-from rsc.store.eviction import belady_misses, lru_misses
-from rsc.store.follow import CachedRead, Follower
-from rsc.store.local import LocalStore
-from rsc.store.plans import Plan
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.local import LocalStore
+from rsc.store.cache.chunk_folder import ChunkFolder
+from rsc.store.cache.eviction import belady_misses, lru_misses
+from rsc.store.cache.node_cache import CHUNK_BYTES, NodeCache
+from rsc.store.cache.prefetch import CachedRead, Follower
+from rsc.store.cache.read_plans import Plan
+from rsc.store.format.container import ContainerRecord, ContainerWriter
 
 _FRAMES_PER_CHUNK, _CHUNKS_PER_SHARD, _LANES = 8, 8, 4
 _SMALL_CHUNK = 64  # bytes of a chunk in the miss-ratio cases: only counts matter there

@@ -30,9 +30,9 @@ from torch._C._distributed_c10d import HashStore
 from rsc.checkpoint.meeting import Meeting
 from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.keys.secret import SecretKey
 from rsc.parallel.boxes import Box
-from rsc.store.local import LocalStore
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.local import LocalStore
 
 NUM_TENSORS = 64
 State = dict[str, torch.Tensor]

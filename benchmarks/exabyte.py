@@ -70,7 +70,7 @@ def _worker(what: str, case: str) -> dict[str, float]:
 def _store(num_shards: int, *, real: set[int]) -> tuple[Any, Any]:
     from virtual_store import VirtualStore
 
-    from rsc.store.secret import SecretKey
+    from rsc.keys.secret import SecretKey
 
     key = SecretKey.from_buffer(bytearray(range(32)))
     return VirtualStore(num_shards, key=key, real=real), key

@@ -26,6 +26,8 @@ from harness import Options, Report, alternate, main
 from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
+from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.agent import KeyAgent
 from rsc.release.client import KeyClient
 from rsc.release.memory import SETTLED_NS
@@ -35,11 +37,9 @@ from rsc.release.server import AgentServer
 from rsc.review.approval import approve, review_facts
 from rsc.review.identity import create_identity
 from rsc.review.policy import default_policy, policy_to_toml
-from rsc.store.columns import columns_from_records
 from rsc.store.dataset import Dataset, DatasetWriter
-from rsc.store.keys import data_kek_id, data_key_context, new_envelope
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import columns_from_records
+from rsc.store.format.schema import Field, Schema
 
 CASES = {"release": 8, "release_two_clients": 2, "release_one_client": 1}
 REQUEST = KeyRequest("train", "bench", data="posts", version=1)

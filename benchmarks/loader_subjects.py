@@ -134,9 +134,9 @@ def decode_all(files: list[bytes]) -> torch.Tensor:
 
 
 def prepare_rsc(corpus: Corpus) -> None:
-    from rsc.store.columns import Ragged
-    from rsc.store.local import LocalStore
-    from rsc.store.schema import Field, Schema
+    from rsc.store.bulk.local import LocalStore
+    from rsc.store.format.columns import Ragged
+    from rsc.store.format.schema import Field, Schema
     from rsc.store.split_writer import SplitWriter
     from rsc.store.splits import SplitPlace
     from rsc.store.writer import FRAME_BYTES, SHARD_BYTES
@@ -217,7 +217,7 @@ _LATENCY_S, _RATE_BYTES_PER_S = 0.1, 50e6
 
 def _far_store(root: Path) -> Any:
     """A folder whose reads take as long as over such a connection (by sleeping), and are counted."""
-    from rsc.store.local import LocalReader, LocalStore
+    from rsc.store.bulk.local import LocalReader, LocalStore
 
     class FarReader(LocalReader):
         def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
@@ -240,7 +240,7 @@ def _far_store(root: Path) -> Any:
 def measure_far(corpus: Corpus, *, connections: int) -> dict[str, float]:
     """An epoch of tokens from far away, and what share that is of the most the connections carry."""
     from rsc.loader.loader import Loader
-    from rsc.store.cache import CHUNK_BYTES, NodeCache
+    from rsc.store.cache.node_cache import CHUNK_BYTES, NodeCache
 
     with tempfile.TemporaryDirectory(dir=corpus.folder) as cache, example_key() as key:
         split = open_split(corpus, key)
@@ -331,9 +331,9 @@ def _window_of_text(corpus: Corpus, *, window_bytes: int) -> tuple[int, Callable
 
 
 def open_split(corpus: Corpus, key: Any) -> Any:
-    from rsc.store.local import LocalStore
-    from rsc.store.manifest import ManifestTotals
-    from rsc.store.schema import Schema
+    from rsc.store.bulk.local import LocalStore
+    from rsc.store.format.manifest import ManifestTotals
+    from rsc.store.format.schema import Schema
     from rsc.store.splits import SplitPlace, SplitReader
 
     facts = json.loads((corpus.folder / f"rsc-{corpus.case}.json").read_text())
@@ -345,7 +345,7 @@ def open_split(corpus: Corpus, key: Any) -> Any:
 
 
 def example_key() -> Any:
-    from rsc.store.secret import SecretKey
+    from rsc.keys.secret import SecretKey
 
     return SecretKey.from_buffer(bytearray(b"a key for a benchmark of no use."))
 

@@ -20,13 +20,13 @@ from functools import cached_property
 import numpy as np
 
 from rsc.errors import ResourceError
-from rsc.store.container import frame_nonce
-from rsc.store.files import BulkFile, RandomAccess
-from rsc.store.manifest import ENTRY, FAN_OUT, ManifestTotals, level_sizes, page_digest
-from rsc.store.root import Root, SplitRecord, shard_context
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
-from rsc.store.tail import BLOCK_BYTES, HASH_BYTES, HEADER_BYTES, TAG_BYTES, pack_trailer, tail_bytes
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkFile, RandomAccess
+from rsc.store.format.container import frame_nonce
+from rsc.store.format.footer import BLOCK_BYTES, HASH_BYTES, HEADER_BYTES, TAG_BYTES, pack_trailer, tail_bytes
+from rsc.store.format.manifest import ENTRY, FAN_OUT, ManifestTotals, level_sizes, page_digest
+from rsc.store.format.root import Root, SplitRecord, shard_context
+from rsc.store.format.schema import Field, Schema
 
 NAME, SPLIT, VERSION_ID = "virtual", "train", "0" * 32
 SAMPLE_TOKENS, FRAME_SAMPLES, SHARD_FRAMES = 1024, 256, 512

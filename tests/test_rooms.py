@@ -15,23 +15,35 @@ SHARED = {"errors", "units", "clock", "events", "config", "extras", "interrupts"
 
 MAY_IMPORT = {
     "audit": set(),
+    "keys": {"audit"},
     "review": {"audit"},
-    "store": {"audit"},
-    "ingest": {"review", "store", "audit"},
-    "release": {"review", "store", "audit"},
+    "store": {"keys", "audit"},
+    "ingest": {"review", "store", "keys", "audit"},
+    "release": {"review", "store", "keys", "audit"},
     "loader": {"store"},
     "models": set(),
     "parallel": {"models"},
-    "checkpoint": {"store", "parallel"},
-    "train": {"loader", "models", "parallel", "checkpoint", "export", "store", "release", "audit", "cluster"},
-    "export": {"checkpoint", "models", "store"},
+    "checkpoint": {"store", "keys", "parallel"},
+    "train": {
+        "keys",
+        "loader",
+        "models",
+        "parallel",
+        "checkpoint",
+        "export",
+        "store",
+        "release",
+        "audit",
+        "cluster",
+    },
+    "export": {"checkpoint", "models", "store", "keys"},
     "cluster": {"audit"},
 }
 """`cli` may import any room and no room imports `cli`. train -> release: a worker asks for its key, the
 controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox; train ->
 export: a run may start from open weights."""
 
-NO_TORCH = {"audit", "review", "store", "ingest", "release", "cluster", *SHARED}
+NO_TORCH = {"audit", "keys", "review", "store", "ingest", "release", "cluster", *SHARED}
 
 
 def python_files() -> list[Path]:

@@ -21,9 +21,9 @@ from rsc.checkpoint.reads import StoreReads
 from rsc.checkpoint.retention import finished, remove_leftovers, to_delete
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.errors import IntegrityError
+from rsc.keys.secret import SecretKey
 from rsc.parallel.boxes import Box
-from rsc.store.local import LocalReader, LocalStore, RealDisk
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.local import LocalReader, LocalStore, RealDisk
 
 RUN = "2026-11-21-language-0001"
 

@@ -12,9 +12,9 @@ from rsc.checkpoint.copies import Copies, Pulled, fetch_run
 from rsc.checkpoint.names import folder_name
 from rsc.checkpoint.retention import finished
 from rsc.errors import ConfigError
-from rsc.store.files import BulkStore, RandomAccess
-from rsc.store.local import LocalStore
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore, RandomAccess
+from rsc.store.bulk.local import LocalStore
 from tests.checkpoint.test_checkpoint import RUN, loadable_steps, save, writer_for
 
 

@@ -10,11 +10,11 @@ from rsc.config import Workspace
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.importer import import_source
 from rsc.ingest.job import ImportResult
+from rsc.keys.envelope import data_key_context, open_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.review.policy import default_policy, policy_to_toml
-from rsc.store.columns import Ragged
 from rsc.store.dataset import Dataset
-from rsc.store.keys import data_key_context, open_envelope
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.format.columns import Ragged
 
 POLICY = policy_to_toml(default_policy(single_person=True))
 SAFE = policy_to_toml(

@@ -10,7 +10,7 @@ from rsc.errors import DataError, GateRefused
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.importer import import_columns
 from rsc.ingest.job import ImportResult
-from rsc.store.columns import Ragged
+from rsc.store.format.columns import Ragged
 
 from .bringing import POLICY, SAFE, stored
 

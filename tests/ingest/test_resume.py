@@ -17,9 +17,9 @@ import pytest
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError, KeyUnavailable, ResourceError
-from rsc.store import local
+from rsc.keys.providers.local import LocalKeyProvider
+from rsc.store.bulk import local
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.staging import list_unfinished, only_writer
 
 from .bringing import SAFE, bring_in, posts, stored

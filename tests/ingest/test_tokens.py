@@ -12,9 +12,9 @@ from rsc.errors import ConfigError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.look import excerpts
 from rsc.ingest.tokens import SEPARATOR, TextTokenizer, train_bpe
+from rsc.keys.envelope import data_key_context, open_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.store.dataset import Dataset
-from rsc.store.keys import data_key_context, open_envelope
-from rsc.store.local_keys import LocalKeyProvider
 
 from .bringing import bring_in, posts, stored
 

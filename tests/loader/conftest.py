@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rsc.store.columns import Columns, columns_from_records
-from rsc.store.files import BulkStore
-from rsc.store.local import LocalStore
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore
+from rsc.store.bulk.local import LocalStore
+from rsc.store.format.columns import Columns, columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace, SplitReader
 

@@ -16,8 +16,8 @@ from PIL import Image
 from rsc.errors import ConfigError
 from rsc.loader.decode import BadSample, DecodedLoader
 from rsc.loader.loader import SAMPLE_NUMBER, Loader
-from rsc.store.columns import columns_from_records
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MakeSplit
 

@@ -20,9 +20,9 @@ from rsc.loader.mix import MixChange, MixedLoader
 from rsc.loader.pack import PackedLoader
 from rsc.loader.ragged import RaggedTensor
 from rsc.loader.stream import WindowStream
-from rsc.store.columns import columns_from_records
-from rsc.store.local import LocalReader, LocalStore
-from rsc.store.schema import Field, Schema
+from rsc.store.bulk.local import LocalReader, LocalStore
+from rsc.store.format.columns import columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MIXED, MakeSplit, mixed_columns
 

@@ -16,10 +16,10 @@ from rsc.loader.loader import Batch, Loader, plan_order
 from rsc.loader.quality import measure_shuffle
 from rsc.loader.ragged import RaggedTensor
 from rsc.loader.window import WindowMemory
-from rsc.store.columns import Columns, Ragged, columns_from_records
-from rsc.store.local import LocalStore
-from rsc.store.locations import open_store
-from rsc.store.schema import Field, Schema
+from rsc.store.bulk.local import LocalStore
+from rsc.store.bulk.locations import open_store
+from rsc.store.format.columns import Columns, Ragged, columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MIXED, MakeSplit, mixed_columns, mixed_record
 

@@ -14,8 +14,8 @@ from rsc.errors import ConfigError
 from rsc.loader.loader import Loader
 from rsc.loader.mix import MixChange, MixedLoader, share_step
 from rsc.loader.pack import PackedLoader
-from rsc.store.columns import columns_from_records
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MakeSplit
 

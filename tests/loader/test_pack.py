@@ -20,8 +20,8 @@ from rsc.loader.frames import Shard
 from rsc.loader.loader import Loader
 from rsc.loader.pack import PackedLoader, _decode, _encode
 from rsc.loader.ragged import RaggedTensor
-from rsc.store.columns import columns_from_records
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MakeSplit
 

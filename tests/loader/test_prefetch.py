@@ -14,8 +14,8 @@ from rsc.errors import ResourceError
 from rsc.loader import ahead
 from rsc.loader.ahead import ReadAhead, frames_of
 from rsc.loader.loader import Loader
-from rsc.store.cache import NodeCache
-from rsc.store.local import LocalReader, LocalStore
+from rsc.store.bulk.local import LocalReader, LocalStore
+from rsc.store.cache.node_cache import NodeCache
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MIXED, MakeSplit, mixed_columns
 

@@ -7,8 +7,8 @@ from rsc.loader.loader import Loader, plan_order
 from rsc.loader.order import Order, read_amplification
 from rsc.loader.pack import PackedLoader
 from rsc.loader.quality import Packing, _written_numbers, measure_order, measure_shuffle
-from rsc.store.columns import Ragged
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import Ragged
+from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader
 from tests.loader.conftest import MakeSplit
 

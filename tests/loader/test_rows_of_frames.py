@@ -5,8 +5,8 @@ import pytest
 
 from rsc.errors import IntegrityError
 from rsc.loader.layout import Layout, aligned, lay_out, runs_of
-from rsc.store.columns import Ragged, slice_columns
-from rsc.store.frame_layout import decode_frame
+from rsc.store.format.columns import Ragged, slice_columns
+from rsc.store.format.frames import decode_frame
 from tests.loader.conftest import MIXED, mixed_columns
 from tests.store.conftest import encode_frame
 

@@ -30,12 +30,12 @@ from rsc.checkpoint.load import Checkpoint, materialise
 from rsc.checkpoint.meeting import Meeting
 from rsc.checkpoint.pieces import model_tensors
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.keys.secret import SecretKey
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import build_model
 from rsc.models.moe import balance_experts
 from rsc.parallel.mesh import build_mesh
-from rsc.store.local import LocalStore
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.local import LocalStore
 from rsc.train.binding import Binder
 from rsc.train.counts import Counts, add_counts, fill_counts, fresh_counts
 from rsc.train.draws import Draws

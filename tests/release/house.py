@@ -10,17 +10,17 @@ import pytest
 
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
+from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.agent import KeyAgent
 from rsc.release.facts import data_facts
 from rsc.release.served import Served
 from rsc.review.approval import ReviewFacts, approve, reject, review_facts
 from rsc.review.identity import create_identity, load_identity
 from rsc.review.policy import Policy, parse_policy, policy_to_toml
-from rsc.store.columns import columns_from_records
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
-from rsc.store.keys import data_kek_id, data_key_context, new_envelope
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import columns_from_records
+from rsc.store.format.schema import Field, Schema
 
 
 def require_namespaces() -> None:

@@ -10,6 +10,8 @@ import pytest
 from house import SERVES, House
 
 from rsc.errors import GateRefused, IntegrityError, KeyUnavailable, ReviewMissing, ReviewVoid
+from rsc.keys.envelope import data_key_context, open_envelope
+from rsc.keys.secret import SecretKey
 from rsc.release.client import KeyClient
 from rsc.release.expire import expire
 from rsc.release.promises import House as Checked
@@ -20,8 +22,6 @@ from rsc.release.server import AgentServer
 from rsc.review import approval
 from rsc.review.identity import create_identity
 from rsc.store.dataset import Dataset
-from rsc.store.keys import data_key_context, open_envelope
-from rsc.store.secret import SecretKey
 
 TRAIN = KeyRequest("train", "ada", data="posts")
 

@@ -14,6 +14,7 @@ import pytest
 from house import SERVES
 
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing, ReviewVoid
+from rsc.keys.envelope import data_key_context, new_envelope, open_envelope, run_key_context
 from rsc.release.agent import Asking
 from rsc.release.client import KeyClient, hold_keys, request_key
 from rsc.release.handover import carriers
@@ -22,7 +23,6 @@ from rsc.release.request import KeyRequest
 from rsc.release.server import AgentServer
 from rsc.review.identity import create_identity
 from rsc.store.dataset import Dataset
-from rsc.store.keys import data_key_context, new_envelope, open_envelope, run_key_context
 
 TRAIN = KeyRequest("train", "ada", data="posts")
 

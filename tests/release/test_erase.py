@@ -17,6 +17,8 @@ from rsc.events import EventLog
 from rsc.ingest.importer import import_source
 from rsc.ingest.look import read_findings
 from rsc.ingest.screen import FINDINGS
+from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope, open_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release import erase as erase_module
 from rsc.release.erase import MARK, erase
 from rsc.release.facts import data_facts
@@ -25,11 +27,9 @@ from rsc.release.subject import find_subject
 from rsc.release.trace import trace
 from rsc.review.policy import Policy, policy_to_toml
 from rsc.review.redact import pseudonym
-from rsc.store.columns import columns_from_records
+from rsc.store.bulk.local import LocalStore
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
-from rsc.store.keys import data_kek_id, data_key_context, new_envelope, open_envelope
-from rsc.store.local import LocalStore
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.format.columns import columns_from_records
 from rsc.store.staging import Progress, only_writer
 
 POSTS = [

@@ -17,9 +17,9 @@ import pytest
 from house import SERVES
 from test_agent import true_key
 
+from rsc.keys.envelope import Envelope, data_key_context, open_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.server import AgentServer
-from rsc.store.keys import Envelope, data_key_context, open_envelope
-from rsc.store.local_keys import LocalKeyProvider
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/mem")
 
@@ -48,7 +48,7 @@ from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.release.agent import KeyAgent
 from rsc.release.request import KeyRequest
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.keys.providers.local import LocalKeyProvider
 workspace, clock = Workspace(Path(sys.argv[1])), SystemClock()
 audit = AuditLog.open(workspace.audit, clock=clock)
 agent = KeyAgent(workspace, providers={"local": LocalKeyProvider(workspace.keys)}, audit=audit, clock=clock)
@@ -62,8 +62,8 @@ sys.stdin.readline()
 MAKER = """
 import sys
 from pathlib import Path
-from rsc.store.keys import data_kek_id, data_key_context, new_envelope
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 provider, kek_id = LocalKeyProvider(Path(sys.argv[1]) / "keys"), data_kek_id("posts", period="2026-11")
 provider.create(kek_id, period="2026-11")
 envelope, key = new_envelope(provider, kek_id=kek_id, context=data_key_context("posts"))

@@ -15,18 +15,18 @@ from vault_double import TOKEN, Transit
 
 from rsc.errors import ConfigError, KeyUnavailable
 from rsc.ingest.keys import new_data_key
+from rsc.keys.envelope import data_key_context, open_envelope, period_end
+from rsc.keys.providers.aws import AwsKmsProvider
+from rsc.keys.providers.configured import configured_providers, default_provider
+from rsc.keys.providers.local import LocalKeyProvider
+from rsc.keys.providers.register import Register
+from rsc.keys.providers.vault import VaultProvider
+from rsc.keys.providers.wiping import wipe
+from rsc.keys.secret import SecretKey
 from rsc.release.expire import expire
 from rsc.release.rotate import rotate
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
-from rsc.store.keys import data_key_context, open_envelope, period_end
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.providers.aws import AwsKmsProvider
-from rsc.store.providers.configured import configured_providers, default_provider
-from rsc.store.providers.register import Register
-from rsc.store.providers.vault import VaultProvider
-from rsc.store.providers.wiping import wipe
-from rsc.store.secret import SecretKey
 from rsc.store.staging import only_writer
 
 SOFTHSM = [Path("/usr/lib/softhsm/libsofthsm2.so"), Path("/opt/homebrew/lib/softhsm/libsofthsm2.so")]
@@ -153,8 +153,8 @@ from runpy import run_path
 sys.path.insert(0, {folder!r})
 FakeClock = run_path({above!r} + "/conftest.py")["FakeClock"]
 from test_providers import check_destroy, check_round_trip, check_token, check_wrong_pin
-from rsc.store.providers.pkcs11 import Pkcs11Provider
-from rsc.store.providers.register import Register
+from rsc.keys.providers.pkcs11 import Pkcs11Provider
+from rsc.keys.providers.register import Register
 clock = FakeClock()
 def make(number, pin=b"1234"):
     register = Register(Path({folder_of_register!r}) / str(number), clock=clock)
@@ -279,7 +279,7 @@ def test_a_vault_address_that_sends_keys_in_the_open_is_refused(tmp_path, clock)
 
 
 def test_service_names_of_two_keys_never_meet():
-    from rsc.store.providers.vault import _service_name
+    from rsc.keys.providers.vault import _service_name
 
     names = ["a/b", "a_b", "a_sb", "a/b_u", "a_ub", "a_/b"]
     valid = [name for name in names if not name.endswith("_/b")]

@@ -16,17 +16,17 @@ from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
+from rsc.keys.envelope import data_key_context, open_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.expire import expire
 from rsc.release.promises import House as Checked
 from rsc.release.promises import keys_within_retention
 from rsc.release.request import KeyRequest
 from rsc.release.retention import open_cached, overdue, sweep
 from rsc.release.unused import overdue_unused, sweep_unused
-from rsc.store.cache import NodeCache
+from rsc.store.bulk.local import LocalStore
+from rsc.store.cache.node_cache import NodeCache
 from rsc.store.dataset import Dataset
-from rsc.store.keys import data_key_context, open_envelope
-from rsc.store.local import LocalStore
-from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.staging import list_unfinished, only_writer
 from tests.ingest.bringing import bring_in
 from tests.ingest.test_resume import SMALL, StopAfter

@@ -14,12 +14,12 @@ from house import SERVES, House
 
 from rsc.cluster.launch.probe import hygiene, probe
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, ReviewMissing
+from rsc.keys.envelope import new_envelope, run_kek_id, run_key_context
 from rsc.release import decision, leases
 from rsc.release.client import KeyClient, request_key
 from rsc.release.leases import Leases
 from rsc.release.request import KeyRequest
 from rsc.release.server import AgentServer
-from rsc.store.keys import new_envelope, run_kek_id, run_key_context
 
 TRAIN = KeyRequest("train", "ada", data="posts", version=1)
 PERSONAL = "Maria Huber, Lindenweg 7, was diagnosed on 3 March"

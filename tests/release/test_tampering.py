@@ -16,6 +16,7 @@ from rsc.audit.log import AuditLog
 from rsc.cli.main import run
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, RscError
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release import server
 from rsc.release import verify as room
 from rsc.release.client import KeyClient
@@ -26,7 +27,6 @@ from rsc.release.rotate import rotate
 from rsc.release.whole import versions_whole
 from rsc.review.identity import load_identity
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.local_keys import LocalKeyProvider
 from rsc.store.staging import Progress, only_writer
 
 CHECKS = tuple(check for check in room.CHECKS if check.__name__ != "nothing_phones_out")  # takes a second

@@ -21,7 +21,7 @@ from rsc.release.server import AgentServer
 from rsc.release.verify import verify
 from rsc.store import verify as store_verify
 from rsc.store.dataset import Dataset
-from rsc.store.tail import HEADER_BYTES
+from rsc.store.format.footer import HEADER_BYTES
 from rsc.store.verify import Part
 
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from rsc.store.columns import Columns, Ragged, columns_from_records
-from rsc.store.frame_layout import encode_frame_into, frame_size
-from rsc.store.keys import Envelope, data_kek_id, data_key_context, new_envelope
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
+from rsc.keys.envelope import Envelope, data_kek_id, data_key_context, new_envelope
+from rsc.keys.providers.local import LocalKeyProvider
+from rsc.keys.secret import SecretKey
+from rsc.store.format.columns import Columns, Ragged, columns_from_records
+from rsc.store.format.frames import encode_frame_into, frame_size
+from rsc.store.format.schema import Field, Schema
 
 SCHEMA = Schema(
     (

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from rsc.store.local import RealDisk
+from rsc.store.bulk.local import RealDisk
 
 Fault = Literal["kill", "power", "full"]
 

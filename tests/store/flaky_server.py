@@ -27,7 +27,7 @@ from xml.sax.saxutils import escape
 from obstore.store import GCSStore, S3Store
 from obstore.store import ObjectStore as Backend
 
-from rsc.store.objects import ObjectStore, Retry
+from rsc.store.bulk.objects import ObjectStore, Retry
 
 Fault = Literal["none", "drop", "delay", "truncate", "short", "503", "lie", "hang up"]
 Dialect = Literal["s3", "gs"]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from rsc.errors import ResourceError
-from rsc.store.columns import Columns, concatenate_columns
+from rsc.keys.envelope import Envelope
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.local import LocalStore
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
-from rsc.store.keys import Envelope
-from rsc.store.local import LocalStore
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import Columns, concatenate_columns
+from rsc.store.format.schema import Field, Schema
 from rsc.store.staging import list_unfinished
 from tests.conftest import FakeClock
 from tests.store.conftest import SCHEMA, assert_equal, make_columns

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from rsc.store.columns import concatenate_columns
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import read_all
+from rsc.store.bulk.locations import open_store
 from rsc.store.dataset import Dataset
-from rsc.store.files import read_all
-from rsc.store.locations import open_store
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import concatenate_columns
 from tests.conftest import FakeClock
 from tests.store.conftest import assert_equal
 from tests.store.test_objects import COLUMNS, write

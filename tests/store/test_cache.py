@@ -13,21 +13,21 @@ from pathlib import Path
 import pytest
 
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
-from rsc.store import chunk_folder
-from rsc.store.cache import CHUNK_BYTES, CachedShard, NodeCache
-from rsc.store.chunk_folder import ChunkFolder
-from rsc.store.columns import Ragged, columns_from_records
-from rsc.store.container import ContainerReader, ContainerRecord, ContainerWriter
+from rsc.keys.envelope import Envelope
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import read_all
+from rsc.store.bulk.local import LocalReader, LocalStore
+from rsc.store.cache import chunk_folder
+from rsc.store.cache.chunk_folder import ChunkFolder
+from rsc.store.cache.eviction import belady_misses
+from rsc.store.cache.node_cache import CHUNK_BYTES, CachedShard, NodeCache
+from rsc.store.cache.prefetch import CachedRead, Follower
+from rsc.store.cache.read_plans import Plan, read_plans
 from rsc.store.dataset import Dataset, DatasetWriter
-from rsc.store.eviction import belady_misses
-from rsc.store.files import read_all
-from rsc.store.follow import CachedRead, Follower
-from rsc.store.frame_layout import decode_frame
-from rsc.store.keys import Envelope
-from rsc.store.local import LocalReader, LocalStore
-from rsc.store.plans import Plan, read_plans
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import Ragged, columns_from_records
+from rsc.store.format.container import ContainerReader, ContainerRecord, ContainerWriter
+from rsc.store.format.frames import decode_frame
+from rsc.store.format.schema import Field, Schema
 from tests.conftest import FakeClock
 from tests.store.memory import MemoryFile
 
@@ -301,7 +301,7 @@ def test_a_full_disk_is_a_resource_error(
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rsc.store.chunk_folder.os.fsync", full)
+    monkeypatch.setattr("rsc.store.cache.chunk_folder.os.fsync", full)
     with pytest.raises(ResourceError, match="No space left"):
         use(folder, "aa.0")
     assert list((tmp_path / "cache").glob("??/*")) == []

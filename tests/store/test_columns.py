@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import DataError
-from rsc.store.columns import (
+from rsc.store.format.columns import (
     Columns,
     Ragged,
     columns_from_records,
@@ -17,8 +17,8 @@ from rsc.store.columns import (
     sample_bytes,
     slice_columns,
 )
-from rsc.store.frame_layout import decode_frame
-from rsc.store.schema import Field, Schema
+from rsc.store.format.frames import decode_frame
+from rsc.store.format.schema import Field, Schema
 from tests.store.conftest import SCHEMA, assert_equal, encode_frame, make_columns, schemas_with_columns
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from rsc.errors import DataError, IntegrityError
-from rsc.store.container import ContainerReader, ContainerRecord, ContainerWriter, frame_nonce
-from rsc.store.secret import SecretKey
-from rsc.store.tail import BLOCK_BYTES, BlockHasher, bad_blocks, read_tail
+from rsc.keys.secret import SecretKey
+from rsc.store.format.container import ContainerReader, ContainerRecord, ContainerWriter, frame_nonce
+from rsc.store.format.footer import BLOCK_BYTES, BlockHasher, bad_blocks, read_tail
 from tests.store.memory import MemoryFile
 
 CONTEXT = b"here"
@@ -112,7 +112,7 @@ def test_nonces_are_counters_with_a_last_flag() -> None:
 
 
 def test_a_frame_above_the_limit_is_refused(key: SecretKey, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rsc.store.container.MAX_FRAME_BYTES", 10)
+    monkeypatch.setattr("rsc.store.format.container.MAX_FRAME_BYTES", 10)
     writer = ContainerWriter(MemoryFile(), key=key, context=CONTEXT)
     writer.write_frame(bytes(10), num_samples=1)
     with pytest.raises(DataError, match="limits"):

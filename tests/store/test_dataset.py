@@ -7,14 +7,14 @@ import pytest
 from obstore.store import MemoryStore
 
 from rsc.errors import ConfigError, DataError, IntegrityError
-from rsc.store.columns import Columns, columns_from_records, concatenate_columns, slice_columns
+from rsc.keys.envelope import Envelope, data_key_context, open_envelope
+from rsc.keys.providers.local import LocalKeyProvider
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.locations import Location
+from rsc.store.bulk.objects import ObjectStore
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter, list_datasets, list_versions
-from rsc.store.keys import Envelope, data_key_context, open_envelope
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.locations import Location
-from rsc.store.objects import ObjectStore
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import Columns, columns_from_records, concatenate_columns, slice_columns
+from rsc.store.format.schema import Field, Schema
 from tests.conftest import FakeClock
 from tests.store.conftest import SCHEMA, assert_equal, make_columns
 

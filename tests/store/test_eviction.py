@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsc.store.eviction import Entry, belady_misses, choose_victims, lru_misses, merge_plans
+from rsc.store.cache.eviction import Entry, belady_misses, choose_victims, lru_misses, merge_plans
 
 
 def fewest_misses(trace: tuple[int, ...], *, capacity: int) -> int:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from benchmarks.virtual_store import FRAME_SAMPLES, NAME, SHARD_BYTES, SHARD_SAMPLES, SPLIT, VirtualStore
 from rsc.errors import IntegrityError
+from rsc.keys.secret import SecretKey
 from rsc.store.dataset import Dataset
-from rsc.store.frame_layout import decode_frame
-from rsc.store.secret import SecretKey
+from rsc.store.format.frames import decode_frame
 from rsc.store.splits import SplitReader
 
 EXABYTE = 4 * 10**9

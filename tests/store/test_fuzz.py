@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import IntegrityError
-from rsc.store.container import ContainerReader
-from rsc.store.manifest import ENTRY, ManifestReader, ManifestTotals, page_digest
-from rsc.store.root import Root
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.format.container import ContainerReader
+from rsc.store.format.manifest import ENTRY, ManifestReader, ManifestTotals, page_digest
+from rsc.store.format.root import Root
 from rsc.store.staging import Progress
 from tests.store import spec_reader
 from tests.store.make_vectors import CONTEXT, FRAMES, GOOD, KEY, Forge

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from rsc.errors import ConfigError, IntegrityError, ResourceError
-from rsc.store.container import ContainerReader, ContainerWriter
-from rsc.store.files import BulkStore, read_all
-from rsc.store.local import LocalReader, LocalStore, MappedReader, RealDisk
-from rsc.store.locations import open_store
-from rsc.store.objects import ObjectStore
-from rsc.store.outbox import ALIGNMENT, Outbox
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore, read_all
+from rsc.store.bulk.local import LocalReader, LocalStore, MappedReader, RealDisk
+from rsc.store.bulk.locations import open_store
+from rsc.store.bulk.objects import ObjectStore
+from rsc.store.bulk.outbox import ALIGNMENT, Outbox
+from rsc.store.format.container import ContainerReader, ContainerWriter
 from tests.store.faulty_disk import FaultyDisk, Killed
 
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import IntegrityError
-from rsc.store.container import ContainerRecord
-from rsc.store.manifest import FAN_OUT, ManifestReader, ManifestTotals, ManifestWriter, level_sizes
+from rsc.store.format.container import ContainerRecord
+from rsc.store.format.manifest import FAN_OUT, ManifestReader, ManifestTotals, ManifestWriter, level_sizes
 from tests.store.memory import MemoryFile
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rsc.errors import IntegrityError
-from rsc.store.manifest import ManifestReader, ManifestTotals
+from rsc.store.format.manifest import ManifestReader, ManifestTotals
 from tests.store.make_manifest_vectors import FOLDER, vectors
 from tests.store.memory import MemoryFile
 

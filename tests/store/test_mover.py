@@ -19,14 +19,14 @@ import pytest
 
 from rsc.clock import SystemClock, timestamp
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
-from rsc.store.asking import AskedCache, AskedStore, MoverClient, socket_beside
-from rsc.store.columns import Columns
+from rsc.keys.envelope import Envelope
+from rsc.keys.secret import SecretKey
+from rsc.store.cache.mover_client import AskedCache, AskedStore, MoverClient, socket_beside
+from rsc.store.cache.read_plans import pack_plan, read_plans
 from rsc.store.dataset import Dataset, DatasetWriter
-from rsc.store.keys import Envelope
+from rsc.store.format.columns import Columns
+from rsc.store.format.schema import Field, Schema
 from rsc.store.mover import Mover, MoverJob, serve
-from rsc.store.plans import pack_plan, read_plans
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
 from tests.store.flaky_server import FlakyServer
 from tests.store.test_cache import cut, flip
 

@@ -12,16 +12,16 @@ import pytest
 from obstore.store import S3Store
 
 from rsc.errors import IntegrityError, ResourceError
-from rsc.store.cache import CHUNK_BYTES, NodeCache
-from rsc.store.columns import concatenate_columns
-from rsc.store.container import ContainerRecord, ContainerWriter
+from rsc.keys.envelope import Envelope
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore, read_all
+from rsc.store.bulk.locations import open_store
+from rsc.store.bulk.objects import ObjectStore
+from rsc.store.bulk.retry import Retry
+from rsc.store.cache.node_cache import CHUNK_BYTES, NodeCache
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
-from rsc.store.files import BulkStore, read_all
-from rsc.store.keys import Envelope
-from rsc.store.locations import open_store
-from rsc.store.objects import ObjectStore
-from rsc.store.retry import Retry
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import concatenate_columns
+from rsc.store.format.container import ContainerRecord, ContainerWriter
 from rsc.store.staging import list_unfinished
 from tests.conftest import FakeClock
 from tests.store.conftest import SCHEMA, assert_equal, make_columns

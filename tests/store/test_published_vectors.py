@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
 from tests.store.spec_reader import hkdf
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rsc.errors import ConfigError
-from rsc.store.schema import Field, Schema
+from rsc.store.format.schema import Field, Schema
 
 
 @pytest.mark.parametrize(

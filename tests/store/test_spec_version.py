@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rsc.store.columns import Columns
+from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.store.dataset import Dataset, DatasetWriter
-from rsc.store.keys import data_kek_id, data_key_context, new_envelope
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.store.format.columns import Columns
 from tests.conftest import FakeClock
 from tests.store.conftest import SCHEMA, make_columns
 from tests.store.spec_reader import Outcome

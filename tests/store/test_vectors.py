@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from rsc.errors import IntegrityError
-from rsc.store.container import ContainerReader, ContainerWriter
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.format.container import ContainerReader, ContainerWriter
 from tests.store import spec_reader
 from tests.store.make_vectors import CONTEXT, FOLDER, FRAMES, GOOD, KEY, OTHER_KEY, Forge, vectors
 from tests.store.memory import MemoryFile

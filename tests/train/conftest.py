@@ -15,15 +15,15 @@ import pytest
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.events import read_lines
+from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope, period_of
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.review.approval import approve as sign_approval
 from rsc.review.approval import review_facts
 from rsc.review.identity import create_identity
 from rsc.review.policy import Policy, policy_to_toml
-from rsc.store.columns import columns_from_records
 from rsc.store.dataset import Dataset
-from rsc.store.keys import data_kek_id, data_key_context, new_envelope, period_of
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.store.writer import DatasetWriter
 from rsc.train.metrics import losses_by_step
 from rsc.train.run import RunFolder

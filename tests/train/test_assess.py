@@ -7,8 +7,8 @@ import pytest
 
 from rsc.models.build import build_model
 from rsc.models.config import ModelConfig
-from rsc.store.columns import Columns, columns_from_records
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import Columns, columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader
 from rsc.train.assess import assess
 from rsc.train.config import EvalConfig

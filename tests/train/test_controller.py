@@ -19,7 +19,7 @@ from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail
 from rsc.loader.config import DataConfig
 from rsc.release.served import Served
-from rsc.store.schema import Field, Schema
+from rsc.store.format.schema import Field, Schema
 from rsc.train.admission import Admission
 from rsc.train.controller import Controller
 from rsc.train.fields import Samples

@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from rsc.keys.secret import SecretKey
 from rsc.models.build import Model, build_model
-from rsc.store.columns import Ragged
-from rsc.store.local import LocalStore
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.local import LocalStore
+from rsc.store.format.columns import Ragged
+from rsc.store.format.schema import Field, Schema
 from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace, SplitReader
 from rsc.train.counts import count_training_data, fresh_counts

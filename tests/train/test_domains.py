@@ -11,7 +11,7 @@ import torch
 from rsc.config import recipe_names
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import build_model
-from rsc.store.columns import Ragged
+from rsc.store.format.columns import Ragged
 from rsc.train.binding import Column
 from rsc.train.counts import add_counts, fill_counts, fresh_counts
 from rsc.train.draws import Draws as Seeds

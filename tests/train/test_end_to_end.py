@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rsc.clock import SystemClock
-from rsc.store.keys import data_kek_id, period_of
-from rsc.store.local_keys import LocalKeyProvider
+from rsc.keys.envelope import data_kek_id, period_of
+from rsc.keys.providers.local import LocalKeyProvider
 
 
 def test_killed_worker_restarts_the_world_and_the_losses_are_equal(

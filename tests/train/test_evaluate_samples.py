@@ -16,8 +16,8 @@ from rsc.errors import ConfigError, DataError
 from rsc.models.build import Model, build_model
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.heads import Want
-from rsc.store.columns import Columns, columns_from_records
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import Columns, columns_from_records
+from rsc.store.format.schema import Field, Schema
 from rsc.train.config import EvalConfig
 from rsc.train.evaluate_samples import batches_of, evaluate_samples, read_symbols
 from rsc.train.predict import predict

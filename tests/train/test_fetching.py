@@ -18,7 +18,7 @@ import pytest
 from rsc.clock import SystemClock
 from rsc.errors import ResourceError
 from rsc.events import EventLog
-from rsc.store.asking import MoverClient
+from rsc.store.cache.mover_client import MoverClient
 from rsc.store.mover import MoverJob
 from rsc.train.fetching import Fetching
 

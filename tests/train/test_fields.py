@@ -6,7 +6,7 @@ import pytest
 
 from rsc.errors import ConfigError
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
-from rsc.store.schema import Field, Schema
+from rsc.store.format.schema import Field, Schema
 from rsc.train.fields import Samples, check_fields, fields_of
 
 TRUNK = TrunkConfig(width=8, num_layers=1, num_heads=1, mlp_width=8)

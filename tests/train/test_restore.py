@@ -18,8 +18,8 @@ from torch.distributed import HashStore
 from rsc.checkpoint.names import folder_name
 from rsc.checkpoint.reads import StoreReads
 from rsc.checkpoint.snapshot import SnapshotMemory, new_memory
-from rsc.store.local import LocalReader, LocalStore
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.local import LocalReader, LocalStore
 from rsc.train.engine import Engine
 from rsc.train.loop import Progress
 from rsc.train.restore import Restorer

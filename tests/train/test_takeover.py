@@ -18,13 +18,13 @@ from rsc.cluster.launch.sandbox import Level
 from rsc.config import Workspace, to_toml
 from rsc.errors import ConfigError, IsolationRefused, NotFinished
 from rsc.export.weights import write_export
+from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
 from rsc.release.served import Served
 from rsc.release.trained_on import traced_data
-from rsc.store.local import LocalStore
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.local import LocalStore
+from rsc.store.format.schema import Field, Schema
 from rsc.train.admission import Admission, isolation_of
 from rsc.train.controller import Controller
 from rsc.train.fields import Samples

@@ -24,10 +24,10 @@ from pathlib import Path
 from rsc.checkpoint.names import ROOT_FILE, folder_name
 from rsc.checkpoint.retention import finished, prune
 from rsc.errors import ConfigError, IntegrityError
-from rsc.store.files import BulkStore, RandomAccess, read_all
-from rsc.store.local import LocalStore
-from rsc.store.locations import open_store
-from rsc.store.tail import bad_blocks, read_tail
+from rsc.store.bulk.interface import BulkStore, RandomAccess, read_all
+from rsc.store.bulk.local import LocalStore
+from rsc.store.bulk.locations import open_store
+from rsc.store.format.footer import bad_blocks, read_tail
 
 PAPERS = ("resolved.toml", "provenance.json", "key.json", "metrics/precision.json", "run.json")
 _PIECE_BYTES = 8 << 20  # in memory at a time; also the part of an upload

@@ -26,9 +26,9 @@ from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.reads import CheckpointFiles
 from rsc.checkpoint.retention import finished
 from rsc.errors import IntegrityError
-from rsc.store.container import ContainerReader
-from rsc.store.files import RandomAccess
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import RandomAccess
+from rsc.store.format.container import ContainerReader
 
 
 @dataclass(frozen=True)

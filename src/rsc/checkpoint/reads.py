@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from rsc.store.files import RandomAccess
+from rsc.store.bulk.interface import RandomAccess
 
 
 class CheckpointFiles(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name, step_of
 from rsc.checkpoint.reads import CheckpointFiles
-from rsc.store.files import BulkStore
+from rsc.store.bulk.interface import BulkStore
 
 
 def finished(store: CheckpointFiles) -> list[int]:

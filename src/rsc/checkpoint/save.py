@@ -34,9 +34,9 @@ from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.retention import finished, prune
 from rsc.checkpoint.staging import Staging
 from rsc.errors import ResourceError, RscError
-from rsc.store.container import ContainerWriter
-from rsc.store.files import BulkStore
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore
+from rsc.store.format.container import ContainerWriter
 
 _WITHOUT_A_WORD = "its writer ended by an error that is in the log"  # until the writer says otherwise
 

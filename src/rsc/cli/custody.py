@@ -8,12 +8,12 @@ from functools import cached_property
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
+from rsc.keys.envelope import KeyProvider
+from rsc.keys.providers.configured import configured_providers
+from rsc.keys.secret import SecretKey
 from rsc.release.agent import KeyAgent
 from rsc.release.request import KeyRequest
 from rsc.store.dataset import Dataset
-from rsc.store.keys import KeyProvider
-from rsc.store.providers.configured import configured_providers
-from rsc.store.secret import SecretKey
 
 
 @dataclass(frozen=True)

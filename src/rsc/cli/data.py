@@ -21,12 +21,12 @@ from rsc.errors import ConfigError, RscError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.importer import import_source
 from rsc.ingest.progress import ProgressLine
+from rsc.keys.envelope import KeyProvider
 from rsc.release.facts import data_facts
 from rsc.review.identity import known_identities
 from rsc.review.planted import planted_posts
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.keys import KeyProvider
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

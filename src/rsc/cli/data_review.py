@@ -17,6 +17,7 @@ from rsc.config import Workspace
 from rsc.errors import DataError
 from rsc.ingest.look import excerpts, findings_by_record, read_findings, read_quarantine, read_rows
 from rsc.ingest.writing import QUARANTINE_SPLIT
+from rsc.keys.secret import SecretKey
 from rsc.release.facts import data_facts
 from rsc.review import approval
 from rsc.review.explain import explain, lint
@@ -25,7 +26,6 @@ from rsc.review.report import report_from_json
 from rsc.review.score import Rate, read_corpus, score
 from rsc.review.tables import TableReport, assess_table
 from rsc.store.dataset import Dataset
-from rsc.store.secret import SecretKey
 
 _QUARANTINED_SHOWN = 100  # enough to see what is wrong with a source; the first ones are read, not all
 

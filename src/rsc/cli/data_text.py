@@ -15,7 +15,7 @@ from rsc.loader.quality import ShuffleQuality, can_be_packed, measure_split
 from rsc.release.decision import DataFacts
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 from rsc.store.verify import VerifyReport
 from rsc.units import format_bytes, format_seconds
 

@@ -10,7 +10,7 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.store.providers.configured import configured_providers
+from rsc.keys.providers.configured import configured_providers
 from rsc.train.controller import Controller
 from rsc.train.gate import WorkspaceGate
 from rsc.train.recipe import load_recipe, recipe_of

@@ -15,8 +15,8 @@ from rsc.ingest.arrow import ArrowTables, MemoryTable
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.fields import chosen_names, stored_names
 from rsc.ingest.source import Chunk, Part, Source
-from rsc.store.columns import Ragged
-from rsc.store.schema import Field
+from rsc.store.format.columns import Ragged
+from rsc.store.format.schema import Field
 
 Batch: TypeAlias = Mapping[str, Any] | Any
 """Field name -> numpy array [n, ...], Ragged, list of str or bytes; or a pyarrow Table or RecordBatch."""

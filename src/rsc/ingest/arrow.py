@@ -19,7 +19,7 @@ from rsc.ingest.columns import take
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.source import BadRecord, Chunk, Part, own_name
 from rsc.ingest.splits import split_of_file, split_of_name
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 if TYPE_CHECKING:
     import pyarrow

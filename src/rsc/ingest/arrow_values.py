@@ -30,8 +30,8 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.decode import MediaCodec
 from rsc.ingest.fields import chosen_names, stored_names
 from rsc.ingest.source import Values
-from rsc.store.columns import Ragged
-from rsc.store.schema import Field
+from rsc.store.format.columns import Ragged
+from rsc.store.format.schema import Field
 
 if TYPE_CHECKING:
     import pyarrow

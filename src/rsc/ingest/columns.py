@@ -9,8 +9,8 @@ import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.source import Values
-from rsc.store.columns import Columns, Ragged
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import Columns, Ragged
+from rsc.store.format.schema import Field, Schema
 
 
 def to_store(schema: Schema, columns: Mapping[str, Values]) -> Columns:

@@ -27,7 +27,7 @@ from rsc.config import nearest
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.source import BadRecord, Chunk, Values
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 Row = Mapping[str, Any]
 SAMPLE_ROWS = 1000  # rows looked at to fix the types; more costs start-up time, fewer finds fewer nulls

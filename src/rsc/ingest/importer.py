@@ -30,13 +30,13 @@ from rsc.ingest.resume import CHECKPOINT_BYTES
 from rsc.ingest.source import Fingerprint, Source
 from rsc.ingest.tokens import read_tokenizer, train_bpe, write_tokenizer
 from rsc.ingest.workers import PART_BYTES, run_parts
+from rsc.keys.envelope import KeyProvider
+from rsc.keys.providers.local import LocalKeyProvider
+from rsc.keys.secret import SecretKey
 from rsc.review.policy import parse_policy
-from rsc.store.columns import Ragged
-from rsc.store.keys import KeyProvider
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.root import check_name
-from rsc.store.schema import Schema
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import Ragged
+from rsc.store.format.root import check_name
+from rsc.store.format.schema import Schema
 from rsc.store.staging import only_writer
 
 _SMALL_BYTES = 2 << 20  # scanned by RE2 in the half second that the fastest engine needs to get ready

@@ -19,10 +19,10 @@ from rsc.ingest.source import Fingerprint
 from rsc.ingest.tokens import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
 from rsc.ingest.workers import run_parts
 from rsc.ingest.writing import Totals, schemas, write_part
+from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope
+from rsc.keys.secret import SecretKey
 from rsc.review.report import ReviewReport
-from rsc.store.keys import KeyProvider, data_key_context, open_envelope
-from rsc.store.schema import Field
-from rsc.store.secret import SecretKey
+from rsc.store.format.schema import Field
 from rsc.store.writer import DatasetRef, DatasetWriter
 
 _SUBJECT_KEY = b"rsc-subject-1"  # HKDF info: the key of pseudonyms and of the subject codes in `findings`

@@ -17,7 +17,7 @@ from rsc.ingest.encoding import Lines, decode_lines
 from rsc.ingest.fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
 from rsc.ingest.lines import cut_at_lines, head, read_span
 from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 _HEAD_BYTES = 4 << 20  # where the types are found
 

@@ -7,8 +7,7 @@ from itertools import count
 
 from rsc.clock import Clock
 from rsc.errors import KeyUnavailable
-from rsc.review.policy import Policy
-from rsc.store.keys import (
+from rsc.keys.envelope import (
     Envelope,
     KeyProvider,
     data_kek_id,
@@ -17,7 +16,8 @@ from rsc.store.keys import (
     period_end,
     period_of,
 )
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.review.policy import Policy
 
 
 def new_data_key(

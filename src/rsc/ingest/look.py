@@ -14,12 +14,12 @@ import numpy as np
 
 from rsc.ingest.tokens import TOKENIZER_SPLIT, TextTokenizer
 from rsc.ingest.writing import FINDINGS_SPLIT, QUARANTINE_SPLIT
+from rsc.keys.secret import SecretKey
 from rsc.review.findings import Finding
 from rsc.review.view import masked_text, sample_of
-from rsc.store.columns import Columns, Ragged
 from rsc.store.dataset import Dataset
-from rsc.store.frame_layout import decode_frame
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import Columns, Ragged
+from rsc.store.format.frames import decode_frame
 from rsc.store.splits import SplitReader
 
 _CONTEXT_CHARS = 48  # on each side: a line of a terminal holds both

@@ -26,7 +26,7 @@ from rsc.ingest.fields import chosen_names, stored_names
 from rsc.ingest.rows import Row, chunks
 from rsc.ingest.source import BadRecord, Chunk, Part, own_name
 from rsc.ingest.splits import SPLIT_NAMES
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 INDEX = "index.json"
 _SCALARS = (

@@ -27,7 +27,7 @@ from rsc.ingest.rows import note_chunk
 from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part
 from rsc.ingest.splits import SPLIT_NAMES
 from rsc.ingest.tree import Entry, Tree, group_by_size
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 _CAPTION = ".txt"
 _SHOWN = 12  # values of a field that a message lists

@@ -25,8 +25,8 @@ from rsc.review.policy import Policy
 from rsc.review.recogniser import load_recognisers
 from rsc.review.report import ReviewReport
 from rsc.review.scan import EngineName, Scanner
-from rsc.store.columns import Columns, concatenate_columns
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import Columns, concatenate_columns
+from rsc.store.format.schema import Field, Schema
 
 QUARANTINE = Schema(
     (

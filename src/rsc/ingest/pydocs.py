@@ -17,7 +17,7 @@ import numpy as np
 from rsc.errors import DataError
 from rsc.ingest.rows import note_chunk
 from rsc.ingest.source import Chunk, Part, Source
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 _TOPICS = Path("pydoc_data", "topics.py")
 _NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}

@@ -26,7 +26,7 @@ from rsc.ingest.parts import Plan
 from rsc.ingest.source import Fingerprint
 from rsc.ingest.writing import Totals
 from rsc.review.report import report_from_json
-from rsc.store.locations import Location
+from rsc.store.bulk.locations import Location
 from rsc.store.staging import Unfinished, list_unfinished
 
 CHECKPOINT_BYTES = 256 << 20  # one full shard; at most this much is read twice after a kill

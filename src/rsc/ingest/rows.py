@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from rsc.review.policy import Policy
 from rsc.review.redact import Replacement, pseudonym
 from rsc.review.report import ReviewReport
 from rsc.review.scan import Scanner
-from rsc.store.schema import Field, Schema
+from rsc.store.format.schema import Field, Schema
 
 FINDINGS = Schema(
     (

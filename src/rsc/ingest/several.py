@@ -15,7 +15,7 @@ from rsc.ingest.jsonl import JsonLines
 from rsc.ingest.source import BadRecord, Chunk, Part, Source
 from rsc.ingest.splits import split_of_file
 from rsc.ingest.table import DelimitedTable
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 
 class _Span(NamedTuple):

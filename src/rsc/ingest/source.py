@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from rsc.errors import DataError
-from rsc.store.columns import Ragged
-from rsc.store.schema import Field
+from rsc.store.format.columns import Ragged
+from rsc.store.format.schema import Field
 
 Values = Sequence[Any] | np.ndarray | Ragged
 """One column of a chunk: str, bytes, int, float or arrays, one entry a record."""

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from rsc.errors import ConfigError
-from rsc.store.root import check_name
+from rsc.store.format.root import check_name
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",

@@ -19,7 +19,7 @@ from rsc.ingest.encoding import decode_text
 from rsc.ingest.fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
 from rsc.ingest.lines import MAX_RECORD_BYTES, LineSpan, head, is_compressed, open_forwards, read_span
 from rsc.ingest.source import BadRecord, Chunk, Part, Source
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 _DELIMITERS = ",\t;|"
 _HEAD_BYTES = 1 << 20  # where the delimiter and the types are found

@@ -20,7 +20,7 @@ from rsc.ingest.encoding import decode_lines, decode_text, not_encoded
 from rsc.ingest.lines import MAX_RECORD_BYTES, cut_at_lines, read_span
 from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.ingest.tree import Entry, Tree, group_by_size
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n)+")
 _TEXT = Field("text", "string")

@@ -17,7 +17,7 @@ import numpy as np
 import tokenizers
 
 from rsc.errors import ConfigError
-from rsc.store.schema import Field, Schema
+from rsc.store.format.schema import Field, Schema
 
 SEPARATOR = "<|separator|>"  # what recipes look up as the id between documents
 SAMPLE_BYTES = 64 << 20  # more changes few merges; training on it takes about a minute of one core

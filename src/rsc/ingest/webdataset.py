@@ -32,7 +32,7 @@ from rsc.ingest.fields import chosen_names, stored_names
 from rsc.ingest.rows import Row, chunks
 from rsc.ingest.source import BadRecord, Chunk, Part, Source
 from rsc.ingest.tree import MAX_FILE_BYTES
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 
 _SAMPLES_LOOKED_AT = 100
 _TEXTS = {"txt": "text", "text": "text", "caption": "text", "cls": "label", "json": "json"}

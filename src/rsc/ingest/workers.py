@@ -24,7 +24,7 @@ from rsc.errors import ResourceError, RscError
 from rsc.ingest.parts import PartResult, Plan, process_part
 from rsc.ingest.source import Part
 from rsc.interrupts import deaf_children
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
 
 PART_BYTES = 8 << 20  # about half a second of scanning: outweighs a pipe, small enough to show progress
 _AHEAD = 2  # finished or running parts a process may be ahead of the one written next

@@ -11,8 +11,8 @@ from rsc.ingest.parts import QUARANTINE, Found, PartResult, Plan, quarantine_col
 from rsc.ingest.screen import FINDINGS, merge_reports
 from rsc.ingest.tokens import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
 from rsc.review.report import ReviewReport
-from rsc.store.columns import Columns
-from rsc.store.schema import Schema
+from rsc.store.format.columns import Columns
+from rsc.store.format.schema import Schema
 from rsc.store.writer import DatasetWriter
 
 FINDINGS_SPLIT, QUARANTINE_SPLIT = "findings", "quarantine"

@@ -21,10 +21,10 @@ import numpy as np
 
 from rsc.errors import ResourceError
 from rsc.loader.frames import Frames
-from rsc.store.cache import CHUNK_BYTES
-from rsc.store.container import ContainerReader
-from rsc.store.follow import Follower
-from rsc.store.manifest import ShardRecord
+from rsc.store.cache.node_cache import CHUNK_BYTES
+from rsc.store.cache.prefetch import Follower
+from rsc.store.format.container import ContainerReader
+from rsc.store.format.manifest import ShardRecord
 from rsc.store.splits import SplitReader
 
 Found = TypeVar("Found")
@@ -65,7 +65,7 @@ class _ScoutSplit(SplitReader):
 
 
 class ReadAhead:
-    """The follower of a rank's reads (store/follow.py); does nothing where there is no cache."""
+    """The follower of a rank's reads (store/cache/prefetch.py); does nothing where there is no cache."""
 
     def __init__(self, split: SplitReader, *, lanes: int, connections: int) -> None:
         self._split = split

@@ -20,8 +20,8 @@ from rsc.errors import IntegrityError
 from rsc.loader.layout import runs_of
 from rsc.loader.order import Int64s, Order, Run
 from rsc.loader.order import Window as Span
-from rsc.store.container import ContainerReader
-from rsc.store.local import LocalStore
+from rsc.store.bulk.local import LocalStore
+from rsc.store.format.container import ContainerReader
 from rsc.store.splits import SplitReader
 
 Frames: TypeAlias = NDArray[np.void]

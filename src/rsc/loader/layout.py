@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from rsc.errors import IntegrityError
 from rsc.loader.order import Int64s
-from rsc.store.frame_layout import ALIGNMENT
-from rsc.store.schema import Field, Schema
+from rsc.store.format.frames import ALIGNMENT
+from rsc.store.format.schema import Field, Schema
 
 Bytes = NDArray[np.uint8]
 

@@ -26,7 +26,7 @@ from rsc.loader.order import DEFAULT_WINDOW_BYTES, Order, choose_order, mean_siz
 from rsc.loader.ragged import RaggedTensor, join, to_numpy
 from rsc.loader.stream import RankWindow, WindowStream, filling_threads
 from rsc.loader.window import FixedColumn, RaggedColumn, Window
-from rsc.store.schema import Field, Schema
+from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader
 
 Batch: TypeAlias = "dict[str, torch.Tensor | RaggedTensor]"

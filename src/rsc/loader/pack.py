@@ -33,7 +33,7 @@ from rsc.loader.lanes import LanePlace, LaneTokens
 from rsc.loader.loader import Column, check_open, check_state, plan_order
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s
 from rsc.loader.stream import WindowStream, filling_threads
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 from rsc.store.splits import SplitReader
 
 BYTE_SEPARATOR = 256

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s, Order, Window, choose_order, mean_sizes
 from rsc.store.dataset import Dataset
-from rsc.store.manifest import ManifestReader
-from rsc.store.schema import Schema
+from rsc.store.format.manifest import ManifestReader
+from rsc.store.format.schema import Schema
 from rsc.store.splits import open_manifest
 
 _WINDOWS_MEASURED = 24

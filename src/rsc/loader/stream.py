@@ -22,7 +22,7 @@ from rsc.loader.frames import Frames, OpenShards, SectionReader
 from rsc.loader.order import Order, lanes_of_rank
 from rsc.loader.order import Window as Span
 from rsc.loader.window import FrameJob, Kept, Rows, Scratch, Window, WindowMemory
-from rsc.store.schema import Field
+from rsc.store.format.schema import Field
 from rsc.store.splits import SplitReader
 
 _MAX_MEMORIES = 2  # the window in use, and the next one where threads fill it

@@ -35,8 +35,8 @@ from rsc.errors import ResourceError
 from rsc.loader.frames import Frames, Shard
 from rsc.loader.layout import Bytes, aligned, lay_out, runs_of
 from rsc.loader.order import Int64s
-from rsc.store.frame_layout import ALIGNMENT
-from rsc.store.schema import Field, Schema
+from rsc.store.format.frames import ALIGNMENT
+from rsc.store.format.schema import Field, Schema
 from rsc.units import format_bytes
 
 _TAG_BYTES = 16

@@ -20,14 +20,14 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, GateRefused, IntegrityError, RscError
+from rsc.keys.envelope import Envelope, KeyProvider, data_key_context, open_envelope, run_key_context
+from rsc.keys.secret import SecretKey
 from rsc.release.decision import DataFacts, Decision, decide
 from rsc.release.facts import run_record
 from rsc.release.memory import Memory
 from rsc.release.request import KeyRequest
 from rsc.release.trained_on import all_data, facts_of, own_data
 from rsc.store.dataset import list_datasets
-from rsc.store.keys import Envelope, KeyProvider, data_key_context, open_envelope, run_key_context
-from rsc.store.secret import SecretKey
 
 Record = dict[str, Any]
 """Of the audit log."""

@@ -1,4 +1,4 @@
-"""How a worker gets its keys and keeps the right to them. Standard library and store/secret.py only.
+"""How a worker gets its keys and keeps the right to them. Standard library and keys/secret.py only.
 
     with hold_keys(socket, {"data": request, "run": other}, measure=measure) as keys:
         ... keys["data"] ...
@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from rsc.errors import GateRefused, RscError
+from rsc.keys.secret import SecretKey
 from rsc.release.handover import receive_inline, take
 from rsc.release.request import KeyRequest
 from rsc.release.wire import Line, short_path, to_error
-from rsc.store.secret import SecretKey
 
 RENEW_S = 60.0
 

@@ -24,12 +24,12 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable, RscError
+from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope, rewrap
 from rsc.release.keks import Providers, active_keks, kek_info, new_kek
-from rsc.store.cache import forget_chunks
+from rsc.store.bulk.interface import BulkStore, read_all
+from rsc.store.bulk.locations import open_store
+from rsc.store.cache.node_cache import forget_chunks
 from rsc.store.dataset import Dataset, list_versions
-from rsc.store.files import BulkStore, read_all
-from rsc.store.keys import KeyProvider, data_key_context, open_envelope, rewrap
-from rsc.store.locations import open_store
 from rsc.store.splits import open_manifest
 from rsc.store.staging import Unfinished, list_unfinished, only_writer
 

@@ -18,7 +18,7 @@ import platform
 import socket
 from typing import Literal
 
-from rsc.store.secret import KEY_BYTES, SecretKey
+from rsc.keys.secret import KEY_BYTES, SecretKey
 
 Carrier = Literal["memfd_secret", "memfd", "socket"]
 _MEMORY: tuple[Carrier, ...] = ("memfd_secret", "memfd")

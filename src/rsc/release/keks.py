@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import count
 
-from rsc.store.keys import KekInfo, KeyProvider, data_kek_id
+from rsc.keys.envelope import KekInfo, KeyProvider, data_kek_id
 
 Providers = Mapping[str, KeyProvider]
 

@@ -25,10 +25,10 @@ from datetime import datetime
 from pathlib import Path
 
 from rsc.config import Workspace
+from rsc.keys.envelope import Envelope
 from rsc.release.decision import DataFacts
 from rsc.release.facts import ReviewFiles, conclude
 from rsc.store.dataset import Dataset
-from rsc.store.keys import Envelope
 
 SETTLED_NS = (
     2_000_000_000  # above the granularity of ext4, xfs, btrfs (a tick) and of FAT and NFSv2 (2 s, 1 s)

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from rsc.store.asking import socket_beside
+from rsc.store.cache.mover_client import socket_beside
 
 _VSOCK_FILTERED = "2"  # /proc/PID/status Seccomp: 2 is a filter, which sandbox.py installs
 

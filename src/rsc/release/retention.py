@@ -14,9 +14,9 @@ from rsc.release.expire import Expired, expire
 from rsc.release.facts import collected
 from rsc.release.keks import Providers, active_keks
 from rsc.review.policy import parse_policy
-from rsc.store.cache import NodeCache
+from rsc.store.bulk.locations import Location
+from rsc.store.cache.node_cache import NodeCache
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.locations import Location
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ import numpy as np
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock, timestamp
 from rsc.config import Workspace
+from rsc.keys.envelope import data_key_context, new_envelope
+from rsc.keys.secret import SecretKey
 from rsc.release.agent import KeyAgent
 from rsc.release.carry import CARRIED, Carry
 from rsc.release.facts import collected
@@ -30,10 +32,8 @@ from rsc.release.subject import (
     subject_key,
     texts,
 )
-from rsc.store.columns import Columns, Ragged
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter, list_datasets
-from rsc.store.keys import data_key_context, new_envelope
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import Columns, Ragged
 
 Column = np.ndarray[Any, Any] | Ragged
 

@@ -13,10 +13,10 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import ConfigError, KeyUnavailable
+from rsc.keys.envelope import data_key_context, open_envelope, rewrap
 from rsc.release.alone import no_imports
 from rsc.release.keks import Providers, active_keks, kek_info, new_kek
 from rsc.store.dataset import Dataset, list_versions
-from rsc.store.keys import data_key_context, open_envelope, rewrap
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable
+from rsc.keys.envelope import Envelope, open_envelope, period_end, run_key_context
+from rsc.keys.providers.configured import run_retention_s
 from rsc.release.keks import Providers, active_keks
-from rsc.store.keys import Envelope, open_envelope, period_end, run_key_context
-from rsc.store.providers.configured import run_retention_s
 
 _PREFIX = "runs/"
 

@@ -33,6 +33,7 @@ from typing import Any
 
 from rsc.clock import Clock
 from rsc.errors import ConfigError, GateRefused, RscError
+from rsc.keys.secret import SecretKey
 from rsc.release.agent import Asking, Grant, KeyAgent
 from rsc.release.handover import Carrier, carriers, carry, send_inline
 from rsc.release.leases import Leases
@@ -40,7 +41,6 @@ from rsc.release.observe import meant_sockets, observe
 from rsc.release.request import KeyRequest
 from rsc.release.served import Served
 from rsc.release.wire import Line, error_message, peer_of, short_path
-from rsc.store.secret import SecretKey
 
 _LOOK_S = 2.0  # how often expired leases are looked for
 _BACKLOG = 512

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rsc.keys.secret import SecretKey
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
 from rsc.review.redact import pseudonym
-from rsc.store.columns import Columns, Ragged
 from rsc.store.dataset import Dataset
-from rsc.store.schema import Field, Schema
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import Columns, Ragged
+from rsc.store.format.schema import Field, Schema
 
 FINDINGS, QUARANTINE, SUBJECT_KEY = "findings", "quarantine", "subject-key"
 SUBJECT_KEY_SCHEMA = Schema((Field("key", "bytes"),))

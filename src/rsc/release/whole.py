@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rsc.errors import IntegrityError, KeyUnavailable, RscError
+from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope
 from rsc.release.promise import Breach, Promise, judge
 from rsc.release.promises import House
+from rsc.store.bulk.interface import BulkStore
+from rsc.store.bulk.local import LocalStore
 from rsc.store.dataset import Dataset, list_datasets, list_versions
-from rsc.store.files import BulkStore
-from rsc.store.keys import KeyProvider, data_key_context, open_envelope
-from rsc.store.local import LocalStore
-from rsc.store.manifest import ShardRecord
+from rsc.store.format.footer import read_tail
+from rsc.store.format.manifest import ShardRecord
 from rsc.store.splits import open_manifest
 from rsc.store.staging import abandoned
-from rsc.store.tail import read_tail
 from rsc.units import format_bytes
 
 BYTES_WHOLE = "bytes whole"

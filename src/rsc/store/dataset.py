@@ -8,12 +8,13 @@ from datetime import datetime
 
 from rsc.clock import parse_timestamp
 from rsc.errors import ConfigError, IntegrityError
-from rsc.store.cache import NodeCache, ShardCache
-from rsc.store.files import BulkStore, read_all
-from rsc.store.keys import Envelope
-from rsc.store.locations import Location, open_store
-from rsc.store.manifest import ManifestTotals, ShardRecord
-from rsc.store.root import (
+from rsc.keys.envelope import Envelope
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore, read_all
+from rsc.store.bulk.locations import Location, open_store
+from rsc.store.cache.node_cache import NodeCache, ShardCache
+from rsc.store.format.manifest import ManifestTotals, ShardRecord
+from rsc.store.format.root import (
     Root,
     SplitRecord,
     check_name,
@@ -23,8 +24,7 @@ from rsc.store.root import (
     version_folder,
     version_number,
 )
-from rsc.store.schema import Schema
-from rsc.store.secret import SecretKey
+from rsc.store.format.schema import Schema
 from rsc.store.splits import SplitPlace, SplitReader, open_manifest
 from rsc.store.staging import STAGING
 from rsc.store.verify import Part, VerifyReport, verify_dataset

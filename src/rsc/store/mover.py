@@ -28,13 +28,13 @@ from typing import Any, BinaryIO, cast
 
 from rsc.clock import parse_timestamp
 from rsc.errors import ConfigError, RscError
-from rsc.store.asking import error_to_dict, read_exactly, read_line, to_line
-from rsc.store.cache import CachedShard, NodeCache
+from rsc.store.bulk.interface import BulkStore
+from rsc.store.bulk.locations import open_store
+from rsc.store.cache.mover_client import error_to_dict, read_exactly, read_line, to_line
+from rsc.store.cache.node_cache import CachedShard, NodeCache
+from rsc.store.cache.read_plans import Plan
 from rsc.store.dataset import Dataset
-from rsc.store.files import BulkStore
-from rsc.store.locations import open_store
-from rsc.store.manifest import ManifestReader
-from rsc.store.plans import Plan
+from rsc.store.format.manifest import ManifestReader
 from rsc.store.splits import SplitPlace, open_manifest
 
 _SHARDS_KEPT = 1024  # their tails are some 12 KiB each

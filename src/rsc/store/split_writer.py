@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import IntegrityError
-from rsc.store.columns import Columns, Ragged, concatenate_columns, sample_bytes, slice_columns
-from rsc.store.container import ContainerReader, ContainerRecord, ContainerWriter
-from rsc.store.files import BulkFile
-from rsc.store.frame_layout import encode_frame_into, frame_in_place, frame_size
-from rsc.store.manifest import ManifestTotals, ManifestWriter
-from rsc.store.schema import Schema
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkFile
+from rsc.store.format.columns import Columns, Ragged, concatenate_columns, sample_bytes, slice_columns
+from rsc.store.format.container import ContainerReader, ContainerRecord, ContainerWriter
+from rsc.store.format.frames import encode_frame_into, frame_in_place, frame_size
+from rsc.store.format.manifest import ManifestTotals, ManifestWriter
+from rsc.store.format.schema import Schema
 from rsc.store.splits import SplitPlace
 
 

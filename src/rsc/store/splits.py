@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import IntegrityError
-from rsc.store.cache import CachedShard, ShardCache
-from rsc.store.columns import Columns
-from rsc.store.container import ContainerReader
-from rsc.store.files import BulkStore, RandomAccess
-from rsc.store.follow import CachedRead, Follower
-from rsc.store.frame_layout import decode_frame
-from rsc.store.manifest import ManifestReader, ManifestTotals, ShardRecord
-from rsc.store.root import manifest_path, shard_context, shard_path
-from rsc.store.schema import Schema
-from rsc.store.secret import SecretKey
-from rsc.store.tail import TAG_BYTES
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore, RandomAccess
+from rsc.store.cache.node_cache import CachedShard, ShardCache
+from rsc.store.cache.prefetch import CachedRead, Follower
+from rsc.store.format.columns import Columns
+from rsc.store.format.container import ContainerReader
+from rsc.store.format.footer import TAG_BYTES
+from rsc.store.format.frames import decode_frame
+from rsc.store.format.manifest import ManifestReader, ManifestTotals, ShardRecord
+from rsc.store.format.root import manifest_path, shard_context, shard_path
+from rsc.store.format.schema import Schema
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from rsc.errors import ConfigError, IntegrityError
-from rsc.store.files import BulkStore, read_all
-from rsc.store.keys import Envelope
-from rsc.store.locations import Location, open_store
-from rsc.store.root import check_name, shard_path, version_folder, version_number
-from rsc.store.schema import Schema
+from rsc.keys.envelope import Envelope
+from rsc.store.bulk.interface import BulkStore, read_all
+from rsc.store.bulk.locations import Location, open_store
+from rsc.store.format.root import check_name, shard_path, version_folder, version_number
+from rsc.store.format.schema import Schema
 
 STAGING = ".staging-"
 _FORMAT = "rsc-progress-1"

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rsc.errors import ConfigError, IntegrityError
-from rsc.store.container import ContainerReader
-from rsc.store.files import BulkStore, RandomAccess, read_all
-from rsc.store.manifest import ManifestTotals, ShardRecord
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore, RandomAccess, read_all
+from rsc.store.format.container import ContainerReader
+from rsc.store.format.footer import bad_blocks, read_tail
+from rsc.store.format.manifest import ManifestTotals, ShardRecord
 from rsc.store.splits import SplitPlace, open_manifest
-from rsc.store.tail import bad_blocks, read_tail
 
 
 @dataclass(frozen=True, slots=True)

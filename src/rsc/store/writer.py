@@ -20,10 +20,11 @@ from typing import Any
 
 from rsc.clock import Clock, timestamp
 from rsc.errors import ConfigError, ResourceError
-from rsc.store.columns import Columns
-from rsc.store.keys import Envelope
-from rsc.store.locations import Location, open_store
-from rsc.store.root import (
+from rsc.keys.envelope import Envelope
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.locations import Location, open_store
+from rsc.store.format.columns import Columns
+from rsc.store.format.root import (
     Root,
     SplitRecord,
     check_name,
@@ -32,8 +33,7 @@ from rsc.store.root import (
     version_folder,
     version_number,
 )
-from rsc.store.schema import Schema
-from rsc.store.secret import SecretKey
+from rsc.store.format.schema import Schema
 from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace
 from rsc.store.staging import Progress, Unfinished, claim, last_claimed

@@ -19,8 +19,8 @@ from rsc.clock import SystemClock
 from rsc.events import EventLog
 from rsc.models.tokenizer import open_tokenizer
 from rsc.parallel.mesh import Mesh
-from rsc.store.asking import AskedCache, AskedStore, MoverClient
-from rsc.store.local import LocalStore
+from rsc.store.bulk.local import LocalStore
+from rsc.store.cache.mover_client import AskedCache, AskedStore, MoverClient
 from rsc.train.board import Board, Phase
 from rsc.train.counts import count_training_data
 from rsc.train.engine import Engine, build_engine

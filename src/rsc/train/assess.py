@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import ConfigError
-from rsc.store.columns import Columns, Ragged, slice_columns
+from rsc.store.format.columns import Columns, Ragged, slice_columns
 from rsc.store.splits import SplitReader
 from rsc.train.config import EvalConfig
 from rsc.train.evaluate import Document, evaluate_language, xz_bits_per_byte

@@ -26,8 +26,8 @@ from rsc.interrupts import uninterrupted
 from rsc.parallel.layout import Layout
 from rsc.release.retention import retained_until
 from rsc.release.served import Served
-from rsc.store.asking import socket_beside
-from rsc.store.cache import NodeCache
+from rsc.store.cache.mover_client import socket_beside
+from rsc.store.cache.node_cache import NodeCache
 from rsc.store.dataset import Dataset
 from rsc.store.mover import MoverJob
 from rsc.train.admission import Gate, admit_all, isolation_of

@@ -14,13 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.models.bag import count_texts
 from rsc.models.build import Batch
 from rsc.models.config import ModelConfig
 from rsc.parallel.mesh import Mesh
-from rsc.store.columns import Columns
-from rsc.store.secret import SecretKey
+from rsc.store.format.columns import Columns
 from rsc.train.binding import Binder
 from rsc.train.evaluate_samples import batches_of
 from rsc.train.inputs import DataPlace

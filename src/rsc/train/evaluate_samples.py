@@ -19,7 +19,7 @@ from rsc.errors import ConfigError, DataError
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import Model
 from rsc.models.heads import Want
-from rsc.store.columns import Columns, Ragged
+from rsc.store.format.columns import Columns, Ragged
 from rsc.train.binding import Binder, Column
 from rsc.train.config import EvalConfig
 from rsc.train.draws import Draws

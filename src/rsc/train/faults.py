@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsc.errors import ConfigError, DataError
-from rsc.store.local import RealDisk
+from rsc.store.bulk.local import RealDisk
 
 
 class FaultKind(enum.StrEnum):

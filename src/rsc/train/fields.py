@@ -9,7 +9,7 @@ from rsc.config import nearest
 from rsc.errors import ConfigError
 from rsc.models.config import ModelConfig
 from rsc.store.dataset import Dataset
-from rsc.store.schema import Field, Schema
+from rsc.store.format.schema import Field, Schema
 
 
 @dataclass(frozen=True)

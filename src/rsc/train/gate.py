@@ -19,6 +19,16 @@ from rsc.clock import Clock
 from rsc.cluster.launch.sandbox import Level
 from rsc.config import Workspace
 from rsc.errors import KeyUnavailable, ReviewVoid
+from rsc.keys.envelope import (
+    Envelope,
+    KeyProvider,
+    new_envelope,
+    period_end,
+    period_of,
+    run_kek_id,
+    run_key_context,
+)
+from rsc.keys.providers.configured import run_retention_s
 from rsc.loader.config import DataConfig
 from rsc.release.agent import KeyAgent
 from rsc.release.decision import DataFacts, decide
@@ -29,16 +39,6 @@ from rsc.release.served import Served
 from rsc.release.server import AgentServer
 from rsc.release.trained_on import Version, facts_of
 from rsc.store.dataset import Dataset
-from rsc.store.keys import (
-    Envelope,
-    KeyProvider,
-    new_envelope,
-    period_end,
-    period_of,
-    run_kek_id,
-    run_key_context,
-)
-from rsc.store.providers.configured import run_retention_s
 from rsc.train.admission import Admission
 from rsc.train.code import code_facts
 from rsc.train.fields import samples_of

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.loader.decode import DecodedLoader
 from rsc.loader.loader import Loader
@@ -26,11 +27,10 @@ from rsc.loader.pack import PackedLoader
 from rsc.models.config import ImageConfig
 from rsc.models.decode import decode_image
 from rsc.parallel.mesh import Mesh
-from rsc.store.cache import ShardCache
+from rsc.store.bulk.locations import Location
+from rsc.store.cache.node_cache import ShardCache
 from rsc.store.dataset import Dataset
-from rsc.store.locations import Location
-from rsc.store.schema import Schema
-from rsc.store.secret import SecretKey
+from rsc.store.format.schema import Schema
 from rsc.train.fields import fields_of
 from rsc.train.recipe import Recipe
 from rsc.train.source import BatchSource

@@ -12,11 +12,11 @@ from typing import Any
 
 from rsc.cluster.launch.harden import hide_memory
 from rsc.cluster.launch.probe import hygiene, probe
+from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.release.client import hold_keys
 from rsc.release.request import KeyRequest
-from rsc.store.asking import socket_beside
-from rsc.store.secret import SecretKey
+from rsc.store.cache.mover_client import socket_beside
 
 
 @dataclass(frozen=True)

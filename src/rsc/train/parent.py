@@ -16,7 +16,7 @@ from rsc.config import Resolved
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import ExportSettings, is_export, read_settings
 from rsc.models.config import TrunkConfig
-from rsc.store.local import LocalStore
+from rsc.store.bulk.local import LocalStore
 from rsc.train.recipe import recipe_of
 from rsc.train.run import find_run, list_runs
 

@@ -17,9 +17,9 @@ from rsc.checkpoint.retention import finished, remove_leftovers
 from rsc.checkpoint.save import Events
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.errors import IntegrityError, ResourceError
+from rsc.keys.secret import SecretKey
 from rsc.parallel.mesh import Mesh
-from rsc.store.files import BulkStore
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.interface import BulkStore
 from rsc.train.engine import Engine
 from rsc.train.loop import Progress
 from rsc.train.source import BatchSource

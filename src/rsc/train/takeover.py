@@ -21,10 +21,10 @@ from rsc.checkpoint.retention import finished
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import is_export
 from rsc.export.weights import read_export
+from rsc.keys.secret import SecretKey
 from rsc.models.config import ModelConfig
 from rsc.parallel.boxes import Box
-from rsc.store.local import LocalStore
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.local import LocalStore
 from rsc.train.parent import require_same_trunk
 from rsc.train.recipe import Recipe
 

@@ -11,11 +11,11 @@ import torch
 from rsc.checkpoint.load import newest_good
 from rsc.checkpoint.pieces import state_pieces
 from rsc.errors import ConfigError, NotFinished
+from rsc.keys.secret import SecretKey
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig
 from rsc.models.tokenizer import Tokenizer, open_tokenizer
-from rsc.store.local import LocalStore
-from rsc.store.secret import SecretKey
+from rsc.store.bulk.local import LocalStore
 from rsc.train.precision import Precision, choose_precision
 from rsc.train.recipe import Recipe, recipe_of
 from rsc.train.run import RunFolder

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from rsc.errors import IntegrityError, ResourceError
-from rsc.store.outbox import ALIGNMENT
+from rsc.store.bulk.outbox import ALIGNMENT
 
 _TEMPORARY = ".part-"
 _DIRECT_BYTES = 1 << 20  # smaller files are read again soon and cost little

@@ -25,10 +25,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rsc.errors import ConfigError, KeyUnavailable
-from rsc.store.keys import KekInfo, check_kek_id
-from rsc.store.providers.register import Register
-from rsc.store.providers.wiping import wipe
-from rsc.store.secret import SecretKey
+from rsc.keys.envelope import KekInfo, check_kek_id
+from rsc.keys.providers.register import Register
+from rsc.keys.providers.wiping import wipe
+from rsc.keys.secret import SecretKey
 
 _TIMEOUT_S = 10.0
 _PLAINTEXT = re.compile(rb'"plaintext"\s*:\s*"([A-Za-z0-9+/=]*)"')

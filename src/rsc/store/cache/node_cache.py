@@ -24,10 +24,10 @@ from typing import Protocol, TypeAlias
 
 from rsc.clock import Clock, SystemClock, timestamp
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
-from rsc.store.chunk_folder import TAIL, CacheCounts, ChunkFolder, remove_all
-from rsc.store.files import BulkStore, RandomAccess
-from rsc.store.plans import Plan
-from rsc.store.tail import BLOCK_BYTES, Tail, parse_tail, read_tail
+from rsc.store.bulk.interface import BulkStore, RandomAccess
+from rsc.store.cache.chunk_folder import TAIL, CacheCounts, ChunkFolder, remove_all
+from rsc.store.cache.read_plans import Plan
+from rsc.store.format.footer import BLOCK_BYTES, Tail, parse_tail, read_tail
 
 CHUNK_BYTES = 4 * BLOCK_BYTES  # requests of 4 to 8 MiB fill a line to an object store with few connections
 _CHUNK_BLOCKS = CHUNK_BYTES // BLOCK_BYTES

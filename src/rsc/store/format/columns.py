@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rsc.errors import DataError
-from rsc.store.schema import Field, Schema
+from rsc.store.format.schema import Field, Schema
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from typing import Any
 
 from rsc.errors import ConfigError, KeyUnavailable
 from rsc.extras import install_command
-from rsc.store.keys import KekInfo
-from rsc.store.providers.register import Register
-from rsc.store.providers.wiping import wipe
-from rsc.store.secret import SecretKey
+from rsc.keys.envelope import KekInfo
+from rsc.keys.providers.register import Register
+from rsc.keys.providers.wiping import wipe
+from rsc.keys.secret import SecretKey
 
 _NONCE_BYTES, _TAG_BITS = 12, 128
 

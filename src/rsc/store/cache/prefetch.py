@@ -17,7 +17,7 @@ from threading import BoundedSemaphore, Condition, Thread
 
 from rsc.clock import Clock, SystemClock
 from rsc.errors import RscError
-from rsc.store.cache import CHUNK_BYTES, CachedShard, ShardCache
+from rsc.store.cache.node_cache import CHUNK_BYTES, CachedShard, ShardCache
 
 HORIZON_READS = 1 << 17  # 32 GiB of frames of 256 KiB
 _PUBLISHES = 16  # times that the plan is written while one horizon is used up

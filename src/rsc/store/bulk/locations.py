@@ -12,9 +12,9 @@ from obstore.exceptions import BaseError
 from obstore.store import MemoryStore, from_url
 
 from rsc.errors import ConfigError
-from rsc.store.files import BulkStore
-from rsc.store.local import LocalStore
-from rsc.store.objects import ObjectStore
+from rsc.store.bulk.interface import BulkStore
+from rsc.store.bulk.local import LocalStore
+from rsc.store.bulk.objects import ObjectStore
 
 Location: TypeAlias = "Path | str | BulkStore"
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rsc.errors import IntegrityError
-from rsc.store.files import RandomAccess
+from rsc.store.bulk.interface import RandomAccess
 
 HEADER_BYTES = 128
 TAG_BYTES = 16

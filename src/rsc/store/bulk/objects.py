@@ -27,8 +27,8 @@ from obstore.exceptions import (
 from obstore.store import ObjectStore as Backend
 
 from rsc.errors import IntegrityError, ResourceError
-from rsc.store.files import read_all
-from rsc.store.retry import Retry
+from rsc.store.bulk.interface import read_all
+from rsc.store.bulk.retry import Retry
 
 if TYPE_CHECKING:
     from obstore import WritableFile  # exists for type checkers only

@@ -21,7 +21,7 @@ from typing import Literal, Protocol
 
 from rsc.clock import Clock, SystemClock, parse_timestamp, timestamp
 from rsc.errors import ConfigError, IntegrityError
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
 
 _PERIOD = re.compile(r"(\d{4})-(0[1-9]|1[0-2])")
 _KEK_ID = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import DataError, IntegrityError
-from rsc.store.columns import Columns, Ragged, count_samples
-from rsc.store.schema import MAX_FRAME_BYTES, OFFSET_BYTES, Schema
+from rsc.store.format.columns import Columns, Ragged, count_samples
+from rsc.store.format.schema import MAX_FRAME_BYTES, OFFSET_BYTES, Schema
 
 ALIGNMENT = 64
 

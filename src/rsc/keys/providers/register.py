@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rsc.clock import Clock, parse_timestamp, timestamp
 from rsc.errors import KeyUnavailable
-from rsc.store.keys import KekInfo, check_kek_id
+from rsc.keys.envelope import KekInfo, check_kek_id
 
 
 class Register:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
-from rsc.store.keys import (
+from rsc.keys.envelope import (
     Envelope,
     check_kek_id,
     data_kek_id,
@@ -20,8 +20,8 @@ from rsc.store.keys import (
     period_of,
     rewrap,
 )
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.secret import SecretKey
+from rsc.keys.providers.local import LocalKeyProvider
+from rsc.keys.secret import SecretKey
 from tests.conftest import FakeClock
 
 KEK = "data/posts/2026-11"

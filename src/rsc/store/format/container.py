@@ -31,11 +31,19 @@ import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from rsc.errors import DataError, IntegrityError
-from rsc.store.files import MappedAccess, RandomAccess
-from rsc.store.outbox import Outbox, Sink
-from rsc.store.schema import MAX_FRAME_BYTES
-from rsc.store.secret import SecretKey
-from rsc.store.tail import HEADER_BYTES, TAG_BYTES, BlockHasher, Tail, pack_trailer, read_tail, tail_bytes
+from rsc.keys.secret import SecretKey
+from rsc.store.bulk.interface import MappedAccess, RandomAccess
+from rsc.store.bulk.outbox import Outbox, Sink
+from rsc.store.format.footer import (
+    HEADER_BYTES,
+    TAG_BYTES,
+    BlockHasher,
+    Tail,
+    pack_trailer,
+    read_tail,
+    tail_bytes,
+)
+from rsc.store.format.schema import MAX_FRAME_BYTES
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 

@@ -29,11 +29,19 @@ from typing import Any, BinaryIO, cast
 from rsc import errors
 from rsc.clock import Clock, SystemClock
 from rsc.errors import ResourceError, RscError
-from rsc.store.cache import CachedShard, Line, chunk_bytes, chunk_name, rotten, tail_from, tail_name
-from rsc.store.chunk_folder import chunk_path
-from rsc.store.files import BulkFile, BulkStore, RandomAccess
-from rsc.store.plans import pack_plan
-from rsc.store.tail import Tail
+from rsc.store.bulk.interface import BulkFile, BulkStore, RandomAccess
+from rsc.store.cache.chunk_folder import chunk_path
+from rsc.store.cache.node_cache import (
+    CachedShard,
+    Line,
+    chunk_bytes,
+    chunk_name,
+    rotten,
+    tail_from,
+    tail_name,
+)
+from rsc.store.cache.read_plans import pack_plan
+from rsc.store.format.footer import Tail
 
 PATIENCE_S = 1800.0  # above what the mover's own retries can take: eight answers of two minutes, and waits
 _ASKED_ANEW = 8  # of movers that ended before they answered; whoever starts them gives up sooner

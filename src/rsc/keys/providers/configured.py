@@ -28,12 +28,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rsc.clock import Clock, SystemClock
 from rsc.errors import ConfigError
-from rsc.store.keys import KeyProvider
-from rsc.store.local_keys import LocalKeyProvider
-from rsc.store.providers.aws import AwsKmsProvider
-from rsc.store.providers.pkcs11 import Pkcs11Provider
-from rsc.store.providers.register import Register
-from rsc.store.providers.vault import VaultProvider
+from rsc.keys.envelope import KeyProvider
+from rsc.keys.providers.aws import AwsKmsProvider
+from rsc.keys.providers.local import LocalKeyProvider
+from rsc.keys.providers.pkcs11 import Pkcs11Provider
+from rsc.keys.providers.register import Register
+from rsc.keys.providers.vault import VaultProvider
 from rsc.units import parse_seconds
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import IntegrityError
-from rsc.store.columns import Columns, Ragged, count_samples
-from rsc.store.frame_layout import ALIGNMENT, decode_frame, frame_in_place
-from rsc.store.schema import Field, Schema
+from rsc.store.format.columns import Columns, Ragged, count_samples
+from rsc.store.format.frames import ALIGNMENT, decode_frame, frame_in_place
+from rsc.store.format.schema import Field, Schema
 from tests.store.conftest import SCHEMA, assert_equal, encode_frame, make_columns, schemas_with_columns
 
 

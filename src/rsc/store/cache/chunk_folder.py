@@ -21,8 +21,8 @@ from threading import Lock
 
 from rsc.clock import Clock
 from rsc.errors import ResourceError
-from rsc.store.eviction import Entry, choose_victims, merge_plans
-from rsc.store.plans import read_plans
+from rsc.store.cache.eviction import Entry, choose_victims, merge_plans
+from rsc.store.cache.read_plans import read_plans
 
 TAIL = ".tail"  # ends the name of a shard's tail
 _NEVER_S = float(1 << 33)  # year 2242: the modification time of what does not expire

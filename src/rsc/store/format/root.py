@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rsc.errors import ConfigError, IntegrityError
-from rsc.store.manifest import ManifestTotals
-from rsc.store.schema import Schema
+from rsc.store.format.manifest import ManifestTotals
+from rsc.store.format.schema import Schema
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _VERSION = re.compile(r"v(\d{4,})")

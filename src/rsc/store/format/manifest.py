@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import IntegrityError
-from rsc.store.container import ContainerRecord
-from rsc.store.files import RandomAccess
-from rsc.store.outbox import Sink
+from rsc.store.bulk.interface import RandomAccess
+from rsc.store.bulk.outbox import Sink
+from rsc.store.format.container import ContainerRecord
 
 FAN_OUT = 256
 ENTRY = np.dtype(

@@ -31,9 +31,9 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from rsc.clock import Clock, SystemClock, parse_timestamp, timestamp
 from rsc.errors import KeyUnavailable
-from rsc.store.keys import KekInfo, check_kek_id
-from rsc.store.providers.wiping import wipe
-from rsc.store.secret import KEY_BYTES, SecretKey
+from rsc.keys.envelope import KekInfo, check_kek_id
+from rsc.keys.providers.wiping import wipe
+from rsc.keys.secret import KEY_BYTES, SecretKey
 
 _SALT_BYTES = 32
 _TAG_BYTES = 16

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from rsc.errors import KeyUnavailable
-from rsc.store.secret import SecretKey
+from rsc.keys.secret import SecretKey
 
 
 def test_source_is_wiped_and_the_bytes_are_taken() -> None:
