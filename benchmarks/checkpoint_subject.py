@@ -27,9 +27,9 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch._C._distributed_c10d import HashStore
 
-from rsc.checkpoint.meeting import Meeting
-from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.commit_barrier import Meeting
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.checkpoint.shards import Piece
 from rsc.keys.secret import SecretKey
 from rsc.parallel.boxes import Box
 from rsc.store.bulk.local import LocalStore

@@ -36,7 +36,7 @@ from harness import Options, Report, alternate, main, run_worker
 from loader_subjects import FAR_CONNECTIONS, SMALL_WINDOW_BYTES, Corpus, example_key, open_split
 
 from rsc.loader.order import DEFAULT_WINDOW_BYTES
-from rsc.loader.quality import measure_shuffle
+from rsc.loader.shuffle_quality import measure_shuffle
 
 WORKER = Path(__file__).with_name("loader_subjects.py")
 CASES = ("tokens", "images", "text", "jpeg")

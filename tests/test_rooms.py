@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "loader": {"store"},
     "models": set(),
     "parallel": {"models"},
+    "plan": {"parallel", "models"},
     "checkpoint": {"store", "keys", "parallel"},
     "train": {
         "keys",

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch._C._distributed_c10d import HashStore
 
+from rsc.checkpoint.commit_barrier import Meeting
 from rsc.checkpoint.load import Checkpoint, Damaged, checkpoints, materialise, newest_good
-from rsc.checkpoint.meeting import Meeting
 from rsc.checkpoint.names import folder_name
-from rsc.checkpoint.pieces import Piece, state_pieces
-from rsc.checkpoint.reads import StoreReads
+from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.retention import finished, remove_leftovers, to_delete
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.checkpoint.shards import Piece, state_pieces
 from rsc.errors import IntegrityError
 from rsc.keys.secret import SecretKey
 from rsc.parallel.boxes import Box

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.shards import Piece
 from rsc.checkpoint.snapshot import SnapshotMemory, new_memory
 from rsc.parallel.boxes import Box
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rsc.errors import ConfigError, IntegrityError
 from rsc.loader.frames import Shard
 from rsc.loader.loader import Batch, Loader, plan_order
-from rsc.loader.quality import measure_shuffle
 from rsc.loader.ragged import RaggedTensor
+from rsc.loader.shuffle_quality import measure_shuffle
 from rsc.loader.window import WindowMemory
 from rsc.store.bulk.local import LocalStore
 from rsc.store.bulk.locations import open_store

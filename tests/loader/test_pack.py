@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import ConfigError
-from rsc.loader.ahead import by_bytes, frames_of
 from rsc.loader.frames import Shard
 from rsc.loader.loader import Loader
 from rsc.loader.pack import PackedLoader, _decode, _encode
+from rsc.loader.prefetch import by_bytes, frames_of
 from rsc.loader.ragged import RaggedTensor
 from rsc.store.format.columns import columns_from_records
 from rsc.store.format.schema import Field, Schema

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import ResourceError
-from rsc.loader import ahead
-from rsc.loader.ahead import ReadAhead, frames_of
+from rsc.loader import prefetch
 from rsc.loader.loader import Loader
+from rsc.loader.prefetch import ReadAhead, frames_of
 from rsc.store.bulk.local import LocalReader, LocalStore
 from rsc.store.cache.node_cache import NodeCache
 from rsc.store.splits import SplitReader
@@ -107,7 +107,7 @@ def test_a_line_that_is_cut_for_a_while_does_not_end_the_list(
     plain: SplitReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There was nothing read ahead for the rest of the run."""
-    monkeypatch.setattr(ahead, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(prefetch, "_PAUSE_S", 0.001)
     store = plain.place.store
     assert isinstance(store, CountingStore)
     with Loader(plain, batch_size=20, **SMALL) as loader:

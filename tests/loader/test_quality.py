@@ -6,7 +6,7 @@ import pytest
 from rsc.loader.loader import Loader, plan_order
 from rsc.loader.order import Order, read_amplification
 from rsc.loader.pack import PackedLoader
-from rsc.loader.quality import Packing, _written_numbers, measure_order, measure_shuffle
+from rsc.loader.shuffle_quality import Packing, _written_numbers, measure_order, measure_shuffle
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field, Schema
 from rsc.store.splits import SplitReader

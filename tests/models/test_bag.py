@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rsc.models.bag import Bag, bags_of, count_texts
+from rsc.models.bag_of_ngrams import Bag, bags_of, count_texts
 from rsc.models.build import Model, build_model
 from rsc.models.config import BagConfig, HeadConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.heads import Want, agreed

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from rsc.models.draws import Purpose, sample_seeds, uniforms
+from rsc.models.sample_random import Purpose, sample_seeds, uniforms
 from rsc.train.draws import Draws
 
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from rsc.models.build import Model, build_model, real_positions
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.cross_entropy import IGNORED
-from rsc.models.draws import sample_seeds
 from rsc.models.heads import Want, positions_needed
 from rsc.models.ngrams import ngram_rows, sum_words, word_numbers, word_rows
+from rsc.models.sample_random import sample_seeds
 from rsc.models.stems import (
     AudioStem,
     TextStem,

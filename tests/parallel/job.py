@@ -26,10 +26,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from rsc.checkpoint.commit_barrier import Meeting
 from rsc.checkpoint.load import Checkpoint, materialise
-from rsc.checkpoint.meeting import Meeting
-from rsc.checkpoint.pieces import model_tensors
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.checkpoint.shards import model_tensors
 from rsc.keys.secret import SecretKey
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import build_model

@@ -21,7 +21,7 @@ from job import free_port, global_batch, recipe_of, rows_of
 from torch.distributed.tensor import DTensor
 
 from rsc.parallel.mesh import build_mesh
-from rsc.parallel.meter import Meter
+from rsc.plan.op_counter import Meter
 from rsc.train.dryrun import dry_run_recipe
 from rsc.train.engine import build_engine
 from rsc.train.step import Stepper

@@ -10,8 +10,8 @@ import torch
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig
 from rsc.models.heads import Want
-from rsc.parallel.alone import cast_floats, computing_in
 from rsc.parallel.recompute import recompute
+from rsc.parallel.single import cast_floats, computing_in
 
 TINY = {
     "trunk": {"width": 32, "num_layers": 2, "num_heads": 2, "mlp_width": 64},

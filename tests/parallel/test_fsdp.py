@@ -13,8 +13,8 @@ from rsc.models.config import ModelConfig
 from rsc.models.heads import Want
 from rsc.parallel.apply import How, fill, parallelize
 from rsc.parallel.config import ParallelConfig
-from rsc.parallel.dryrun import fake_group
 from rsc.parallel.layout import Layout
+from rsc.plan.dry_run import fake_group
 
 TINY: dict[str, Any] = {
     "trunk": {"width": 16, "num_layers": 2, "num_heads": 2, "mlp_width": 16},

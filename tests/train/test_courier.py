@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from rsc.checkpoint.copies import Copies
+from rsc.checkpoint.replicas import Copies
 from rsc.errors import ResourceError
 from rsc.events import EventLog, read_lines
 from rsc.train.courier import Courier

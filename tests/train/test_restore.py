@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributed import HashStore
 
 from rsc.checkpoint.names import folder_name
-from rsc.checkpoint.reads import StoreReads
+from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.snapshot import SnapshotMemory, new_memory
 from rsc.keys.secret import SecretKey
 from rsc.store.bulk.local import LocalReader, LocalStore

@@ -11,7 +11,7 @@ import torch
 from torch.distributed import HashStore
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name
-from rsc.checkpoint.reads import StoreReads
+from rsc.checkpoint.read_counts import StoreReads
 from rsc.cli.card_facts import lineages
 from rsc.cluster.launch import sandbox
 from rsc.cluster.launch.sandbox import Level

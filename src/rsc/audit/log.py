@@ -6,7 +6,7 @@ with the load and stays one sync per commit.
 
     folder/log.vkey     verifier key, public: all that a second machine needs to verify
     folder/log.key      signing key, 0600, made at first use
-    folder/tail         commits not yet in tiles (audit/tail.py)
+    folder/tail         commits not yet in tiles (audit/write_ahead.py)
     folder/checkpoint, folder/tile/...    the published log (audit/tiles.py)
 
 Not covered: somebody who can read log.key and write the folder can write a new history from scratch,
@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsc.audit import tail, tiles
+from rsc.audit import tiles, write_ahead
 from rsc.audit.disk import Disk, LocalDisk
 from rsc.audit.merkle import Frontier, leaf_hash
 from rsc.audit.note import Checkpoint, Signer, Verifier, open_checkpoint
@@ -54,7 +54,7 @@ class _Position:
     """The checkpoint that the tail goes on from: each publication signs a new one, then empties the tail. A
     file's own number would not do, because the next file may get the number of the one before."""
     tail_end: int
-    unpublished: list[tail.Block] = field(default_factory=list)
+    unpublished: list[write_ahead.Block] = field(default_factory=list)
 
 
 class AuditLog:
@@ -169,11 +169,11 @@ class AuditLog:
         for leaf in leaves:
             after.add(leaf)
         note = Checkpoint(origin=self.verifier.name, size=after.size, root=after.root()).signed(self._signer)
-        data = tail.encode_block(first=first, entries=entries, leaves=leaves, note=note)
+        data = write_ahead.encode_block(first=first, entries=entries, leaves=leaves, note=note)
         self._disk.append("tail", data)
         position.frontier = after
         position.tail_end += len(data)
-        position.unpublished.append(tail.Block(first, leaves, entries, note, position.tail_end))
+        position.unpublished.append(write_ahead.Block(first, leaves, entries, note, position.tail_end))
 
     def _publish(self, position: _Position) -> None:
         """Move the tail into tiles. Order: tiles, then the checkpoint over them, then an empty tail."""
@@ -223,14 +223,14 @@ class AuditLog:
 
     def _read_tail(self, position: _Position, tail_bytes: int) -> int:
         data = self._disk.read("tail", offset=position.tail_end)
-        found = tail.blocks(data, base=position.tail_end, first=position.frontier.size)
+        found = write_ahead.blocks(data, base=position.tail_end, first=position.frontier.size)
         for block in found:
             position.tail_end = block.end
             if block.first < position.frontier.size:
                 continue  # published before a crash kept the tail from being emptied
             if block.first > position.frontier.size:
                 raise _damaged(position.frontier.size, "records are missing")
-            position.frontier, problems = tail.check_block(
+            position.frontier, problems = write_ahead.check_block(
                 block, before=position.frontier, verifier=self.verifier
             )
             if problems:
@@ -276,7 +276,7 @@ def _signer(disk: Disk) -> Signer:
     return signer
 
 
-def _all_entries(disk: Disk, published: int, unpublished: list[tail.Block]) -> Iterator[bytes]:
+def _all_entries(disk: Disk, published: int, unpublished: list[write_ahead.Block]) -> Iterator[bytes]:
     for number in range(-(-published // tiles.TILE_WIDTH)):
         bundle = tiles.read_bundle(disk, size=published, number=number)
         width = tiles.width_at(published, level=0, number=number)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rsc.audit import tail, tiles
+from rsc.audit import tiles, write_ahead
 from rsc.audit.disk import Disk
 from rsc.audit.merkle import HASH_BYTES, Frontier, leaf_hash, perfect_root
 from rsc.audit.note import Checkpoint, Verifier, open_checkpoint
@@ -184,19 +184,19 @@ def _check_tail(disk: Disk, state: _Pass, *, published: int) -> None:
     except FileNotFoundError:
         return  # an exported copy has none
     try:
-        for block in tail.blocks(data, base=0, first=published):
+        for block in write_ahead.blocks(data, base=0, first=published):
             _check_block(block, state)
     except IntegrityError as error:
         record = error.facts["record"]
         state.report(record, record, error.message)
 
 
-def _check_block(block: tail.Block, state: _Pass) -> None:
+def _check_block(block: write_ahead.Block, state: _Pass) -> None:
     if block.first < state.frontier.size:
         return
     if block.first > state.frontier.size:
         state.report(state.frontier.size, block.first - 1, "records are missing")
-    _, problems = tail.check_block(block, before=state.frontier, verifier=state.verifier)
+    _, problems = write_ahead.check_block(block, before=state.frontier, verifier=state.verifier)
     for record, what in problems:
         state.report(record, record, what)
     for leaf in block.leaves:

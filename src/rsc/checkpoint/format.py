@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.shards import Piece
 from rsc.errors import IntegrityError
 from rsc.parallel.boxes import Box
 

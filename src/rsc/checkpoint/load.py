@@ -22,9 +22,9 @@ from rsc.checkpoint.format import (
     dtype_of,
 )
 from rsc.checkpoint.names import ROOT_FILE, folder_name
-from rsc.checkpoint.pieces import Piece
-from rsc.checkpoint.reads import CheckpointFiles
+from rsc.checkpoint.read_counts import CheckpointFiles
 from rsc.checkpoint.retention import finished
+from rsc.checkpoint.shards import Piece
 from rsc.errors import IntegrityError
 from rsc.keys.secret import SecretKey
 from rsc.store.bulk.interface import RandomAccess

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name, step_of
-from rsc.checkpoint.reads import CheckpointFiles
+from rsc.checkpoint.read_counts import CheckpointFiles
 from rsc.store.bulk.interface import BulkStore
 
 

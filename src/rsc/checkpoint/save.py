@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from rsc.checkpoint.commit_barrier import Meeting
 from rsc.checkpoint.format import (
     FRAME_BYTES,
     Entry,
@@ -28,11 +29,10 @@ from rsc.checkpoint.format import (
     plan_entries,
     stream_bytes,
 )
-from rsc.checkpoint.meeting import Meeting
+from rsc.checkpoint.host_buffer import Staging
 from rsc.checkpoint.names import ROOT_FILE, folder_name, rank_file
-from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.retention import finished, prune
-from rsc.checkpoint.staging import Staging
+from rsc.checkpoint.shards import Piece
 from rsc.errors import ResourceError, RscError
 from rsc.keys.secret import SecretKey
 from rsc.store.bulk.interface import BulkStore

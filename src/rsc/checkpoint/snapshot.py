@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from rsc.checkpoint.format import ALIGNMENT, dtype_of
-from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.shards import Piece
 
 _HEADER = struct.Struct("<qQ")
 _INDEX_BYTES = 1 << 20  # room for the index and the loader's state; 2,000 tensors need a quarter of it

@@ -81,7 +81,7 @@ def stop(
 @app.command("resume")
 def resume(run: Run, as_json: JsonFlag = False) -> None:
     """Go on with a run from its newest good checkpoint; also one copied away: `s3://bucket/prefix/RUN`."""
-    from rsc.checkpoint.copies import fetch_run
+    from rsc.checkpoint.replicas import fetch_run
     from rsc.cli.train import controller, finish
 
     runs = Workspace.from_environment().runs

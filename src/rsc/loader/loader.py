@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
-from rsc.loader.ahead import ReadAhead, frames_of
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Order, choose_order, mean_sizes
+from rsc.loader.prefetch import ReadAhead, frames_of
 from rsc.loader.ragged import RaggedTensor, join, to_numpy
 from rsc.loader.stream import RankWindow, WindowStream, filling_threads
 from rsc.loader.window import FixedColumn, RaggedColumn, Window

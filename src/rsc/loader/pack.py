@@ -28,10 +28,10 @@ import torch
 from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
-from rsc.loader.ahead import ReadAhead, by_bytes, frames_of
 from rsc.loader.lanes import LanePlace, LaneTokens
 from rsc.loader.loader import Column, check_open, check_state, plan_order
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s
+from rsc.loader.prefetch import ReadAhead, by_bytes, frames_of
 from rsc.loader.stream import WindowStream, filling_threads
 from rsc.store.format.schema import Field
 from rsc.store.splits import SplitReader

@@ -27,7 +27,7 @@ class Model(nn.Module):
       other text        tokens_BL, text_length_B
       images            image_BHWC; image_present_B optional
       sound             audio_BS, audio_length_B in samples
-      in training       draw_B, the seed of what is random about each sample (models/draws.py)
+      in training       draw_B, the seed of what is random about each sample (models/sample_random.py)
       answers           label_B | labels_BK | symbols_BU, symbol_count_B
     Stems that are present feed one sequence: image, audio, text. Positions without input are masked.
     """

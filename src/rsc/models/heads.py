@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from rsc.models.bag import Bag
+from rsc.models.bag_of_ngrams import Bag
 from rsc.models.config import BagConfig, HeadConfig
 from rsc.models.cross_entropy import IGNORED, linear_cross_entropy, position_losses, real_logits
-from rsc.models.draws import Purpose, uniforms
+from rsc.models.sample_random import Purpose, uniforms
 
 Answers = Mapping[str, torch.Tensor]
 

@@ -2,7 +2,7 @@
 
 Shapes: B batch, L positions, D width; images H x W x C; sound S samples, T frames, M mel filters.
 A stem's `forward` gives [B, L, D]; which positions are real is told by `Batch` (models/build.py).
-In training, what is augmented or dropped is drawn by `draw_B` (models/draws.py).
+In training, what is augmented or dropped is drawn by `draw_B` (models/sample_random.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import nn
 
 from rsc.models.config import NUM_BYTES, AudioConfig, ImageConfig, TextConfig
 from rsc.models.convolution import ConvBody
-from rsc.models.draws import Purpose, uniforms
 from rsc.models.ngrams import Ngrams, sum_words, word_numbers
+from rsc.models.sample_random import Purpose, uniforms
 
 
 class TextStem(nn.Module):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from rsc.models import cpu
+from rsc.models import cpu_kernels
 from rsc.models.config import RopeScaling, TrunkConfig
 
 
@@ -29,7 +29,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         if x_BLD.device.type == "cpu" and not isinstance(x_BLD, DTensor):
-            normed: torch.Tensor = cpu.RmsNorm.apply(x_BLD, self.weight, self.eps)  # type: ignore[no-untyped-call]
+            normed: torch.Tensor = cpu_kernels.RmsNorm.apply(x_BLD, self.weight, self.eps)  # type: ignore[no-untyped-call]
             return normed
         return F.rms_norm(x_BLD, self.weight.shape, self.weight, self.eps)
 
@@ -113,8 +113,12 @@ class Attention(nn.Module):
         B, L, _ = x_BLD.shape
         R, E = self.queries_per_group, self.head_width
         qkv_BLGSE = self.qkv(x_BLD).view(B, L, -1, R + 2, E)
-        if x_BLD.device.type == "cpu" and type(self.core) is AttentionCore and cpu.is_worth_it(qkv_BLGSE):
-            mixed_BLF = cpu.Attend.apply(qkv_BLGSE, *rotary, mask_BLM, self.causal)  # type: ignore[no-untyped-call]
+        if (
+            x_BLD.device.type == "cpu"
+            and type(self.core) is AttentionCore
+            and cpu_kernels.is_worth_it(qkv_BLGSE)
+        ):
+            mixed_BLF = cpu_kernels.Attend.apply(qkv_BLGSE, *rotary, mask_BLM, self.causal)  # type: ignore[no-untyped-call]
             return self.out(mixed_BLF)  # type: ignore[no-any-return]
         cos, sin = (table.to(x_BLD.dtype) for table in rotary)
         turned = rotate(qkv_BLGSE[..., : R + 1, :], cos[..., None, :], sin[..., None, :])

@@ -27,11 +27,10 @@ from rsc.models.build import Model, num_positions
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.heads import Want
 from rsc.models.placement import PlacementPlan
-from rsc.parallel.alone import cast_floats, computing_in
 from rsc.parallel.boxes import Box, local_box
-from rsc.parallel.company import share_company
 from rsc.parallel.config import ParallelConfig
 from rsc.parallel.context import split_context
+from rsc.parallel.contrastive import share_company
 from rsc.parallel.expert import split_experts
 from rsc.parallel.float8 import use_float8
 from rsc.parallel.fsdp import shard_weights
@@ -40,6 +39,7 @@ from rsc.parallel.mesh import Mesh
 from rsc.parallel.pipeline import Hidden, Pipeline, Stage, cut_stage, share_out, stages_of_rank
 from rsc.parallel.recompute import recompute
 from rsc.parallel.sequence import ChunkPairs, lay_out_sequence, local_length, split_batch
+from rsc.parallel.single import cast_floats, computing_in
 from rsc.parallel.tensor import PartialWeights, split_tensors
 
 

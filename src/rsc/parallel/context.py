@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rsc.models.placement import PlacementPlan, Role
-from rsc.parallel.exchange import all_gather, gather_parts
+from rsc.parallel.collectives import all_gather, gather_parts
 from rsc.parallel.sequence import pairs_of
 
 

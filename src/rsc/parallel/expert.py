@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from rsc.models.placement import PlacementPlan, Role
-from rsc.parallel.exchange import trade_rows
+from rsc.parallel.collectives import trade_rows
 
 
 def split_experts(model: nn.Module, *, plan: PlacementPlan, mesh: DeviceMesh) -> None:

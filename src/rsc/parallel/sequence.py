@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rsc.models.placement import PlacementPlan, Role
-from rsc.parallel.exchange import gather_parts, gather_same, take_part
+from rsc.parallel.collectives import gather_parts, gather_same, take_part
 from rsc.parallel.mesh import Mesh
 
 Batch = Mapping[str, torch.Tensor]

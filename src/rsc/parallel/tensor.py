@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor, Placement, Shard, distribute_tenso
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.heads import Want
 from rsc.models.placement import PlacementPlan, Role
-from rsc.parallel.exchange import gather_parts, gather_same, sum_and_cut, sum_same
+from rsc.parallel.collectives import gather_parts, gather_same, sum_and_cut, sum_same
 
 
 def split_tensors(model: nn.Module, *, plan: PlacementPlan, mesh: DeviceMesh) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch._C._distributed_c10d import Store
 
-from rsc.checkpoint.meeting import Meeting
-from rsc.checkpoint.reads import StoreReads
+from rsc.checkpoint.commit_barrier import Meeting
+from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.clock import SystemClock

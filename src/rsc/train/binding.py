@@ -21,7 +21,7 @@ from rsc.loader.ragged import RaggedTensor
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.decode import decode_audio, decode_image
-from rsc.models.draws import Purpose, uniforms
+from rsc.models.sample_random import Purpose, uniforms
 from rsc.models.tokenizer import Tokenizer, open_tokenizer
 from rsc.train.draws import Draws
 

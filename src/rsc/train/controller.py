@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsc.checkpoint.copies import Copies
+from rsc.checkpoint.replicas import Copies
 from rsc.clock import Clock, timestamp
 from rsc.cluster.launch.sandbox import Level, Wrapped, wrap
 from rsc.config import Resolved, Workspace, to_toml

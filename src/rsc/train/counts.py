@@ -16,7 +16,7 @@ from torch import nn
 
 from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
-from rsc.models.bag import count_texts
+from rsc.models.bag_of_ngrams import count_texts
 from rsc.models.build import Batch
 from rsc.models.config import ModelConfig
 from rsc.parallel.mesh import Mesh

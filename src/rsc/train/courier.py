@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from rsc.checkpoint.copies import Copies
+from rsc.checkpoint.replicas import Copies
 from rsc.errors import RscError
 from rsc.events import EventLog
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from rsc.models.draws import sample_seeds
+from rsc.models.sample_random import sample_seeds
 
 
 @dataclass(frozen=True)

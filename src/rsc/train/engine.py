@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from rsc.checkpoint.pieces import Piece, state_pieces
+from rsc.checkpoint.shards import Piece, state_pieces
 from rsc.models.build import build_model, positions_by_stem
 from rsc.models.moe import balance_experts
 from rsc.parallel.apply import How, Placed, fill, parallelize

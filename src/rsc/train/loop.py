@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from rsc.checkpoint.config import CheckpointConfig
-from rsc.checkpoint.pieces import Piece
 from rsc.checkpoint.save import CheckpointWriter
+from rsc.checkpoint.shards import Piece
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.errors import DataError, ResourceError, RscError
 from rsc.train.board import Board, Phase

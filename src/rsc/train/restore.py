@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.load import Checkpoint, materialise
-from rsc.checkpoint.pieces import model_tensors
-from rsc.checkpoint.reads import StoreReads
+from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.retention import finished, remove_leftovers
 from rsc.checkpoint.save import Events
+from rsc.checkpoint.shards import model_tensors
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.errors import IntegrityError, ResourceError
 from rsc.keys.secret import SecretKey

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from rsc.checkpoint.pieces import piece_of
+from rsc.checkpoint.shards import piece_of
 from rsc.train.config import OptimizerConfig
 from rsc.train.engine import Engine
 from rsc.train.objective import LossRecord

@@ -15,9 +15,9 @@ import torch
 from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.load import Checkpoint, newest_good
-from rsc.checkpoint.pieces import Piece
-from rsc.checkpoint.reads import CheckpointFiles, StoreReads
+from rsc.checkpoint.read_counts import CheckpointFiles, StoreReads
 from rsc.checkpoint.retention import finished
+from rsc.checkpoint.shards import Piece
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import is_export
 from rsc.export.weights import read_export

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rsc.checkpoint.load import newest_good
-from rsc.checkpoint.pieces import state_pieces
+from rsc.checkpoint.shards import state_pieces
 from rsc.errors import ConfigError, NotFinished
 from rsc.keys.secret import SecretKey
 from rsc.models.build import Model, build_model

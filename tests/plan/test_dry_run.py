@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from rsc.parallel.dryrun import DryRun
 from rsc.parallel.layout import Layout
-from rsc.parallel.rank_report import in_flight
+from rsc.plan.dry_run import DryRun
+from rsc.plan.rank_report import in_flight
 from rsc.train.dryrun import dry_run_recipe
 from rsc.train.recipe import Recipe, load_recipe
 

@@ -27,12 +27,12 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig
 from rsc.parallel.apply import How, cut_weights, frees_weights, place
-from rsc.parallel.holdings import StageReport, count_weights
 from rsc.parallel.layout import Layout, microbatches, num_stages
 from rsc.parallel.mesh import Mesh, build_mesh
 from rsc.parallel.pipeline import cut_stage, share_out
-from rsc.parallel.rank_report import Job, RankReport
-from rsc.parallel.unit_cost import largest_length, unit_cost
+from rsc.plan.rank_report import Job, RankReport
+from rsc.plan.unit_cost import largest_length, unit_cost
+from rsc.plan.weight_memory import StageReport, count_weights
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rsc.models.build import Model, num_positions
 from rsc.models.cross_entropy import IGNORED
-from rsc.models.example import largest_batch
 from rsc.parallel.apply import How, place
-from rsc.parallel.even import evenly
 from rsc.parallel.layout import Layout, microbatches
 from rsc.parallel.mesh import Mesh
-from rsc.parallel.meter import Meter
 from rsc.parallel.pipeline import cut_stage
 from rsc.parallel.sequence import ChunkPairs, local_length, split_batch
+from rsc.plan.example_batch import largest_batch
+from rsc.plan.fake_routing import evenly
+from rsc.plan.op_counter import Meter
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import nn
 
 from rsc.models.heads import Answers, CtcHead, Want
 from rsc.models.moe import MoE
-from rsc.parallel.exchange import trade_rows
+from rsc.parallel.collectives import trade_rows
 from rsc.parallel.mesh import Mesh
 from rsc.parallel.tensor import local
 

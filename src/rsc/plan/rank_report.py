@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rsc.parallel.apply import How, frees_weights
-from rsc.parallel.holdings import MASTER_BYTES, StageReport
 from rsc.parallel.layout import Layout, microbatches
 from rsc.parallel.pipeline import stages_of_rank
-from rsc.parallel.unit_cost import UnitCost
+from rsc.plan.unit_cost import UnitCost
+from rsc.plan.weight_memory import MASTER_BYTES, StageReport
 
 
 @dataclass(frozen=True)

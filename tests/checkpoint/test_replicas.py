@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rsc.checkpoint import copies
-from rsc.checkpoint.copies import Copies, Pulled, fetch_run
+from rsc.checkpoint import replicas
 from rsc.checkpoint.names import folder_name
+from rsc.checkpoint.replicas import Copies, Pulled, fetch_run
 from rsc.checkpoint.retention import finished
 from rsc.errors import ConfigError
 from rsc.keys.secret import SecretKey
@@ -123,13 +123,13 @@ def test_a_checkpoint_that_is_pruned_while_a_slow_store_takes_it_is_copied_whole
 ) -> None:
     store, run = tmp_path / "store", a_run(tmp_path / "here", key, steps=(1,))
     ours = copies_of(run, store=store)
-    copy = copies._copy
+    copy = replicas._copy
 
     def after_retention(source: RandomAccess, target: BulkStore, path: str) -> None:
         LocalStore(run / "checkpoints").delete_folder(folder_name(1))
         copy(source, target, path)
 
-    monkeypatch.setattr(copies, "_copy", after_retention)
+    monkeypatch.setattr(replicas, "_copy", after_retention)
     assert ours.push(1)
     assert steps_in(run / "checkpoints") == []
     assert loadable_steps(store / RUN / "checkpoints", key) == [1]

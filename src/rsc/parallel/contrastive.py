@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 
 from rsc.models.placement import PlacementPlan, Role
-from rsc.parallel.exchange import gather_parts
+from rsc.parallel.collectives import gather_parts
 
 
 def share_company(model: nn.Module, *, plan: PlacementPlan, group: dist.ProcessGroup) -> None:

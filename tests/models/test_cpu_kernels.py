@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rsc.models import cpu
+from rsc.models import cpu_kernels
 from rsc.models.config import TrunkConfig
 from rsc.models.trunk import Attention, AttentionCore, document_mask, rotary_tables
 
@@ -20,7 +20,7 @@ def test_rms_norm_equals_torch(shape: tuple[int, ...]) -> None:
     x, weight, grad = noise(*shape, seed=0), noise(8, seed=1), noise(*shape, seed=2)
     x.requires_grad_()
     weight.requires_grad_()
-    ours = cpu.RmsNorm.apply(x, weight, 1e-5)
+    ours = cpu_kernels.RmsNorm.apply(x, weight, 1e-5)
     theirs = F.rms_norm(x, (8,), weight, 1e-5)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(
@@ -31,7 +31,7 @@ def test_rms_norm_equals_torch(shape: tuple[int, ...]) -> None:
 def test_rms_norm_in_bf16_is_as_near_to_the_truth_as_torch() -> None:
     x, weight = noise(64, 256, seed=0), 1 + 0.1 * noise(256, seed=1)
     truth = F.rms_norm(x, (256,), weight, 1e-5)
-    ours = cpu.RmsNorm.apply(x.bfloat16(), weight.bfloat16(), 1e-5)
+    ours = cpu_kernels.RmsNorm.apply(x.bfloat16(), weight.bfloat16(), 1e-5)
     theirs = F.rms_norm(x.bfloat16(), (256,), weight.bfloat16(), 1e-5)
     assert (ours.float() - truth).pow(2).mean() < 2 * (theirs.float() - truth).pow(2).mean()
 
@@ -63,7 +63,7 @@ def attention(*, heads: int, kv_heads: int, causal: bool) -> Attention:
 def test_attention_equals_torch(
     heads: int, kv_heads: int, kind: str, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu, "QUERY_ROWS", 8)
+    monkeypatch.setattr(cpu_kernels, "QUERY_ROWS", 8)
     causal = kind.startswith("causal")
     layer = attention(heads=heads, kv_heads=kv_heads, causal=causal)
     ids = torch.arange(length).div(5, rounding_mode="floor").expand(2, -1).clone()
@@ -94,11 +94,11 @@ def test_positions_that_differ_by_sample() -> None:
 def test_turning_back_undoes_the_turn() -> None:
     config = TrunkConfig(width=8, num_layers=1, num_heads=1, mlp_width=1)
     rotary = rotary_tables(torch.arange(5), config=config)
-    tables = cpu.turning_tables(*rotary, queries=0, dtype=torch.float32)
+    tables = cpu_kernels.turning_tables(*rotary, queries=0, dtype=torch.float32)
     x = noise(2, 1, 2, 5, 8, seed=0)
-    torch.testing.assert_close(cpu.turn_back(cpu.turn(x.clone(), tables), tables), x)
+    torch.testing.assert_close(cpu_kernels.turn_back(cpu_kernels.turn(x.clone(), tables), tables), x)
 
 
 def test_long_sequences_take_the_way_that_keeps_no_scores() -> None:
-    assert cpu.is_worth_it(torch.empty(16, 256, 6, 3, 64, dtype=torch.bfloat16, device="meta"))
-    assert not cpu.is_worth_it(torch.empty(1, 4096, 8, 6, 128, dtype=torch.bfloat16, device="meta"))
+    assert cpu_kernels.is_worth_it(torch.empty(16, 256, 6, 3, 64, dtype=torch.bfloat16, device="meta"))
+    assert not cpu_kernels.is_worth_it(torch.empty(1, 4096, 8, 6, 128, dtype=torch.bfloat16, device="meta"))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from rsc.checkpoint.format import Entry, stream_bytes
-from rsc.checkpoint.pieces import Piece
+from rsc.checkpoint.shards import Piece
 
 
 class Staging:
