@@ -13,15 +13,15 @@ import time
 
 import pytest
 
-from rsc.cluster.launch import sandbox
-from rsc.cluster.launch.sandbox import wrap
+from rsc.cluster.sandbox import wrap
+from rsc.cluster.sandbox.wrap import wrap
 from rsc.errors import IsolationRefused
 
 PROBE = """
 import json, sys
 from pathlib import Path
-from rsc.cluster.launch.harden import hide_memory
-from rsc.cluster.launch.probe import hygiene, probe
+from rsc.cluster.sandbox.harden import hide_memory
+from rsc.cluster.sandbox.probe import hygiene, probe
 hide_memory()
 inside = probe(allowed_sockets=list(map(Path, sys.argv[1:])))
 print(json.dumps({"isolation": inside.to_json(), "hygiene": hygiene().to_json()}))
@@ -169,7 +169,7 @@ def test_required_is_refused_where_nothing_works(tmp_path):
 
 
 def test_best_effort_says_why_and_still_hardens(tmp_path, monkeypatch):
-    monkeypatch.setattr(sandbox, "_try", lambda argv, environment: "unshare: Operation not permitted")
+    monkeypatch.setattr(wrap, "_try", lambda argv, environment: "unshare: Operation not permitted")
     wrapped = wrap([sys.executable, "-c", PROBE], level="best-effort", writable=[tmp_path])
     assert not wrapped.is_isolated
     assert "unshare: Operation not permitted" in wrapped.reason

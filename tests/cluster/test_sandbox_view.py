@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from test_sandbox import method, run
 
-from rsc.cluster.launch import view
-from rsc.cluster.launch.view import plan_view
+from rsc.cluster.sandbox import mounts
+from rsc.cluster.sandbox.mounts import plan_view
 from rsc.errors import IsolationRefused
 
 __all__ = ["method"]
@@ -56,7 +56,7 @@ def test_python_started_in_the_home_folder(method, home, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     assert_no_secret(home, method)
     code = "import mine, single; print(mine.NAME, single.NAME)"
-    environment = {**view.os.environ, "PYTHONPATH": str(home)}
+    environment = {**mounts.os.environ, "PYTHONPATH": str(home)}
     done = run([sys.executable, "-c", code], methods=(method,), environment=environment, **options(home))
     assert done.stdout == "mine single\n", done.stderr
 
@@ -82,7 +82,7 @@ def test_a_workspace_in_a_system_folder(method, home, tmp_path, monkeypatch, lin
     if linked:
         system = tmp_path / "link"
         system.symlink_to(home)
-    monkeypatch.setattr(view, "SYSTEM", (*view.SYSTEM, str(system)))
+    monkeypatch.setattr(mounts, "SYSTEM", (*mounts.SYSTEM, str(system)))
     command = [sys.executable, "-c", READ, str(system / ".rsc"), str(system / ".rsc/keys/a.secret")]
     done = run(command, methods=(method,), **options(home))
     assert done.stdout == f"{system}/.rsc/keys/a.secret False\n", done.stderr

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 import pytest
 from house import SERVES, require_namespaces
 
-from rsc.cluster.launch.sandbox import wrap
+from rsc.cluster.sandbox.wrap import wrap
 from rsc.release.server import AgentServer
 
 WORKER = """
 import os, sys
 from pathlib import Path
-from rsc.cluster.launch.harden import hide_memory
-from rsc.cluster.launch.probe import hygiene, probe
+from rsc.cluster.sandbox.harden import hide_memory
+from rsc.cluster.sandbox.probe import hygiene, probe
 from rsc.errors import RscError
 from rsc.release.client import hold_keys
 from rsc.release.request import KeyRequest
@@ -136,7 +136,7 @@ def test_an_interface_besides_loopback(served, house):
 
 
 def probe_in(argv) -> str:
-    code = "from rsc.cluster.launch.probe import probe; print(probe().broken)"
+    code = "from rsc.cluster.sandbox.probe import probe; print(probe().broken)"
     return subprocess.run([*argv, sys.executable, "-c", code], capture_output=True, text=True).stdout
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from house import SERVES, House
 
-from rsc.cluster.launch.probe import hygiene, probe
+from rsc.cluster.sandbox.probe import hygiene, probe
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, ReviewMissing
 from rsc.keys.envelope import new_envelope, run_kek_id, run_key_context
 from rsc.release import decision, leases

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rsc.cluster.launch.sandbox import Level, Method, wrap
+from rsc.cluster.sandbox.wrap import Level, Method, wrap
 from rsc.config import Workspace
 from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail

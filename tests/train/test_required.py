@@ -8,7 +8,7 @@ import pytest
 
 from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
-from rsc.cluster.launch.sandbox import wrap
+from rsc.cluster.sandbox.wrap import wrap
 from rsc.errors import IsolationRefused
 from rsc.review.policy import Policy
 from tests.train.conftest import topics

@@ -13,8 +13,8 @@ from torch.distributed import HashStore
 from rsc.checkpoint.names import ROOT_FILE, folder_name
 from rsc.checkpoint.read_counts import StoreReads
 from rsc.cli.card_facts import lineages
-from rsc.cluster.launch import sandbox
-from rsc.cluster.launch.sandbox import Level
+from rsc.cluster.sandbox import wrap
+from rsc.cluster.sandbox.wrap import Level
 from rsc.config import Workspace, to_toml
 from rsc.errors import ConfigError, IsolationRefused, NotFinished
 from rsc.export.weights import write_export
@@ -197,7 +197,7 @@ def test_a_parent_that_asks_for_isolation_is_refused_before_a_run_is_made_where_
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child's own data asks for none; the key agent would refuse its workers the parent's key."""
-    monkeypatch.setattr(sandbox, "_try", lambda argv, environment: "Operation not permitted")
+    monkeypatch.setattr(wrap, "_try", lambda argv, environment: "Operation not permitted")
     workspace = Workspace(tmp_path)
     parent = trained_run(workspace.runs, settings=TOY, clock=clock)
     loaded = load_recipe("language", overrides=["data.name=x", *TOY, f"model.init_from={parent.id}"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rsc.cluster.launch.sandbox import Level
+from rsc.cluster.sandbox.wrap import Level
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
 from rsc.release.served import Served

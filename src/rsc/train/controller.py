@@ -18,7 +18,7 @@ from typing import Any
 
 from rsc.checkpoint.replicas import Copies
 from rsc.clock import Clock, timestamp
-from rsc.cluster.launch.sandbox import Level, Wrapped, wrap
+from rsc.cluster.sandbox.wrap import Level, Wrapped, wrap
 from rsc.config import Resolved, Workspace, to_toml
 from rsc.errors import Interrupted, RequeueMe, RscError
 from rsc.events import EventTail

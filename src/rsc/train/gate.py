@@ -16,7 +16,7 @@ from typing import Any
 
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
-from rsc.cluster.launch.sandbox import Level
+from rsc.cluster.sandbox.wrap import Level
 from rsc.config import Workspace
 from rsc.errors import KeyUnavailable, ReviewVoid
 from rsc.keys.envelope import (

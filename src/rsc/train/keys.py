@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsc.cluster.launch.harden import hide_memory
-from rsc.cluster.launch.probe import hygiene, probe
+from rsc.cluster.sandbox.harden import hide_memory
+from rsc.cluster.sandbox.probe import hygiene, probe
 from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.release.client import hold_keys

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from rsc.cluster.launch import kernel
+from rsc.cluster.sandbox import syscalls
 from rsc.errors import RscError
 from rsc.export.settings import is_export
 from rsc.parallel.mesh import build_mesh
@@ -101,7 +101,7 @@ def _settle(rank: int, spec: WorkerSpec) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the supervisor decides; it ends workers with SIGKILL
     if sys.platform == "linux":  # outside a PID namespace nothing else ends it with the supervisor
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     reserve_error_file(spec.run, rank=rank)
     answer_dumps(spec.run, rank=rank, board=Board(spec.board, num_ranks=spec.local_world))
 

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rsc.cluster.launch import kernel
+from rsc.cluster.sandbox import syscalls
 
 ALLOWED_FAMILIES = (
     socket.AF_UNIX,
@@ -63,7 +63,7 @@ def install() -> bool:
     code = ctypes.create_string_buffer(b"".join(program))
     header = struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code))
     buffer = ctypes.create_string_buffer(header)
-    kernel.prctl(kernel.PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(buffer))
+    syscalls.prctl(syscalls.PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(buffer))
     return True
 
 
@@ -79,7 +79,7 @@ def _program(architecture: _Architecture) -> list[bytes]:
         *_answer(_MISSING, errno.ENOSYS),
         _step(_JUMP_EQUAL, architecture.clone, if_false=4),
         _step(_LOAD, _ARGUMENT_0),
-        _step(_JUMP_BITS, kernel.CLONE_NEWUSER, if_false=1),
+        _step(_JUMP_BITS, syscalls.CLONE_NEWUSER, if_false=1),
         _step(_RETURN, _ERRNO | errno.EPERM),
         _step(_RETURN, _ALLOW),
         _step(_JUMP_EQUAL, architecture.socket, if_true=1),

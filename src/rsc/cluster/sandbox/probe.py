@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rsc.cluster.launch import kernel
+from rsc.cluster.sandbox import syscalls
 
 # RFC 5737 and RFC 3849: addresses for documentation; nobody owns a host there
 OUTSIDE_V4 = ("192.0.2.1", "198.51.100.1", "203.0.113.1")
@@ -228,7 +228,7 @@ def _core() -> Finding:
 
 
 def _dumpable() -> Finding:
-    is_off = kernel.prctl(kernel.PR_GET_DUMPABLE) == 0
+    is_off = syscalls.prctl(syscalls.PR_GET_DUMPABLE) == 0
     return Finding("memory is private", is_off, "yes" if is_off else "processes of the same user can read it")
 
 

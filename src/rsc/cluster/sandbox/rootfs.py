@@ -10,8 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsc.cluster.launch import kernel
-from rsc.cluster.launch.view import Mount
+from rsc.cluster.sandbox import syscalls
+from rsc.cluster.sandbox.mounts import Mount
 
 _OLD = "/.old-root"
 _BASE = "/tmp"  # exists everywhere; what lies there stays reachable under the old root meanwhile
@@ -19,16 +19,18 @@ _BASE = "/tmp"  # exists everywhere; what lies there stays reachable under the o
 
 def enter_root(mounts: Sequence[Mount]) -> None:
     """Replace this process's root. Needs CAP_SYS_ADMIN in its namespace; raises OSError naming the call."""
-    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
-    kernel.mount("tmpfs", _BASE, kind="tmpfs", flags=kernel.MS_NOSUID | kernel.MS_NODEV, options="mode=0755")
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+    syscalls.mount(
+        "tmpfs", _BASE, kind="tmpfs", flags=syscalls.MS_NOSUID | syscalls.MS_NODEV, options="mode=0755"
+    )
     Path(_BASE + _OLD).mkdir()
-    kernel.pivot_root(_BASE, f"{_BASE}{_OLD}")
+    syscalls.pivot_root(_BASE, f"{_BASE}{_OLD}")
     os.chdir("/")
     for mount in mounts:
         _make(mount)
-    kernel.unmount(_OLD)
+    syscalls.unmount(_OLD)
     Path(_OLD).rmdir()
-    kernel.set_read_only("/", is_read_only=True)
+    syscalls.set_read_only("/", is_read_only=True)
     for mount in mounts:
         _protect(mount)
 
@@ -40,13 +42,13 @@ def _make(mount: Mount) -> None:
         target.symlink_to(mount.source)
     elif mount.kind == "tmpfs":
         target.mkdir(parents=True, exist_ok=True)
-        kernel.mount("tmpfs", mount.target, kind="tmpfs", flags=kernel.MS_NOSUID, options="mode=0700")
+        syscalls.mount("tmpfs", mount.target, kind="tmpfs", flags=syscalls.MS_NOSUID, options="mode=0700")
         if mount.target == "/dev":
             _link_streams(target)
     elif mount.kind == "proc":
         target.mkdir()
-        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        kernel.mount("proc", mount.target, kind="proc", flags=flags)
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+        syscalls.mount("proc", mount.target, kind="proc", flags=flags)
     else:
         _bind(Path(_OLD + mount.source), target)
 
@@ -54,11 +56,11 @@ def _make(mount: Mount) -> None:
 def _protect(mount: Mount) -> None:
     """Called parents first. An empty folder is opened alone: what is shown below it stays read-only."""
     if mount.kind in ("tmpfs", "proc"):
-        kernel.set_read_only(mount.target, is_read_only=False, is_recursive=False)
+        syscalls.set_read_only(mount.target, is_read_only=False, is_recursive=False)
     elif mount.kind == "write":
-        kernel.set_read_only(mount.target, is_read_only=False)
+        syscalls.set_read_only(mount.target, is_read_only=False)
     elif mount.kind == "read":
-        kernel.set_read_only(mount.target, is_read_only=True)
+        syscalls.set_read_only(mount.target, is_read_only=True)
 
 
 def _link_streams(folder: Path) -> None:
@@ -74,4 +76,4 @@ def _bind(source: Path, target: Path) -> None:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
-    kernel.mount(str(source), str(target), flags=kernel.MS_BIND | kernel.MS_REC)
+    syscalls.mount(str(source), str(target), flags=syscalls.MS_BIND | syscalls.MS_REC)

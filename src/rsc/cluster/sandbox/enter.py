@@ -1,4 +1,4 @@
-"""`python -m rsc.cluster.launch.enter PLAN -- COMMAND ...`: run a command inside the sandbox.
+"""`python -m rsc.cluster.sandbox.enter PLAN -- COMMAND ...`: run a command inside the sandbox.
 
 Two processes: the outer one makes the namespaces and then only passes signals in and the exit code
 out; the inner one is process 1 of the sandbox. When either dies, everything inside dies.
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rsc.cluster.launch import kernel
-from rsc.cluster.launch.harden import FORWARDED, exit_code, harden, run_as_init
-from rsc.cluster.launch.root import enter_root
-from rsc.cluster.launch.view import Mount
+from rsc.cluster.sandbox import syscalls
+from rsc.cluster.sandbox.harden import FORWARDED, exit_code, harden, run_as_init
+from rsc.cluster.sandbox.mounts import Mount
+from rsc.cluster.sandbox.rootfs import enter_root
 
 COULD_NOT_ENTER = 4  # exit code of ResourceError: the machine, not the command, is at fault
 
@@ -55,16 +55,16 @@ def main(arguments: Sequence[str]) -> int:
 
 def _through_unshare(plan: Plan, command: list[str]) -> int:
     uid, gid = os.geteuid(), os.getegid()
-    kernel.unshare(
-        kernel.CLONE_NEWUSER
-        | kernel.CLONE_NEWNET
-        | kernel.CLONE_NEWNS
-        | kernel.CLONE_NEWIPC
-        | kernel.CLONE_NEWUTS
-        | kernel.CLONE_NEWPID
+    syscalls.unshare(
+        syscalls.CLONE_NEWUSER
+        | syscalls.CLONE_NEWNET
+        | syscalls.CLONE_NEWNS
+        | syscalls.CLONE_NEWIPC
+        | syscalls.CLONE_NEWUTS
+        | syscalls.CLONE_NEWPID
     )
-    kernel.map_own_user(uid=uid, gid=gid)
-    kernel.raise_loopback()
+    syscalls.map_own_user(uid=uid, gid=gid)
+    syscalls.raise_loopback()
     first = os.fork()
     if first == 0:
         _become_init(plan, command)
@@ -75,7 +75,7 @@ def _become_init(plan: Plan, command: list[str]) -> None:
     """Process 1 of the new PID namespace; never returns."""
     code = COULD_NOT_ENTER
     try:
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         enter_root(plan.mounts)
         code = _inside(plan, command)
     except OSError as error:
@@ -89,7 +89,7 @@ def _through_bwrap(plan: Plan, plan_text: str, command: list[str]) -> int:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
     inner_plan = json.dumps({**json.loads(plan_text), "method": "inside", "mounts": [], "bwrap": []})
-    inner = [sys.executable, "-m", "rsc.cluster.launch.enter", inner_plan, "--", *command]
+    inner = [sys.executable, "-m", "rsc.cluster.sandbox.enter", inner_plan, "--", *command]
     bwrap = os.fork()
     if bwrap == 0:
         for number in FORWARDED:

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rsc.cluster.launch.view import Mount, plan_view
+from rsc.cluster.sandbox.mounts import Mount, plan_view
 from rsc.errors import IsolationRefused
 
 Level = Literal["required", "best-effort", "none"]
@@ -104,7 +104,7 @@ def _argv(method: Method, *, mounts: Sequence[Mount], folder: Path) -> list[str]
         "mounts": [asdict(mount) for mount in mounts],
         "bwrap": _bwrap_argv(mounts) if method == "bwrap" else [],
     }
-    return [sys.executable, "-m", "rsc.cluster.launch.enter", json.dumps(plan), "--"]
+    return [sys.executable, "-m", "rsc.cluster.sandbox.enter", json.dumps(plan), "--"]
 
 
 def _bwrap_argv(mounts: Sequence[Mount]) -> list[str]:
