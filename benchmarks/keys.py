@@ -34,8 +34,8 @@ from rsc.release.memory import SETTLED_NS
 from rsc.release.request import KeyRequest
 from rsc.release.served import Served
 from rsc.release.server import AgentServer
-from rsc.review.approval import approve, review_facts
-from rsc.review.identity import create_identity
+from rsc.review.approval.identity import create_identity
+from rsc.review.approval.verdict import approve, review_facts
 from rsc.review.policy import default_policy, policy_to_toml
 from rsc.store.dataset import Dataset, DatasetWriter
 from rsc.store.format.columns import columns_from_records

@@ -26,11 +26,11 @@ from pathlib import Path
 from harness import Options, Report, alternate, main
 
 from rsc.errors import ConfigError
+from rsc.review.benchmark.score import Labelled, canonical_type, read_corpus, score
+from rsc.review.benchmark.synthetic import planted_posts
 from rsc.review.findings import Finding
-from rsc.review.planted import planted_posts
-from rsc.review.pool import ScanPool
-from rsc.review.scan import Scanner
-from rsc.review.score import Labelled, canonical_type, read_corpus, score
+from rsc.review.scanner.pool import ScanPool
+from rsc.review.scanner.scanner import Scanner
 
 CASES = {"dense": (0.225, 0.15), "sparse": (0.0095, 0.01)}
 """Shares of posts with planted values, and with look-alikes."""

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from rsc.cluster.sandbox import wrap
+from rsc.cluster.sandbox import wrap as sandbox
 from rsc.cluster.sandbox.wrap import wrap
 from rsc.errors import IsolationRefused
 
@@ -169,7 +169,7 @@ def test_required_is_refused_where_nothing_works(tmp_path):
 
 
 def test_best_effort_says_why_and_still_hardens(tmp_path, monkeypatch):
-    monkeypatch.setattr(wrap, "_try", lambda argv, environment: "unshare: Operation not permitted")
+    monkeypatch.setattr(sandbox, "_try", lambda argv, environment: "unshare: Operation not permitted")
     wrapped = wrap([sys.executable, "-c", PROBE], level="best-effort", writable=[tmp_path])
     assert not wrapped.is_isolated
     assert "unshare: Operation not permitted" in wrapped.reason

@@ -15,8 +15,8 @@ from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.agent import KeyAgent
 from rsc.release.facts import data_facts
 from rsc.release.served import Served
-from rsc.review.approval import ReviewFacts, approve, reject, review_facts
-from rsc.review.identity import create_identity, load_identity
+from rsc.review.approval.identity import create_identity, load_identity
+from rsc.review.approval.verdict import ReviewFacts, approve, reject, review_facts
 from rsc.review.policy import Policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
 from rsc.store.format.columns import columns_from_records

@@ -19,8 +19,8 @@ from rsc.release.promises import files_private, reviews_valid
 from rsc.release.request import KeyRequest
 from rsc.release.retention import sweep
 from rsc.release.server import AgentServer
-from rsc.review import approval
-from rsc.review.identity import create_identity
+from rsc.review.approval import verdict
+from rsc.review.approval.identity import create_identity
 from rsc.store.dataset import Dataset
 
 TRAIN = KeyRequest("train", "ada", data="posts")
@@ -54,7 +54,7 @@ def test_an_author_who_signs_around_the_command_is_not_counted(house):
         house.approve()
     author = create_identity(house.workspace.identities, name="ada2")
     author = type(author)("ada", author.public_key, author._private_key)  # claims the known name
-    signed = approval._sign("approve", facts, policy=policy, identity=author, note="", clock=house.clock)
+    signed = verdict._sign("approve", facts, policy=policy, identity=author, note="", clock=house.clock)
     dataset.write_review("approvals/ada.json", signed.to_json())
     with pytest.raises(ReviewMissing, match="1 more approval needed"):
         house.agent.release(TRAIN)

@@ -21,7 +21,7 @@ from rsc.release.handover import carriers
 from rsc.release.memory import SETTLED_NS, TRUSTED_S, Memory
 from rsc.release.request import KeyRequest
 from rsc.release.server import AgentServer
-from rsc.review.identity import create_identity
+from rsc.review.approval.identity import create_identity
 from rsc.store.dataset import Dataset
 
 TRAIN = KeyRequest("train", "ada", data="posts")

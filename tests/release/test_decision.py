@@ -9,7 +9,7 @@ from rsc.clock import timestamp
 from rsc.errors import IsolationRefused, KeyUnavailable, ReviewMissing, ReviewRejected, ReviewVoid
 from rsc.release.decision import LEASE_S, DataFacts, decide
 from rsc.release.request import KeyRequest
-from rsc.review.approval import ReviewState
+from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy
 
 NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)

@@ -25,7 +25,7 @@ from rsc.release.promises import House as Checked
 from rsc.release.promises import files_private, keys_within_retention, log_intact, no_plaintext, reviews_valid
 from rsc.release.rotate import rotate
 from rsc.release.whole import versions_whole
-from rsc.review.identity import load_identity
+from rsc.review.approval.identity import load_identity
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.staging import Progress, only_writer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rsc.errors import ConfigError, GateRefused, ReviewMissing, ReviewRejected, ReviewVoid
-from rsc.review.approval import Approval, approval_from_json, approve, reject, review_facts, status
-from rsc.review.identity import Identity, create_identity, known_identities, load_identity
+from rsc.review.approval.identity import Identity, create_identity, known_identities, load_identity
+from rsc.review.approval.verdict import Approval, approval_from_json, approve, reject, review_facts, status
 from rsc.review.policy import Policy, default_policy, policy_to_toml
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rsc.cli.main import run
-from rsc.review.planted import write_planted
+from rsc.review.benchmark.synthetic import write_planted
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:

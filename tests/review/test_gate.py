@@ -5,12 +5,12 @@ import json
 import pytest
 
 from rsc.errors import ConfigError
+from rsc.review.benchmark.synthetic import planted_posts
 from rsc.review.gate import Gate
-from rsc.review.planted import planted_posts
 from rsc.review.policy import Policy, default_policy, parse_policy
 from rsc.review.redact import pseudonym
 from rsc.review.report import report_from_json
-from rsc.review.scan import Scanner
+from rsc.review.scanner.scanner import Scanner
 
 KEY = bytes(range(32))
 

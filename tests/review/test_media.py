@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
 from rsc.errors import DataError
-from rsc.review.media import clean_media
+from rsc.review.media.clean import clean_media
 
 PLANTED = b"Jane Planted 0151"
 

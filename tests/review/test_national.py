@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from review_samples import ALONE, NAMED
 
-from rsc.review.checksums import mod_11_2, verhoeff
-from rsc.review.rules import national_checks as checks
-from rsc.review.rules.wallet import keccak_256
-from rsc.review.scan import Scanner
+from rsc.review.scanner.checksums import mod_11_2, verhoeff
+from rsc.review.scanner.rules import national_checks as checks
+from rsc.review.scanner.rules.wallet import keccak_256
+from rsc.review.scanner.scanner import Scanner
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsc.review.normalise import Normaliser
+from rsc.review.scanner.normalise import Normaliser
 
 
 @pytest.mark.parametrize(

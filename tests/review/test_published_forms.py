@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rsc.review.scan import Scanner
+from rsc.review.scanner.scanner import Scanner
 
 FOUND = [
     ("email", "ada.b @ example.org", "write to ada.b @ example.org today"),

@@ -11,8 +11,8 @@ from rsc.review.explain import explain
 from rsc.review.findings import NOT_LOOKED_FOR
 from rsc.review.gate import Gate
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
-from rsc.review.recogniser import GlinerRecogniser, PresidioRecogniser, load_recognisers
-from rsc.review.scan import Scanner
+from rsc.review.scanner.recogniser import GlinerRecogniser, PresidioRecogniser, load_recognisers
+from rsc.review.scanner.scanner import Scanner
 
 TEXT = "Jane Planted lives in Lyon, jane.planted@example.org"
 

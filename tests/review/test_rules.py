@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsc.review.scan import Scanner
+from rsc.review.scanner.scanner import Scanner
 
 
 @cache

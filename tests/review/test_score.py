@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from rsc.errors import DataError
+from rsc.review.benchmark.score import Labelled, Rate, canonical_type, read_corpus, score
+from rsc.review.benchmark.synthetic import planted_posts, write_planted
 from rsc.review.findings import Finding
-from rsc.review.planted import planted_posts, write_planted
-from rsc.review.score import Labelled, Rate, canonical_type, read_corpus, score
 
 
 def test_wilson_interval_against_published_values():

@@ -17,9 +17,9 @@ from rsc.config import Workspace
 from rsc.events import read_lines
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope, period_of
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.review.approval import approve as sign_approval
-from rsc.review.approval import review_facts
-from rsc.review.identity import create_identity
+from rsc.review.approval.identity import create_identity
+from rsc.review.approval.verdict import approve as sign_approval
+from rsc.review.approval.verdict import review_facts
 from rsc.review.policy import Policy, policy_to_toml
 from rsc.store.dataset import Dataset
 from rsc.store.format.columns import columns_from_records

@@ -13,7 +13,7 @@ from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.keys.providers.configured import configured_providers
 from rsc.release.agent import KeyAgent
-from rsc.review.identity import Identity, create_identity, load_identity
+from rsc.review.approval.identity import Identity, create_identity, load_identity
 
 Name = Annotated[str, typer.Argument(help="Name of a data set, as in `rsc data ls`.")]
 Version = Annotated[int | None, typer.Option("--version", help="Which version; the newest if left out.")]

@@ -19,12 +19,12 @@ from rsc.ingest.look import excerpts, findings_by_record, read_findings, read_qu
 from rsc.ingest.writing import QUARANTINE_SPLIT
 from rsc.keys.secret import SecretKey
 from rsc.release.facts import data_facts
-from rsc.review import approval
+from rsc.review.approval import verdict
+from rsc.review.benchmark.score import Rate, read_corpus, score
 from rsc.review.explain import explain, lint
+from rsc.review.k_anonymity import TableReport, assess_table
 from rsc.review.policy import Tables, parse_policy
 from rsc.review.report import report_from_json
-from rsc.review.score import Rate, read_corpus, score
-from rsc.review.tables import TableReport, assess_table
 from rsc.store.dataset import Dataset
 
 _QUARANTINED_SHOWN = 100  # enough to see what is wrong with a source; the first ones are read, not all
@@ -71,12 +71,12 @@ def review(
 
 def approve(name: Name, note: Note = "", version: Version = None, as_name: As = None) -> None:
     """Sign for a version: the data, the report and the policy as they are now, and nothing else."""
-    _sign(approval.approve, name=name, version=version, note=note, as_name=as_name)
+    _sign(verdict.approve, name=name, version=version, note=note, as_name=as_name)
 
 
 def reject(name: Name, note: Note = "", version: Version = None, as_name: As = None) -> None:
     """Sign against a version. One rejection is enough; keys are then released to nobody."""
-    _sign(approval.reject, name=name, version=version, note=note, as_name=as_name)
+    _sign(verdict.reject, name=name, version=version, note=note, as_name=as_name)
 
 
 def policy(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
@@ -139,10 +139,10 @@ def _sign(verdict: Any, *, name: str, version: int | None, note: str, as_name: s
     dataset = Dataset.open(workspace.bulk, name=name, version=version)
     before = data_facts(dataset, identities=workspace.identities, now=clock.now())
     identity = identity_of(workspace, as_name)
-    if verdict is approval.approve and before.policy.tables.quasi_identifiers:
+    if verdict is verdict.approve and before.policy.tables.quasi_identifiers:
         with house.review_key(dataset, user=identity.name) as key:
             _assess(dataset, rules=before.policy.tables, key=key).require(data=name)
-    facts = approval.review_facts(
+    facts = verdict.review_facts(
         root_hash=dataset.root_hash,
         report=dataset.read_review("report.json") or b"",
         policy=dataset.read_review("policy.toml") or b"",

@@ -11,13 +11,13 @@ import typer
 
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.errors import ConfigError
+from rsc.review.benchmark.score import read_corpus, score
 from rsc.review.explain import explain, lint
 from rsc.review.findings import not_looked_for
 from rsc.review.policy import Policy, default_policy, parse_policy, policy_to_toml
-from rsc.review.recogniser import load_recognisers
 from rsc.review.redact import redact
-from rsc.review.scan import Scanner
-from rsc.review.score import read_corpus, score
+from rsc.review.scanner.recogniser import load_recognisers
+from rsc.review.scanner.scanner import Scanner
 from rsc.review.view import SampleKeeper, in_context
 
 app = typer.Typer(

@@ -22,9 +22,9 @@ from rsc.ingest.screen import FoundIn, Screened, Screener
 from rsc.ingest.source import BadRecord, Chunk, Part, Source, Values
 from rsc.ingest.tokens import TextTokenizer
 from rsc.review.policy import Policy
-from rsc.review.recogniser import load_recognisers
 from rsc.review.report import ReviewReport
-from rsc.review.scan import EngineName, Scanner
+from rsc.review.scanner.recogniser import load_recognisers
+from rsc.review.scanner.scanner import EngineName, Scanner
 from rsc.store.format.columns import Columns, concatenate_columns
 from rsc.store.format.schema import Field, Schema
 

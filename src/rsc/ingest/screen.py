@@ -25,11 +25,11 @@ from rsc.errors import DataError, ReviewRejected
 from rsc.ingest.columns import each, take
 from rsc.ingest.source import BadRecord, Chunk, Values
 from rsc.review.gate import Gate, GatedRecord
-from rsc.review.media import clean_media
+from rsc.review.media.clean import clean_media
 from rsc.review.policy import Policy
 from rsc.review.redact import Replacement, pseudonym
 from rsc.review.report import ReviewReport
-from rsc.review.scan import Scanner
+from rsc.review.scanner.scanner import Scanner
 from rsc.store.format.schema import Field, Schema
 
 FINDINGS = Schema(

@@ -35,7 +35,7 @@ from rsc.errors import (
     ReviewVoid,
 )
 from rsc.release.request import KeyRequest
-from rsc.review.approval import ReviewState
+from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy
 
 LEASE_S = 180.0  # workers prove their isolation again every 60 s; a lease outlives two missed renewals

@@ -28,7 +28,7 @@ from rsc.release.recorded import Recorded, replay
 from rsc.release.retention import overdue
 from rsc.release.run_keys import overdue_run_keys
 from rsc.release.unused import overdue_unused
-from rsc.review.approval import ReviewState
+from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy, parse_policy
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.verify import Part

@@ -15,7 +15,7 @@ from rsc.errors import ConfigError, IntegrityError
 from rsc.release.decision import DataFacts
 from rsc.release.facts import data_facts
 from rsc.release.memory import Memory
-from rsc.review.approval import ReviewState
+from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from rsc.review.findings import RECOGNISER_TYPES, TYPES, Finding, not_looked_for
 from rsc.review.policy import Policy
-from rsc.review.pool import ScanPool
-from rsc.review.recogniser import describe
 from rsc.review.redact import Replacement, redact
 from rsc.review.report import ReportCounter, ReviewReport
-from rsc.review.scan import Scanner, rules_digest
+from rsc.review.scanner.pool import ScanPool
+from rsc.review.scanner.recogniser import describe
+from rsc.review.scanner.scanner import Scanner, rules_digest
 
 
 @dataclass(frozen=True, slots=True)

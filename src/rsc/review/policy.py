@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rsc.errors import ConfigError
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
-from rsc.review.recogniser import ModelConfig
+from rsc.review.scanner.recogniser import ModelConfig
 from rsc.units import parse_seconds
 
 Action = Literal["redact", "mask", "pseudonymise", "drop", "reject", "allow"]
@@ -186,7 +186,7 @@ def policy_hash(content: bytes) -> str:
 
 
 _MODELS_NOTE = (
-    "Names are found by a model only, one that is on this machine (rsc.review.recogniser):",
+    "Names are found by a model only, one that is on this machine (rsc.review.scanner.recogniser):",
     "[[models]]",
     'engine = "presidio"                   # or "gliner"',
     'model = "en_core_web_lg"              # a spaCy package, or a folder',

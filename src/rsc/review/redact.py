@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from rsc.errors import ConfigError
 from rsc.review.findings import Finding
-from rsc.review.normalise import fold_value
 from rsc.review.policy import Policy
+from rsc.review.scanner.normalise import fold_value
 
 _DIGITS_ONLY = frozenset({"phone", "credit_card", "ssn"})
 _WITHOUT_SEPARATORS = frozenset({"national_id", "id_document", "iban", "mac_address"})

@@ -1,0 +1,77 @@
+"""Strip what pictures and recordings carry beside their pixels and samples: bytes in, clean bytes out.
+
+The pixels and samples are copied, never re-encoded. Kept are only the parts that a decoder needs; what is
+not on a format's list is removed, so that an unknown chunk cannot carry anything through. The one thing
+carried over is a JPEG's, PNG's or WebP's orientation, as a fresh EXIF block that holds nothing else.
+
+    JPEG  APP1 (EXIF, XMP), APP2 except ICC colour, APP3-15 except Adobe's colour note, comments,
+          everything behind the end mark (thumbnails and motion pictures hide there)
+    PNG   tEXt zTXt iTXt eXIf tIME and every chunk that is not needed to draw
+    WebP  EXIF, XMP and unknown chunks
+    WAV   LIST/INFO, bext, iXML, id3 and every chunk but fmt, fact, data
+    FLAC  comments, pictures, applications, cue sheets; STREAMINFO and SEEKTABLE stay
+    MP3   ID3v2 before, ID3v1, Lyrics3 and APEv2 behind
+    Ogg   Vorbis and Opus comment headers emptied, pages re-framed
+
+Not covered: what pixels show and samples say (faces, plates, screens, voices): policies need a written
+`safeguard` for such data. Marks hidden in the pixels, sensor noise that identifies a camera, formats that
+are not listed (an error, never a pass). Colour profiles are kept and may name a device model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rsc.errors import DataError
+from rsc.review.media.audio import clean_flac, clean_mp3, clean_ogg, clean_wav
+from rsc.review.media.image import clean_jpeg, clean_png, clean_webp
+from rsc.review.media.riff_exif import Removed
+
+
+@dataclass(frozen=True, slots=True)
+class CleanMedia:
+    """`removed` names the kinds of metadata taken out, with their size in bytes; never their content."""
+
+    data: bytes
+    format: str
+    removed: tuple[Removed, ...]
+
+
+def clean_media(data: bytes) -> CleanMedia:
+    """Recognise the format by its first bytes and strip its metadata.
+
+    Raises DataError when the format is not one of those above, or the file is cut short or malformed: what
+    cannot be parsed cannot be cleaned.
+    """
+    for name, recognises, clean in _FORMATS:
+        if recognises(data):
+            try:
+                kept, removed = clean(data)
+            except (IndexError, ValueError) as error:
+                raise DataError(
+                    f"this {name} file is malformed or cut short: {error}", hint="leave it out, or repair it"
+                ) from None
+            return CleanMedia(kept, name, tuple(removed))
+    known = " ".join(name for name, _, _ in _FORMATS)
+    raise DataError(
+        "the format of this picture or recording is not known", hint=f"convert it to one of: {known}"
+    )
+
+
+def _is_mp3(data: bytes) -> bool:
+    """An ID3v2 tag, or an MPEG audio frame's sync word with a layer that is not reserved."""
+    return data[:3] == b"ID3" or (
+        len(data) > 2 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0 and data[1] & 0x06 != 0
+    )
+
+
+_FORMATS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], tuple[bytes, list[Removed]]]], ...] = (
+    ("jpeg", lambda data: data[:3] == b"\xff\xd8\xff", clean_jpeg),
+    ("png", lambda data: data[:8] == b"\x89PNG\r\n\x1a\n", clean_png),
+    ("webp", lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", clean_webp),
+    ("wav", lambda data: data[:4] == b"RIFF" and data[8:12] == b"WAVE", clean_wav),
+    ("flac", lambda data: data[:4] == b"fLaC", clean_flac),
+    ("ogg", lambda data: data[:4] == b"OggS", clean_ogg),
+    ("mp3", _is_mp3, clean_mp3),
+)

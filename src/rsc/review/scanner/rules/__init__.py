@@ -1,0 +1,30 @@
+"""The rules, as a set of independent patterns (one big alternation would lose matches)."""
+
+from __future__ import annotations
+
+from rsc.review.scanner.rules import (
+    address,
+    contact,
+    context,
+    national,
+    network,
+    payment,
+    phone,
+    secret,
+    token,
+    wallet,
+)
+from rsc.review.scanner.rules.rule import Rule
+
+ALL_RULES: tuple[Rule, ...] = (
+    *contact.RULES,
+    *phone.RULES,
+    *payment.RULES,
+    *national.RULES,
+    *network.RULES,
+    *wallet.RULES,
+    *context.RULES,
+    *address.RULES,
+    *secret.RULES,
+    *token.RULES,
+)
