@@ -11,7 +11,7 @@ import pytest
 
 from rsc.config import Workspace
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.source import BadRecord, Source
+from rsc.ingest.readers.source import BadRecord, Source
 
 Rows = tuple[list[dict[str, Any]], list[BadRecord]]
 

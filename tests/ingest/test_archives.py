@@ -16,7 +16,7 @@ import zstandard
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.detect import detect, open_source
+from rsc.ingest.readers.detect import detect, open_source
 
 from .bringing import SAFE, bring_in, stored
 from .conftest import read_all

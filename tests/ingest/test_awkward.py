@@ -19,10 +19,10 @@ from PIL import Image
 
 from rsc.config import Workspace
 from rsc.errors import DataError
-from rsc.ingest import tree
 from rsc.ingest.importer import import_columns
 from rsc.ingest.job import ImportResult
-from rsc.ingest.lines import require_whole_frames
+from rsc.ingest.readers import file_tree
+from rsc.ingest.readers.lines import require_whole_frames
 from tests.ingest.bringing import SAFE, bring_in, stored
 
 LINES = "".join(
@@ -179,7 +179,7 @@ def test_a_link_in_a_tar_is_a_bad_record(mode: str, workspace: Workspace, tmp_pa
 def test_a_zip_bomb_is_one_bad_record(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(file_tree, "MAX_FILE_BYTES", 1 << 20)
     files = {"a/1.jpg": image(), "b/1.jpg": image(), "b/bomb.jpg": bytes(5 << 20)}
     result = bring(workspace, zipped(tmp_path / "a.zip", files), holdout=0.0)
     assert result.bad == {"5242880 bytes in one file: too long for a record": 1}

@@ -8,8 +8,8 @@ import pytest
 
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.detect import detect, open_source
-from rsc.ingest.source import Fingerprint
+from rsc.ingest.readers.detect import detect, open_source
+from rsc.ingest.readers.source import Fingerprint
 
 PLAIN = ImportOptions()
 

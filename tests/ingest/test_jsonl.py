@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.fields import SAMPLE_ROWS
-from rsc.ingest.jsonl import JsonLines
-from rsc.ingest.lines import cut_at_lines
+from rsc.ingest.readers.lines import cut_at_lines
+from rsc.ingest.readers.tables.infer_fields import SAMPLE_ROWS
+from rsc.ingest.readers.tables.jsonl import JsonLines
 
 from .bringing import bring_in, stored
 from .conftest import read_all

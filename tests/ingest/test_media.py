@@ -13,9 +13,9 @@ from PIL import Image
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError, GateRefused
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import MediaCodec
-from rsc.ingest.detect import open_source
-from rsc.ingest.media import MediaTree, name_pattern
+from rsc.ingest.readers.detect import open_source
+from rsc.ingest.readers.media.codec import MediaCodec
+from rsc.ingest.readers.media.files import MediaTree, name_pattern
 from rsc.store.dataset import Dataset
 
 from .bringing import POLICY, SAFE, bring_in, stored

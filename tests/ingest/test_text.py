@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.detect import open_source
-from rsc.ingest.text import TextFile, TextTree, cut_blocks
+from rsc.ingest.readers.detect import open_source
+from rsc.ingest.readers.text import TextFile, TextTree, cut_blocks
 
 from .conftest import read_all
 

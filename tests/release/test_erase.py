@@ -15,7 +15,7 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError, KeyUnavailable, ReviewVoid
 from rsc.events import EventLog
 from rsc.ingest.importer import import_source
-from rsc.ingest.look import read_findings
+from rsc.ingest.inspect import read_findings
 from rsc.ingest.screen import FINDINGS
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope, open_envelope
 from rsc.keys.providers.local import LocalKeyProvider

@@ -15,8 +15,8 @@ from rsc.cli.data_access import As, Name, Note, Version, identity_of, user_name
 from rsc.cli.output import JsonFlag, emit, next_commands, say
 from rsc.config import Workspace
 from rsc.errors import DataError
-from rsc.ingest.look import excerpts, findings_by_record, read_findings, read_quarantine, read_rows
-from rsc.ingest.writing import QUARANTINE_SPLIT
+from rsc.ingest.inspect import excerpts, findings_by_record, read_findings, read_quarantine, read_rows
+from rsc.ingest.sink import QUARANTINE_SPLIT
 from rsc.keys.secret import SecretKey
 from rsc.release.facts import data_facts
 from rsc.review.approval import verdict

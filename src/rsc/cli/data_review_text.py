@@ -7,7 +7,7 @@ from typing import Any
 
 from rsc.cli.data_text import SINGLE_PERSON, section, state_line
 from rsc.cli.output import table
-from rsc.ingest.look import Excerpt, QuarantinedRecord
+from rsc.ingest.inspect import Excerpt, QuarantinedRecord
 from rsc.review.approval.verdict import Approval, ReviewState
 from rsc.review.report import ReviewReport
 from rsc.store.dataset import Dataset

@@ -18,17 +18,17 @@ from pathlib import Path
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.ingest.arrays import Batch, open_columns
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.detect import left_out, open_source
-from rsc.ingest.facts import require_safeguard
 from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
-from rsc.ingest.parts import PartResult, Plan
+from rsc.ingest.map_part import PartResult, Plan
 from rsc.ingest.progress import Progress, Silent
+from rsc.ingest.provenance import require_safeguard
+from rsc.ingest.readers.arrays import Batch, open_columns
+from rsc.ingest.readers.detect import left_out, open_source
+from rsc.ingest.readers.source import Fingerprint, Source
 from rsc.ingest.resume import CHECKPOINT_BYTES
-from rsc.ingest.source import Fingerprint, Source
-from rsc.ingest.tokens import read_tokenizer, train_bpe, write_tokenizer
+from rsc.ingest.tokenize import read_tokenizer, train_bpe, write_tokenizer
 from rsc.ingest.workers import PART_BYTES, run_parts
 from rsc.keys.envelope import KeyProvider
 from rsc.keys.providers.local import LocalKeyProvider

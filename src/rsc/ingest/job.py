@@ -9,16 +9,16 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable, ResourceError
-from rsc.ingest.columns import to_store
-from rsc.ingest.facts import import_facts, report_notes, require_records
 from rsc.ingest.keys import new_data_key
-from rsc.ingest.parts import Plan
+from rsc.ingest.map_part import Plan
 from rsc.ingest.progress import Progress
+from rsc.ingest.provenance import import_facts, report_notes, require_records
+from rsc.ingest.readers.source import Fingerprint
+from rsc.ingest.readers.tables.typed_columns import to_store
 from rsc.ingest.resume import Position, find_interrupted, import_id
-from rsc.ingest.source import Fingerprint
-from rsc.ingest.tokens import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
+from rsc.ingest.sink import Totals, schemas, write_part
+from rsc.ingest.tokenize import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
 from rsc.ingest.workers import run_parts
-from rsc.ingest.writing import Totals, schemas, write_part
 from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope
 from rsc.keys.secret import SecretKey
 from rsc.review.report import ReviewReport

@@ -22,9 +22,9 @@ from typing import Any
 from rsc import __version__
 from rsc.config import Workspace
 from rsc.errors import IntegrityError
-from rsc.ingest.parts import Plan
-from rsc.ingest.source import Fingerprint
-from rsc.ingest.writing import Totals
+from rsc.ingest.map_part import Plan
+from rsc.ingest.readers.source import Fingerprint
+from rsc.ingest.sink import Totals
 from rsc.review.report import report_from_json
 from rsc.store.bulk.locations import Location
 from rsc.store.staging import Unfinished, list_unfinished

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from rsc.errors import DataError, ReviewRejected
-from rsc.ingest.columns import each, take
-from rsc.ingest.source import BadRecord, Chunk, Values
+from rsc.ingest.readers.source import BadRecord, Chunk, Values
+from rsc.ingest.readers.tables.typed_columns import each, take
 from rsc.review.gate import Gate, GatedRecord
 from rsc.review.media.clean import clean_media
 from rsc.review.policy import Policy

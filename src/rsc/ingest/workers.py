@@ -21,8 +21,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from rsc.errors import ResourceError, RscError
-from rsc.ingest.parts import PartResult, Plan, process_part
-from rsc.ingest.source import Part
+from rsc.ingest.map_part import PartResult, Plan, process_part
+from rsc.ingest.readers.source import Part
 from rsc.interrupts import deaf_children
 from rsc.keys.secret import SecretKey
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import zstandard
 
 from rsc.errors import DataError
-from rsc.ingest.source import Part
+from rsc.ingest.readers.source import Part
 
 MAX_RECORD_BYTES = 64 << 20  # a longer line is one bad record, so that memory stays bounded
 _FRAME_HEADER_BYTES = 18  # the longest of Zstandard

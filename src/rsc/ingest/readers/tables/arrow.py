@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from rsc.errors import DataError
-from rsc.ingest.arrow_values import ArrowColumn, column_values, columns_of, import_pyarrow
-from rsc.ingest.columns import take
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.source import BadRecord, Chunk, Part, own_name
-from rsc.ingest.splits import split_of_file, split_of_name
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, own_name
+from rsc.ingest.readers.split_names import split_of_file, split_of_name
+from rsc.ingest.readers.tables.arrow_values import ArrowColumn, column_values, columns_of, import_pyarrow
+from rsc.ingest.readers.tables.typed_columns import take
 from rsc.store.format.schema import Field
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.detect import open_source
+from rsc.ingest.readers.detect import open_source
 
 from .conftest import read_all
 

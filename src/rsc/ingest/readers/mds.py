@@ -21,11 +21,11 @@ import zstandard
 
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import MediaCodec
-from rsc.ingest.fields import chosen_names, stored_names
-from rsc.ingest.rows import Row, chunks
-from rsc.ingest.source import BadRecord, Chunk, Part, own_name
-from rsc.ingest.splits import SPLIT_NAMES
+from rsc.ingest.readers.chunks import Row, chunks
+from rsc.ingest.readers.media.codec import MediaCodec
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, own_name
+from rsc.ingest.readers.split_names import SPLIT_NAMES
+from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
 from rsc.store.format.schema import Field
 
 INDEX = "index.json"

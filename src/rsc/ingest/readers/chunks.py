@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk
+from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk
 from rsc.store.format.schema import Field
 
 

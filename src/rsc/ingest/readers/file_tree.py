@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from rsc.errors import DataError
-from rsc.ingest.source import Part
+from rsc.ingest.readers.source import Part
 
 MAX_FILE_BYTES = 512 << 20  # of a record's file: a frame holds 1 GiB, and each process one file at a time
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from rsc import __version__
 from rsc.errors import DataError, GateRefused
-from rsc.ingest.parts import Plan
-from rsc.ingest.source import Fingerprint
-from rsc.ingest.writing import Totals
+from rsc.ingest.map_part import Plan
+from rsc.ingest.readers.source import Fingerprint
+from rsc.ingest.sink import Totals
 from rsc.review.policy import Policy
 
 FORMAT = "rsc-import-1"

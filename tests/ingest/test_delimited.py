@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.table import DelimitedTable
+from rsc.ingest.readers.tables.delimited import DelimitedTable
 
 from .conftest import read_all
 

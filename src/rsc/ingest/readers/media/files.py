@@ -22,11 +22,11 @@ import numpy as np
 
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
-from rsc.ingest.rows import note_chunk
-from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part
-from rsc.ingest.splits import SPLIT_NAMES
-from rsc.ingest.tree import Entry, Tree, group_by_size
+from rsc.ingest.readers.chunks import note_chunk
+from rsc.ingest.readers.file_tree import Entry, Tree, group_by_size
+from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
+from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part
+from rsc.ingest.readers.split_names import SPLIT_NAMES
 from rsc.store.format.schema import Field
 
 _CAPTION = ".txt"

@@ -15,12 +15,12 @@ from functools import cached_property
 
 import numpy as np
 
-from rsc.ingest.columns import each, take, to_store
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, Values
+from rsc.ingest.readers.tables.typed_columns import each, take, to_store
 from rsc.ingest.screen import FoundIn, Screened, Screener
-from rsc.ingest.source import BadRecord, Chunk, Part, Source, Values
-from rsc.ingest.tokens import TextTokenizer
+from rsc.ingest.tokenize import TextTokenizer
 from rsc.review.policy import Policy
 from rsc.review.report import ReviewReport
 from rsc.review.scanner.recogniser import load_recognisers

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rsc.ingest.jsonl import JsonLines
-from rsc.ingest.source import BadRecord, Chunk, Part, Source
-from rsc.ingest.splits import split_of_file
-from rsc.ingest.table import DelimitedTable
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.split_names import split_of_file
+from rsc.ingest.readers.tables.delimited import DelimitedTable
+from rsc.ingest.readers.tables.jsonl import JsonLines
 from rsc.store.format.schema import Field
 
 

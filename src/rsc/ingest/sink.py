@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rsc.ingest.columns import to_store
-from rsc.ingest.parts import QUARANTINE, Found, PartResult, Plan, quarantine_columns
+from rsc.ingest.map_part import QUARANTINE, Found, PartResult, Plan, quarantine_columns
+from rsc.ingest.readers.tables.typed_columns import to_store
 from rsc.ingest.screen import FINDINGS, merge_reports
-from rsc.ingest.tokens import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
+from rsc.ingest.tokenize import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
 from rsc.review.report import ReviewReport
 from rsc.store.format.columns import Columns
 from rsc.store.format.schema import Schema

@@ -13,10 +13,10 @@ import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.encoding import Lines, decode_lines
-from rsc.ingest.fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
-from rsc.ingest.lines import cut_at_lines, head, read_span
-from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.encoding import Lines, decode_lines
+from rsc.ingest.readers.lines import cut_at_lines, head, read_span
+from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.tables.infer_fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
 from rsc.store.format.schema import Field
 
 _HEAD_BYTES = 4 << 20  # where the types are found

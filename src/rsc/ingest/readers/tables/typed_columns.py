@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rsc.errors import DataError
-from rsc.ingest.source import Values
+from rsc.ingest.readers.source import Values
 from rsc.store.format.columns import Columns, Ragged
 from rsc.store.format.schema import Field, Schema
 

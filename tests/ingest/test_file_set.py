@@ -8,7 +8,7 @@ import pytest
 from rsc.config import Workspace
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.detect import detect, open_source
+from rsc.ingest.readers.detect import detect, open_source
 
 from .bringing import bring_in, stored
 from .conftest import read_all

@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.encoding import decode_text
-from rsc.ingest.fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
-from rsc.ingest.lines import MAX_RECORD_BYTES, LineSpan, head, is_compressed, open_forwards, read_span
-from rsc.ingest.source import BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.encoding import decode_text
+from rsc.ingest.readers.lines import MAX_RECORD_BYTES, LineSpan, head, is_compressed, open_forwards, read_span
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.tables.infer_fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
 from rsc.store.format.schema import Field
 
 _DELIMITERS = ",\t;|"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.source import BadRecord
+from rsc.ingest.readers.source import BadRecord
 
 _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BYTE_ORDER_MARK = "\ufeff"  # written by spreadsheets in front of UTF-8; not part of the data

@@ -6,20 +6,20 @@ from collections import Counter
 from pathlib import Path
 
 from rsc.errors import ConfigError, DataError
-from rsc.ingest.arrow import HF_DICT, HF_STATE, open_hf, open_parquet
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES
-from rsc.ingest.jsonl import JsonLines
-from rsc.ingest.lines import bare_suffix, head
-from rsc.ingest.mds import INDEX, MdsFolder
-from rsc.ingest.media import MediaTree
-from rsc.ingest.pydocs import PythonDocs
-from rsc.ingest.several import FileSet
-from rsc.ingest.source import Source, require_readable
-from rsc.ingest.table import DelimitedTable
-from rsc.ingest.text import TextFile, TextTree
-from rsc.ingest.tree import Tree
-from rsc.ingest.webdataset import TarShards, is_tar
+from rsc.ingest.readers.file_set import FileSet
+from rsc.ingest.readers.file_tree import Tree
+from rsc.ingest.readers.lines import bare_suffix, head
+from rsc.ingest.readers.mds import INDEX, MdsFolder
+from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES
+from rsc.ingest.readers.media.files import MediaTree
+from rsc.ingest.readers.python_docs import PythonDocs
+from rsc.ingest.readers.source import Source, require_readable
+from rsc.ingest.readers.tables.arrow import HF_DICT, HF_STATE, open_hf, open_parquet
+from rsc.ingest.readers.tables.delimited import DelimitedTable
+from rsc.ingest.readers.tables.jsonl import JsonLines
+from rsc.ingest.readers.text import TextFile, TextTree
+from rsc.ingest.readers.webdataset import TarShards, is_tar
 
 PYTHON_DOCS = "python-docs"
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.look import excerpts
-from rsc.ingest.tokens import SEPARATOR, TextTokenizer, train_bpe
+from rsc.ingest.inspect import excerpts
+from rsc.ingest.tokenize import SEPARATOR, TextTokenizer, train_bpe
 from rsc.keys.envelope import data_key_context, open_envelope
 from rsc.keys.providers.local import LocalKeyProvider
 from rsc.store.dataset import Dataset

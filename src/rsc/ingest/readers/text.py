@@ -16,10 +16,10 @@ import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.encoding import decode_lines, decode_text, not_encoded
-from rsc.ingest.lines import MAX_RECORD_BYTES, cut_at_lines, read_span
-from rsc.ingest.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
-from rsc.ingest.tree import Entry, Tree, group_by_size
+from rsc.ingest.readers.encoding import decode_lines, decode_text, not_encoded
+from rsc.ingest.readers.file_tree import Entry, Tree, group_by_size
+from rsc.ingest.readers.lines import MAX_RECORD_BYTES, cut_at_lines, read_span
+from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.store.format.schema import Field
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n)+")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rsc.ingest.tokens import TOKENIZER_SPLIT, TextTokenizer
-from rsc.ingest.writing import FINDINGS_SPLIT, QUARANTINE_SPLIT
+from rsc.ingest.sink import FINDINGS_SPLIT, QUARANTINE_SPLIT
+from rsc.ingest.tokenize import TOKENIZER_SPLIT, TextTokenizer
 from rsc.keys.secret import SecretKey
 from rsc.review.findings import Finding
 from rsc.review.view import masked_text, sample_of

@@ -27,9 +27,9 @@ import numpy as np
 from rsc.errors import ConfigError, DataError
 from rsc.extras import install_command
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import MediaCodec
-from rsc.ingest.fields import chosen_names, stored_names
-from rsc.ingest.source import Values
+from rsc.ingest.readers.media.codec import MediaCodec
+from rsc.ingest.readers.source import Values
+from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field
 

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rsc.errors import DataError
-from rsc.ingest.arrow import ArrowTables, MemoryTable
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.fields import chosen_names, stored_names
-from rsc.ingest.source import Chunk, Part, Source
+from rsc.ingest.readers.source import Chunk, Part, Source
+from rsc.ingest.readers.tables.arrow import ArrowTables, MemoryTable
+from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field
 

@@ -27,11 +27,11 @@ from typing import Any, NamedTuple
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.decode import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
-from rsc.ingest.fields import chosen_names, stored_names
-from rsc.ingest.rows import Row, chunks
-from rsc.ingest.source import BadRecord, Chunk, Part, Source
-from rsc.ingest.tree import MAX_FILE_BYTES
+from rsc.ingest.readers.chunks import Row, chunks
+from rsc.ingest.readers.file_tree import MAX_FILE_BYTES
+from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
 from rsc.store.format.schema import Field
 
 _SAMPLES_LOOKED_AT = 100

@@ -26,7 +26,7 @@ import numpy as np
 from rsc.config import nearest
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.source import BadRecord, Chunk, Values
+from rsc.ingest.readers.source import BadRecord, Chunk, Values
 from rsc.store.format.schema import Field
 
 Row = Mapping[str, Any]

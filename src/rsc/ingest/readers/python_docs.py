@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from rsc.errors import DataError
-from rsc.ingest.rows import note_chunk
-from rsc.ingest.source import Chunk, Part, Source
+from rsc.ingest.readers.chunks import note_chunk
+from rsc.ingest.readers.source import Chunk, Part, Source
 from rsc.store.format.schema import Field
 
 _TOPICS = Path("pydoc_data", "topics.py")
