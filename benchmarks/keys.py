@@ -8,7 +8,7 @@ disk, key received and wiped, lease given back). `release_one_client` does it on
 each waits for a sync of its own; `release_two_clients` lies between. The workspace lies on the file system
 of the temporary folder: its sync rate is the limit of one client, and is measured beside as `fdatasync`.
 `agent_cpu_ms` is CPU time of the agent for one release, and says what another machine would reach. The
-agent is steady: the files are older than what release/memory.py asks for, as in all but the first seconds.
+agent is steady: the files are older than what release/agent/facts_cache.py asks for, as in all but its start.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.release.agent import KeyAgent
-from rsc.release.client import KeyClient
-from rsc.release.memory import SETTLED_NS
-from rsc.release.request import KeyRequest
-from rsc.release.served import Served
-from rsc.release.server import AgentServer
+from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.client import KeyClient
+from rsc.release.agent.facts_cache import SETTLED_NS
+from rsc.release.agent.job_scope import Served
+from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.server import AgentServer
 from rsc.review.approval.identity import create_identity
 from rsc.review.approval.verdict import approve, review_facts
 from rsc.review.policy import default_policy, policy_to_toml

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from house import SERVES, House
 
-from rsc.release.server import AgentServer
+from rsc.release.agent.server import AgentServer
 
 
 @pytest.fixture

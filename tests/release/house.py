@@ -12,9 +12,9 @@ from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.release.agent import KeyAgent
-from rsc.release.facts import data_facts
-from rsc.release.served import Served
+from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.facts import data_facts
+from rsc.release.agent.job_scope import Served
 from rsc.review.approval.identity import create_identity, load_identity
 from rsc.review.approval.verdict import ReviewFacts, approve, reject, review_facts
 from rsc.review.policy import Policy, parse_policy, policy_to_toml

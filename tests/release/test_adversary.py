@@ -12,13 +12,13 @@ from house import SERVES, House
 from rsc.errors import GateRefused, IntegrityError, KeyUnavailable, ReviewMissing, ReviewVoid
 from rsc.keys.envelope import data_key_context, open_envelope
 from rsc.keys.secret import SecretKey
-from rsc.release.client import KeyClient
-from rsc.release.expire import expire
-from rsc.release.promises import House as Checked
-from rsc.release.promises import files_private, reviews_valid
-from rsc.release.request import KeyRequest
-from rsc.release.retention import sweep
-from rsc.release.server import AgentServer
+from rsc.release.agent.client import KeyClient
+from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.server import AgentServer
+from rsc.release.lifecycle.expire import expire
+from rsc.release.lifecycle.retention import sweep
+from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import files_private, reviews_valid
 from rsc.review.approval import verdict
 from rsc.review.approval.identity import create_identity
 from rsc.store.dataset import Dataset

@@ -15,12 +15,12 @@ from house import SERVES
 
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing, ReviewVoid
 from rsc.keys.envelope import data_key_context, new_envelope, open_envelope, run_key_context
-from rsc.release.agent import Asking
-from rsc.release.client import KeyClient, hold_keys, request_key
-from rsc.release.handover import carriers
-from rsc.release.memory import SETTLED_NS, TRUSTED_S, Memory
-from rsc.release.request import KeyRequest
-from rsc.release.server import AgentServer
+from rsc.release.agent.agent import Asking
+from rsc.release.agent.client import KeyClient, hold_keys, request_key
+from rsc.release.agent.facts_cache import SETTLED_NS, TRUSTED_S, Memory
+from rsc.release.agent.handover import carriers
+from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.server import AgentServer
 from rsc.review.approval.identity import create_identity
 from rsc.store.dataset import Dataset
 
@@ -189,8 +189,8 @@ def test_nobody_at_the_socket_is_said(tmp_path):
 HOLDER = """
 import sys
 from pathlib import Path
-from rsc.release.client import hold_keys, KeyClient
-from rsc.release.request import KeyRequest
+from rsc.release.agent.client import hold_keys, KeyClient
+from rsc.release.agent.request import KeyRequest
 with KeyClient(Path(sys.argv[1])) as client:
     held = client.release(KeyRequest("train", "ada", data="posts"))
     print(held.lease, flush=True)

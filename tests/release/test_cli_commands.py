@@ -13,15 +13,15 @@ from rsc.cli import audit
 from rsc.cli.main import run
 from rsc.clock import SystemClock
 from rsc.errors import KeyUnavailable
-from rsc.release import promises
-from rsc.release.request import KeyRequest
+from rsc.release.agent.request import KeyRequest
+from rsc.release.verify import checks
 from rsc.store.staging import only_writer
 
 
 @pytest.fixture
 def lived_in(workspace, monkeypatch) -> House:
     """A workspace under the real clock, which the commands use, with one release in the log."""
-    monkeypatch.setattr(promises, "_LISTEN_CODE", 'print(\'{"modules": 0, "attempts": []}\')')
+    monkeypatch.setattr(checks, "_LISTEN_CODE", 'print(\'{"modules": 0, "attempts": []}\')')
     house = House(workspace, SystemClock())
     house.add()
     house.approve()

@@ -7,8 +7,8 @@ import pytest
 
 from rsc.clock import timestamp
 from rsc.errors import IsolationRefused, KeyUnavailable, ReviewMissing, ReviewRejected, ReviewVoid
-from rsc.release.decision import LEASE_S, DataFacts, decide
-from rsc.release.request import KeyRequest
+from rsc.release.agent.decision import LEASE_S, DataFacts, decide
+from rsc.release.agent.request import KeyRequest
 from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy
 

@@ -19,12 +19,12 @@ from rsc.ingest.inspect import read_findings
 from rsc.ingest.screen import FINDINGS
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope, open_envelope
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.release import erase as erase_module
-from rsc.release.erase import MARK, erase
-from rsc.release.facts import data_facts
-from rsc.release.request import KeyRequest
-from rsc.release.subject import find_subject
-from rsc.release.trace import trace
+from rsc.release.agent.facts import data_facts
+from rsc.release.agent.request import KeyRequest
+from rsc.release.lifecycle import erase as erase_module
+from rsc.release.lifecycle.erase import MARK, erase
+from rsc.release.lifecycle.subject import find_subject
+from rsc.release.lifecycle.trace import trace
 from rsc.review.policy import Policy, policy_to_toml
 from rsc.review.redact import pseudonym
 from rsc.store.bulk.local import LocalStore

@@ -12,7 +12,7 @@ import pytest
 from house import SERVES, require_namespaces
 
 from rsc.cluster.sandbox.wrap import wrap
-from rsc.release.server import AgentServer
+from rsc.release.agent.server import AgentServer
 
 WORKER = """
 import os, sys
@@ -20,8 +20,8 @@ from pathlib import Path
 from rsc.cluster.sandbox.harden import hide_memory
 from rsc.cluster.sandbox.probe import hygiene, probe
 from rsc.errors import RscError
-from rsc.release.client import hold_keys
-from rsc.release.request import KeyRequest
+from rsc.release.agent.client import hold_keys
+from rsc.release.agent.request import KeyRequest
 
 path, behaviour = Path(sys.argv[1]), sys.argv[2]
 if behaviour != "readable":

@@ -23,8 +23,8 @@ from rsc.keys.providers.register import Register
 from rsc.keys.providers.vault import VaultProvider
 from rsc.keys.providers.wiping import wipe
 from rsc.keys.secret import SecretKey
-from rsc.release.expire import expire
-from rsc.release.rotate import rotate
+from rsc.release.lifecycle.expire import expire
+from rsc.release.lifecycle.rotate import rotate
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
 from rsc.store.staging import only_writer

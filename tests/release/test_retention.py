@@ -18,12 +18,12 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable
 from rsc.keys.envelope import data_key_context, open_envelope
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.release.expire import expire
-from rsc.release.promises import House as Checked
-from rsc.release.promises import keys_within_retention
-from rsc.release.request import KeyRequest
-from rsc.release.retention import open_cached, overdue, sweep
-from rsc.release.unused import overdue_unused, sweep_unused
+from rsc.release.agent.request import KeyRequest
+from rsc.release.lifecycle.expire import expire
+from rsc.release.lifecycle.retention import open_cached, overdue, sweep
+from rsc.release.lifecycle.unused_keys import overdue_unused, sweep_unused
+from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import keys_within_retention
 from rsc.store.bulk.local import LocalStore
 from rsc.store.cache.node_cache import NodeCache
 from rsc.store.dataset import Dataset

@@ -17,14 +17,20 @@ from rsc.cli.main import run
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, RscError
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.release import server
-from rsc.release import verify as room
-from rsc.release.client import KeyClient
-from rsc.release.expire import expire
-from rsc.release.promises import House as Checked
-from rsc.release.promises import files_private, keys_within_retention, log_intact, no_plaintext, reviews_valid
-from rsc.release.rotate import rotate
-from rsc.release.whole import versions_whole
+from rsc.release.agent import server
+from rsc.release.agent.client import KeyClient
+from rsc.release.lifecycle.expire import expire
+from rsc.release.lifecycle.rotate import rotate
+from rsc.release.verify import verify as room
+from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import (
+    files_private,
+    keys_within_retention,
+    log_intact,
+    no_plaintext,
+    reviews_valid,
+)
+from rsc.release.verify.completeness import versions_whole
 from rsc.review.approval.identity import load_identity
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.staging import Progress, only_writer

@@ -14,11 +14,11 @@ from test_agent import TRAIN, start_holder
 
 from rsc.audit.log import AuditLog
 from rsc.errors import ConfigError
-from rsc.release import promises, whole
-from rsc.release.expire import expire
-from rsc.release.promises import House as Checked
-from rsc.release.server import AgentServer
-from rsc.release.verify import verify
+from rsc.release.agent.server import AgentServer
+from rsc.release.lifecycle.expire import expire
+from rsc.release.verify import checks, completeness
+from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.verify import verify
 from rsc.store import verify as store_verify
 from rsc.store.dataset import Dataset
 from rsc.store.format.footer import HEADER_BYTES
@@ -39,7 +39,7 @@ def rows(house: House, *, read: Part | None = None) -> dict:
 @pytest.fixture
 def busy(house, monkeypatch) -> House:
     """A workspace where everything that has a promise has happened once."""
-    monkeypatch.setattr(promises, "_LISTEN_CODE", 'print(\'{"modules": 0, "attempts": []}\')')
+    monkeypatch.setattr(checks, "_LISTEN_CODE", 'print(\'{"modules": 0, "attempts": []}\')')
     house.add()
     house.approve()
     house.agent.release(TRAIN).close()
@@ -164,7 +164,7 @@ def test_a_module_that_connects_is_found():
     """The listening code itself, with one module that looks up a name and one that connects."""
     bad = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))"
     tried = f"import rsc\ntry:\n    {bad}\nexcept OSError: pass\n"
-    code = promises._LISTEN_CODE.replace("import rsc\n", tried)
+    code = checks._LISTEN_CODE.replace("import rsc\n", tried)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "socket.connect" in done.stdout, done.stderr
 
@@ -203,7 +203,7 @@ def test_each_shard_is_in_one_part_and_damage_is_found_in_it(busy):
         busy.add(name)
         flip_inside_a_shard(busy, name=name)
     found = [
-        whole.bytes_whole(
+        completeness.bytes_whole(
             Checked(busy.workspace, {"local": busy.provider}, busy.audit, busy.clock.now(), part)
         )
         for part in (Part(1, 3), Part(2, 3), Part(3, 3))

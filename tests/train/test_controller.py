@@ -18,7 +18,7 @@ from rsc.config import Workspace
 from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail
 from rsc.loader.config import DataConfig
-from rsc.release.served import Served
+from rsc.release.agent.job_scope import Served
 from rsc.store.format.schema import Field, Schema
 from rsc.train.admission import Admission
 from rsc.train.controller import Controller

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rsc.config import Workspace
 from rsc.loader.config import DataConfig
-from rsc.release.trace import derived_runs
+from rsc.release.lifecycle.trace import derived_runs
 from tests.train.conftest import Rsc, topics
 
 MIXED = (

@@ -21,8 +21,8 @@ from rsc.export.weights import write_export
 from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
-from rsc.release.served import Served
-from rsc.release.trained_on import traced_data
+from rsc.release.agent.job_scope import Served
+from rsc.release.agent.lineage_facts import traced_data
 from rsc.store.bulk.local import LocalStore
 from rsc.store.format.schema import Field, Schema
 from rsc.train.admission import Admission, isolation_of

@@ -20,8 +20,8 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import timestamp
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.release.promise import Promise
-from rsc.release.verify import verify as verify_promises
+from rsc.release.verify.promise import Promise
+from rsc.release.verify.verify import verify as verify_promises
 from rsc.store.verify import Part
 
 app = typer.Typer(

@@ -11,8 +11,8 @@ from rsc.config import Workspace
 from rsc.keys.envelope import KeyProvider
 from rsc.keys.providers.configured import configured_providers
 from rsc.keys.secret import SecretKey
-from rsc.release.agent import KeyAgent
-from rsc.release.request import KeyRequest
+from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.request import KeyRequest
 from rsc.store.dataset import Dataset
 
 

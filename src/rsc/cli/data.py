@@ -22,7 +22,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.importer import import_source
 from rsc.ingest.progress import ProgressLine
 from rsc.keys.envelope import KeyProvider
-from rsc.release.facts import data_facts
+from rsc.release.agent.facts import data_facts
 from rsc.review.approval.identity import known_identities
 from rsc.review.benchmark.synthetic import planted_posts
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml

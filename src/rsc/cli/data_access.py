@@ -12,7 +12,7 @@ from rsc.cli.output import say
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.keys.providers.configured import configured_providers
-from rsc.release.agent import KeyAgent
+from rsc.release.agent.agent import KeyAgent
 from rsc.review.approval.identity import Identity, create_identity, load_identity
 
 Name = Annotated[str, typer.Argument(help="Name of a data set, as in `rsc data ls`.")]

@@ -13,9 +13,9 @@ from rsc.cli.custody import Custody
 from rsc.cli.data_access import As, Name, Subject, user_name
 from rsc.cli.output import JsonFlag, emit, next_commands
 from rsc.errors import ConfigError
-from rsc.release.erase import erase
-from rsc.release.expire import expire
-from rsc.release.trace import trace
+from rsc.release.lifecycle.erase import erase
+from rsc.release.lifecycle.expire import expire
+from rsc.release.lifecycle.trace import trace
 
 
 def trace_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rsc.cli.output import table
-from rsc.release.expire import Expired
+from rsc.release.lifecycle.expire import Expired
 from rsc.units import format_bytes
 
 

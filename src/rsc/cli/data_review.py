@@ -18,7 +18,7 @@ from rsc.errors import DataError
 from rsc.ingest.inspect import excerpts, findings_by_record, read_findings, read_quarantine, read_rows
 from rsc.ingest.sink import QUARANTINE_SPLIT
 from rsc.keys.secret import SecretKey
-from rsc.release.facts import data_facts
+from rsc.release.agent.facts import data_facts
 from rsc.review.approval import verdict
 from rsc.review.benchmark.score import Rate, read_corpus, score
 from rsc.review.explain import explain, lint

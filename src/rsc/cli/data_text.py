@@ -12,7 +12,7 @@ from rsc.ingest.job import ImportResult
 from rsc.loader.config import DataConfig
 from rsc.loader.order import read_amplification
 from rsc.loader.shuffle_quality import ShuffleQuality, can_be_packed, measure_split
-from rsc.release.decision import DataFacts
+from rsc.release.agent.decision import DataFacts
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
 from rsc.store.format.schema import Field

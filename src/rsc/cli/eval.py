@@ -21,8 +21,8 @@ from rsc.errors import ConfigError
 from rsc.export.settings import is_export
 from rsc.export.weights import read_export
 from rsc.keys.secret import SecretKey
-from rsc.release.request import KeyRequest
-from rsc.release.retention import open_to_read
+from rsc.release.agent.request import KeyRequest
+from rsc.release.lifecycle.retention import open_to_read
 from rsc.store.dataset import Dataset
 from rsc.train.assess import Assessment, assess, keep
 from rsc.train.binding import STILL_USED

@@ -17,7 +17,7 @@ from rsc.errors import ConfigError
 from rsc.export.card import to_json, to_markdown
 from rsc.export.layout import why_not_open
 from rsc.export.weights import write_export
-from rsc.release.request import KeyRequest
+from rsc.release.agent.request import KeyRequest
 from rsc.train.assess import kept_in
 from rsc.train.recipe import recipe_of
 from rsc.train.run import RunFolder

@@ -13,10 +13,10 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import timestamp
 from rsc.config import Workspace
 from rsc.keys.envelope import KekInfo
-from rsc.release.retention import overdue, sweep
-from rsc.release.rotate import rotate
-from rsc.release.run_keys import overdue_run_keys, sweep_run_keys
-from rsc.release.unused import overdue_unused, sweep_unused
+from rsc.release.lifecycle.retention import overdue, sweep
+from rsc.release.lifecycle.rotate import rotate
+from rsc.release.lifecycle.run_keys import overdue_run_keys, sweep_run_keys
+from rsc.release.lifecycle.unused_keys import overdue_unused, sweep_unused
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.staging import abandoned
 

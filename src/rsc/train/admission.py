@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from rsc.cluster.sandbox.wrap import Level
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
-from rsc.release.served import Served
-from rsc.release.trained_on import Version, all_data
+from rsc.release.agent.job_scope import Served
+from rsc.release.agent.lineage_facts import Version, all_data
 from rsc.train.fields import Samples, check_fields
 from rsc.train.run import RunFolder
 

@@ -24,8 +24,8 @@ from rsc.errors import Interrupted, RequeueMe, RscError
 from rsc.events import EventTail
 from rsc.interrupts import uninterrupted
 from rsc.parallel.layout import Layout
-from rsc.release.retention import retained_until
-from rsc.release.served import Served
+from rsc.release.agent.job_scope import Served
+from rsc.release.lifecycle.retention import retained_until
 from rsc.store.cache.mover_client import socket_beside
 from rsc.store.cache.node_cache import NodeCache
 from rsc.store.dataset import Dataset

@@ -30,14 +30,14 @@ from rsc.keys.envelope import (
 )
 from rsc.keys.providers.configured import run_retention_s
 from rsc.loader.config import DataConfig
-from rsc.release.agent import KeyAgent
-from rsc.release.decision import DataFacts, decide
-from rsc.release.facts import data_facts
-from rsc.release.memory import Memory
-from rsc.release.request import KeyRequest
-from rsc.release.served import Served
-from rsc.release.server import AgentServer
-from rsc.release.trained_on import Version, facts_of
+from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.decision import DataFacts, decide
+from rsc.release.agent.facts import data_facts
+from rsc.release.agent.facts_cache import Memory
+from rsc.release.agent.job_scope import Served
+from rsc.release.agent.lineage_facts import Version, facts_of
+from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.server import AgentServer
 from rsc.store.dataset import Dataset
 from rsc.train.admission import Admission
 from rsc.train.code import code_facts

@@ -14,8 +14,8 @@ from rsc.cluster.sandbox.harden import hide_memory
 from rsc.cluster.sandbox.probe import hygiene, probe
 from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
-from rsc.release.client import hold_keys
-from rsc.release.request import KeyRequest
+from rsc.release.agent.client import hold_keys
+from rsc.release.agent.request import KeyRequest
 from rsc.store.cache.mover_client import socket_beside
 
 

@@ -1,7 +1,7 @@
 """Measure from inside whether this process is isolated, and whether its memory is kept to itself.
 
 A worker probes before it asks for a key and every minute after; the key agent believes the report only
-as far as it can check it from outside (release/observe.py).
+as far as it can check it from outside (release/agent/observe.py).
 
 Only ENETUNREACH counts as "no way out": it says that this kernel has no route at all. "refused" means
 that something answered, "timeout" that packets left, "open" speaks for itself.

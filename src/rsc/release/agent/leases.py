@@ -13,7 +13,7 @@ import sys
 import threading
 from dataclasses import dataclass, replace
 
-from rsc.release.request import KeyRequest
+from rsc.release.agent.request import KeyRequest
 
 
 class Process:

@@ -23,9 +23,9 @@ from typing import Any, Generic, TypeVar
 
 from rsc.errors import GateRefused, RscError
 from rsc.keys.secret import SecretKey
-from rsc.release.handover import receive_inline, take
-from rsc.release.request import KeyRequest
-from rsc.release.wire import Line, short_path, to_error
+from rsc.release.agent.handover import receive_inline, take
+from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.wire import Line, short_path, to_error
 
 RENEW_S = 60.0
 

@@ -15,11 +15,11 @@ from house import SERVES, House
 from rsc.cluster.sandbox.probe import hygiene, probe
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, ReviewMissing
 from rsc.keys.envelope import new_envelope, run_kek_id, run_key_context
-from rsc.release import decision, leases
-from rsc.release.client import KeyClient, request_key
-from rsc.release.leases import Leases
-from rsc.release.request import KeyRequest
-from rsc.release.server import AgentServer
+from rsc.release.agent import decision, leases
+from rsc.release.agent.client import KeyClient, request_key
+from rsc.release.agent.leases import Leases
+from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.server import AgentServer
 
 TRAIN = KeyRequest("train", "ada", data="posts", version=1)
 PERSONAL = "Maria Huber, Lindenweg 7, was diagnosed on 3 March"
@@ -293,7 +293,7 @@ def test_a_key_that_cannot_be_handed_over_is_told_and_the_agent_goes_on(house, t
 
 
 def test_one_process_cannot_hold_keys_without_end(house, server, monkeypatch):
-    monkeypatch.setattr("rsc.release.server._MAX_LEASES", 2)
+    monkeypatch.setattr("rsc.release.agent.server._MAX_LEASES", 2)
     with KeyClient(server.path) as client:
         held = [client.release(TRAIN) for _ in range(2)]
         with pytest.raises(GateRefused, match="holds 2 keys already"):

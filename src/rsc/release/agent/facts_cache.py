@@ -26,8 +26,8 @@ from pathlib import Path
 
 from rsc.config import Workspace
 from rsc.keys.envelope import Envelope
-from rsc.release.decision import DataFacts
-from rsc.release.facts import ReviewFiles, conclude
+from rsc.release.agent.decision import DataFacts
+from rsc.release.agent.facts import ReviewFiles, conclude
 from rsc.store.dataset import Dataset
 
 SETTLED_NS = (

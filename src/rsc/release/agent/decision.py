@@ -34,7 +34,7 @@ from rsc.errors import (
     ReviewRejected,
     ReviewVoid,
 )
-from rsc.release.request import KeyRequest
+from rsc.release.agent.request import KeyRequest
 from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy
 

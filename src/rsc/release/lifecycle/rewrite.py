@@ -17,12 +17,12 @@ from rsc.clock import Clock, timestamp
 from rsc.config import Workspace
 from rsc.keys.envelope import data_key_context, new_envelope
 from rsc.keys.secret import SecretKey
-from rsc.release.agent import KeyAgent
-from rsc.release.carry import CARRIED, Carry
-from rsc.release.facts import collected
-from rsc.release.keks import Providers
-from rsc.release.request import KeyRequest
-from rsc.release.subject import (
+from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.carried_review import CARRIED, Carry
+from rsc.release.agent.facts import collected
+from rsc.release.agent.request import KeyRequest
+from rsc.release.lifecycle.kek_index import Providers
+from rsc.release.lifecycle.subject import (
     FINDINGS,
     QUARANTINE,
     SUBJECT_KEY,

@@ -12,9 +12,9 @@ from typing import Any
 
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError
-from rsc.release.decision import DataFacts
-from rsc.release.facts import data_facts
-from rsc.release.memory import Memory
+from rsc.release.agent.decision import DataFacts
+from rsc.release.agent.facts import data_facts
+from rsc.release.agent.facts_cache import Memory
 from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from rsc.errors import IntegrityError, KeyUnavailable, RscError
 from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope
-from rsc.release.promise import Breach, Promise, judge
-from rsc.release.promises import House
+from rsc.release.verify.checks import House
+from rsc.release.verify.promise import Breach, Promise, judge
 from rsc.store.bulk.interface import BulkStore
 from rsc.store.bulk.local import LocalStore
 from rsc.store.dataset import Dataset, list_datasets, list_versions

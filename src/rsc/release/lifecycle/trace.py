@@ -20,10 +20,10 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import GateRefused
-from rsc.release.agent import KeyAgent
-from rsc.release.request import KeyRequest
-from rsc.release.subject import Hit, find_subject
-from rsc.release.trained_on import traced_data
+from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.lineage_facts import traced_data
+from rsc.release.agent.request import KeyRequest
+from rsc.release.lifecycle.subject import Hit, find_subject
 from rsc.store.dataset import Dataset, list_names, list_versions
 from rsc.store.staging import list_unfinished
 

@@ -24,7 +24,7 @@ from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable
 from rsc.keys.envelope import Envelope, open_envelope, period_end, run_key_context
 from rsc.keys.providers.configured import run_retention_s
-from rsc.release.keks import Providers, active_keks
+from rsc.release.lifecycle.kek_index import Providers, active_keks
 
 _PREFIX = "runs/"
 

@@ -25,13 +25,13 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.events import EventLog, read_lines
-from rsc.release.agent import KeyAgent
-from rsc.release.alone import no_imports
-from rsc.release.expire import Expired, expire_held
-from rsc.release.keks import Providers
-from rsc.release.rewrite import REASON, House, finish_carries, rewrite
-from rsc.release.subject import Hit
-from rsc.release.trace import DerivedRun, Trace, derived_runs, trace
+from rsc.release.agent.agent import KeyAgent
+from rsc.release.lifecycle.expire import Expired, expire_held
+from rsc.release.lifecycle.import_lock import no_imports
+from rsc.release.lifecycle.kek_index import Providers
+from rsc.release.lifecycle.rewrite import REASON, House, finish_carries, rewrite
+from rsc.release.lifecycle.subject import Hit
+from rsc.release.lifecycle.trace import DerivedRun, Trace, derived_runs, trace
 from rsc.store.dataset import Dataset, DatasetRef, list_names, list_versions
 
 MARK = "erasures.jsonl"

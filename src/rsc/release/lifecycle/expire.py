@@ -13,7 +13,7 @@ nothing of its data set is ended: its version would come under a key that is gon
 Not covered: in a place that workspaces share, an import of another machine that is published in the moment in
 which its key ends; a data key that a process still holds (its lease ends within minutes, the next renewal
 is refused); copies of the *key folder* itself, as in a backup of a local provider without a passphrase;
-models and exports trained on the data (release/trace.py finds them).
+models and exports trained on the data (release/lifecycle/trace.py finds them).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable, RscError
 from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope, rewrap
-from rsc.release.keks import Providers, active_keks, kek_info, new_kek
+from rsc.release.lifecycle.kek_index import Providers, active_keks, kek_info, new_kek
 from rsc.store.bulk.interface import BulkStore, read_all
 from rsc.store.bulk.locations import open_store
 from rsc.store.cache.node_cache import forget_chunks

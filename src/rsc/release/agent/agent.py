@@ -22,11 +22,11 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError, GateRefused, IntegrityError, RscError
 from rsc.keys.envelope import Envelope, KeyProvider, data_key_context, open_envelope, run_key_context
 from rsc.keys.secret import SecretKey
-from rsc.release.decision import DataFacts, Decision, decide
-from rsc.release.facts import run_record
-from rsc.release.memory import Memory
-from rsc.release.request import KeyRequest
-from rsc.release.trained_on import all_data, facts_of, own_data
+from rsc.release.agent.decision import DataFacts, Decision, decide
+from rsc.release.agent.facts import run_record
+from rsc.release.agent.facts_cache import Memory
+from rsc.release.agent.lineage_facts import all_data, facts_of, own_data
+from rsc.release.agent.request import KeyRequest
 from rsc.store.dataset import list_datasets
 
 Record = dict[str, Any]

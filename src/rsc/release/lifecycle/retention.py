@@ -10,9 +10,9 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.release.expire import Expired, expire
-from rsc.release.facts import collected
-from rsc.release.keks import Providers, active_keks
+from rsc.release.agent.facts import collected
+from rsc.release.lifecycle.expire import Expired, expire
+from rsc.release.lifecycle.kek_index import Providers, active_keks
 from rsc.review.policy import parse_policy
 from rsc.store.bulk.locations import Location
 from rsc.store.cache.node_cache import NodeCache

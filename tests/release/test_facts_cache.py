@@ -19,15 +19,15 @@ from test_agent import true_key
 
 from rsc.keys.envelope import Envelope, data_key_context, open_envelope
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.release.server import AgentServer
+from rsc.release.agent.server import AgentServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/PID/mem")
 
 WORKER = """
 import sys
 from pathlib import Path
-from rsc.release.client import KeyClient
-from rsc.release.request import KeyRequest
+from rsc.release.agent.client import KeyClient
+from rsc.release.agent.request import KeyRequest
 client = KeyClient(Path(sys.argv[1]))
 held = [client.release(KeyRequest("train", "ada", data="posts")) for _ in range(5)]
 if sys.argv[2] == "careless":
@@ -46,8 +46,8 @@ from pathlib import Path
 from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
-from rsc.release.agent import KeyAgent
-from rsc.release.request import KeyRequest
+from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.request import KeyRequest
 from rsc.keys.providers.local import LocalKeyProvider
 workspace, clock = Workspace(Path(sys.argv[1])), SystemClock()
 audit = AuditLog.open(workspace.audit, clock=clock)

@@ -34,13 +34,13 @@ from typing import Any
 from rsc.clock import Clock
 from rsc.errors import ConfigError, GateRefused, RscError
 from rsc.keys.secret import SecretKey
-from rsc.release.agent import Asking, Grant, KeyAgent
-from rsc.release.handover import Carrier, carriers, carry, send_inline
-from rsc.release.leases import Leases
-from rsc.release.observe import meant_sockets, observe
-from rsc.release.request import KeyRequest
-from rsc.release.served import Served
-from rsc.release.wire import Line, error_message, peer_of, short_path
+from rsc.release.agent.agent import Asking, Grant, KeyAgent
+from rsc.release.agent.handover import Carrier, carriers, carry, send_inline
+from rsc.release.agent.job_scope import Served
+from rsc.release.agent.leases import Leases
+from rsc.release.agent.observe import meant_sockets, observe
+from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.wire import Line, error_message, peer_of, short_path
 
 _LOOK_S = 2.0  # how often expired leases are looked for
 _BACKLOG = 512

@@ -15,7 +15,7 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.clock import timestamp
 from rsc.config import Workspace
-from rsc.release.keks import Providers, active_keks
+from rsc.release.lifecycle.kek_index import Providers, active_keks
 from rsc.store.dataset import Dataset, list_datasets
 
 _PREFIX = "data/"

@@ -14,8 +14,8 @@ from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import ConfigError, KeyUnavailable
 from rsc.keys.envelope import data_key_context, open_envelope, rewrap
-from rsc.release.alone import no_imports
-from rsc.release.keks import Providers, active_keks, kek_info, new_kek
+from rsc.release.lifecycle.import_lock import no_imports
+from rsc.release.lifecycle.kek_index import Providers, active_keks, kek_info, new_kek
 from rsc.store.dataset import Dataset, list_versions
 
 

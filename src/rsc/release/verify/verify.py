@@ -17,22 +17,22 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock, parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
-from rsc.release import promises, whole
-from rsc.release.keks import Providers
-from rsc.release.promise import Promise, unknown, with_since
-from rsc.release.promises import House
+from rsc.release.lifecycle.kek_index import Providers
+from rsc.release.verify import checks, completeness
+from rsc.release.verify.checks import House
+from rsc.release.verify.promise import Promise, unknown, with_since
 from rsc.store.verify import Part
 
 CHECKS: tuple[Callable[[House], Promise], ...] = (
-    promises.no_plaintext,
-    promises.reviews_valid,
-    whole.versions_whole,
-    promises.keys_within_retention,
-    promises.log_intact,
-    promises.no_release_without_approval,
-    promises.running_jobs_isolated,
-    promises.files_private,
-    promises.nothing_phones_out,
+    checks.no_plaintext,
+    checks.reviews_valid,
+    completeness.versions_whole,
+    checks.keys_within_retention,
+    checks.log_intact,
+    checks.no_release_without_approval,
+    checks.running_jobs_isolated,
+    checks.files_private,
+    checks.nothing_phones_out,
 )
 
 
@@ -49,7 +49,7 @@ def verify(
     `read`: also every byte of that part of the shards.
     """
     house = House(workspace, providers, audit, clock.now(), read=read or Part())
-    rows = [_checked(check, house) for check in (*CHECKS, *([whole.bytes_whole] if read else []))]
+    rows = [_checked(check, house) for check in (*CHECKS, *([completeness.bytes_whole] if read else []))]
     try:
         last = house.recorded.promises
         rows = _with_standing_damage(rows, last=last, is_all_read=read is not None and read.is_all)
@@ -70,13 +70,13 @@ def _with_standing_damage(
 ) -> list[Promise]:
     """Damage inside shards that was found before stands until everything was read and is whole: a call that
     reads nothing, or another part, says nothing against it."""
-    said = last.get(whole.BYTES_WHOLE, {})
-    now = next((row.state for row in rows if row.name == whole.BYTES_WHOLE), "unknown")
+    said = last.get(completeness.BYTES_WHOLE, {})
+    now = next((row.state for row in rows if row.name == completeness.BYTES_WHOLE), "unknown")
     if said.get("state") != "broken" or now == "broken" or (now == "kept" and is_all_read):
         return rows
     told = f"{said['told']} (found before; `rsc verify --read-data` looks again)"
-    others = [row for row in rows if row.name != whole.BYTES_WHOLE]
-    return [*others, Promise(whole.BYTES_WHOLE, "broken", told)]
+    others = [row for row in rows if row.name != completeness.BYTES_WHOLE]
+    return [*others, Promise(completeness.BYTES_WHOLE, "broken", told)]
 
 
 def _with_history(

@@ -13,8 +13,8 @@ from rsc.audit.note import Verifier
 from rsc.clock import parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, ReviewVoid
-from rsc.release.carry import CARRIED, read_carry
-from rsc.release.decision import DataFacts
+from rsc.release.agent.carried_review import CARRIED, read_carry
+from rsc.release.agent.decision import DataFacts
 from rsc.review.approval.identity import known_identities
 from rsc.review.approval.verdict import Approval, ReviewState, approval_from_json, review_facts, status
 from rsc.review.policy import parse_policy

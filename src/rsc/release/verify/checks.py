@@ -19,15 +19,15 @@ from rsc.audit.log import AuditLog
 from rsc.clock import parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import RscError
-from rsc.release.at_rest import plaintext_files
-from rsc.release.facts import ReviewFiles, data_facts
-from rsc.release.keks import Providers, active_keks
-from rsc.release.observe import meant_sockets, observe
-from rsc.release.promise import Breach, Promise, judge, unknown
-from rsc.release.recorded import Recorded, replay
-from rsc.release.retention import overdue
-from rsc.release.run_keys import overdue_run_keys
-from rsc.release.unused import overdue_unused
+from rsc.release.agent.facts import ReviewFiles, data_facts
+from rsc.release.agent.observe import meant_sockets, observe
+from rsc.release.lifecycle.kek_index import Providers, active_keks
+from rsc.release.lifecycle.retention import overdue
+from rsc.release.lifecycle.run_keys import overdue_run_keys
+from rsc.release.lifecycle.unused_keys import overdue_unused
+from rsc.release.verify.log_replay import Recorded, replay
+from rsc.release.verify.plaintext_search import plaintext_files
+from rsc.release.verify.promise import Breach, Promise, judge, unknown
 from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy, parse_policy
 from rsc.store.dataset import Dataset, list_datasets

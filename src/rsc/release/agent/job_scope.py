@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rsc.errors import GateRefused
-from rsc.release.request import KeyRequest, Purpose
+from rsc.release.agent.request import KeyRequest, Purpose
 
 _FOR_WORKERS: tuple[Purpose, ...] = ("train", "checkpoint")
 

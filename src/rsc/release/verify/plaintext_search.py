@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rsc.config import Workspace
-from rsc.release.promise import Breach
+from rsc.release.verify.promise import Breach
 
 CONTAINER_MAGIC = b"\x89RSC\r\n\x1a\n"  # docs/format.md, section "header"
 _SAMPLE_BYTES, _NUM_SAMPLES = 4096, 4
