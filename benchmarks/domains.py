@@ -48,7 +48,7 @@ import numpy as np
 from harness import Options, Report, main
 from nanogpt import write_nanogpt_corpus
 
-from rsc.train.recipe import load_recipe
+from rsc.recipes.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

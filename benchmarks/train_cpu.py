@@ -372,11 +372,11 @@ def shares_of_step(steps: int) -> dict[str, float]:
     from torch.profiler import ProfilerActivity, profile
 
     from rsc.parallel.mesh import build_mesh
+    from rsc.recipes.recipe import load_recipe
     from rsc.train.allocator import keep_freed_memory
-    from rsc.train.engine import build_engine
-    from rsc.train.precision import choose_precision
-    from rsc.train.recipe import load_recipe
-    from rsc.train.step import Stepper
+    from rsc.train.engine.engine import build_engine
+    from rsc.train.engine.precision import choose_precision
+    from rsc.train.engine.step import Stepper
 
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -28,9 +28,9 @@ from rsc.models.config import ModelConfig
 from rsc.models.heads import Want
 from rsc.parallel.float8 import use_float8
 from rsc.parallel.recompute import recompute
-from rsc.train.config import OptimizerConfig
-from rsc.train.optim import build_optimizer
-from rsc.train.recipe import load_recipe
+from rsc.recipes.recipe import load_recipe
+from rsc.recipes.sections import OptimizerConfig
+from rsc.train.engine.optimizers import build_optimizer
 
 # Dense bf16 peaks in FLOP/s, vendor data sheets (NVIDIA A100, H100, H200, B200); SXM figures but for the two.
 PEAKS = {

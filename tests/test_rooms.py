@@ -15,36 +15,35 @@ SHARED = {"errors", "units", "clock", "events", "config", "extras", "interrupts"
 
 MAY_IMPORT = {
     "audit": set(),
-    "keys": {"audit"},
-    "review": {"audit"},
-    "store": {"keys", "audit"},
+    "keys": set(),
+    "review": set(),
+    "runs": set(),
+    "models": set(),
+    "store": {"keys"},
+    "cluster": {"recipes", "runs", "checkpoint", "train"},
     "ingest": {"review", "store", "keys", "audit"},
     "release": {"review", "store", "keys", "audit"},
     "loader": {"store"},
-    "models": set(),
     "parallel": {"models"},
-    "plan": {"parallel", "models"},
     "checkpoint": {"store", "keys", "parallel"},
+    "recipes": {"models", "loader", "parallel", "checkpoint", "store", "runs", "train"},
+    "plan": {"recipes", "parallel", "models"},
+    "export": {"recipes", "models", "review", "runs", "store"},
     "train": {
-        "keys",
-        "loader",
-        "models",
-        "parallel",
-        "checkpoint",
-        "export",
-        "store",
-        "release",
-        "audit",
-        "cluster",
+        *("recipes", "export", "checkpoint", "parallel", "models", "loader", "store", "keys"),
+        *("release", "runs", "cluster", "control", "evaluate"),
     },
-    "export": {"checkpoint", "models", "store", "keys"},
-    "cluster": {"audit"},
+    "control": {
+        *("recipes", "export", "checkpoint", "parallel", "models", "loader", "store", "keys"),
+        *("release", "audit", "runs", "cluster", "train"),
+    },
+    "evaluate": {"train", "recipes", "loader", "checkpoint", "models", "store", "keys", "runs"},
 }
 """`cli` may import any room and no room imports `cli`. train -> release: a worker asks for its key, the
 controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox; train ->
 export: a run may start from open weights."""
 
-NO_TORCH = {"audit", "keys", "review", "store", "ingest", "release", "cluster", *SHARED}
+NO_TORCH = {"audit", "keys", "review", "store", "ingest", "release", *SHARED}
 
 
 def python_files() -> list[Path]:

@@ -146,7 +146,7 @@ class Resolved:
 
 def recipe_names() -> list[str]:
     """The recipes inside the package."""
-    folder = resources.files("rsc") / "recipes"
+    folder = resources.files("rsc.recipes") / "shipped"
     return sorted(
         entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
     )
@@ -158,7 +158,7 @@ def recipe_text(name: str) -> str:
         raise ConfigError(
             f"there is no recipe {name!r}", hint=nearest(name, recipe_names(), what="rsc recipes ls")
         )
-    return (resources.files("rsc") / "recipes" / f"{name}.toml").read_text()
+    return (resources.files("rsc.recipes") / "shipped" / f"{name}.toml").read_text()
 
 
 def resolve(recipe: str, *, overrides: Iterable[str] = ()) -> Resolved:

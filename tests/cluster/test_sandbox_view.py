@@ -17,7 +17,7 @@ __all__ = ["method"]
 SECRETS = ("keys", "identities", "audit")
 READ = """
 import pathlib, sys
-import rsc.train.node
+import rsc.cluster.supervise.node
 home, *others = map(pathlib.Path, sys.argv[1:])
 for path in [*home.rglob("*.secret"), *others]:
     print(path, path.exists() and path.read_text())

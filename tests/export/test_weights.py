@@ -21,7 +21,7 @@ from rsc.models.config import (
     TrunkConfig,
 )
 from rsc.models.heads import Want
-from rsc.train.counts import add_counts, fill_counts, fresh_counts
+from rsc.train.batches.data_counts import add_counts, fill_counts, fresh_counts
 
 transformers = pytest.importorskip(
     "transformers", reason="the oracle for open layouts: pip install transformers"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from rsc.models.sample_random import Purpose, sample_seeds, uniforms
-from rsc.train.draws import Draws
+from rsc.train.batches.sample_seeds import Draws
 
 
 def test_seeds_are_those_of_splitmix64() -> None:

@@ -8,7 +8,7 @@ import torch
 from rsc.config import recipe_names
 from rsc.models.build import build_model
 from rsc.models.config import ModelConfig
-from rsc.train.recipe import load_recipe
+from rsc.recipes.recipe import load_recipe
 
 SIZES = {
     "language": 3.4e6,

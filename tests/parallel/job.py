@@ -35,16 +35,16 @@ from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import build_model
 from rsc.models.moe import balance_experts
 from rsc.parallel.mesh import build_mesh
+from rsc.recipes.recipe import Recipe
 from rsc.store.bulk.local import LocalStore
-from rsc.train.binding import Binder
-from rsc.train.counts import Counts, add_counts, fill_counts, fresh_counts
-from rsc.train.draws import Draws
-from rsc.train.engine import Engine, build_engine
-from rsc.train.objective import loss_of
-from rsc.train.optim import build_optimizer, set_learning_rate
-from rsc.train.recipe import Recipe
-from rsc.train.seeds import stream_seed
-from rsc.train.step import Stepper
+from rsc.train.batches.collate import Binder
+from rsc.train.batches.data_counts import Counts, add_counts, fill_counts, fresh_counts
+from rsc.train.batches.sample_seeds import Draws
+from rsc.train.batches.streams import stream_seed
+from rsc.train.engine.engine import Engine, build_engine
+from rsc.train.engine.loss import loss_of
+from rsc.train.engine.optimizers import build_optimizer, set_learning_rate
+from rsc.train.engine.step import Stepper
 
 STEPS = 5
 LENGTH = 32

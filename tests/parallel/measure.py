@@ -22,9 +22,9 @@ from torch.distributed.tensor import DTensor
 
 from rsc.parallel.mesh import build_mesh
 from rsc.plan.op_counter import Meter
-from rsc.train.dryrun import dry_run_recipe
-from rsc.train.engine import build_engine
-from rsc.train.step import Stepper
+from rsc.plan.recipe_table import dry_run_recipe
+from rsc.train.engine.engine import build_engine
+from rsc.train.engine.step import Stepper
 
 
 def rank_main(rank: int, case: dict[str, Any], port: int, answers: str) -> None:

@@ -14,7 +14,7 @@ from rsc.errors import ConfigError
 from rsc.parallel.choose import choose_layout
 from rsc.parallel.config import ParallelConfig
 from rsc.parallel.layout import Layout, ModelFacts, microbatches
-from rsc.train.recipe import Recipe
+from rsc.recipes.recipe import Recipe
 
 FACTS = ModelFacts(num_blocks=8, batch_size=48, sequence_length=96, divisors=(("heads", 4),), num_experts=8)
 

@@ -13,8 +13,8 @@ import pytest
 from rsc.parallel.layout import Layout
 from rsc.plan.dry_run import DryRun
 from rsc.plan.rank_report import in_flight
-from rsc.train.dryrun import dry_run_recipe
-from rsc.train.recipe import Recipe, load_recipe
+from rsc.plan.recipe_table import dry_run_recipe
+from rsc.recipes.recipe import Recipe, load_recipe
 
 WORLD = 4096
 

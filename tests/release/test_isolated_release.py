@@ -68,7 +68,7 @@ def sandboxed(run, **options) -> list[str]:
 
 def namespace(setup: str) -> list[str]:
     """A network namespace made by hand, after `setup` as its root, with its capabilities kept."""
-    first = "import os, sys; from rsc.cluster.launch import kernel; kernel.raise_loopback()"
+    first = "import os, sys; from rsc.cluster.sandbox import syscalls; syscalls.raise_loopback()"
     script = f"{first}; {setup}; os.execvp(sys.argv[1], sys.argv[1:])"
     return ["unshare", "-Urn", sys.executable, "-c", script]
 

@@ -21,12 +21,12 @@ from rsc.review.approval.identity import create_identity
 from rsc.review.approval.verdict import approve as sign_approval
 from rsc.review.approval.verdict import review_facts
 from rsc.review.policy import Policy, policy_to_toml
+from rsc.runs.folder import RunFolder
 from rsc.store.dataset import Dataset
 from rsc.store.format.columns import columns_from_records
 from rsc.store.format.schema import Field, Schema
 from rsc.store.writer import DatasetWriter
 from rsc.train.metrics import losses_by_step
-from rsc.train.run import RunFolder
 from tests.warm import Command, warm
 
 TINY = (

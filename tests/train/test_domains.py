@@ -11,13 +11,13 @@ import torch
 from rsc.config import recipe_names
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import build_model
+from rsc.recipes.recipe import Recipe, load_recipe
 from rsc.store.format.columns import Ragged
-from rsc.train.binding import Column
-from rsc.train.counts import add_counts, fill_counts, fresh_counts
-from rsc.train.draws import Draws as Seeds
-from rsc.train.objective import Objective
-from rsc.train.optim import build_optimizer, set_learning_rate
-from rsc.train.recipe import Recipe, load_recipe
+from rsc.train.batches.collate import Column
+from rsc.train.batches.data_counts import add_counts, fill_counts, fresh_counts
+from rsc.train.batches.sample_seeds import Draws as Seeds
+from rsc.train.engine.loss import Objective
+from rsc.train.engine.optimizers import build_optimizer, set_learning_rate
 
 Draw = Callable[[np.random.Generator, int], dict[str, Column]]
 SMALL = [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rsc.errors import ConfigError
-from rsc.train.config import TrainConfig
+from rsc.recipes.sections import TrainConfig
 from rsc.train.faults import Fault, FaultInjector, FaultKind, parse_fault
 from tests.train.conftest import RULES, topics
 from tests.warm import Command

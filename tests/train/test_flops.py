@@ -12,7 +12,7 @@ from rsc.models.build import build_model, positions_by_stem
 from rsc.models.config import ModelConfig
 from rsc.models.heads import Want
 from rsc.models.stems import log_mel
-from rsc.train.flops import model_flops
+from rsc.train.engine.flops import model_flops
 
 B = 2
 CLASSES = {"kind": "classes", "labels": ("a", "b", "c")}

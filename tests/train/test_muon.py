@@ -7,9 +7,9 @@ import torch
 
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig, MoeConfig, TextConfig, TrunkConfig
-from rsc.train.config import OptimizerConfig
-from rsc.train.muon import Muon, direction, is_muon_weight, orthogonalise
-from rsc.train.optim import build_optimizer
+from rsc.recipes.sections import OptimizerConfig
+from rsc.train.engine.muon import Muon, direction, is_muon_weight, orthogonalise
+from rsc.train.engine.optimizers import build_optimizer
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 32), (32, 8), (3, 8, 16)])

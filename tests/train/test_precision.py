@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rsc.train.precision import MIN_SPEEDUP, Shape, choose_precision, decide, growing_rates
+from rsc.train.engine.precision import MIN_SPEEDUP, Shape, choose_precision, decide, growing_rates
 
 
 def test_rule_is_the_measured_ratio() -> None:

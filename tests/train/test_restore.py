@@ -20,10 +20,10 @@ from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.snapshot import SnapshotMemory, new_memory
 from rsc.keys.secret import SecretKey
 from rsc.store.bulk.local import LocalReader, LocalStore
-from rsc.train.engine import Engine
+from rsc.train.batches.batch_source import BatchSource
+from rsc.train.engine.engine import Engine
 from rsc.train.loop import Progress
 from rsc.train.restore import Restorer
-from rsc.train.source import BatchSource
 from tests.checkpoint.test_checkpoint import RUN, Events, pieces_of, trained, writer_for
 
 

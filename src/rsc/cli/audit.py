@@ -15,11 +15,11 @@ from rsc.audit.export import export_log, verify_folder
 from rsc.audit.note import Verifier
 from rsc.audit.verify import VerifyReport
 from rsc.audit.witness import Witness
-from rsc.cli.custody import Custody
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import timestamp
 from rsc.config import Workspace
 from rsc.errors import ConfigError
+from rsc.release.agent.custody import Custody
 from rsc.release.verify.promise import Promise
 from rsc.release.verify.verify import verify as verify_promises
 from rsc.store.verify import Part

@@ -12,30 +12,30 @@ from typing import Annotated, Any
 import typer
 
 from rsc.audit.log import AuditLog
-from rsc.cli.data_access import key_agent
-from rsc.cli.data_text import BOOKKEEPING
+from rsc.cli.data.access import key_agent
+from rsc.cli.data.text import BOOKKEEPING
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace, override
 from rsc.errors import ConfigError
+from rsc.evaluate.assess import Assessment, assess, keep
+from rsc.evaluate.generate import Sampling
+from rsc.evaluate.generate import generate as continue_ids
+from rsc.evaluate.measures import Measure, Slice
+from rsc.evaluate.open_model import Trained, from_state, open_run
+from rsc.evaluate.predict import predict as predict_file
+from rsc.evaluate.predict import require_file
 from rsc.export.settings import is_export
 from rsc.export.weights import read_export
 from rsc.keys.secret import SecretKey
+from rsc.recipes.data_fit import check_fields, samples_of
+from rsc.recipes.sections import EvalConfig
 from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle.retention import open_to_read
+from rsc.runs.folder import find_run
+from rsc.runs.sample_problems import meanings
 from rsc.store.dataset import Dataset
-from rsc.train.assess import Assessment, assess, keep
-from rsc.train.binding import STILL_USED
-from rsc.train.config import EvalConfig
-from rsc.train.fields import check_fields, samples_of
-from rsc.train.generate import Sampling
-from rsc.train.generate import generate as continue_ids
-from rsc.train.measures import Measure, Slice
-from rsc.train.predict import predict as predict_file
-from rsc.train.predict import require_file
-from rsc.train.problems import meanings
-from rsc.train.run import find_run
-from rsc.train.trained import Trained, from_state, open_run
+from rsc.train.batches.collate import STILL_USED
 
 Model = Annotated[str, typer.Argument(help="A run (id, unique part of it, or `last`) or an exported folder.")]
 

@@ -8,20 +8,20 @@ from pathlib import Path
 import torch
 
 from rsc.audit.log import AuditLog
-from rsc.cli.card_facts import card_facts
 from rsc.cli.eval import release
 from rsc.cli.output import emit, next_commands, say
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
+from rsc.evaluate.assess import kept_in
+from rsc.evaluate.open_model import whole_state
 from rsc.export.card import to_json, to_markdown
+from rsc.export.card_facts import card_facts
 from rsc.export.layout import why_not_open
 from rsc.export.weights import write_export
+from rsc.recipes.recipe import recipe_of
 from rsc.release.agent.request import KeyRequest
-from rsc.train.assess import kept_in
-from rsc.train.recipe import recipe_of
-from rsc.train.run import RunFolder
-from rsc.train.trained import whole_state
+from rsc.runs.folder import RunFolder
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

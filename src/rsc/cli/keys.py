@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rsc.cli.custody import Custody
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import timestamp
 from rsc.config import Workspace
 from rsc.keys.envelope import KekInfo
+from rsc.release.agent.custody import Custody
 from rsc.release.lifecycle.retention import overdue, sweep
 from rsc.release.lifecycle.rotate import rotate
 from rsc.release.lifecycle.run_keys import overdue_run_keys, sweep_run_keys

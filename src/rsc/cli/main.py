@@ -33,7 +33,7 @@ class Verb:
 VERBS = {
     "quickstart": Verb("quickstart", "the main job, end to end, on this machine"),
     "doctor": Verb("doctor", "what this machine has, worst first"),
-    "data": Verb("data", "import, review, approve, show, expire, erase data sets"),
+    "data": Verb("data.verbs", "import, review, approve, show, expire, erase data sets"),
     "review": Verb("review", "score the scanner on a labelled corpus, explain a policy"),
     "keys": Verb("keys", "list, rotate and destroy keys"),
     "audit": Verb("audit", "show, verify and export the tamper-evident log"),

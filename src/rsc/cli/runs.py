@@ -15,9 +15,9 @@ from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.events import read_lines
-from rsc.train.ledger import ledger
-from rsc.train.present import present
-from rsc.train.run import RunFolder, RunState, find_run, list_runs
+from rsc.runs.folder import RunFolder, RunState, find_run, list_runs
+from rsc.runs.status import present
+from rsc.runs.time_ledger import ledger
 from rsc.units import format_seconds
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -9,12 +9,12 @@ import typer
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
+from rsc.control.controller import Controller
+from rsc.control.workspace_gate import WorkspaceGate
 from rsc.errors import ConfigError
 from rsc.keys.providers.configured import configured_providers
-from rsc.train.controller import Controller
-from rsc.train.gate import WorkspaceGate
-from rsc.train.recipe import load_recipe, recipe_of
-from rsc.train.run import RunFolder
+from rsc.recipes.recipe import load_recipe, recipe_of
+from rsc.runs.folder import RunFolder
 
 
 def train(
@@ -35,7 +35,10 @@ def train(
 
 
 def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) -> None:
-    from rsc.train.dryrun import dry_run_recipe, table_of  # brings torch, which training leaves to workers
+    from rsc.plan.recipe_table import (  # brings torch, which training leaves to workers
+        dry_run_recipe,
+        table_of,
+    )
 
     loaded = load_recipe(recipe, overrides=overrides)
     run = dry_run_recipe(loaded.recipe, world=world)

@@ -22,7 +22,7 @@ Answer = dict[str, torch.Tensor]
 class Model(nn.Module):
     """stems -> trunk -> head. A pipeline stage sets `stems` or `head` to None and pops foreign blocks.
 
-    Batch keys, B samples, L positions (rsc/train/binding.py makes them from a loader's batch):
+    Batch keys, B samples, L positions (rsc/train/batches/collate.py makes them from a loader's batch):
       packed language   tokens_BL; targets_BL (-100: not counted); document_ids_BL, positions_L optional
       other text        tokens_BL, text_length_B
       images            image_BHWC; image_present_B optional

@@ -2,7 +2,7 @@
 
 Shapes: B batch, L positions, D width, V padded vocabulary, K classes, U symbols of an answer. A head
 makes its own loss, because only in its forward are its sharded weights whole; which batch goes in and
-what is done with the sums is decided in train/objective.py. Outputs are plain dicts of tensors, which
+what is done with the sums is decided in train/engine/loss.py. Outputs are plain dicts of tensors, which
 FSDP's hooks can see into. An item whose target is IGNORED counts in nothing.
 """
 

@@ -1,8 +1,9 @@
 """Random numbers of a sample, from its own seed: which rank, microbatch or part of a sequence computes with
 it does not matter.
 
-A training batch carries `draw_B`, int64 [B], a seed for each of its samples (train/draws.py). What augments,
-hides or drops takes its numbers from there by purpose and place, and nothing draws from a global generator.
+A training batch carries `draw_B`, int64 [B], a seed for each of its samples (train/batches/sample_seeds.py).
+What augments, hides or drops takes its numbers from there by purpose and place, and nothing draws from a
+global generator.
 """
 
 from __future__ import annotations

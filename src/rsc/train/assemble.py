@@ -16,28 +16,28 @@ from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.clock import SystemClock
+from rsc.cluster.supervise.heartbeats import Board, Phase
 from rsc.events import EventLog
 from rsc.models.tokenizer import open_tokenizer
 from rsc.parallel.mesh import Mesh
+from rsc.recipes.recipe import Recipe
+from rsc.runs.folder import events_of_workers
 from rsc.store.bulk.local import LocalStore
 from rsc.store.cache.mover_client import AskedCache, AskedStore, MoverClient
-from rsc.train.board import Board, Phase
-from rsc.train.counts import count_training_data
-from rsc.train.engine import Engine, build_engine
+from rsc.train.batches.batch_source import BatchSource
+from rsc.train.batches.data_counts import count_training_data
+from rsc.train.batches.key_session import Keys
+from rsc.train.batches.loaders import DataPlace, open_source
+from rsc.train.engine.engine import Engine, build_engine
+from rsc.train.engine.precision import choose_precision
+from rsc.train.engine.step import Stepper
 from rsc.train.faults import FaultDisk, FaultInjector
-from rsc.train.gauge import Gauge, peak_of
-from rsc.train.inputs import DataPlace, open_source
-from rsc.train.keys import Keys
+from rsc.train.init_weights import agreed_step, inherited_by
 from rsc.train.loop import Loop, Progress
 from rsc.train.metrics import MetricsFile
-from rsc.train.precision import choose_precision
-from rsc.train.recipe import Recipe
 from rsc.train.restore import Restorer
-from rsc.train.run import events_of_workers
-from rsc.train.source import BatchSource
-from rsc.train.step import Stepper
-from rsc.train.takeover import agreed_step, inherited_by
 from rsc.train.tensorboard import EventFiles
+from rsc.train.utilisation import Gauge, peak_of
 from rsc.train.validate import Validator, text_bytes
 
 

@@ -15,14 +15,14 @@ from rsc.checkpoint.config import CheckpointConfig
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.shards import Piece
 from rsc.checkpoint.snapshot import SnapshotMemory
+from rsc.cluster.supervise.heartbeats import Board, Phase
 from rsc.errors import DataError, ResourceError, RscError
-from rsc.train.board import Board, Phase
-from rsc.train.config import TrainConfig
+from rsc.recipes.sections import TrainConfig
+from rsc.train.batches.batch_source import BatchSource
+from rsc.train.engine.step import Batch, Stepper, StepRecord
 from rsc.train.faults import FaultInjector
-from rsc.train.gauge import Gauge
 from rsc.train.metrics import MetricsFile, place_digest
-from rsc.train.source import BatchSource
-from rsc.train.step import Batch, Stepper, StepRecord
+from rsc.train.utilisation import Gauge
 from rsc.train.validate import Validator
 
 _SPIKE_WINDOW = 64  # losses that make the mean and deviation a spike is held against
@@ -90,7 +90,7 @@ class Loop:
     events: Any
     progress: Progress
     problems: Counter[str] = field(default_factory=Counter)
-    """What was wrong with samples since this start, in the words of train/binding.py."""
+    """What was wrong with samples since this start, in the words of train/batches/collate.py."""
     snapshot_costs_s: list[float] = field(default_factory=list)
     """CPU seconds of each snapshot since this start."""
 

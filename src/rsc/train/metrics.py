@@ -4,7 +4,7 @@ Times are wall clock of this rank. `step_s` = data_s (the loader) + communicatio
 CPU: messages and waiting for other ranks) + compute_s (the rest). On a GPU the process waits for kernels
 too, so there communication_s is no more than a bound. `checkpoint_s`: held by checkpoints and snapshots
 since the line before, outside `step_s`. `rss_bytes` is this process's peak, `gpu_bytes` the allocator's.
-`flops`, `mfu` and `node_energy_j`: train/gauge.py. `val_loss`, `val_bits_per_byte`: train/validate.py.
+`flops`, `mfu` and `node_energy_j`: train/utilisation.py. `val_loss`, `val_bits_per_byte`: train/validate.py.
 `correct`: items whose best guess was right; `bad`: samples that could not be used; `read_to`: the place in
 the data.
 """
@@ -22,7 +22,7 @@ from rsc.clock import Clock, timestamp
 from rsc.events import LineFile, read_lines
 
 if TYPE_CHECKING:  # torch stays out of those who only read metrics
-    from rsc.train.step import StepRecord
+    from rsc.train.engine.step import StepRecord
     from rsc.train.tensorboard import EventFiles
 
 

@@ -20,9 +20,9 @@ from rsc.errors import IntegrityError, ResourceError
 from rsc.keys.secret import SecretKey
 from rsc.parallel.mesh import Mesh
 from rsc.store.bulk.interface import BulkStore
-from rsc.train.engine import Engine
+from rsc.train.batches.batch_source import BatchSource
+from rsc.train.engine.engine import Engine
 from rsc.train.loop import Progress
-from rsc.train.source import BatchSource
 
 _HINT = (
     "see checkpoint_damaged in its events; with copies in checkpoint.folder, move the damaged folders out of "

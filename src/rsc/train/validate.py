@@ -18,9 +18,9 @@ import torch.distributed as dist
 
 from rsc.models.cross_entropy import IGNORED
 from rsc.models.tokenizer import ByteTokenizer, Tokenizer
-from rsc.train.draws import Draws
-from rsc.train.engine import Engine, rows_of
-from rsc.train.source import BatchSource
+from rsc.train.batches.batch_source import BatchSource
+from rsc.train.batches.sample_seeds import Draws
+from rsc.train.engine.engine import Engine, rows_of
 
 
 @dataclass(frozen=True)

@@ -20,20 +20,20 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from rsc.cluster.sandbox import syscalls
+from rsc.cluster.supervise.failures import collective_patience_s
+from rsc.cluster.supervise.heartbeats import Board
+from rsc.cluster.supervise.stack_dumps import answer_dumps
 from rsc.errors import RscError
 from rsc.export.settings import is_export
 from rsc.parallel.mesh import build_mesh
+from rsc.recipes.recipe import Recipe
+from rsc.runs.folder import PRECISION
 from rsc.train.allocator import keep_freed_memory
 from rsc.train.assemble import Place, WorkerSpec, assemble
-from rsc.train.board import Board
-from rsc.train.keys import open_keys
+from rsc.train.batches.key_session import open_keys
+from rsc.train.engine.precision import choose_precision
+from rsc.train.init_weights import parent_of
 from rsc.train.loop import Ending
-from rsc.train.postmortem import answer_dumps
-from rsc.train.precision import choose_precision
-from rsc.train.recipe import Recipe
-from rsc.train.run import PRECISION
-from rsc.train.takeover import parent_of
-from rsc.train.verdict import collective_patience_s
 
 _REPORT_BYTES = 4096  # one page of a file system; a reason has some hundred bytes
 

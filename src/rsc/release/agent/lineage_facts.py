@@ -1,7 +1,7 @@
 """What a run was trained on, as its lineage says, found in the workspace as it is now.
 
 Not covered: a lineage that the run's own workers changed, which they can where they run without a sandbox
-(train/run.py). While they run, the agent serves them by a list of its own (served.py).
+(runs/folder.py). While they run, the agent serves them by a list of its own (served.py).
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""The wall between training and the privacy gate: what is asked, and what a yes says. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from rsc.cluster.sandbox.wrap import Level
+from rsc.loader.config import DataConfig
+from rsc.models.config import ModelConfig
+from rsc.recipes.data_fit import Samples, check_fields
+from rsc.release.agent.job_scope import Served
+from rsc.release.agent.lineage_facts import Version, all_data
+from rsc.runs.folder import RunFolder
+
+_ABOUT_DATA = ("data", "review", "key_period")
+_STRICTEST_FIRST: tuple[Level, ...] = ("required", "best-effort", "none")
+
+
+@dataclass(frozen=True)
+class Admission:
+    """The gate's yes: what may be read, and what the lineage says about it."""
+
+    version: int
+    lineage: dict[str, Any]
+    samples: Samples
+    """What the model must fit."""
+
+
+@dataclass(frozen=True)
+class Admissions:
+    """The gate's yes to every data set of a run. The lineage calls all but the first `mixed`."""
+
+    versions: dict[str, int]
+    lineage: dict[str, Any]
+
+
+class Gate(Protocol):
+    """The privacy gate as training sees it (control/workspace_gate.py; a fake in tests)."""
+
+    def admit(self, data: DataConfig) -> Admission:
+        """Raises GateRefused when this data may not be trained on."""
+        ...
+
+    def isolation(self, version: Version) -> Level:
+        """What the policy of a data set version asks of workers; the strictest where it is gone."""
+        ...
+
+    def make_run_key(self, run: RunFolder) -> None:
+        """Make the key of the run's checkpoints; its envelope lies in the run's key.json."""
+        ...
+
+    def serve(self, socket: Path, *, serves: Served) -> AbstractContextManager[None]:
+        """Answer the workers' requests for the keys of the list while the context is open."""
+        ...
+
+
+def admit_all(gate: Gate, data: DataConfig, *, model: ModelConfig) -> Admissions:
+    """Ask the gate about each data set of the mixture; one no is a no to all.
+
+    Raises GateRefused, and ConfigError for data that the model can never be trained on.
+    """
+    answers = {each.name: gate.admit(each) for each in data.sets}
+    for each in data.sets:
+        check_fields(answers[each.name].samples, model=model, text_field=each.text_field)
+    first, *others = answers.values()
+    mixed = [{key: each.lineage[key] for key in _ABOUT_DATA if key in each.lineage} for each in others]
+    return Admissions(
+        versions={name: answer.version for name, answer in answers.items()},
+        lineage={**first.lineage, "mixed": mixed} if mixed else first.lineage,
+    )
+
+
+def isolation_of(gate: Gate, lineage: Mapping[str, Any]) -> Level:
+    """The strictest that anything asks for which the run was trained on, or the run that it started from: the
+    key agent goes by all of it too."""
+    asked = [gate.isolation(version) for version in all_data(lineage)]
+    return min(asked, key=_STRICTEST_FIRST.index, default="none")

@@ -1,0 +1,264 @@
+"""What the controller does while workers train: hear the supervisor, show progress, pass signals on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from rsc.control.checkpoint_copier import Courier
+from rsc.errors import Interrupted, RequeueMe
+from rsc.events import EventLog, EventTail
+from rsc.runs.folder import RunRecord, RunState
+from rsc.runs.sample_problems import meanings
+from rsc.units import format_seconds
+
+_SANDBOX_S = 30.0  # for a sandbox to end after its supervisor has: some milliseconds, as a rule
+_SIGNALLED = 128  # exit codes above it are signals, as a shell tells them
+_PLAIN_EVERY_S = 10.0  # a line per step would fill a batch job's log
+
+
+class ProgressLine:
+    """`step 120/400  loss 2.345  12,345 items/s  ETA 1m 05s`: rewritten on a terminal, else now and then."""
+
+    def __init__(self, *, steps: int, out: TextIO = sys.stderr, every_s: float = _PLAIN_EVERY_S) -> None:
+        self._steps = steps
+        self._out = out
+        self._every_s = every_s
+        self._is_terminal = out.isatty()
+        self._first: tuple[int, int, float] | None = None
+        self._last_s = -every_s
+        self._is_open = False
+
+    def show(self, *, step: int, loss: float, items: int, time_s: float) -> None:
+        """`items` counts from the start of the run; the rate is over what was seen since the last start."""
+        if self._first is None or step < self._first[0]:
+            self._first = (step, items, time_s)
+        if not self._is_terminal and time_s - self._last_s < self._every_s and step < self._steps:
+            return
+        self._last_s = time_s
+        text = f"step {step}/{self._steps}  loss {loss:.4f}{self._rate(step, items, time_s)}"
+        self._out.write(f"\r\x1b[K{text}" if self._is_terminal else f"{text}\n")
+        self._out.flush()
+        self._is_open = self._is_terminal
+
+    def restart(self) -> None:
+        """The workers start anew: rates begin again."""
+        self._first = None
+        self.close()
+
+    def close(self) -> None:
+        """End the line, so that what follows starts on its own."""
+        if self._is_open:
+            self._out.write("\n")
+            self._is_open = False
+
+    def _rate(self, step: int, items: int, time_s: float) -> str:
+        assert self._first is not None
+        first_step, first_items, first_s = self._first
+        elapsed_s = time_s - first_s
+        if step == first_step or elapsed_s <= 0:
+            return ""
+        eta_s = (self._steps - step) * elapsed_s / (step - first_step)
+        return f"  {(items - first_items) / elapsed_s:,.0f} items/s  ETA {format_seconds(eta_s)}"
+
+
+@dataclass
+class Watched:
+    """What was heard of a run, as its controller knows it."""
+
+    line: ProgressLine
+    say: Callable[[str], None]
+    events: EventLog
+    tail: EventTail
+    courier: Courier | None = None
+    """Copies checkpoints away, where the recipe says so."""
+    step: int = 0
+    loss: float | None = None
+    restarts: int = 0
+    resumed_at: int = 0
+    reason: str = ""
+    """Why the supervisor gave up, in its words; empty where it said nothing."""
+    hint: str | None = None
+    exit_code: int = 1
+    is_supervisor_lost: bool = False
+    """A signal ended it: memory ran out, or somebody killed it. Nothing is known to be wrong with the run."""
+    started_s: float = field(default_factory=time.monotonic)
+
+    def follow(self, process: subprocess.Popen[str], *, wishes: Wishes) -> None:
+        """Read what the supervisor tells until it ends."""
+        wishes.attach(process)
+        assert process.stdout is not None
+        for text in process.stdout:
+            self.hear(json.loads(text), supervisor=process.pid)
+            self._hear_events()
+        code = self._end_of(process)
+        self._hear_events()
+        told = code if code >= 0 else _SIGNALLED - code  # no shell or sandbox between says it so
+        self.exit_code = Interrupted.exit_code if wishes.interrupted else told
+        wanted = (0, RequeueMe.exit_code, Interrupted.exit_code)
+        self.is_supervisor_lost = (
+            self.exit_code > _SIGNALLED and not self.reason and self.exit_code not in wanted
+        )
+        if self.exit_code not in wanted and not self.reason:
+            self.reason = f"the supervisor ended with code {code}; see the lines above"
+
+    def _end_of(self, process: subprocess.Popen[str]) -> int:
+        """Its exit code. The kernel keeps a sandbox for as long as it keeps a process in it: then the user
+        hears what the supervisor said before, and waits for the kernel."""
+        try:
+            return process.wait(timeout=_SANDBOX_S)
+        except subprocess.TimeoutExpired:
+            self.line.close()
+            self.say(
+                f"the kernel holds a process of the run ({self.reason or 'its supervisor said nothing'})"
+            )
+            return process.wait()
+
+    def hear(self, told: dict[str, Any], *, supervisor: int) -> None:
+        match told.pop("kind"):
+            case "progress":
+                self.step, self.loss = told["step"], told["loss"]
+                self.line.show(**told)
+            case "worker":
+                pid = outer_pid(told["pid"], ancestor=supervisor)
+                self.events.append("worker", rank=told["rank"], pid=pid, attempt=told["attempt"])
+            case "restart":
+                self.restarts = told["restarts"]
+                self.line.restart()
+                self.say(
+                    f"rank {told['rank']} failed at step {told['step']} ({told['reason']}): "
+                    f"restart {self.restarts} from the newest state"
+                )
+            case "started":
+                self.resumed_at = told["step"]
+            case "end":
+                self.step = told["step"]
+            case "failed":
+                self.step, self.reason, self.hint = told["step"], told["reason"], told["hint"]
+
+    def _hear_events(self) -> None:
+        """Durable checkpoints are copied. Failed ones do not end a run, but a crash now would cost more; of
+        damaged ones the user hears, for each rank that met the damage; and of samples with problems."""
+        for event in self.tail.fresh():
+            try:
+                self._hear_event(event)
+            except (KeyError, TypeError, ValueError) as error:
+                self.line.close()
+                told = f"{type(error).__name__}: {error}"
+                self.say(f"an event of kind {event['kind'][:40]!r} is not as RSC writes it ({told})")
+
+    def _hear_event(self, event: Mapping[str, Any]) -> None:
+        if event["kind"] == "checkpoint" and self.courier is not None:
+            self.courier.offer(int(event["step"]))
+        if event["kind"] == "checkpoint_failed":
+            self.line.close()
+            self.say(f"checkpoint of step {event['step']} failed: {event['reason']}")
+        if event["kind"] == "checkpoint_damaged":
+            self.line.close()
+            where = f"step {event['step']} cannot be read by rank {event['rank']}: {event['reason']}"
+            self.say(f"checkpoint of {where}")
+        if event["kind"] == "problems":
+            self.line.close()
+            self.say(f"samples with something wrong, of those that rank 0 met: {event['counts']}")
+            for line in meanings(event["counts"]):
+                self.say(line)
+
+    def changes(self, before: RunRecord) -> dict[str, Any]:
+        """The fields of run.json that this drive changed."""
+        states = {
+            0: RunState.FINISHED,
+            RequeueMe.exit_code: RunState.REQUEUE,
+            Interrupted.exit_code: RunState.INTERRUPTED,
+        }
+        return {
+            "state": states.get(self.exit_code, RunState.FAILED),
+            "step": max(self.step, before.step) if self.exit_code else self.step,
+            "loss": self.loss if self.loss is not None else before.loss,
+            "restarts": before.restarts + self.restarts,
+            "resumed_at": self.resumed_at,
+            "reason": self.reason,
+        }
+
+    def close(self) -> None:
+        self.line.close()
+        if self.courier is not None:
+            self.courier.close(finish=self.exit_code != Interrupted.exit_code)
+        facts = {"exit_code": self.exit_code, "step": self.step, "reason": self.reason}
+        self.events.append("ended", **facts, drove_s=round(time.monotonic() - self.started_s, 3))
+        self.events.close()
+
+
+class Wishes:
+    """Signals of the person or the scheduler, passed to the supervisor through its stdin.
+
+    Ctrl-C closes it: the workers end at once and the newest checkpoint stays. SIGTERM and SIGUSR1 write
+    `stop`: checkpoint at the next step and leave. A pipe keeps what comes before the supervisor listens.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.stop_requested = False
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Wishes:
+        handlers = {signal.SIGTERM: self._stop, signal.SIGUSR1: self._stop, signal.SIGINT: self._interrupt}
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def attach(self, process: subprocess.Popen[str]) -> None:
+        """Tell this supervisor from now on, and what was wished before."""
+        self._process = process
+        self._pass_on()
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.stop_requested = True
+        self._pass_on()
+
+    def _interrupt(self, number: int, frame: object) -> None:
+        self.interrupted = True
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        stdin = self._process.stdin if self._process else None
+        if stdin is None or stdin.closed:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            if self.interrupted:
+                stdin.close()
+            elif self.stop_requested:
+                stdin.write("stop\n")
+                stdin.flush()
+
+
+def outer_pid(pid: int, *, ancestor: int) -> int:
+    """This machine's number of a process that has number `pid` inside the sandbox below `ancestor`.
+
+    Where there is no sandbox, or no /proc, that is the same number.
+    """
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+            numbers = fields.get("NSpid", "").split()
+            if len(numbers) > 1 and numbers[-1] == str(pid) and _is_below(int(numbers[0]), ancestor):
+                return int(numbers[0])
+    return pid
+
+
+def _is_below(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return False

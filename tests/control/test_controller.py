@@ -1,0 +1,155 @@
+"""What a controller writes down of a run, and that nobody else does."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rsc.cluster.sandbox.wrap import Level, Method, wrap
+from rsc.config import Workspace
+from rsc.control.admission import Admission
+from rsc.control.controller import Controller
+from rsc.control.monitor import ProgressLine, Watched, Wishes
+from rsc.errors import IsolationRefused
+from rsc.events import EventLog, EventTail
+from rsc.loader.config import DataConfig
+from rsc.recipes.data_fit import Samples
+from rsc.recipes.recipe import load_recipe
+from rsc.release.agent.job_scope import Served
+from rsc.runs.folder import RunFolder
+from rsc.store.format.schema import Field, Schema
+from tests.conftest import FakeClock
+
+
+class OpenGate:
+    """Admits everything and keeps no key."""
+
+    def admit(self, data: DataConfig) -> Admission:
+        return Admission(version=1, lineage={}, samples=Samples(Schema((Field("text", "string"),))))
+
+    def isolation(self, version: tuple[str, int]) -> Level:
+        return "required" if version == ("strict", 1) else "none"
+
+    def make_run_key(self, run: RunFolder) -> None: ...
+
+    def serve(self, socket: Path, *, serves: Served) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def test_restarts_are_counted_once_in_a_crash_loop_of_the_supervisor(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two supervisors restarts its workers once and is lost; the second one was started again."""
+
+    def lost(controller: Controller, run: RunFolder, **_: Any) -> Watched:
+        line = ProgressLine(steps=1, out=io.StringIO())
+        watched = Watched(line, controller.say, run.events(clock=clock), EventTail(run.path / "events.jsonl"))
+        watched.restarts, watched.exit_code, watched.is_supervisor_lost = 1, 137, True
+        return watched
+
+    monkeypatch.setattr(Controller, "_watch", lost)
+    overrides = ["data.name=x", "train.max_failures_without_progress=2"]
+    controller = Controller(Workspace(tmp_path), gate=OpenGate(), clock=clock, say=lambda _: None)
+    run, code = controller.start(load_recipe("language", overrides=overrides), workers=1)
+    assert code == 137
+    assert (run.record().state, run.record().restarts) == ("failed", 3)
+
+
+class Held:
+    """A process that the kernel lets go at the second wait."""
+
+    pid, stdin, waits = 0, None, 0
+    stdout = (
+        json.dumps({"kind": "failed", "step": 3, "reason": "rank 1 waits", "hint": None, "exit_code": 4})
+        + "\n",
+    )
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.waits += 1
+        if timeout is not None:
+            raise subprocess.TimeoutExpired("node", timeout)
+        return 4
+
+
+def test_the_reason_is_said_while_the_kernel_still_holds_a_process(tmp_path: Path, clock: FakeClock) -> None:
+    said: list[str] = []
+    path, line = tmp_path / "events.jsonl", ProgressLine(steps=1, out=io.StringIO())
+    watched = Watched(line, said.append, EventLog(path, clock=clock), EventTail(path))
+    held: Any = Held()
+    watched.follow(held, wishes=Wishes())
+    assert said == ["the kernel holds a process of the run (rank 1 waits)"]
+    assert (watched.exit_code, watched.is_supervisor_lost, held.waits) == (4, False, 2)
+
+
+def test_what_a_worker_writes_beside_events_is_passed_over_or_told(tmp_path: Path, clock: FakeClock) -> None:
+    """Code that trains may write anything into the events of its run."""
+    said: list[str] = []
+    path, line = tmp_path / "logs" / "events.jsonl", ProgressLine(steps=1, out=io.StringIO())
+    log = EventLog(path, clock=clock)
+    watched = Watched(line, said.append, log, EventTail(path))
+    with path.open("a") as file:
+        file.write('7\n[]\n{"kind": "checkpoint"}\n{"time": 3, "kind": []}\n{"time"\n' + "[" * 100_000 + "\n")
+    log.append("checkpoint_failed", step=2)
+    log.append("checkpoint_failed", step=3, reason="no room")
+    held: Any = Held()
+    watched.follow(held, wishes=Wishes())
+    assert said[:2] == [
+        "an event of kind 'checkpoint_failed' is not as RSC writes it (KeyError: 'reason')",
+        "checkpoint of step 3 failed: no room",
+    ]
+    assert [event["kind"] for event in RunFolder(tmp_path).told()] == ["checkpoint_failed"] * 2
+
+
+PAPERS = ("run.json", "resolved.toml", "provenance.json", "events.jsonl")
+PARTS = ("metrics", "logs", "checkpoints", "tensorboard", "drill")
+ATTACK = f"""
+for paper in {" ".join(PAPERS)}; do
+  echo new > $paper; rm -f $paper; echo new > logs/other; mv -f logs/other $paper; ln -sf /tmp/x $paper
+done
+mv logs elsewhere; rm -rf metrics; mkdir export; touch .run.json.7
+touch logs/ready; while [ ! -e logs/go ]; do sleep 0.02; done
+echo new > run.json; mv -f logs/other run.json
+for part in {" ".join(PARTS)}; do echo mine > $part/mine; done
+"""
+
+
+@pytest.mark.parametrize("method", ["bwrap", "unshare"])
+def test_workers_cannot_write_replace_or_remove_the_papers_of_their_run(
+    method: Method, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even after the controller, outside, put a new record in the place of the old one."""
+    try:
+        wrap(["true"], level="required", methods=(method,))
+    except IsolationRefused as error:
+        pytest.skip(error.message)
+    monkeypatch.setattr("rsc.control.controller.wrap", partial(wrap, methods=(method,)))
+    workspace = Workspace(tmp_path)
+    recipe = load_recipe("language", overrides=["data.name=x", "parallel.workers=1"])
+    (workspace.data / "x").mkdir(parents=True)
+    controller = Controller(workspace, gate=OpenGate(), clock=clock, say=lambda _: None)
+    run = controller._make(recipe.resolved, lineage={"data": {"name": "x", "version": 1}}, steps=1)
+    run.events(clock=clock).append("driven")
+    before = {name: (run.path / name).read_bytes() for name in PAPERS}
+    socket = tmp_path / "agent" / "sock"
+    socket.parent.mkdir()
+    told = controller._command(run, recipe.recipe, isolation="required", socket=socket)
+    attack = [*told.argv[: told.argv.index("--") + 1], "sh", "-c", ATTACK]
+    with subprocess.Popen(attack, env=told.environment, stderr=subprocess.PIPE, text=True) as process:
+        while not (run.path / "logs" / "ready").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        assert {name: (run.path / name).read_bytes() for name in PAPERS} == before
+        record = run.update(restarts=1)
+        (run.path / "logs" / "go").touch()
+        process.communicate()
+    assert run.record() == record
+    assert {path.name for path in run.path.iterdir() if path.is_file()} == set(PAPERS)
+    assert {path.parent.name for path in run.path.glob("*/mine")} == set(PARTS)
