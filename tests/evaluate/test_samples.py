@@ -15,13 +15,14 @@ from PIL import Image
 from rsc.errors import ConfigError, DataError
 from rsc.evaluate.open_model import from_state
 from rsc.evaluate.predict import predict
-from rsc.evaluate.samples import batches_of, evaluate_samples, read_symbols
+from rsc.evaluate.samples import evaluate_samples, read_symbols
 from rsc.models.build import Model, build_model
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.heads import Want
 from rsc.recipes.sections import EvalConfig
 from rsc.store.format.columns import Columns, columns_from_records
 from rsc.store.format.schema import Field, Schema
+from rsc.train.batches.frame_batches import batches_of
 
 TRUNK = TrunkConfig(width=16, num_layers=1, num_heads=2, mlp_width=16, causal=False)
 TEXTS = Schema((Field("text", "string"), Field("label", "string"), Field("region", "string")))

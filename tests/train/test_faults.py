@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from rsc.errors import ConfigError
+from rsc.recipes.faults import Fault, FaultKind, parse_fault
 from rsc.recipes.sections import TrainConfig
-from rsc.train.faults import Fault, FaultInjector, FaultKind, parse_fault
+from rsc.train.faults import FaultInjector
 from tests.train.conftest import RULES, topics
 from tests.warm import Command
 

@@ -1,8 +1,4 @@
-"""What a run starts from (`model.init_from`), found and checked before any process starts. No torch here.
-
-A trunk that differs from the recipe's is refused: weights are taken over by name and shape, and a setting
-that has no shape (the rotary base) would be filled with weights that mean something else.
-"""
+"""What a run starts from (`model.init_from`), found and checked before any process starts. No torch here."""
 
 from __future__ import annotations
 
@@ -17,10 +13,9 @@ from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import ExportSettings, is_export, read_settings
 from rsc.models.config import TrunkConfig
 from rsc.recipes.recipe import recipe_of
+from rsc.recipes.same_trunk import require_same_trunk
 from rsc.runs.folder import find_run, list_runs
 from rsc.store.bulk.local import LocalStore
-
-_OF_THE_TASK = {"causal", "documents"}  # what the new task asks of the trunk, not what its weights are
 
 
 @dataclass(frozen=True)
@@ -69,17 +64,6 @@ def exported_from(settings: ExportSettings, *, runs: Path) -> dict[str, Any]:
     return {}
 
 
-def require_same_trunk(theirs: TrunkConfig, *, ours: TrunkConfig, of: str) -> None:
-    """Raises ConfigError with the settings to change."""
-    found, wanted = _meaning(theirs), _meaning(ours)
-    wrong = {name: value for name, value in found.items() if value != wanted[name]}
-    if wrong:
-        told = ", ".join(f"{name} {value} (the recipe has {wanted[name]})" for name, value in wrong.items())
-        wanted_settings = {name: value for name, value in wrong.items() if value is not None}
-        settings = " ".join(f"model.trunk.{name}={value}" for name, value in wanted_settings.items())
-        raise ConfigError(f"model.init_from: {of} has another trunk: {told}", hint=f"set {settings}")
-
-
 def with_parent(resolved: Resolved, parent: str) -> Resolved:
     """The settings with the whole name of what the run starts from."""
     values = {**resolved.values, "model": {**resolved.values["model"], "init_from": parent}}
@@ -90,9 +74,3 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, hex; about a second for 2 GB."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _meaning(trunk: TrunkConfig) -> dict[str, Any]:
-    """What the weights of a trunk mean, with the defaults that depend on other settings written out."""
-    values = trunk.model_dump(exclude=_OF_THE_TASK)
-    return {**values, "num_kv_heads": trunk.kv_heads, "head_width": trunk.head_features}

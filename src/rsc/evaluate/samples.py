@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +33,9 @@ from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import Model
 from rsc.models.heads import Want
 from rsc.recipes.sections import EvalConfig
-from rsc.store.format.columns import Columns, Ragged
+from rsc.store.format.columns import Columns
 from rsc.train.batches.collate import Binder, Column
+from rsc.train.batches.frame_batches import batches_of
 from rsc.train.batches.sample_seeds import Draws
 from rsc.train.batches.streams import stream_seed
 
@@ -218,21 +218,6 @@ def read_symbols(logits_BLK: torch.Tensor, *, lengths: torch.Tensor, labels: Seq
     return texts
 
 
-def batches_of(
-    columns: Iterable[Columns], *, batch_size: int, by_length_of: str | None = None
-) -> Iterator[dict[str, Column]]:
-    """Frames of a split as batches of tensors, in written order, or within a frame by the length of a field:
-    samples of like length need little padding."""
-    for frame in columns:
-        held = {name: _whole(column) for name, column in frame.items()}
-        rows = torch.arange(len(next(iter(held.values()))))
-        lengths = held.get(by_length_of or "")
-        if isinstance(lengths, RaggedTensor):
-            rows = lengths.lengths().argsort(stable=True)
-        for chosen in torch.split(rows, batch_size):
-            yield {name: _rows(column, chosen) for name, column in held.items()}
-
-
 def groups_of(batch: dict[str, Column], *, model: Model, config: EvalConfig) -> dict[str, Array]:
     """Which samples belong to which declared group, as masks [B]."""
     groups: dict[str, Array] = {}
@@ -266,16 +251,3 @@ def _as_texts(column: Column) -> list[str]:
     if isinstance(column, RaggedTensor):
         return [data.decode(errors="replace") for data in column.to_bytes()]
     return [str(value) for value in column.tolist()]
-
-
-def _whole(column: Any) -> Column:
-    """All samples of a frame."""
-    if isinstance(column, Ragged):
-        return RaggedTensor(
-            torch.from_numpy(np.array(column.values)), torch.from_numpy(np.array(column.offsets))
-        )
-    return torch.from_numpy(np.array(column))
-
-
-def _rows(column: Column, rows: torch.Tensor) -> Column:
-    return column.chosen(rows) if isinstance(column, RaggedTensor) else column[rows]

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from rsc.config import FrozenModel
 from rsc.errors import ConfigError
-from rsc.train.faults import parse_fault
+from rsc.recipes.faults import parse_fault
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

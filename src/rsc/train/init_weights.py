@@ -2,7 +2,7 @@
 often.
 
 A weight is taken over where name and shape are the same; the rest (a new head) starts as if alone. The
-trunk must be the recipe's (control/init_from.py). Only a run's first start does this: later ones have
+trunk must be the recipe's (recipes/same_trunk.py). Only a run's first start does this: later ones have
 checkpoints of their own and need no parent.
 """
 
@@ -18,7 +18,6 @@ from rsc.checkpoint.load import Checkpoint, newest_good
 from rsc.checkpoint.read_counts import CheckpointFiles, StoreReads
 from rsc.checkpoint.retention import finished
 from rsc.checkpoint.shards import Piece
-from rsc.control.init_from import require_same_trunk
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import is_export
 from rsc.export.weights import read_export
@@ -26,6 +25,7 @@ from rsc.keys.secret import SecretKey
 from rsc.models.config import ModelConfig
 from rsc.parallel.boxes import Box
 from rsc.recipes.recipe import Recipe
+from rsc.recipes.same_trunk import require_same_trunk
 from rsc.store.bulk.local import LocalStore
 
 _PREFIX = "model/"

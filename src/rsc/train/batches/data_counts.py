@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from rsc.evaluate.samples import batches_of
 from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.models.bag_of_ngrams import count_texts
@@ -24,6 +23,7 @@ from rsc.parallel.mesh import Mesh
 from rsc.recipes.recipe import Recipe
 from rsc.store.format.columns import Columns
 from rsc.train.batches.collate import Binder
+from rsc.train.batches.frame_batches import batches_of
 from rsc.train.batches.loaders import DataPlace
 
 _BATCH = 256  # samples bound at once; only memory depends on it
