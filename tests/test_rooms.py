@@ -37,13 +37,14 @@ MAY_IMPORT = {
         *("recipes", "export", "checkpoint", "parallel", "models", "loader", "store", "keys"),
         *("release", "audit", "runs", "cluster", "train"),
     },
+    "setup": set(),
     "evaluate": {"train", "recipes", "loader", "checkpoint", "models", "store", "keys", "runs"},
 }
 """`cli` may import any room and no room imports `cli`. train -> release: a worker asks for its key, the
 controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox; train ->
 export: a run may start from open weights."""
 
-NO_TORCH = {"audit", "keys", "review", "store", "ingest", "release", *SHARED}
+NO_TORCH = {"audit", "keys", "review", "store", "ingest", "release", "setup", *SHARED}
 
 
 def python_files() -> list[Path]:

@@ -1,0 +1,1 @@
+"""What `./rsc` does once: make an environment, choose a torch, install the project. Imports no package."""
