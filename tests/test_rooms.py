@@ -11,7 +11,7 @@ import rsc
 
 PACKAGE = Path(rsc.__file__).parent
 
-SHARED = {"errors", "units", "clock", "events", "config", "extras", "interrupts"}
+SHARED = {"errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening"}
 
 MAY_IMPORT = {
     "audit": set(),

@@ -20,9 +20,9 @@ from rsc.errors import IsolationRefused
 PROBE = """
 import json, sys
 from pathlib import Path
-from rsc.cluster.sandbox.harden import hide_memory
+from rsc.hardening import harden_process
 from rsc.cluster.sandbox.probe import hygiene, probe
-hide_memory()
+harden_process()
 inside = probe(allowed_sockets=list(map(Path, sys.argv[1:])))
 print(json.dumps({"isolation": inside.to_json(), "hygiene": hygiene().to_json()}))
 """

@@ -193,7 +193,7 @@ def test_no_file_of_the_workspace_holds_the_data_key(house, served):
 
 def test_a_dumped_worker_gives_no_core(house, served, tmp_path):
     """A worker that hides its memory cannot be searched by an ordinary process of the same user."""
-    code = "from rsc.cluster.sandbox.harden import hide_memory; hide_memory()\n" + WORKER
+    code = "from rsc.hardening import harden_process; harden_process()\n" + WORKER
     worker = start(code, str(served), "careful")
     assert worker.stdout.readline() == "holding\n"
     limits = Path(f"/proc/{worker.pid}/limits").read_text()

@@ -17,7 +17,7 @@ from rsc.release.agent.server import AgentServer
 WORKER = """
 import os, sys
 from pathlib import Path
-from rsc.cluster.sandbox.harden import hide_memory
+from rsc.hardening import harden_process
 from rsc.cluster.sandbox.probe import hygiene, probe
 from rsc.errors import RscError
 from rsc.release.agent.client import hold_keys
@@ -25,7 +25,7 @@ from rsc.release.agent.request import KeyRequest
 
 path, behaviour = Path(sys.argv[1]), sys.argv[2]
 if behaviour != "readable":
-    hide_memory()
+    harden_process()
 
 def measure():
     if behaviour == "lying":

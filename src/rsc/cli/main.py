@@ -21,6 +21,7 @@ from rsc import __version__
 from rsc.cli.output import say
 from rsc.config import nearest
 from rsc.errors import ConfigError, Interrupted, ResourceError, RscError
+from rsc.hardening import harden_process
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `rsc` command. Always ends in SystemExit with a code of docs/exit-codes.md."""
+    harden_process()
     os.umask(os.umask(0o077) | 0o022)  # a group must not write what decides, as where the umask is 002
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from rsc.errors import ResourceError, RscError
+from rsc.hardening import harden_process
 from rsc.ingest.map_part import PartResult, Plan, process_part
 from rsc.ingest.readers.source import Part
 from rsc.interrupts import deaf_children
@@ -125,6 +126,7 @@ class _Workers:
 
 def _serve(connection: Connection) -> None:
     """A worker's life: the plan, the key, then a part at a time until the parent goes away."""
+    harden_process()
     try:
         plan: Plan = connection.recv()
         with SecretKey.from_buffer(bytearray(connection.recv_bytes())) as subject_key:

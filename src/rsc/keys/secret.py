@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from rsc.errors import KeyUnavailable
+from rsc.hardening import harden_process
 
 KEY_BYTES = 32
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -33,6 +34,7 @@ class SecretKey:
     __slots__ = ("_page", "_view", "is_locked")
 
     def __init__(self) -> None:
+        harden_process()
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
         self.is_locked = _lock(self._page)
         self._view: memoryview | None = memoryview(self._page)[:KEY_BYTES]

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, cast
 
 from rsc.clock import parse_timestamp
 from rsc.errors import ConfigError, RscError
+from rsc.hardening import harden_process
 from rsc.store.bulk.interface import BulkStore
 from rsc.store.bulk.locations import open_store
 from rsc.store.cache.mover_client import error_to_dict, read_exactly, read_line, to_line
@@ -213,6 +214,7 @@ def _publish(plan: Plan, stream: BinaryIO, *, size: int) -> None:
 
 def main(text: str, *, descriptor: int) -> int:
     """Serve on an inherited listening socket until stdin closes."""
+    harden_process()  # it holds ciphertext alone, and the credentials of the object store
     try:
         job = MoverJob.from_json(text)
         mover = Mover(open_store(job.location), job=job)

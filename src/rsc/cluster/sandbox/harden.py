@@ -26,16 +26,6 @@ def harden() -> None:
     seccomp.install()
 
 
-def hide_memory() -> None:
-    """Keep other processes of the same user out of this one's memory, and keep it out of core dumps.
-
-    A worker calls this before it asks for a key: exec resets the setting. Root outside still can.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-
-
 def run_as_init(command: Sequence[str]) -> int:
     """Start `command`, pass signals on to it, reap whatever else ends, return its exit code.
 

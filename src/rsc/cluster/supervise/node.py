@@ -10,8 +10,11 @@ from __future__ import annotations
 import gc
 import sys
 
+from rsc.hardening import harden_process
+
 
 def start(argument: str) -> int:
+    harden_process()
     gc.disable()
     from rsc.cluster.supervise.supervisor import main  # here, since it is the import that takes the time
 

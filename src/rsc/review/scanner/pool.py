@@ -8,6 +8,7 @@ from itertools import chain
 from multiprocessing import get_context
 from types import TracebackType
 
+from rsc.hardening import harden_process
 from rsc.interrupts import deaf_children
 from rsc.review.findings import Finding
 from rsc.review.scanner.prefilter import compiled_for
@@ -67,6 +68,7 @@ _worker: list[Scanner] = []
 
 
 def _start(engine: EngineName, compiled: tuple[bytes, ...]) -> None:
+    harden_process()
     _worker.append(Scanner(engine, compiled=compiled))
 
 

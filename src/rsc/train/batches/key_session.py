@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsc.cluster.sandbox.harden import hide_memory
 from rsc.cluster.sandbox.probe import hygiene, probe
+from rsc.hardening import harden_process
 from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.release.agent.client import hold_keys
@@ -34,7 +34,7 @@ def open_keys(socket: Path, *, run: str, data: DataConfig, parent: str | None = 
 
     Raises GateRefused when the agent says no; when it says no later, this process ends.
     """
-    hide_memory()
+    harden_process()
     user = getpass.getuser()
     # The keys of the runs are bound to the rules of every data set that the run is trained on.
     of_runs = {"run": run} if parent is None else {"run": run, "parent": parent}
