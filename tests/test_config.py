@@ -196,3 +196,27 @@ def test_any_flat_settings_survive_a_round_trip(values: dict[str, object]) -> No
 
 def test_the_workspace_is_the_owners_only(workspace: Workspace) -> None:
     assert workspace.root.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o770, 0o711, 0o777, 0o707])
+def test_a_workspace_that_is_open_to_others_is_made_private(
+    mode: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "home"
+    for folder in (root / "keys", root / "audit", root / "identities", root / "data", root):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(mode)
+    Workspace.from_environment({"RSC_HOME": str(root)})
+    modes = {folder.stat().st_mode & 0o777 for folder in (root, *root.iterdir())}
+    assert modes == {0o700}
+    assert f"mode {mode:04o}" in caplog.text
+
+
+def test_a_folder_with_other_files_is_not_taken_over_as_a_workspace(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not of a workspace"):
+        Workspace.from_environment({"RSC_HOME": str(tmp_path)})
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    tmp_path.chmod(0o700)
+    Workspace.from_environment({"RSC_HOME": str(tmp_path)})

@@ -20,7 +20,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
+import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -59,6 +61,10 @@ class Settings(FrozenModel):
     data: DataSettings = DataSettings()
 
 
+_FOLDERS = ("data", "keys", "audit", "identities", "runs", "cache", "quickstart")
+"""What RSC makes in a workspace. A root that holds nothing else is RSC's own to make private."""
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folder that holds data sets, keys, the audit log, identities and runs of one installation."""
@@ -67,10 +73,15 @@ class Workspace:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Workspace:
-        """`$RSC_HOME`, else `~/.rsc`. The folder is made on first use, readable by its owner only."""
+        """`$RSC_HOME`, else `~/.rsc`. The folder is made on first use, readable by its owner only.
+
+        One with wider permissions is made private, with a warning. Raises ConfigError where that may not be
+        done: the folder belongs to somebody else, or holds other files too.
+        """
         root = Path(environment.get("RSC_HOME") or Path.home() / ".rsc").absolute()
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make_private(root)
         except OSError as error:
             raise ConfigError(
                 f"cannot make the workspace {root}: {error.strerror}",
@@ -226,6 +237,40 @@ def nearest(word: str, known: Iterable[str], *, what: str) -> str:
     if close:
         return f'did you mean "{close[0]}"?'
     return f"known names: {', '.join(names)}" if names and len(names) <= 24 else f"see `{what}`"
+
+
+def _make_private(root: Path) -> None:
+    """Take the permissions of group and others from a workspace and its folders, as if they were made now."""
+    uid = os.getuid()
+    for folder in (root, *(root / name for name in _FOLDERS)):
+        try:
+            found = folder.stat()
+        except FileNotFoundError:
+            continue
+        mode = stat.S_IMODE(found.st_mode)
+        if not mode & 0o077 or not stat.S_ISDIR(found.st_mode):
+            continue
+        if found.st_uid != uid:
+            raise ConfigError(
+                f"the workspace folder {folder} is open to others (mode {mode:04o}) and belongs to another "
+                f"user (number {found.st_uid})",
+                hint="its owner runs: chmod go= " + str(folder),
+            )
+        if folder == root and not _is_workspace(root):
+            raise ConfigError(
+                f"{root} is open to others (mode {mode:04o}) and holds files that are not of a workspace",
+                hint=f"set RSC_HOME to a folder for RSC alone, or run: chmod go= {root}",
+            )
+        folder.chmod(0o700)
+        logging.getLogger("rsc").warning(
+            "%s was open to others (mode %04o): made private (0700)", folder, mode
+        )
+
+
+def _is_workspace(root: Path) -> bool:
+    """Whether a folder is empty, or one that RSC has worked in."""
+    names = {path.name for path in root.iterdir()}
+    return (root / "audit" / "log.vkey").exists() or names <= {*_FOLDERS, "config.toml"}
 
 
 def _read_settings(path: Path) -> Settings:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from rsc.ingest.importer import import_columns
 from rsc.ingest.job import ImportResult
 from rsc.ingest.readers import file_tree
 from rsc.ingest.readers.lines import require_whole_frames
+from rsc.ingest.readers.source import own_name
 from tests.ingest.bringing import SAFE, bring_in, stored
 
 LINES = "".join(
@@ -126,12 +128,11 @@ def test_members_of_one_name_are_each_read_once(workspace: Workspace, tmp_path: 
 
 
 def test_what_a_folder_holds_beside_the_source_is_told(workspace: Workspace, tmp_path: Path) -> None:
-    folder, elsewhere = tmp_path / "posts", tmp_path / "elsewhere"
-    for path in (folder / "more", elsewhere):
-        path.mkdir(parents=True)
+    folder = tmp_path / "posts"
+    (folder / "more").mkdir(parents=True)
     for path in (folder / "a.jsonl", folder / "more" / "b.jsonl", folder / "c.csv"):
         path.write_text('{"text": "one"}\n')
-    (folder / "linked").symlink_to(elsewhere)
+    (folder / "linked").symlink_to(folder / "more")
     (folder / "lost.jsonl").symlink_to(tmp_path / "nothing")
     result = bring(workspace, folder, holdout=0.0)
     assert result.num_read == 1
@@ -139,6 +140,56 @@ def test_what_a_folder_holds_beside_the_source_is_told(workspace: Workspace, tmp
         "files of the folder that are not part of the source: left out": 2,
         "links to folders or to nothing: not followed": 2,
     }
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+LEADS_OUT = {
+    "file": lambda path: path.symlink_to(path.parent.parent / "secret.jsonl"),
+    "relative": lambda path: path.symlink_to("../secret.jsonl"),
+    "process": lambda path: path.symlink_to("/proc/self/environ"),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": lambda path: path.symlink_to("/etc"),
+    "chain": lambda path: path.symlink_to(_link(path.parent / "b.lnk", "/proc/self/environ")),
+    "pipe": _fifo,
+}
+
+
+def _link(path: Path, target: str) -> Path:
+    path.symlink_to(target)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".txt", ".png", ".wav", ".parquet", ".tar"])
+@pytest.mark.parametrize("kind", LEADS_OUT)
+def test_what_leads_out_of_a_source_folder_is_refused_by_name(
+    kind: str, suffix: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    folder = tmp_path / "source"
+    (folder / "deep").mkdir(parents=True)
+    (tmp_path / "secret.jsonl").write_text('{"text": "not to be read"}\n')
+    (folder / f"a{suffix}").write_text('{"text": "one"}\n')
+    planted = folder / ("deep" if kind == "process" else ".") / f"b{suffix}"
+    LEADS_OUT[kind](planted)
+    with pytest.raises(DataError, match=rf"^(?s:.)*b({re.escape(suffix)}|\.lnk) in .*(leads out|neither)"):
+        bring(workspace, folder, holdout=0.0)
+    assert not list(workspace.root.rglob("root.json"))
+
+
+def test_an_index_cannot_name_a_hidden_file(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / ".hidden").symlink_to("/proc/self/environ")
+    with pytest.raises(DataError, match="hidden"):
+        own_name(".hidden")
+
+
+def test_a_link_inside_the_folder_is_a_file_like_another(workspace: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "a.jsonl").write_text('{"text": "one"}\n')
+    (folder / "b.jsonl").symlink_to("a.jsonl")
+    assert bring(workspace, folder, holdout=0.0).num_read == 2
 
 
 def test_a_folder_inside_that_cannot_be_listed_stops_the_import(

@@ -10,11 +10,14 @@ import pytest
 from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
-from rsc.errors import ConfigError, DataError, GateRefused, ReviewRejected
+from rsc.errors import ConfigError, DataError, GateRefused, KeyUnavailable, ReviewRejected, RscError
+from rsc.ingest.importer import import_columns, import_source
+from rsc.keys.envelope import data_key_context, open_envelope
+from rsc.keys.providers.local import LocalKeyProvider
 from rsc.review.policy import Policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets
 
-from .bringing import bring_in, posts, stored
+from .bringing import POLICY, bring_in, posts, stored
 
 
 def test_what_was_found_is_redacted_and_told(workspace: Workspace, tmp_path: Path) -> None:
@@ -171,3 +174,33 @@ def test_python_docs(workspace: Workspace) -> None:
     assert {"json.dumps", "pathlib.PurePath"} <= origins | {
         row["origin"] for row in stored(workspace, "validation", name="pydocs")
     }
+
+
+def test_python_and_command_line_take_their_keys_from_the_configured_provider(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """Vault first: nothing may fall back to a key in a file because the call did not name a provider."""
+    token = tmp_path / "token"
+    token.write_text("t")
+    token.chmod(0o600)
+    workspace.keys.mkdir(mode=0o700)
+    settings = f'default = "vault"\n[vault]\nurl = "http://127.0.0.1:9"\ntoken_file = "{token}"\n'
+    (workspace.keys / "providers.toml").write_text(settings)
+    about = {"name": "posts", "workspace": workspace, "policy": POLICY, "author": "ada"}
+    with pytest.raises(RscError, match="key service at"):
+        import_source(posts(tmp_path / "posts.jsonl"), **about)
+    with pytest.raises(RscError, match="key service at"):
+        import_columns({"text": ["one"]}, **about)
+    assert list_datasets(workspace.data) == []
+
+
+def test_a_key_made_from_python_is_under_the_passphrase(workspace: Workspace, tmp_path: Path) -> None:
+    secret = tmp_path / "passphrase"
+    secret.write_text("correct horse battery staple\n")
+    secret.chmod(0o600)
+    workspace.keys.mkdir(mode=0o700)
+    (workspace.keys / "providers.toml").write_text(f'[local]\npassphrase_file = "{secret}"\n')
+    import_columns({"text": ["one"]}, name="posts", workspace=workspace, policy=POLICY, author="ada")
+    envelope = Dataset.open(workspace.data, name="posts").envelope()
+    with pytest.raises(KeyUnavailable, match="sealed by a passphrase"):
+        open_envelope(LocalKeyProvider(workspace.keys), envelope, context=data_key_context("posts"))

@@ -30,8 +30,7 @@ from rsc.ingest.readers.source import Fingerprint, Source
 from rsc.ingest.resume import CHECKPOINT_BYTES
 from rsc.ingest.tokenize import read_tokenizer, train_bpe, write_tokenizer
 from rsc.ingest.workers import PART_BYTES, run_parts
-from rsc.keys.envelope import KeyProvider
-from rsc.keys.providers.local import LocalKeyProvider
+from rsc.keys.providers.configured import default_provider
 from rsc.keys.secret import SecretKey
 from rsc.review.policy import parse_policy
 from rsc.store.format.columns import Ragged
@@ -50,7 +49,6 @@ def import_source(
     policy: bytes,
     author: str,
     options: ImportOptions | None = None,
-    provider: KeyProvider | None = None,
     num_processes: int = 1,
     clock: Clock | None = None,
     progress: Progress | None = None,
@@ -58,7 +56,8 @@ def import_source(
 ) -> ImportResult:
     """Bring a source in as the next version of data set `name`, in state *in review*.
 
-    `policy` is the TOML that the approvals will bind; `author` who brings the data in. Raises DataError
+    `policy` is the TOML that the approvals will bind; `author` who brings the data in. The key comes from the
+    provider that keys/providers.toml of the workspace puts first. Raises DataError
     (a source that cannot be read as what it claims to be, or changed meanwhile), GateRefused (the policy
     lacks a safeguard, or says reject), ResourceError (disk full); nothing is committed then. After
     ResourceError, Ctrl-C or a kill the same call goes on from its last checkpoint.
@@ -75,7 +74,6 @@ def import_source(
         policy=policy,
         author=author,
         options=options,
-        provider=provider,
         num_processes=num_processes,
         clock=clock,
         progress=progress,
@@ -91,7 +89,6 @@ def import_columns(
     policy: bytes,
     author: str,
     options: ImportOptions | None = None,
-    provider: KeyProvider | None = None,
     clock: Clock | None = None,
     progress: Progress | None = None,
 ) -> ImportResult:
@@ -112,7 +109,6 @@ def import_columns(
         policy=policy,
         author=author,
         options=options,
-        provider=provider,
         num_processes=1,
         clock=clock,
         progress=progress,
@@ -130,7 +126,6 @@ def _run(
     policy: bytes,
     author: str,
     options: ImportOptions,
-    provider: KeyProvider | None,
     num_processes: int,
     clock: Clock | None,
     progress: Progress | None,
@@ -159,7 +154,7 @@ def _run(
         files=files,
         fingerprint=fingerprint,
         workspace=workspace,
-        provider=provider or LocalKeyProvider(workspace.keys, clock=clock),
+        provider=default_provider(workspace.keys, clock=clock),
         num_processes=1 if is_small else num_processes,
         clock=clock,
         progress=progress or Silent(),

@@ -74,7 +74,6 @@ def import_(
             policy=rules,
             author=author,
             options=options,
-            provider=next(iter(house.providers.values())),
             num_processes=processes or len(os.sched_getaffinity(0)),
             clock=clock,
             progress=ProgressLine(clock=clock),

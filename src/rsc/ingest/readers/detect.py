@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
+from rsc.ingest.readers.containment import require_contained
 from rsc.ingest.readers.file_set import FileSet
 from rsc.ingest.readers.file_tree import Tree
 from rsc.ingest.readers.lines import bare_suffix, head
@@ -41,12 +42,17 @@ _NOT_READ = {
 def open_source(source: Path | str, *, options: ImportOptions) -> Source:
     """The reader of a source. The word `python-docs` is a source of its own.
 
-    Raises DataError for what is missing, empty or not recognised.
+    Raises DataError for what is missing, empty or not recognised, and for a folder with links out of it.
     """
     if str(source) == PYTHON_DOCS or options.format == PYTHON_DOCS:
-        return PythonDocs() if str(source) == PYTHON_DOCS else PythonDocs(root=Path(source))
+        if str(source) == PYTHON_DOCS:
+            return PythonDocs()
+        require_contained(Path(source))
+        return PythonDocs(root=Path(source))
     path = Path(source)
     require_readable(path)
+    if path.is_dir():
+        require_contained(path)
     kind = options.format if options.format != "auto" else detect(path)
     return _reader(kind, path, options=options)
 

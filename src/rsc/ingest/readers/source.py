@@ -148,10 +148,14 @@ class Fingerprint:
 
 
 def own_name(name: str) -> str:
-    """The name of a file beside its index. Raises DataError for one that would lead elsewhere."""
-    if Path(name).name != name:
+    """The name of a file beside its index.
+
+    Raises DataError for one that would lead elsewhere, and for a hidden one, which may be a link to anywhere
+    (containment.py).
+    """
+    if Path(name).name != name or name.startswith("."):
         raise DataError(
-            f"the index names a file {name!r}, which is not in its folder",
+            f"the index names a file {name!r}, which is not in its folder or is hidden",
             hint="an index may only name files beside it: make it anew",
         )
     return name
