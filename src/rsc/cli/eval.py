@@ -13,7 +13,6 @@ import typer
 
 from rsc.audit.log import AuditLog
 from rsc.cli.data.access import key_agent
-from rsc.cli.data.text import BOOKKEEPING
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace, override
@@ -35,6 +34,7 @@ from rsc.release.lifecycle.retention import open_to_read
 from rsc.runs.folder import find_run
 from rsc.runs.sample_problems import meanings
 from rsc.store.dataset import Dataset
+from rsc.store.format.reserved_names import SIDECARS
 from rsc.train.batches.collate import STILL_USED
 
 Model = Annotated[str, typer.Argument(help="A run (id, unique part of it, or `last`) or an exported folder.")]
@@ -54,7 +54,7 @@ def eval(  # noqa: A001 (the command is called so)
     config = override(config, section="eval", overrides=overrides or [])
     dataset = _dataset(trained, data=data, workspace=workspace)
     split = split or config.split
-    known = [name for name in dataset.splits if name not in BOOKKEEPING]
+    known = [name for name in dataset.splits if name not in SIDECARS]
     if split not in known:
         raise ConfigError(
             f"{dataset.name} version {dataset.version} has no split {split!r}",

@@ -34,7 +34,7 @@ from rsc.keys.providers.configured import default_provider
 from rsc.keys.secret import SecretKey
 from rsc.review.policy import parse_policy
 from rsc.store.format.columns import Ragged
-from rsc.store.format.root import check_name
+from rsc.store.format.reserved_names import check_new_name
 from rsc.store.format.schema import Schema
 from rsc.store.staging import only_writer
 
@@ -62,7 +62,7 @@ def import_source(
     lacks a safeguard, or says reject), ResourceError (disk full); nothing is committed then. After
     ResourceError, Ctrl-C or a kill the same call goes on from its last checkpoint.
     """
-    check_name(name)
+    check_new_name(name, what="data set")
     options = options or ImportOptions()
     reader = open_source(source, options=options)
     return _run(
@@ -98,7 +98,7 @@ def import_columns(
     Table or RecordBatch. Text passes the gate like any other. Nothing is held out unless the options say
     so. Cannot be resumed.
     """
-    check_name(name)
+    check_new_name(name, what="data set")
     options = options or ImportOptions(holdout=0.0)
     return _run(
         open_columns(columns, options=options),
@@ -145,6 +145,8 @@ def _run(
         engine="re2" if 0 < fingerprint.size_bytes < _SMALL_BYTES else "auto",
         notes=notes,
     )
+    for split in plan.splits:
+        check_new_name(split, what="split")
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES
     job = ImportJob(
         plan=_with_tokenizer(plan),

@@ -20,6 +20,7 @@ from rsc.review.view import masked_text, sample_of
 from rsc.store.dataset import Dataset
 from rsc.store.format.columns import Columns, Ragged
 from rsc.store.format.frames import decode_frame
+from rsc.store.format.reserved_names import SIDECARS
 from rsc.store.splits import SplitReader
 
 _CONTEXT_CHARS = 48  # on each side: a line of a terminal holds both
@@ -117,7 +118,7 @@ def read_sample(reader: SplitReader, sample: int) -> dict[str, Any]:
 def read_rows(dataset: Dataset, names: Sequence[str], *, key: SecretKey) -> Iterator[dict[str, Any]]:
     """These fields of every sample of the data's own splits, one frame in memory."""
     for split, info in dataset.splits.items():
-        if set(names) <= {item.name for item in info.schema.fields} and split != FINDINGS_SPLIT:
+        if set(names) <= {item.name for item in info.schema.fields} and split not in SIDECARS:
             yield from ({name: row[name] for name in names} for row in _rows(dataset, split, key=key))
 
 

@@ -15,12 +15,10 @@ from rsc.loader.shuffle_quality import ShuffleQuality, can_be_packed, measure_sp
 from rsc.release.agent.decision import DataFacts
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
+from rsc.store.format.reserved_names import SIDECARS
 from rsc.store.format.schema import Field
 from rsc.store.verify import VerifyReport
 from rsc.units import format_bytes, format_seconds
-
-BOOKKEEPING = ("findings", "quarantine", "tokenizer", "subject-key")
-"""Splits that tell what happened to the data and are never trained on."""
 
 _RANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 """Numbers of data-parallel ranks that `rsc data show` tells about."""
@@ -211,7 +209,7 @@ def show_text(record: Mapping[str, Any]) -> str:
             f"{split['samples']:,}",
             split["shards"],
             format_bytes(split["size_bytes"]),
-            "-" if name in BOOKKEEPING else _fields(split["fields"]),
+            "-" if name in SIDECARS else _fields(split["fields"]),
         )
         for name, split in record["splits"].items()
     ]
@@ -281,4 +279,4 @@ def _fields(fields: Mapping[str, str]) -> str:
 
 
 def _data_samples(samples: Mapping[str, int]) -> int:
-    return sum(count for split, count in samples.items() if split not in BOOKKEEPING)
+    return sum(count for split, count in samples.items() if split not in SIDECARS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rsc.errors import ConfigError
-from rsc.store.format.root import check_name
+from rsc.errors import ConfigError, DataError
+from rsc.store.format.reserved_names import check_new_name
 
 SPLIT_NAMES = {
     "train": "train", "training": "train", "test": "test", "testing": "test", "eval": "test",
@@ -16,12 +16,24 @@ SPLIT_NAMES = {
 
 def split_of_name(name: str) -> str:
     """The split of a name that is surely one. Raises ConfigError when it cannot be stored under it."""
-    known = SPLIT_NAMES.get(name.lower())
-    if known is None and name.lower() in ("findings", "quarantine"):
-        raise ConfigError(
-            f"a split cannot be called {name!r}", hint="that name is taken by what the gate found"
-        )
-    return known or check_name(name.lower())
+    return SPLIT_NAMES.get(name.lower()) or check_new_name(name.lower(), what="split")
+
+
+def splits_of_names(names: object) -> dict[str, str]:
+    """Split of each name that a source lists. Raises DataError for what is no list of names, and ConfigError
+    where two of them would become one split (`Dev` and `validation`)."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError("the source's list of splits is not a list of names")
+    named: dict[str, str] = {}
+    for name in names:
+        split = split_of_name(name)
+        if split in named.values():
+            raise ConfigError(
+                f"two splits of the source would both be stored as {split!r}",
+                hint="rename one of them, or import them as two data sets",
+            )
+        named[name] = split
+    return named
 
 
 def split_of_file(path: Path) -> str | None:

@@ -110,8 +110,8 @@ class LocalKeyProvider:
 
     def list(self) -> list[KekInfo]:
         """Every KEK ever made here, by id; destroyed ones with their date."""
-        paths = {path.with_suffix(""): path for path in sorted(self._folder.rglob("*.kek"))}
-        paths |= {path.with_suffix(""): path for path in sorted(self._folder.rglob("*.destroyed"))}
+        found = [*sorted(self._folder.rglob("*.kek")), *sorted(self._folder.rglob("*.destroyed"))]
+        paths = {path.with_suffix(""): path for path in found if path.is_file()}  # a data set may be a.kek
         return [
             _info(_read(path, kek_id=place.relative_to(self._folder).as_posix()))
             for place, path in sorted(paths.items())

@@ -87,7 +87,7 @@ class Register:
         return info
 
     def list(self) -> list[KekInfo]:
-        return [self._read(path)[0] for path in sorted(self._folder.rglob("*.json"))]
+        return [self._read(path)[0] for path in sorted(self._folder.rglob("*.json")) if path.is_file()]
 
     def _known(self, kek_id: str) -> tuple[KekInfo, str]:
         found = self.find(kek_id)

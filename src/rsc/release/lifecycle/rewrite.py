@@ -15,6 +15,7 @@ import numpy as np
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock, timestamp
 from rsc.config import Workspace
+from rsc.errors import ConfigError
 from rsc.keys.envelope import data_key_context, new_envelope
 from rsc.keys.secret import SecretKey
 from rsc.release.agent.agent import KeyAgent
@@ -28,6 +29,7 @@ from rsc.release.lifecycle.subject import (
     SUBJECT_KEY,
     SUBJECT_KEY_SCHEMA,
     Hit,
+    holds_subject_key,
     is_quarantined,
     subject_key,
     texts,
@@ -54,6 +56,11 @@ class House:
 
 def rewrite(house: House, old: Dataset, *, hits: list[Hit], subject: str) -> DatasetRef:
     """The next version: the same records in the same order, less those of the hits."""
+    if SUBJECT_KEY in old.splits and not holds_subject_key(old):
+        raise ConfigError(
+            f"{old.name} version {old.version} has a split {SUBJECT_KEY!r} that its source brought in",
+            hint="nothing was erased: import it again with that split renamed, then expire this version",
+        )
     envelope = old.envelope()
     request = KeyRequest("review", house.user, data=old.name, version=old.version)
     removal = _Removal.of(hits, subject=subject)

@@ -41,12 +41,17 @@ class Hit:
 
 def subject_key(dataset: Dataset, *, key: SecretKey) -> SecretKey:
     """The key of the codes: derived from the data key, or, where records were erased since, carried over."""
-    if SUBJECT_KEY not in dataset.splits:
+    if not holds_subject_key(dataset):
         return key.derive(salt=b"", info=_SUBJECT_INFO)
     (columns,) = dataset.split(SUBJECT_KEY, key=key).iterate()
     stored = columns["key"]
     assert isinstance(stored, Ragged), "its schema says bytes"
     return SecretKey.from_buffer(bytearray(stored[0].tobytes()))
+
+
+def holds_subject_key(dataset: Dataset) -> bool:
+    """Only an erasure writes one. A source could once bring in a split of this name, with any content."""
+    return SUBJECT_KEY in dataset.splits and "erased_from" in dataset.facts
 
 
 def find_subject(dataset: Dataset, *, key: SecretKey, subject: str) -> list[Hit]:

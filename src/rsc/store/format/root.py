@@ -27,8 +27,11 @@ _COUNT_LIMIT = 1 << 63  # entries hold u64, sums stay below i64
 
 def check_name(name: str) -> str:
     """The name of a data set or split. Raises ConfigError unless it is safe in paths and URLs."""
-    if _NAME.fullmatch(name) is None:
-        raise ConfigError(f"{name!r} is not a data set or split name", hint="use a-z, 0-9, . _ -, up to 64")
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        shown = ascii(name) if len(name) <= 64 else f"of {len(name)} characters"
+        raise ConfigError(
+            f"a name {shown} is not a data set or split name", hint="use a-z, 0-9, . _ -, up to 64"
+        )
     return name
 
 

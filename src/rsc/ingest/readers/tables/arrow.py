@@ -16,7 +16,7 @@ import numpy as np
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, own_name
-from rsc.ingest.readers.split_names import split_of_file, split_of_name
+from rsc.ingest.readers.split_names import split_of_file, splits_of_names
 from rsc.ingest.readers.tables.arrow_values import ArrowColumn, column_values, columns_of, import_pyarrow
 from rsc.ingest.readers.tables.typed_columns import take
 from rsc.store.format.schema import Field
@@ -227,8 +227,8 @@ def open_parquet(path: Path, *, options: ImportOptions) -> ArrowTables:
 def open_hf(path: Path, *, options: ImportOptions) -> ArrowTables:
     """A folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` made."""
     if (path / HF_DICT).exists():
-        names = json.loads((path / HF_DICT).read_bytes())["splits"]
-        folders: list[tuple[Path, str | None]] = [(path / name, split_of_name(name)) for name in names]
+        named = splits_of_names(_listed_splits(path / HF_DICT))
+        folders: list[tuple[Path, str | None]] = [(path / name, split) for name, split in named.items()]
         index = [path / HF_DICT]
     else:
         folders, index = [(path, None)], []
@@ -241,6 +241,13 @@ def open_hf(path: Path, *, options: ImportOptions) -> ArrowTables:
         index.append(folder / HF_STATE)
         tables += [ArrowFile(folder / own_name(file["filename"]), split) for file in files]
     return ArrowTables("hf", tables, options, also_read=tuple(index))
+
+
+def _listed_splits(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())["splits"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        raise DataError(f"{path.name} does not list the splits of a data set") from None
 
 
 @contextmanager
