@@ -51,6 +51,6 @@ def test_any_text_folds_to_latin_1(text):
         assert folded.original(start=0, end=len(folded.text))[1] <= len(text)
 
 
-@given(st.text(alphabet=st.characters(max_codepoint=127, exclude_characters="&")))
+@given(st.text(alphabet=st.characters(max_codepoint=127, exclude_characters="&%\\")))
 def test_ascii_is_not_copied(text):
     assert Normaliser().fold(text).text is text

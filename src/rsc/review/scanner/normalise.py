@@ -2,17 +2,17 @@
 
 The folded text has one Latin-1 character per position: ASCII as it is; letters without their accents;
 compatibility forms (full-width, mathematical, ligatures) by NFKC; decimal digits of every script as
-0-9; dashes, quotes and spaces as their ASCII relatives; HTML entities decoded; zero-width and
-combining characters removed. Words of other scripts that say what follows become their ASCII relatives
-(foreign_words.py). Other letters become U+00FF, everything else U+00FE, so that every engine sees one byte
-per character and a rule can still say "a letter"; Han, kana and Hangul count as U+00FE, because numbers and
-addresses stand right beside them.
+0-9; dashes, quotes and spaces as their ASCII relatives; HTML entities, escapes of JSON strings and escaped
+delimiters of URLs decoded; zero-width and combining characters removed. Words of other scripts that say
+what follows become their ASCII relatives (foreign_words.py). Other letters become U+00FF, everything else
+U+00FE, so that every engine sees one byte per character and a rule can still say "a letter"; Han, kana and
+Hangul count as U+00FE, because numbers and addresses stand right beside them.
 
-Cost: pure ASCII without `&` is returned as it is. Text whose characters all fold one to one costs
-one `str.translate`. Only text with entities, zero-width or expanding characters needs the map.
+Cost: pure ASCII without escapes is returned as it is. Text whose characters all fold one to one costs
+one `str.translate`. Only text with escapes, zero-width or expanding characters needs the map.
 
 Not covered: look-alike letters of other scripts (Cyrillic a for Latin a), words cut by line ends,
-percent-encoding except `%40`, text in pictures.
+percent-encoded letters, text in pictures.
 """
 
 from __future__ import annotations
@@ -32,9 +32,14 @@ DEGREE = "\xb0"
 _IRREGULAR = (
     "\x1a"  # marks a character that folds to nothing or to several; ASCII SUB, never meaningful in text
 )
-_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ENTITY = r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
+_PERCENT = r"%(?:0[9ADad]|2[0-9A-Fa-f]|3[A-Fa-f]|40|5[BCDbcd]|7[BCDbcd])"
+_BACKSLASH = r"\\{1,8}(?:[nrt\"'/]|u[0-9A-Fa-f]{4}|x[2-7][0-9A-Fa-f])"
+"""Escapes of JSON and of most languages, also when text was escaped more than once."""
+_ESCAPE = re.compile(rf"{_ENTITY}|{_PERCENT}|{_BACKSLASH}")
+_ESCAPE_MARKS = ("&", "%", "\\")
 _FOREIGN_WORD = re.compile(rf"(?i:{foreign_words.ANY})")
-_UNIT = re.compile(rf"{_ENTITY.pattern}|{_FOREIGN_WORD.pattern}|[^\x00-\x7f]")
+_UNIT = re.compile(rf"{_ESCAPE.pattern}|{_FOREIGN_WORD.pattern}|[^\x00-\x7f]")
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
 """What the names of letters begin with that are written right beside digits and Latin letters."""
 _PLAIN = {
@@ -98,10 +103,10 @@ class Normaliser:
 
     def fold(self, text: str) -> Folded:
         """See the module docstring. Never fails, whatever the text holds."""
-        has_entity = "&" in text and _ENTITY.search(text) is not None
-        if not has_entity and text.isascii():
+        has_escape = any(mark in text for mark in _ESCAPE_MARKS) and _ESCAPE.search(text) is not None
+        if not has_escape and text.isascii():
             return Folded(text)
-        if not has_entity:
+        if not has_escape:
             folded = text.translate(self._table)
             if _IRREGULAR not in folded and (
                 (LETTER not in folded and OTHER not in folded) or _FOREIGN_WORD.search(text) is None
@@ -143,9 +148,9 @@ def fold_character(character: str) -> str:
 
 def fold_value(value: str) -> str:
     """One value as the rules see it, but with the letters of other scripts, so that two names stay two."""
-    if value.isascii() and "&" not in value:
+    if value.isascii() and _ESCAPE.search(value) is None:
         return value
-    decoded = _ENTITY.sub(lambda match: html.unescape(match[0]), value)
+    decoded = _ESCAPE.sub(lambda match: decode_escape(match[0]), value)
     words = _FOREIGN_WORD.sub(lambda match: foreign_words.RELATIVES[match[0].lower()], decoded)
     return "".join(map(_fold_or_keep, unicodedata.normalize("NFKC", words)))
 
@@ -173,15 +178,27 @@ def _fold_by_units(text: str) -> Folded:
 
 def _irregular_units(text: str) -> Iterator[tuple[int, int, str]]:
     """Entities and characters that do not fold to exactly one: (start, end, folded)."""
-    for match in _UNIT.finditer(text):
+    for match in (_ESCAPE if text.isascii() else _UNIT).finditer(text):
         unit = match[0]
         if relative := foreign_words.RELATIVES.get(unit.lower()):
             yield match.start(), match.end(), relative
             continue
-        decoded = html.unescape(unit) if len(unit) > 1 else unit
+        decoded = decode_escape(unit) if len(unit) > 1 else unit
         folded = "".join(map(fold_character, decoded))
         if decoded != unit or len(folded) != len(unit):
             yield match.start(), match.end(), folded
+
+
+def decode_escape(escape: str) -> str:
+    """The character of one entity, percent or backslash escape."""
+    if escape[0] == "&":
+        return html.unescape(escape)
+    if escape[0] == "%":
+        return chr(int(escape[1:], 16))
+    code = escape.lstrip("\\")
+    if code[0] in "ux":
+        return chr(int(code[1:], 16))
+    return {"n": "\n", "r": "\r", "t": "\t"}.get(code, code)
 
 
 def _fold_regular(piece: str) -> str:

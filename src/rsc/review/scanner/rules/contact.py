@@ -13,21 +13,27 @@ from rsc.review.scanner.rules.rule import Rule, any_of
 
 _WORD = r"A-Za-z0-9\xff"
 _LABEL = rf"[{_WORD}](?:[{_WORD}-]{{0,61}}[{_WORD}])?"
-_TOP = r"(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z\xff]{2,24})"
+_TOP_LEVELS = any_of(
+    "com org net edu gov info io co ai app dev me biz mil int de fr es it nl be ch at pl se no dk fi pt ie "
+    "uk us ca au nz",
+    "in jp kr cn br mx ar cl za ru ua cz sk hu ro bg gr tr il eu",
+)
+_FILES = any_of(
+    "png jpg jpeg gif svg webp ico js css html htm pdf tgz gz json xml yml yaml txt exe dll log "
+    "csv md doc docx zip eml",
+)
+_TOP = rf"(?:xn--[A-Za-z0-9-]{{2,59}}|(?!(?i:{_FILES})(?![{_WORD}]))[A-Za-z\xff]{{2,24}})"
 _DOMAIN = rf"(?:(?:{_LABEL}\.){{1,8}}{_TOP}|\[[0-9.]{{7,15}}\])"
 _LOCAL = rf"[{_WORD}_](?:[{_WORD}_.+'&%~#!$*^-]{{0,62}}[{_WORD}_+'~!$*^-])?"
-_EMAIL_HEAD = rf"(?<![{_WORD}_.+-])(?:{_LOCAL}|\"[^\"\n]{{1,64}}\")(?:@|%40)"
-_EMAIL = re.compile(rf"{_EMAIL_HEAD}{_DOMAIN}(?![{_WORD}_-]|\.[{_WORD}])")
-_NOT_A_TOP_LEVEL = frozenset(
-    any_of(
-        "png jpg jpeg gif svg webp ico js css html htm pdf tgz gz json xml yml yaml txt exe dll log",
-    ).split("|")
+_EMAIL_HEAD = rf"(?<![{_WORD}_])(?<![{_WORD}_][.+-])(?:{_LOCAL}|\"[^\"\n]{{1,64}}\")(?:@|%40)"
+_EMAIL = re.compile(
+    rf"{_EMAIL_HEAD}(?:{_DOMAIN}(?![{_WORD}]|\.[{_WORD}])|(?:{_LABEL}\.){{1,8}}(?i:{_TOP_LEVELS})(?=\.(?i:{_FILES})(?![{_WORD}])))"
 )
 
 
 def _is_address(text: str, match: re.Match[str]) -> bool:
-    local, _, domain = match[0].replace("%40", "@").rpartition("@")
-    if (".." in local and local[0] != '"') or domain.rpartition(".")[2].lower() in _NOT_A_TOP_LEVEL:
+    local = match[0].replace("%40", "@").rpartition("@")[0]
+    if ".." in local and local[0] != '"':
         return False
     return not (local == "git" and text[match.end() : match.end() + 1] in (":", "/"))
 
@@ -40,11 +46,6 @@ def _is_spelled(text: str, match: re.Match[str]) -> bool:
     return _NOT_A_HOST.search(match[0]) is None
 
 
-_TOP_LEVELS = any_of(
-    "com org net edu gov info io co ai app dev me biz mil int de fr es it nl be ch at pl se no dk fi pt ie "
-    "uk us ca au nz",
-    "in jp kr cn br mx ar cl za ru ua cz sk hu ro bg gr tr il eu",
-)
 _OPEN, _CLOSE = r"[\[({<]\s?", r"\s?[\])}>]"
 _DOT = rf"(?:\s?{_OPEN}(?:dot|DOT|Dot|\.|punkt|point|punto){_CLOSE}\s?|\s(?:dot|DOT|Dot)\s)"
 _AT = rf"\s?{_OPEN}(?:at|@|AT|At|arroba|chez){_CLOSE}\s?"
@@ -83,15 +84,23 @@ _NOT_LOCAL = frozenset(
     ).split("|")
 )
 _HANDLE = re.compile(
-    r"(?<![A-Za-z0-9_@./\\&+=%~\xff-])@(?=[0-9_.]*[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.]{0,28}[A-Za-z0-9_])"
-    r"(?![A-Za-z0-9_/(@\xff-]|\.[A-Za-z])"
+    r"(?<![A-Za-z0-9@\xff])@(?=[0-9_.]*[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.]{0,28}[A-Za-z0-9_])"
+    r"(?![A-Za-z0-9_(@\xff]|/[a-z]|[\"']\s?:)"
 )
+_LINE_BEGINS = re.compile(r"(?:\A|\n)[ \t]{0,40}\Z")
+_DECORATED = re.compile(
+    r"[^\n]{0,200}\n(?:[ \t]{0,40}@[A-Za-z_.]{1,80}[^\n]{0,200}\n){0,4}[ \t]{0,40}"
+    r"(?:def|class|async|public|private|protected|static|export|function|abstract|final|override|fun|val|var"
+    r"|void|interface|enum|const|readonly|constructor|[A-Za-z_]{2,30}\([^\n]{0,200}\{)[^A-Za-z0-9_]"
+)
+"""A definition on the next lines: what stands before it is a decorator or an annotation."""
 _CODE_TAGS = frozenset(
     any_of(
         "param params return returns throws see since deprecated override property media import",
         "charset keyframes supports author version link code interface implements inheritdoc test",
         "before after autowired component service staticmethod classmethod abstractmethod dataclass",
         "cached_property font-face page layer container include mixin extend type typedef private",
+        "context id graph value language "
         "public protected internal example todo nullable notnull suppresswarnings entity table column",
     ).split("|")
 )
@@ -110,7 +119,16 @@ def _is_said_at(text: str, match: re.Match[str]) -> bool:
 
 
 def _is_handle(text: str, match: re.Match[str]) -> bool:
-    return match[0][1:].lower() not in _CODE_TAGS
+    """No tag or decorator of a program, no file ("curl -d @body.json")."""
+    name = match[0][1:].lower()
+    return (
+        name not in _CODE_TAGS
+        and name.rpartition(".")[2] not in _FILES.split("|")
+        and not (
+            _LINE_BEGINS.search(text, max(0, match.start() - 40), match.start())
+            and _DECORATED.match(text, match.end())
+        )
+    )
 
 
 _SERVICES = (
@@ -233,7 +251,7 @@ RULES = (
     Rule(
         "handle_at",
         "handle",
-        r"(?:^|[^A-Za-z0-9_@./\\&+=%~\xff-])@[A-Za-z0-9_]",
+        r"(?:^|[^A-Za-z0-9@\xff])@[A-Za-z0-9_]",
         2,
         _HANDLE,
         _is_handle,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from rsc.review.scanner.rules.borders import LETTERS, NOT_IN_WORD
 from rsc.review.scanner.rules.rule import Rule, any_of
 from rsc.review.scanner.rules.words import BIRTH, is_said, trigger_after
 
@@ -57,10 +58,12 @@ def _is_birth_date(text: str, match: re.Match[str]) -> bool:
 
 _LATITUDE, _LONGITUDE = r"[-+]?(?:90|[1-8]?[0-9])\.[0-9]", r"[-+]?(?:180|1[0-7][0-9]|[1-9]?[0-9])\.[0-9]"
 _PAIR = re.compile(
-    rf"(?<![0-9A-Za-z.,+-])(?<![0-9], ){_LATITUDE}{{4,15}}\xb0?(?: ?[NS])?, ?{_LONGITUDE}{{4,15}}\xb0?(?: "
-    rf"?[EWO](?![A-Za-z]))?"
-    r"(?![0-9A-Za-z]|[.,] ?-?[0-9])"
+    r"(?<![0-9A-Za-z+])(?<![^A-Za-z]-)(?<![0-9]\.)(?<!\.[0-9]{4},)(?<!\.[0-9]{4}, )"
+    r"(?<![0-9]{4},)(?<![0-9]{4}, )"
+    rf"{_LATITUDE}{{4,15}}\xb0?(?: ?[NS])?, ?{_LONGITUDE}{{4,15}}\xb0?(?: ?[EWO](?![A-Za-z]))?"
+    r"(?![0-9A-Za-z]|\.[0-9]|, ?-?[0-9]{1,3}\.[0-9]{3})"
 )
+"""Beside any delimiter, but not in a row of decimals."""
 _NAMED_PAIR = re.compile(
     rf"(?i)(?<![A-Za-z])lat(?:itude)?[\"']?\s?[:=]?\s?[\"']?(?P<v>{_LATITUDE}{{1,15}}"
     r"\xb0?\s?[NS]?[\"']?[,;/ ]{1,3}(?:and )?[\"']?"
@@ -77,7 +80,7 @@ _SAID_PAIR = re.compile(
     r"(?![0-9A-Za-z]|[.,;] ?-?[0-9])"
 )
 _LETTERED = re.compile(
-    r"(?<![0-9A-Za-z.])(?:[NS] ?[0-9]{1,2}\.[0-9]{3,15}[,;/ ]{1,3}[EWO] "
+    r"(?<![0-9A-Za-z])(?<![0-9]\.)(?:[NS] ?[0-9]{1,2}\.[0-9]{3,15}[,;/ ]{1,3}[EWO] "
     r"?[0-9]{1,3}\.[0-9]{3,15}(?![0-9A-Za-z])"
     r"|[0-9]{1,2}\.[0-9]{3,15} ?[NS][,;/ ]{1,3}[0-9]{1,3}\.[0-9]{3,15} ?[EWO](?![0-9A-Za-z])"
     r"|[NS] ?[0-9]{1,2}\xb0 ?[0-9]{1,2}(?:\.[0-9]{1,8})?'?(?: "
@@ -100,8 +103,8 @@ def _has_decimals(text: str, match: re.Match[str]) -> bool:
 
 
 _DOCUMENT = re.compile(
-    r"(?<![0-9A-Za-z_\xff.@/#-])(?=[A-Z-]{0,8}[0-9])[A-Z0-9](?:[A-Z0-9-]{4,19})(?<!-)(?![0-9A-Za-z_@\xff]"
-    r"|[.,][0-9])"
+    rf"{NOT_IN_WORD}(?<![0-9][.-])(?=[A-Z-]{{0,8}}[0-9])[A-Z0-9](?:[A-Z0-9-]{{4,19}})(?<!-)"
+    rf"(?![{LETTERS}@]|\.[0-9])"
 )
 _DOCUMENTS = any_of(
     "passports? passeport reisepass(?:nummer)? pasaporte passaporto passaporte paspoort paszport "

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from rsc.review.scanner.rules import national_checks as checks
 from rsc.review.scanner.rules import national_forms
+from rsc.review.scanner.rules.borders import START
 from rsc.review.scanner.rules.national_forms import AFTER, BEFORE, compact
-from rsc.review.scanner.rules.national_names import LONG_NAMES, NAMED, NAMES
+from rsc.review.scanner.rules.national_names import LONG_NAMES, NAMED, NAMES, SHORT_NAMES
 from rsc.review.scanner.rules.rule import Check, Rule
 from rsc.review.scanner.rules.words import (
     BIRTH,
@@ -111,14 +112,13 @@ _SSN_ANY = re.compile(BEFORE + _SSN_FORM % ("[-. ]?", "[-. ]?") + AFTER)
 
 def _is_ssn(text: str, match: re.Match[str]) -> bool:
     """Social Security Administration: area not 000, 666, 9xx; group not 00; serial not 0000."""
-    return not is_said_otherwise(text, match.start(), words=SOCIAL_SECURITY)
+    return not is_said_otherwise(text, match, words=SOCIAL_SECURITY)
 
 
 def _is_ssn_in_context(text: str, match: re.Match[str]) -> bool:
     return is_said(text, match.start(), words=SOCIAL_SECURITY)
 
 
-_NOT_INSIDE = r"(?:^|[^0-9A-Za-z_])"
 RULES = (
     *national_forms.RULES,
     Rule(
@@ -134,17 +134,17 @@ RULES = (
     Rule(
         "national_number_short",
         "national_id",
-        trigger_after(NAMES - LONG_NAMES),
+        trigger_after(SHORT_NAMES),
         1,
         _BARE_FORM,
-        _bare(NAMES - LONG_NAMES),
+        _bare(SHORT_NAMES),
         strength=2,
         digit=True,
     ),
     Rule(
         "us_ssn",
         "ssn",
-        rf"{_NOT_INSIDE}[0-8][0-9]{{2}}[- ][0-9]{{2}}[- ][0-9]{{4}}",
+        rf"{START}[0-8][0-9]{{2}}[- ][0-9]{{2}}[- ][0-9]{{4}}",
         11,
         _SSN,
         _is_ssn,
@@ -155,7 +155,7 @@ RULES = (
     Rule(
         "us_itin",
         "ssn",
-        rf"{_NOT_INSIDE}9[0-9]{{2}}-[5-9][0-9]-[0-9]{{4}}",
+        rf"{START}9[0-9]{{2}}-[5-9][0-9]-[0-9]{{4}}",
         11,
         _ITIN,
         _is_ssn,

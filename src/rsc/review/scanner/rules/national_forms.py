@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable
 
 from rsc.review.scanner.rules import national_checks as checks
+from rsc.review.scanner.rules.borders import NOT_IN_ROW, NUMBER_AFTER, NUMBER_BEFORE, START
 from rsc.review.scanner.rules.national_names import NAMES
 from rsc.review.scanner.rules.rule import Check, Rule
-from rsc.review.scanner.rules.words import is_said_otherwise
+from rsc.review.scanner.rules.words import is_said, is_said_otherwise
 
-BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9A-Za-z][.,:/-])(?<![+#])(?<![0-9] )"
-AFTER = r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9A-Za-z]| [0-9]{4} )"
+BEFORE = rf"{NUMBER_BEFORE}(?<!\+){NOT_IN_ROW}"
+AFTER = rf"(?! [0-9]{{4}} ){NUMBER_AFTER}"
 
 
 def compact(printed: str) -> str:
@@ -23,13 +24,16 @@ def compact(printed: str) -> str:
     return printed.upper() if printed.isalnum() else "".join(filter(str.isalnum, printed)).upper()
 
 
-def _checked(check: Callable[[str], bool], *, doubtful: bool = False) -> Check:
-    """A rule's check over the compact form. Doubtful forms are refused where a word calls them otherwise."""
+def _checked(check: Callable[[str], bool], *, doubtful: bool, unchecked: bool) -> Check:
+    """A rule's check over the compact form. Doubtful forms are refused where a word calls them otherwise, and
+    in small letters want their name where they are doubtful or have no check digit."""
 
     def holds(text: str, match: re.Match[str]) -> bool:
         if not check(compact(match[0])):
             return False
-        return not doubtful or not is_said_otherwise(text, match.start(), words=NAMES)
+        if (doubtful or unchecked) and match[0].islower() and match[0][0].isalpha():
+            return is_said(text, match.start(), words=NAMES)
+        return not doubtful or not is_said_otherwise(text, match, words=NAMES)
 
     return holds
 
@@ -41,11 +45,14 @@ def _id(
     *,
     span: tuple[int, int],
     doubtful: bool = False,
+    unchecked: bool = False,
     digit: bool = True,
 ) -> Rule:
     """A rule for a printed form. Every form is of bounded length, so it is its own trigger: `span` is the
-    least and the greatest length."""
-    trigger = rf"(?:^|[^0-9A-Za-z_]){form}"
+    least and the greatest length. Where it has capitals, small letters will do, too."""
+    if digit and form != form.lower() and "a-z" not in form:
+        form = f"(?:{form}|{form.lower()})"
+    trigger = rf"{START}{form}"
     exact = re.compile(BEFORE + form + AFTER)
     return Rule(
         name,
@@ -53,7 +60,7 @@ def _id(
         trigger,
         span[1],
         exact,
-        _checked(check, doubtful=doubtful),
+        _checked(check, doubtful=doubtful, unchecked=unchecked),
         strength=1,
         least=span[0],
         reach=2,
@@ -76,6 +83,12 @@ RULES = (
         checks.italy_fiscal_code,
         span=(16, 16),
         digit=False,  # letters may stand for them
+    ),
+    _id(
+        "it_fiscal_code_small",
+        r"[a-z]{6}[0-9]{2}[a-ehlmprst][0-9]{2}[a-z][0-9]{3}[a-z]",
+        checks.italy_fiscal_code,
+        span=(16, 16),
     ),
     _id(
         "it_fiscal_code_spaced",
@@ -129,6 +142,7 @@ RULES = (
         r"?[0-9]{2}){3} ?[A-D]",
         lambda n: n[:2] not in ("GB", "NK", "TN", "ZZ", "KN"),
         span=(9, 13),
+        unchecked=True,
     ),
     _id("uk_nhs", r"[0-9]{3} [0-9]{3} [0-9]{4}", checks.uk_nhs, span=(12, 12)),
     _id("ie_pps", r"[0-9]{7}[A-W][A-IW]?", checks.ireland_pps, span=(8, 9), doubtful=True),
@@ -147,7 +161,13 @@ RULES = (
         span=(14, 14),
         doubtful=True,
     ),
-    _id("in_pan", r"[A-Z]{3}[ABCFGHLJPT][A-Z][0-9]{4}[A-Z]", lambda n: n[5:9] != "0000", span=(10, 10)),
+    _id(
+        "in_pan",
+        r"[A-Z]{3}[ABCFGHLJPT][A-Z][0-9]{4}[A-Z]",
+        lambda n: n[5:9] != "0000",
+        span=(10, 10),
+        unchecked=True,
+    ),
     _id(
         "cn_resident",
         r"[1-9][0-9]{5}(?:18|19|20)[0-9]{2}[01][0-9][0-3][0-9][0-9]{3}[0-9Xx]",

@@ -58,6 +58,14 @@ NAMED: dict[str, tuple[Callable[[str], bool], ...]] = {
     )
     for word in words.split()
 }
-NAMES = GENERIC | frozenset(NAMED)
-LONG_NAMES = frozenset(word for word in NAMES if len(word) >= 5)
-"""Those with a rule of their own; the short ones have another."""
+_OF_FORMS = frozenset(
+    any_of(
+        "dni nie nir insee cf codicefiscale codice nino ni insurance pps ppsn pan hetu henkilotunnus "
+        "ahv avs oasi rut run curp nric fin hkid rrn ssn rg cnic idnp personalausweis steuerid",
+    ).split("|")
+)
+"""Names of identifiers that have a form of their own (national_forms.py)."""
+NAMES = GENERIC | frozenset(NAMED) | _OF_FORMS
+LONG_NAMES = frozenset(word for word in GENERIC | frozenset(NAMED) if len(word) >= 5)
+SHORT_NAMES = frozenset(NAMED) - LONG_NAMES
+"""Bare digits behind them have a rule for each."""

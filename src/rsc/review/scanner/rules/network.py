@@ -11,13 +11,14 @@ import ipaddress
 import re
 from itertools import islice
 
+from rsc.review.scanner.rules.borders import NOT_GOING_ON, NOT_IN_WORD, START
 from rsc.review.scanner.rules.rule import Rule, any_of
 from rsc.review.scanner.rules.words import words_before
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4 = re.compile(
-    rf"(?<![A-Za-z0-9_\xff-])(?<![0-9A-Za-z][./])(?<!\.){_OCTET}(?:\.{_OCTET}){{3}}"
-    r"(?![A-Za-z0-9_\xff]|\.[0-9]|-[A-Za-z])"
+    rf"{NOT_IN_WORD}(?<![0-9][./-]){_OCTET}(?:\.{_OCTET}){{3}}"
+    rf"{NOT_GOING_ON}(?!\.[0-9])"
 )
 _VERSION = frozenset(
     any_of(
@@ -33,13 +34,18 @@ _HOST = frozenset(
         "proxy vpn at via firewall port",
     ).split("|")
 )
+_PACKAGED = re.compile(r"[A-Za-z][-_]\Z")
+_PACKAGE = re.compile(
+    r"(?i)\.(?:jar|zip|tar|tgz|gz|whl|exe|deb|rpm|dll|so|msi|dmg|apk|nupkg|gem)(?![A-Za-z0-9])"
+)
+"""Names of packages around a version of four numbers."""
 _IPV6 = re.compile(
-    r"(?<![0-9A-Za-z:.\xff])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4}"
+    r"(?<![0-9A-Za-z\xff])(?<![0-9A-Fa-f]{2}:)(?<!::)(?<![0-9]\.)(?:[0-9A-Fa-f]{0,4}:){2,7}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3}|[0-9A-Fa-f]{1,4}"
     r"|(?<=::))"
-    r"(?:%[0-9A-Za-z]{1,15})?(?![0-9A-Za-z:\xff])"
+    r"(?:%[0-9A-Za-z]{1,15})?(?![0-9A-Za-z\xff]|:[0-9A-Fa-f:])"
 )
 _MAC = re.compile(
-    r"(?<![0-9A-Za-z:.\xff-])"
+    rf"{NOT_IN_WORD}(?<![0-9A-Fa-f]{{2}}[:-])(?<![0-9A-Fa-f]{{4}}\.)"
     r"(?:[0-9A-Fa-f]{2}(?P<s>[:-])[0-9A-Fa-f]{2}(?:(?P=s)[0-9A-Fa-f]{2}){4}(?:(?:(?P=s)[0-9A-Fa-f]{2}){2})?"
     r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![0-9A-Za-z\xff]|[:.-][0-9A-Fa-f])"
 )
@@ -52,7 +58,7 @@ _NAMED_MAC = re.compile(
 )
 """Notations of 48 bits that only a name tells from other numbers."""
 _URL = re.compile(
-    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,20}://"
+    r"(?<![A-Za-z0-9+])[A-Za-z][A-Za-z0-9+.-]{1,20}://"
     r"(?P<v>[^\s/?#@:\"'<>]{0,128}:[^\s/?#@\"'<>]{1,128})@[A-Za-z0-9\xff\[]"
 )
 
@@ -62,6 +68,12 @@ def _is_ipv4(text: str, match: re.Match[str]) -> bool:
     what object identifiers begin with, need a word such as "host"."""
     octets = [int(octet) for octet in match[0].split(".")]
     if octets[0] in (0, 127) or octets[0] >= 224:
+        return False
+    if _PACKAGE.match(text, match.end()) or (
+        octets[0] < 32
+        and octets[0] != 10
+        and _PACKAGED.search(text, max(0, match.start() - 2), match.start())
+    ):
         return False
     words = list(islice(words_before(text, match.start()), 3))
     if not _VERSION.isdisjoint(words[:2]):
@@ -90,7 +102,7 @@ RULES = (
     Rule(
         "ipv4",
         "ip_address",
-        r"(?:^|[^0-9A-Za-z_.-])[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+        rf"{START}[0-9]{{1,3}}\.[0-9]{{1,3}}\.[0-9]{{1,3}}\.[0-9]",
         13,
         _IPV4,
         _is_ipv4,
@@ -112,7 +124,7 @@ RULES = (
     Rule(
         "mac",
         "mac_address",
-        r"(?:^|[^0-9A-Za-z:.-])(?:[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){4}"
+        rf"{START}(?:[0-9A-Fa-f]{{2}}(?:[:-][0-9A-Fa-f]{{2}}){{4}}"
         r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f])",
         14,
         _MAC,

@@ -9,13 +9,20 @@ from __future__ import annotations
 import re
 
 from rsc.review.scanner.checksums import luhn, mod_97_10
+from rsc.review.scanner.rules.borders import (
+    NOT_GOING_ON,
+    NOT_IN_WORD,
+    NUMBER_AFTER,
+    NUMBER_BEFORE,
+    START,
+)
 from rsc.review.scanner.rules.rule import Rule, any_of, digits_of
 from rsc.review.scanner.rules.words import is_said, is_said_otherwise
 
 _CARD = re.compile(
-    r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,/-])(?:(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8,15}"
+    rf"{NUMBER_BEFORE}(?<!(?<![0-9])0,)(?:(?:[2-6][0-9]{{3}}|1800|0604)(?:[ -]{{0,2}}[0-9]){{8,15}}"
     r"|[2-6][0-9]{3}(?:\.[0-9]{4}){3})"
-    r"(?![0-9A-Za-z_\xff]|[.,-][0-9])"
+    rf"{NUMBER_AFTER}"
 )
 _ISSUERS = re.compile(
     r"4(?:[0-9]{12}|[0-9]{15}|[0-9]{18})"
@@ -53,11 +60,11 @@ def _iban_pattern(*, letters: str, gap: str) -> str:
         forms.append(
             rf"(?:{countries}){gap}[0-9]{{2}}{gap}[0-9{letters}]{{2}}(?:{gap}[0-9{letters}]){{{length - 6}}}"
         )
-    return rf"(?<![0-9A-Za-z_\xff])(?:{'|'.join(forms)})(?![0-9A-Za-z_\xff])"
+    return rf"{NOT_IN_WORD}(?:{'|'.join(forms)}){NOT_GOING_ON}"
 
 
 _GROUPS_OF_FOUR = (
-    r"(?<![0-9A-Za-z_\xff])[a-z]{2}[0-9]{2}(?: [0-9a-z]{4}){2,7}(?: [0-9a-z]{1,3})?(?![0-9A-Za-z_\xff])"
+    rf"{NOT_IN_WORD}[a-z]{{2}}[0-9]{{2}}(?: [0-9a-z]{{4}}){{2,7}}(?: [0-9a-z]{{1,3}})?{NOT_GOING_ON}"
 )
 # Other groups only in capitals, as they are printed: "at 1675838976 by the" must not become an account.
 _IBAN = re.compile(
@@ -83,7 +90,7 @@ def _is_card(text: str, match: re.Match[str]) -> bool:
     digits = digits_of(match[0])
     if not luhn(digits) or _ISSUERS.fullmatch(digits) is None or len(set(digits)) == 1:
         return False
-    if match[0].isdigit() and is_said_otherwise(text, match.start(), words=_CARD_WORDS):
+    if match[0].isdigit() and is_said_otherwise(text, match, words=_CARD_WORDS):
         return False
     if 14 <= len(digits) <= 16 and _IN_TWO.fullmatch(match[0]) is None:
         return True
@@ -101,7 +108,7 @@ RULES = (
     Rule(
         "card",
         "credit_card",
-        r"(?:^|[^0-9A-Za-z_])(?:(?:[2-6][0-9]{3}|1800|0604)(?:[ -]{0,2}[0-9]){8}"
+        rf"{START}(?:(?:[2-6][0-9]{{3}}|1800|0604)(?:[ -]{{0,2}}[0-9]){{8}}"
         r"|[2-6][0-9]{3}(?:\.[0-9]{4}){2})",
         28,
         _CARD,
@@ -114,7 +121,7 @@ RULES = (
     Rule(
         "iban",
         "iban",
-        r"(?:^|[^0-9A-Za-z_])(?:[A-Z]{2}[ -]?[0-9]{2}[ -]?[0-9A-Z]{2}|[a-z]{2}[0-9]{2} ?[0-9a-z]{2})",
+        rf"{START}(?:[A-Z]{{2}}[ -]?[0-9]{{2}}[ -]?[0-9A-Z]{{2}}|[a-z]{{2}}[0-9]{{2}} ?[0-9a-z]{{2}})",
         8,
         _IBAN,
         _is_iban,

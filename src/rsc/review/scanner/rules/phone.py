@@ -17,6 +17,7 @@ from functools import cache
 
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
+from rsc.review.scanner.rules.borders import NOT_IN_ROW, NUMBER_AFTER, NUMBER_BEFORE, START
 from rsc.review.scanner.rules.rule import Rule, digits_of
 from rsc.review.scanner.rules.words import CALLS, PHONE, is_said, is_said_otherwise, trigger_after
 
@@ -31,9 +32,9 @@ _TRUNK_REGIONS = (
 _OPEN_REGIONS = "ES NO DK PL PT CZ GR HU LV EE CH BE RU UA"
 """Plans whose numbers have no trunk 0, or that are often written without it."""
 _EXTENSION = r"(?:,?\s?(?:x|X|[Ee]xt\.?|extension|#)\s?[0-9]{1,6})?"
-_BEFORE = r"(?<![0-9A-Za-z_\xff])(?<![0-9][.,:/-])(?<![A-Z]-)(?<![+#$])"
-_ALONE = r"(?<![0-9] )(?<! [0-9a-f]{2} )"  # not in the middle of a row of numbers
-_AFTER = r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9])"
+_BEFORE = rf"{NUMBER_BEFORE}(?<![+#$])"
+_ALONE = rf"{NOT_IN_ROW}(?<! [a-f][0-9a-f] )(?<! [0-9][a-f] )"  # not in a row of numbers or bytes
+_AFTER = NUMBER_AFTER
 _OPEN = r"(?:\((?=[0-9]{2,5}\)))?"  # a bracket that closes after an area code
 _GAP = r"[ .()/-]{0,3}"
 _INTERNATIONAL = re.compile(
@@ -57,7 +58,7 @@ _GROUPED = re.compile(
     rf"[0-9]{{2}} [0-9]{{2}} [0-9]{{2}}"
     rf"|[0-9]{{3}} [0-9]{{2}} [0-9]{{3}}|[0-9]{{3}} [0-9]{{3}} [0-9]{{2}} [0-9]{{2}}|[0-9]{{2}} [0-9]{{3}} "
     rf"[0-9]{{2}} [0-9]{{2}})"
-    r"(?![0-9A-Za-z_\xff]|[.,:/-][0-9]| [0-9]| [0-9a-f]{2} )"
+    rf"(?! [0-9]| [0-9a-f]{{2}} ){NUMBER_AFTER}"
 )
 _LABELS = r"(?:office|work|home|mobile|mobil|cell|fax|tel|pager|direct)"
 """Kinds of numbers (RFC 6350 section 6.4.1 and everyday words), as directories print them behind."""
@@ -210,16 +211,15 @@ def _is_plain_number(found: str) -> bool:
 
 
 def _says_otherwise(text: str, match: re.Match[str]) -> bool:
-    return is_said_otherwise(text, match.start(), words=PHONE)
+    return is_said_otherwise(text, match, words=PHONE)
 
 
-_START = r"(?:^|[^0-9A-Za-z_])"
 _SIX_MORE = r"(?:[ .()/-]{0,3}[0-9]){6}"
 RULES = (
     Rule(
         "phone_international",
         "phone",
-        rf"(?:\+|{_START}00|{_START}011[ -])[( ]{{0,2}}[0-9]{_SIX_MORE}",
+        rf"(?:\+|{START}00|{START}011[ -])[( ]{{0,2}}[0-9]{_SIX_MORE}",
         34,
         _INTERNATIONAL,
         _is_international,
@@ -243,7 +243,7 @@ RULES = (
     Rule(
         "phone_national",
         "phone",
-        rf"{_START}\(?0[1-9](?:[ .()/-]{{0,4}}[0-9]){{7}}",
+        rf"{START}\(?0[1-9](?:[ .()/-]{{0,4}}[0-9]){{7}}",
         38,
         _NATIONAL,
         _is_national,
@@ -267,7 +267,7 @@ RULES = (
     Rule(
         "phone_grouped",
         "phone",
-        rf"{_START}(?:[0-9]{{2}}(?:[ .-][0-9]{{2}}){{3}}"
+        rf"{START}(?:[0-9]{{2}}(?:[ .-][0-9]{{2}}){{3}}"
         r"|[0-9]{3} [0-9]{2} (?:[0-9]{2} [0-9]{2}|[0-9]{3})|[0-9]{2,3} [0-9]{3} [0-9]{2} [0-9]{2})",
         13,
         _GROUPED,

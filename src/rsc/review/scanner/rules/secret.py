@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from rsc.review.scanner.rules.borders import NOT_GOING_ON, NOT_IN_WORD
 from rsc.review.scanner.rules.rule import Rule
 
-_EDGE = r"(?<![0-9A-Za-z_\xff-])"
-_END = r"(?![0-9A-Za-z_\xff-])"
+_EDGE, _END = NOT_IN_WORD, NOT_GOING_ON
 _AWS = re.compile(rf"{_EDGE}(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z0-9]{{16}}{_END}")
 _JWT = re.compile(_EDGE + r"eyJ[A-Za-z0-9_-]{8,4096}\.eyJ[A-Za-z0-9_-]{4,8192}\.[A-Za-z0-9_-]{0,2048}")
 _PEM = re.compile(

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 
+from rsc.review.scanner.rules.borders import NOT_GOING_ON, NOT_IN_WORD
 from rsc.review.scanner.rules.rule import Rule
 
-EDGE = r"(?<![0-9A-Za-z_\xff-])"
-END = r"(?![0-9A-Za-z_\xff-])"
+EDGE, END = NOT_IN_WORD, NOT_GOING_ON
 _HEX = "[a-f0-9]"
 _ANY = "[A-Za-z0-9_-]"
 _COMMON = (

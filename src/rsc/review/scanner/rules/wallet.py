@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import re
 
+from rsc.review.scanner.rules.borders import NOT_GOING_ON, NOT_IN_WORD
 from rsc.review.scanner.rules.rule import Rule
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
-_EDGE = r"(?<![0-9A-Za-z_\xff])"
-_END = r"(?![0-9A-Za-z_\xff])"
+_EDGE, _END = NOT_IN_WORD, NOT_GOING_ON
 _XRP_ALPHABET = "rpshnaf39wBUDNEGHJKLM4PQRST7VWXYZ2bcdeCg65jkm8oFqi1tuvAxyz"
 _BITCOIN = re.compile(
     rf"{_EDGE}(?:[13mn2LMDAXt9Tr][1-9A-HJ-NP-Za-km-z]{{25,34}}|[5KL][1-9A-HJ-NP-Za-km-z]{{50,51}}"

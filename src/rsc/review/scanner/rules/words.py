@@ -17,6 +17,13 @@ DISTANCE = 56
 
 SENTENCE = "."
 _LETTER = re.compile(r"[A-Za-z\xff]")
+_WORD = re.compile(r"[A-Za-z\xff]+")
+_SENTENCE_END = re.compile(r"[.!?](?:\s|\Z)|[\n,;|\t]")
+_BEHIND = 32  # characters behind a number in which it may be named: "... is my social"
+_CELL_ENDS = frozenset(",;|\t\n")
+_ABBREVIATIONS = frozenset(
+    any_of("no nr num nos ref inv art ord pos p pp fig sec ch vol ed v ver rev").split("|")
+)
 _TOKEN_BACKWARDS = re.compile(r"[A-Za-z\xff]+|[0-9\x00]|\s[.!?]|[\"\n]")
 
 PHONE = frozenset(
@@ -107,22 +114,46 @@ def nearest(text: str, start: int, *, words: frozenset[str]) -> str:
 
 def is_said(text: str, start: int, *, words: frozenset[str], against: frozenset[str] = OTHER) -> bool:
     """Does the nearest telling word before `start` belong to `words`? Verbs count in their sentence."""
-    is_same_sentence = True
+    is_same_sentence = is_nearest_sentence = True
     for place, word in enumerate(words_before(text, start)):
-        if word == SENTENCE and place:
-            is_same_sentence = False
+        if word == SENTENCE:
+            is_same_sentence = is_same_sentence and not place
+            is_nearest_sentence = False
         elif word in words and (is_same_sentence or word not in _OWN_SENTENCE):
             return True
-        elif word in against:
+        elif word in _ABBREVIATIONS and is_same_sentence:
+            is_nearest_sentence = True
+        elif word in against and is_nearest_sentence:
             return False
     return False
 
 
-def is_said_otherwise(text: str, start: int, *, words: frozenset[str]) -> bool:
-    """Do the three words before `start` call the number something else?"""
-    for word in islice(words_before(text, start), 3):
-        if word in words:
-            return False
-        if word in OTHER:
-            return True
-    return False
+def is_said_otherwise(text: str, match: re.Match[str], *, words: frozenset[str]) -> bool:
+    """Do the three words before a match, in its sentence and on its line, call the number something else,
+    and does none of `words` stand beside it?"""
+    start = match.start()
+    if text[start - 1 : start] in _CELL_ENDS:
+        return False  # what stands before is another cell's value
+    before = list(islice(_in_sentence(text, start), 6))
+    if OTHER.isdisjoint(before[:3]) or not words.isdisjoint(before):
+        return False
+    return words.isdisjoint(_words_behind(text, match.end()))
+
+
+def _in_sentence(text: str, start: int) -> Iterator[str]:
+    """Words before a position on its line, back to the end of the sentence before; "no." ends none."""
+    is_ending = False
+    for word in words_before(text, start):
+        if word == SENTENCE:
+            is_ending = True
+        elif is_ending and word not in _ABBREVIATIONS:
+            return
+        else:
+            is_ending = False
+            yield word
+
+
+def _words_behind(text: str, end: int) -> list[str]:
+    """Lower-case words behind a match, in its sentence."""
+    sentence = _SENTENCE_END.split(text[end : end + _BEHIND], maxsplit=1)[0]
+    return [word.lower() for word in _WORD.findall(sentence)]
