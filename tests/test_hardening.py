@@ -68,9 +68,11 @@ if __name__ == "__main__":
     print(measured())
 """,
     "supervisor and its ranks": """
-import os, rsc.cluster.supervise.node as node, types, sys
-sys.modules["rsc.cluster.supervise.supervisor"] = types.SimpleNamespace(main=lambda text: 0)
-node.start("{}")
+import os, rsc.train.node as node, types, sys
+from rsc.runs.node_job import NodeJob
+sys.modules["rsc.train.worker"] = types.SimpleNamespace(work=None)
+node.supervise = lambda run, **how: 0
+node.start(NodeJob(run=".", data=".", recipe={"train": {}}, workers=1, socket="").to_json())
 if os.fork() == 0:
     print(measured(), flush=True)
     os._exit(0)

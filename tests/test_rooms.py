@@ -20,22 +20,22 @@ MAY_IMPORT = {
     "runs": set(),
     "models": set(),
     "store": {"keys"},
-    "cluster": {"recipes", "runs", "checkpoint", "train"},
+    "cluster": set(),
     "ingest": {"review", "store", "keys", "audit"},
     "release": {"review", "store", "keys", "audit"},
     "loader": {"store"},
     "parallel": {"models"},
     "checkpoint": {"store", "keys", "parallel"},
-    "recipes": {"models", "loader", "parallel", "checkpoint", "store", "runs", "train"},
+    "recipes": {"models", "loader", "parallel", "checkpoint", "store", "runs", "cluster"},
     "plan": {"recipes", "parallel", "models"},
     "export": {"recipes", "models", "review", "runs", "store"},
     "train": {
         *("recipes", "export", "checkpoint", "parallel", "models", "loader", "store", "keys"),
-        *("release", "runs", "cluster", "control", "evaluate"),
+        *("release", "runs", "cluster"),
     },
     "control": {
         *("recipes", "export", "checkpoint", "parallel", "models", "loader", "store", "keys"),
-        *("release", "audit", "runs", "cluster", "train"),
+        *("release", "audit", "runs", "cluster"),
     },
     "setup": set(),
     "evaluate": {"train", "recipes", "loader", "checkpoint", "models", "store", "keys", "runs"},
@@ -44,7 +44,7 @@ MAY_IMPORT = {
 controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox; train ->
 export: a run may start from open weights."""
 
-NO_TORCH = {"audit", "keys", "review", "store", "ingest", "release", "setup", *SHARED}
+NO_TORCH = {"audit", "keys", "review", "store", "ingest", "release", "runs", "cluster", "setup", *SHARED}
 
 
 def python_files() -> list[Path]:

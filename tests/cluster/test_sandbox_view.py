@@ -17,7 +17,7 @@ __all__ = ["method"]
 SECRETS = ("keys", "identities", "audit")
 READ = """
 import pathlib, sys
-import rsc.cluster.supervise.node
+import rsc.train.node
 home, *others = map(pathlib.Path, sys.argv[1:])
 for path in [*home.rglob("*.secret"), *others]:
     print(path, path.exists() and path.read_text())

@@ -3,53 +3,132 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
 
+from rsc.clock import SystemClock
+from rsc.cluster.supervise.config import SupervisionConfig
 from rsc.cluster.supervise.exits import still_there
 from rsc.cluster.supervise.failures import Failure
-from rsc.cluster.supervise.supervisor import Supervisor, _unkillable, main
+from rsc.cluster.supervise.heartbeats import Board, Phase
+from rsc.cluster.supervise.ranks import Ranks
+from rsc.cluster.supervise.reports import write_error
+from rsc.cluster.supervise.spec import Ending, Entry, RankSpec, Rendezvous
+from rsc.cluster.supervise.supervisor import _unkillable, supervise
+from rsc.errors import ConfigError
+from rsc.events import EventLog
 
 
 @pytest.fixture
-def own_signals(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_signals() -> Iterator[None]:
     """What a supervisor changes of its process is as before after the test."""
     numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     before = {number: signal.getsignal(number) for number in numbers}
-    loggers = [logging.getLogger(name) for name in ("torch.distributed.elastic", "torch.multiprocessing")]
-    levels = [logger.level for logger in loggers]
-    monkeypatch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM")
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
 
 
-@pytest.mark.usefixtures("own_signals")
-def test_a_sigterm_while_workers_are_forked_asks_for_an_end_and_breaks_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def open_stdin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A controller that says nothing."""
+    ours, theirs = os.pipe()
+    with os.fdopen(ours) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        yield
+    os.close(theirs)
+
+
+def beat(spec: RankSpec, *, local_rank: int, step: int) -> None:
+    board = Board(spec.board, num_ranks=spec.meeting.local_world)
+    board.beat(local_rank, phase=Phase.DATA, step=step, first_step=0)
+
+
+def leaves_when_asked(local_rank: int, spec: RankSpec) -> Ending:
+    """As a rank of training: at the end of a step it looks whether it should leave."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    board = Board(spec.board, num_ranks=spec.meeting.local_world)
+    while not board.stop_requested:
+        time.sleep(0.005)
+    beat(spec, local_rank=local_rank, step=3)
+    return Ending.REQUEUE
+
+
+def dies_once(local_rank: int, spec: RankSpec) -> Ending:
+    """Rank 1 of the first start dies of a signal, the others wait for it."""
+    if spec.attempt.split(".")[1] == "0":
+        beat(spec, local_rank=local_rank, step=1)
+        if local_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+    beat(spec, local_rank=local_rank, step=2)
+    return Ending.FINISHED
+
+
+def fails_by_its_settings(local_rank: int, spec: RankSpec) -> Ending:
+    error = ConfigError("batch_size 3 is odd", hint="take 4")
+    write_error(spec.run, rank=local_rank, error=error, kind="ConfigError")
+    os._exit(error.exit_code)
+
+
+def start(run: Path, entry: Entry, capfd: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code of two ranks under supervision, and what the controller would read."""
+    (run / "logs").mkdir()
+    events = EventLog(run / "logs" / "events.jsonl", clock=SystemClock())
+    code = supervise(run, workers=2, entry=entry, config=SupervisionConfig(), events=events)
+    events.close()
+    return code, [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+@pytest.mark.usefixtures("own_signals", "open_stdin")
+def test_a_sigterm_while_ranks_are_forked_asks_for_an_end_and_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Torch elastic would put handlers in place that raise, before it forks the first worker."""
+    init = Ranks.__init__
 
-    def start_and_be_asked(supervisor: Supervisor) -> int:
-        context = start_processes(
-            "rank", int, args={0: ()}, envs={0: {}}, logs_specs=DefaultLogsSpecs(), start_method="fork"
-        )
+    def asked(ranks: Ranks, spec: RankSpec, *, entry: Entry) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        context.wait(period=0.02)
-        return int(supervisor.board.stop_requested)
+        init(ranks, spec, entry=entry)
 
-    monkeypatch.setattr(Supervisor, "run", start_and_be_asked)
-    job = {"run": str(tmp_path), "data": "", "recipe": {"train": {}}, "workers": 1, "socket": ""}
-    assert main(json.dumps(job)) == 1
+    monkeypatch.setattr(Ranks, "__init__", asked)
+    code, told = start(tmp_path, leaves_when_asked, capfd)
+    assert code == 75
+    assert told[-1] == {"kind": "end", "ending": "requeue", "step": 3}
+
+
+@pytest.mark.usefixtures("own_signals", "open_stdin")
+def test_a_rank_that_dies_is_named_and_all_are_started_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, told = start(tmp_path, dies_once, capfd)
+    assert code == 0
+    (restart,) = (line for line in told if line["kind"] == "restart")
+    assert (restart["rank"], restart["reason"], restart["step"]) == (1, "sigkill", 1)
+    assert [line["attempt"] for line in told if line["kind"] == "worker"] == [0, 0, 1, 1]
+    assert told[-1] == {"kind": "end", "ending": "finished", "step": 2}
+
+
+@pytest.mark.usefixtures("own_signals", "open_stdin")
+def test_a_failure_that_would_come_again_is_not_tried_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, told = start(tmp_path, fails_by_its_settings, capfd)
+    assert code == ConfigError.exit_code
+    assert (told[-1]["kind"], told[-1]["hint"]) == ("failed", "take 4")
+    assert "batch_size 3 is odd" in told[-1]["reason"]
+
+
+def test_ranks_of_a_second_node_have_their_numbers_in_the_job() -> None:
+    assert list(Rendezvous("10.0.0.1", 4242, world=8, first_rank=4, local_world=4).ranks) == [4, 5, 6, 7]
 
 
 def test_the_wait_for_a_rank_that_nothing_ends_has_an_end() -> None:

@@ -21,10 +21,26 @@ from tests.conftest import FakeClock
 from tests.ingest.bringing import bring_in
 
 RESERVED = (*SIDECARS, "review", "claim", *(f"posts{ending}" for ending in _ENDINGS))
-HOSTILE = tuple(
-    ["", ".", "..", "../posts", "a/b", "/etc", "a\\b", "-rf", "--help", "a\0b", "a\n", " a", "a ", "A", "a:x"]
-    + ["po\u0455ts", "\uff50osts", "posts\u200b", "post\u0301s", "\u202eposts", "~", "*", "%2e%2e"]
-    + ["x" * 65, "x" * 255]
+HOSTILE = (
+    *(
+        "",
+        ".",
+        "..",
+        "../posts",
+        "a/b",
+        "/etc",
+        "a\\b",
+        "-rf",
+        "--help",
+        "a\0b",
+        "a\n",
+        " a",
+        "a ",
+        "A",
+        "a:x",
+    ),
+    *("po\u0455ts", "\uff50osts", "posts\u200b", "post\u0301s", "\u202eposts", "~", "*", "%2e%2e"),
+    *("x" * 65, "x" * 255),
 )
 names = st.one_of(
     st.sampled_from((*RESERVED, *HOSTILE, "train", "posts", "posts.v2", "a.kek.b", "train.manifest2")),

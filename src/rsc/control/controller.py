@@ -12,13 +12,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rsc.checkpoint.replicas import Copies
 from rsc.clock import Clock, timestamp
 from rsc.cluster.accounting.energy import EnergyMeter, counters
+from rsc.cluster.launch.environment import HUGE_PAGES, PATIENT_THREADS
 from rsc.cluster.sandbox.wrap import Level, Wrapped, wrap
 from rsc.cluster.supervise.failures import Restarts
 from rsc.config import Resolved, Workspace, to_toml
@@ -36,16 +37,11 @@ from rsc.recipes.recipe import LoadedRecipe, Recipe, recipe_of
 from rsc.release.agent.job_scope import Served
 from rsc.release.lifecycle.retention import retained_until
 from rsc.runs.folder import RunFolder, RunState, events_of_workers
+from rsc.runs.node_job import NodeJob
 from rsc.store.cache.mover_client import socket_beside
 from rsc.store.cache.node_cache import NodeCache
 from rsc.store.dataset import Dataset
 from rsc.store.mover import MoverJob
-from rsc.train.allocator import HUGE_PAGES
-
-PATIENT_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
-"""Threads of a worker that wait for each other spin for 10,000 rounds, then sleep. Seconds a step of a 10 M
-model on 2 cores, quiet and beside three busy programs: 0.43 and 1.5 to 2.4 so; 0.42 and above 8 with OpenMP's
-default, whose spinners take the time of those they wait for; 0.59 and 0.8 to 1.0 without any spinning."""
 
 
 @dataclass(frozen=True)
@@ -225,19 +221,19 @@ class Controller:
 
     def _command(self, run: RunFolder, recipe: Recipe, *, isolation: Level, socket: Path) -> Wrapped:
         """The supervisor's command line, in the strongest sandbox the policy wants and the machine gives."""
-        job = {
-            "run": str(run.path),
-            "data": str(self.workspace.bulk),
-            "recipe": recipe.model_dump(mode="json"),
-            "workers": recipe.parallel.workers,
-            "socket": str(socket),
-        }
+        job = NodeJob(
+            run=str(run.path),
+            data=str(self.workspace.bulk),
+            recipe=recipe.model_dump(mode="json"),
+            workers=recipe.parallel.workers,
+            socket=str(socket),
+        )
         shown = [self.workspace.cache]
         if isinstance(self.workspace.bulk, Path):
             shown = [self.workspace.bulk / each.name for each in recipe.data.sets]
         else:
-            job |= {"cache": str(self.workspace.cache), "mover": str(socket_beside(socket))}
-        command = [sys.executable, "-m", "rsc.cluster.supervise.node", json.dumps(job)]
+            job = replace(job, cache=str(self.workspace.cache), mover=str(socket_beside(socket)))
+        command = [sys.executable, "-m", "rsc.train.node", job.to_json()]
         parent = [self.workspace.runs / recipe.model.init_from] if recipe.model.init_from else []
         # The run's folder is read-only but for some parts: a worker that could change its papers would choose
         # what the next start reads, whose keys it is served, and which data the run is said to come from. The

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from rsc.cluster.supervise.config import SupervisionConfig
 from rsc.config import FrozenModel
 from rsc.errors import ConfigError
 from rsc.recipes.faults import parse_fault
@@ -44,7 +45,7 @@ class OptimizerConfig(FrozenModel):
     """Largest gradient norm over the whole mesh; 0 turns clipping off."""
 
 
-class TrainConfig(FrozenModel):
+class TrainConfig(SupervisionConfig):
     steps: Positive = 1000
     """Optimiser steps of the whole run."""
     batch_size: Positive = 16
@@ -66,20 +67,10 @@ class TrainConfig(FrozenModel):
     """Steps between two lines of metrics/rank<r>.jsonl."""
     tensorboard: bool = False
     """Write rank 0's metrics as TensorBoard event files too; needs the extra `tensorboard`."""
-    heartbeat_s: Annotated[float, Field(gt=0.0)] = 0.5
-    """Seconds between two reports of progress, with the pace of each rank; ends are seen within 20 ms."""
-    hang_medians: Annotated[float, Field(gt=1.0)] = 20.0
-    """A rank hangs when a step takes this many medians of the last steps ..."""
-    hang_floor_s: Annotated[float, Field(gt=0.0)] = 60.0
-    """... and at least this many seconds; the first step of a start has ten times as long."""
-    straggler_ratio: Annotated[float, Field(gt=1.0)] = 1.5
-    """A rank whose compute time is this many times the ranks' median is reported as a straggler."""
     bad_loss: Literal["stop", "skip"] = "skip"
     """A loss or gradient norm that is not finite, or a spike: stop the run, or skip that batch."""
     spike_sigmas: Annotated[float, Field(ge=0.0)] = 0.0
     """A loss this many standard deviations above the mean of the last 64 is a spike; 0 turns that off."""
-    max_failures_without_progress: Positive = 3
-    """Failures in a row with no new step between them that end the run as a crash loop."""
     snapshot_every: Annotated[int, Field(ge=0)] = 0
     """Steps between two copies of the state into memory that outlives a worker; 0 turns them off."""
     fail_at: str = ""

@@ -4,9 +4,7 @@ By default glibc gives large blocks and the free end of its heap back to the ker
 activations of every step cost page faults again. Measured on one core: attention forward and backward
 43 -> 26 ms, a step of a 10 M model 1.3x faster. Memory held does not grow: a step needs its peak anyway.
 
-Huge pages for the heap (HUGE_PAGES, read by glibc when a process starts) save address look-ups, which cost
-most under a hypervisor: 4-10 % of the CPU time of that step there, where the kernel gives them on request
-("madvise"). A setting of the user's own stays.
+Huge pages for the heap are asked for when the process starts (cluster/launch/environment.py).
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ import sys
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 _TOP_PAD = 64 << 20
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment of a process that trains; glibc before 2.35 ignores it."""
 
 
 def keep_freed_memory() -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch._C._distributed_c10d import Store
@@ -17,11 +16,13 @@ from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.clock import SystemClock
 from rsc.cluster.supervise.heartbeats import Board, Phase
+from rsc.cluster.supervise.spec import RankSpec
 from rsc.events import EventLog
 from rsc.models.tokenizer import open_tokenizer
 from rsc.parallel.mesh import Mesh
 from rsc.recipes.recipe import Recipe
 from rsc.runs.folder import events_of_workers
+from rsc.runs.node_job import NodeJob
 from rsc.store.bulk.local import LocalStore
 from rsc.store.cache.mover_client import AskedCache, AskedStore, MoverClient
 from rsc.train.batches.batch_source import BatchSource
@@ -42,49 +43,30 @@ from rsc.train.validate import Validator, text_bytes
 
 
 @dataclass(frozen=True)
-class WorkerSpec:
-    """What every rank of one start shares. Crosses the fork (or a pickle, where processes are spawned)."""
-
-    run: Path
-    data: Path
-    """The folder of data sets; of no use where there is a mover."""
-    recipe: dict[str, Any]
-    attempt: str
-    world: int
-    local_world: int
-    first_rank: int
-    master: tuple[str, int]
-    board: Path
-    socket: Path
-    memories: tuple[int, ...] = ()
-    """Descriptors of the local ranks' snapshot memory; empty where snapshots are off."""
-    cache: Path | None = None
-    mover: Path | None = None
-    """The node's cache and the socket of who fills it, where data lies in an object store."""
-
-    def data_place(self) -> DataPlace:
-        if self.cache is None or self.mover is None:
-            return DataPlace(self.data)
-        client = MoverClient(self.mover)
-        return DataPlace(AskedStore(client), AskedCache(self.cache, client=client))
-
-
-@dataclass(frozen=True)
 class Place:
     """Where this process stands in the job."""
 
     mesh: Mesh
     local_rank: int
-    local_world: int
     store: Store
+    """Key-value store of this start."""
+    spec: RankSpec
 
 
-def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> Loop:
+def data_place(job: NodeJob) -> DataPlace:
+    """Where this node's data comes from: a folder, or the node's cache behind a mover."""
+    if job.cache is None or job.mover is None:
+        return DataPlace(Path(job.data))
+    client = MoverClient(Path(job.mover))
+    return DataPlace(AskedStore(client), AskedCache(Path(job.cache), client=client))
+
+
+def assemble(recipe: Recipe, *, place: Place, keys: Keys, data: DataPlace) -> Loop:
     """Everything up to the first step, at the state of the newest good checkpoint."""
-    mesh = place.mesh
+    mesh, spec = place.mesh, place.spec
     clock = SystemClock()
     events = EventLog(events_of_workers(spec.run), clock=clock)
-    board = Board(spec.board, num_ranks=spec.local_world)
+    board = Board(spec.board, num_ranks=spec.meeting.local_world)
     faults = FaultInjector(
         recipe.train.fail_at,
         rank=mesh.rank,
@@ -92,8 +74,6 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         tell=lambda fault: events.append("fault_injected", fault=asdict(fault)),
         stop_is_noted=lambda: board.stop_requested,
     )
-
-    data = spec.data_place()
 
     def source_of(part: Recipe) -> BatchSource:
         return open_source(part, data, keys=keys.data, mesh=mesh)
@@ -136,7 +116,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, spec: WorkerSpec) -> L
         key=keys.run,
         rank=mesh.rank,
         attempt=spec.attempt,
-        meeting=Meeting(place.store, world=spec.world),
+        meeting=Meeting(place.store, world=spec.meeting.world),
         events=events,
         keep=recipe.checkpoint.keep,
         keep_every=recipe.checkpoint.keep_every,

@@ -6,7 +6,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.shards import Piece
 from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.cluster.supervise.heartbeats import Board, Phase
+from rsc.cluster.supervise.spec import Ending
 from rsc.errors import DataError, ResourceError, RscError
 from rsc.recipes.sections import TrainConfig
 from rsc.train.batches.batch_source import BatchSource
@@ -29,11 +29,6 @@ _SPIKE_WINDOW = 64  # losses that make the mean and deviation a spike is held ag
 _SPIKE_WARMUP = 16
 _MANY = 16  # samples of which none can be used: then it is the recipe that does not fit the data
 _MAX_SKIPPED = 10  # bad batches in a row: then it is the run that is bad, not the batches
-
-
-class Ending(StrEnum):
-    FINISHED = "finished"
-    REQUEUE = "requeue"
 
 
 @dataclass

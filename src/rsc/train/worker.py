@@ -1,7 +1,8 @@
 """One rank, from a forked process to a trained model: group -> key -> data -> model -> state -> loop.
 
-The supervisor forks it with torch already imported, so a start costs tens of milliseconds. Everything
-it needs arrives in `WorkerSpec`; keys come from the key agent's socket and are wiped at the end.
+The supervisor forks it with torch already imported, so a start costs tens of milliseconds. What it
+shares with its peers is in `RankSpec`, what it trains in `NodeJob`; keys come from the key agent's socket
+and are wiped at the end.
 """
 
 from __future__ import annotations
@@ -16,69 +17,41 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
+import torch._C._distributed_c10d as c10d
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from rsc.cluster.sandbox import syscalls
 from rsc.cluster.supervise.failures import collective_patience_s
 from rsc.cluster.supervise.heartbeats import Board
+from rsc.cluster.supervise.reports import reserve_error_file, write_error
+from rsc.cluster.supervise.spec import LOOPBACK, Ending, RankSpec, Rendezvous
 from rsc.cluster.supervise.stack_dumps import answer_dumps
 from rsc.errors import RscError
 from rsc.export.settings import is_export
 from rsc.parallel.mesh import build_mesh
 from rsc.recipes.recipe import Recipe
 from rsc.runs.folder import PRECISION
+from rsc.runs.node_job import NodeJob
 from rsc.train.allocator import keep_freed_memory
-from rsc.train.assemble import Place, WorkerSpec, assemble
+from rsc.train.assemble import Place, assemble, data_place
 from rsc.train.batches.key_session import open_keys
 from rsc.train.engine.precision import choose_precision
 from rsc.train.init_weights import parent_of
-from rsc.train.loop import Ending
-
-_REPORT_BYTES = 4096  # one page of a file system; a reason has some hundred bytes
 
 
-def work(local_rank: int, spec: WorkerSpec) -> str:
+def work(local_rank: int, spec: RankSpec, *, job: NodeJob) -> Ending:
     """Entry of a worker process. Returns how the run ended; a failure leaves logs/rank<r>.error.json."""
-    rank = spec.first_rank + local_rank
+    rank = spec.meeting.first_rank + local_rank
     _settle(rank, spec)
     try:
-        return str(_train(rank, local_rank, spec))
+        return _train(rank, local_rank, spec, job=job)
     except BaseException as error:
         with suppress(OSError):  # a full disk must not change the exit code
-            write_error(spec.run, rank=rank, error=error)
+            write_error(spec.run, rank=rank, error=error, kind=failure_kind(error))
             traceback.print_exc()
             sys.stderr.flush()
         os._exit(error.exit_code if isinstance(error, RscError) else 1)
-
-
-def write_error(run: Path, *, rank: int, error: BaseException) -> None:
-    """Leave the reason where the supervisor looks. The message of a foreign exception stays in the log."""
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    facts = {
-        "rank": rank,
-        "error": type(error).__name__,
-        "where": f"{Path(last[0].filename).name}:{last[0].lineno}" if last else "",
-        "message": error.message if isinstance(error, RscError) else "",
-        "hint": error.hint if isinstance(error, RscError) else None,
-        "exit_code": error.exit_code if isinstance(error, RscError) else 1,
-        "kind": failure_kind(error),
-    }
-    fd = os.open(error_file(run, rank=rank), os.O_WRONLY | os.O_CREAT, 0o600)
-    os.ftruncate(fd, os.write(fd, json.dumps(facts).encode()))
-    os.close(fd)
-
-
-def reserve_error_file(run: Path, *, rank: int) -> None:
-    """An empty report that has its room already: a full disk may be what it has to tell."""
-    path = error_file(run, rank=rank)
-    path.unlink(missing_ok=True)
-    with suppress(OSError):
-        path.write_bytes(bytes(_REPORT_BYTES))
-
-
-def error_file(run: Path, *, rank: int) -> Path:
-    return run / "logs" / f"rank{rank}.error.json"
 
 
 def failure_kind(error: BaseException) -> str:
@@ -92,7 +65,7 @@ def failure_kind(error: BaseException) -> str:
     return "peer" if is_collective else "exception"
 
 
-def _settle(rank: int, spec: WorkerSpec) -> None:
+def _settle(rank: int, spec: RankSpec) -> None:
     """Make the forked copy of the supervisor a worker: its own log, signals, threads."""
     log = os.open(spec.run / "logs" / f"rank{rank}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(log, 1)
@@ -103,27 +76,33 @@ def _settle(rank: int, spec: WorkerSpec) -> None:
     if sys.platform == "linux":  # outside a PID namespace nothing else ends it with the supervisor
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     reserve_error_file(spec.run, rank=rank)
-    answer_dumps(spec.run, rank=rank, board=Board(spec.board, num_ranks=spec.local_world))
+    answer_dumps(
+        spec.run,
+        rank=rank,
+        board=Board(spec.board, num_ranks=spec.meeting.local_world),
+        collectives=c10d._dump_fr_trace_json,  # type: ignore[attr-defined]
+    )
 
 
-def _train(rank: int, local_rank: int, spec: WorkerSpec) -> Ending:
-    recipe = Recipe.model_validate(spec.recipe)
+def _train(rank: int, local_rank: int, spec: RankSpec, *, job: NodeJob) -> Ending:
+    recipe = Recipe.model_validate(job.recipe)
+    meeting = spec.meeting
     device = _device(local_rank)
     keep_freed_memory()
-    torch.set_num_threads(recipe.train.threads or max(1, (os.cpu_count() or 1) // spec.local_world))
+    torch.set_num_threads(recipe.train.threads or max(1, (os.cpu_count() or 1) // meeting.local_world))
     timeout_s = collective_patience_s(recipe.train, timeout_s=recipe.parallel.timeout_s)
-    store = _join(rank, spec, device=device, timeout_s=timeout_s)
+    store = _join(rank, meeting, device=device, timeout_s=timeout_s)
     recipe = with_precision(
         recipe, agreed_precision(recipe, rank=rank, run=spec.run, store=store, device=device)
     )
-    layout = recipe.layout(world=spec.world)
+    layout = recipe.layout(world=meeting.world)
     has_experts = recipe.model.trunk.moe is not None
     mesh = build_mesh(layout, rank=rank, device=device, has_experts=has_experts)
     parent = parent_of(recipe, run=spec.run)
     asked = None if parent is None or is_export(parent) else parent.name
-    with open_keys(spec.socket, run=spec.run.name, data=recipe.data, parent=asked) as keys:
-        place = Place(mesh=mesh, local_rank=local_rank, local_world=spec.local_world, store=store)
-        return assemble(recipe, place=place, keys=keys, spec=spec).run()
+    with open_keys(Path(job.socket), run=spec.run.name, data=recipe.data, parent=asked) as keys:
+        place = Place(mesh=mesh, local_rank=local_rank, store=store, spec=spec)
+        return assemble(recipe, place=place, keys=keys, data=data_place(job)).run()
 
 
 def _device(local_rank: int) -> torch.device:
@@ -153,14 +132,15 @@ def with_precision(recipe: Recipe, name: str) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": name})})
 
 
-def _join(rank: int, spec: WorkerSpec, *, device: torch.device, timeout_s: float) -> Store:
+def _join(rank: int, meeting: Rendezvous, *, device: torch.device, timeout_s: float) -> Store:
     """Enter the process group of this start and return its key-value store."""
-    host, port = spec.master
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if host == "127.0.0.1" else "")
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if meeting.host == LOOPBACK else "")
     timeout = timedelta(seconds=timeout_s)
-    store = TCPStore(host, port, spec.world, rank == 0, timeout=timeout, wait_for_workers=False)
+    store = TCPStore(
+        meeting.host, meeting.port, meeting.world, rank == 0, timeout=timeout, wait_for_workers=False
+    )
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(
-        backend, store=PrefixStore("group", store), rank=rank, world_size=spec.world, timeout=timeout
+        backend, store=PrefixStore("group", store), rank=rank, world_size=meeting.world, timeout=timeout
     )
     return PrefixStore("rsc", store)

@@ -1,6 +1,6 @@
 """Wrap a command so that it runs with no way out: no network, no foreign files or sockets, no privileges.
 
-    wrapped = wrap([sys.executable, "-m", "rsc.cluster.supervise.node"], level="required", writable=[run])
+    wrapped = wrap([sys.executable, "-m", "rsc.train.node"], level="required", writable=[run])
     subprocess.Popen(wrapped.argv, env=wrapped.environment)
 
 Inside there is one network namespace with only `lo`, so the workers of a node reach each other and

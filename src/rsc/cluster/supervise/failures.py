@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rsc.cluster.supervise.config import SupervisionConfig
 from rsc.cluster.supervise.heartbeats import Phase
-from rsc.recipes.sections import TrainConfig
 
 _SLOW_PHASE_FACTOR = 10.0  # a start imports, compiles and loads before its first step; a disk may be slow
 _LONGEST_LOOK_S = 1.0  # looks are 20 ms apart: one that took longer says that the machine stood still
@@ -98,19 +98,19 @@ class Silence:
         return self.silent_s
 
 
-def slow_patience_s(config: TrainConfig) -> float:
+def slow_patience_s(config: SupervisionConfig) -> float:
     """How long a start or a checkpoint may be silent."""
     return _SLOW_PHASE_FACTOR * config.hang_floor_s
 
 
-def collective_patience_s(config: TrainConfig, *, timeout_s: float) -> float:
+def collective_patience_s(config: SupervisionConfig, *, timeout_s: float) -> float:
     """How long a rank waits for its peers in a collective (`timeout_s`: parallel.timeout_s): at least
     twice what a start or a checkpoint may be silent. Less would end what is no hang, and name any rank."""
     return max(timeout_s, 2 * slow_patience_s(config))
 
 
 def is_hang(
-    silent_s: float, *, phases: Sequence[int], durations_s: Sequence[float], config: TrainConfig
+    silent_s: float, *, phases: Sequence[int], durations_s: Sequence[float], config: SupervisionConfig
 ) -> bool:
     """Whether a silence of all ranks is too long. `durations_s`: recent steps of this start."""
     if not durations_s or Phase.CHECKPOINT in phases:

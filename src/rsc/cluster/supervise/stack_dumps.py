@@ -18,8 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import torch._C._distributed_c10d as c10d
-
 from rsc.cluster.supervise.heartbeats import Board
 
 _LOOK_S = 0.1
@@ -34,23 +32,26 @@ def collectives_file(run: Path, *, rank: int) -> Path:
     return run / "logs" / f"rank{rank}.collectives.json"
 
 
-def answer_dumps(run: Path, *, rank: int, board: Board) -> None:
-    """In a worker: be ready to answer. The thread costs ten looks at shared memory a second."""
+def answer_dumps(run: Path, *, rank: int, board: Board, collectives: Callable[[], bytes]) -> None:
+    """In a worker: be ready to answer. The thread costs ten looks at shared memory a second.
+
+    `collectives`: the newest of this rank, as JSON.
+    """
     stacks = stacks_file(run, rank=rank).open("a")
     faulthandler.register(signal.SIGUSR2, file=stacks, all_threads=True)
     threading.Thread(
         target=_write_collectives,
-        args=(collectives_file(run, rank=rank), board),
+        args=(collectives_file(run, rank=rank), board, collectives),
         name="postmortem",
         daemon=True,
     ).start()
 
 
-def _write_collectives(path: Path, board: Board) -> None:
+def _write_collectives(path: Path, board: Board, collectives: Callable[[], bytes]) -> None:
     while not board.dump_requested:
         time.sleep(_LOOK_S)
     staged = path.with_suffix(".new")
-    staged.write_bytes(c10d._dump_fr_trace_json())  # type: ignore[attr-defined]
+    staged.write_bytes(collectives())
     staged.replace(path)
 
 

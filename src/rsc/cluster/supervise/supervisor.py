@@ -1,34 +1,27 @@
 """The supervisor of one node: starts its ranks, watches them, restarts the world from the newest state.
 
-Process handling is torch elastic's (`start_processes`); what is ours is knowing which rank failed first
-and why, hangs, stragglers, and when to give up. It never holds a key. Run by the controller inside the
-sandbox as `python -m rsc.cluster.supervise.node SPEC`; it tells the controller what happens as JSON lines on
-stdout and ends when its stdin closes, so an orphan does not train on.
+It knows which rank failed first and why, hangs, stragglers, and when to give up; of what the ranks do it
+knows nothing (`Entry`). It never holds a key. It reports what happens as JSON lines on stdout and ends when
+its stdin closes, so an orphan does not go on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, start_processes
-
-from rsc.checkpoint.snapshot import new_memory
-from rsc.clock import SystemClock
-from rsc.cluster.supervise.exits import POLL_S, EndsOf, ended, still_there
+from rsc.cluster.supervise.config import SupervisionConfig
+from rsc.cluster.supervise.exits import POLL_S, EndsOf
 from rsc.cluster.supervise.failures import (
     Failure,
     Pace,
@@ -39,38 +32,25 @@ from rsc.cluster.supervise.failures import (
     rank_behind,
 )
 from rsc.cluster.supervise.heartbeats import Board
+from rsc.cluster.supervise.ranks import Ranks, ending_of, is_failure
+from rsc.cluster.supervise.reports import read_errors
+from rsc.cluster.supervise.spec import Ending, Entry, RankSpec, Rendezvous
 from rsc.cluster.supervise.stack_dumps import request_dumps
-from rsc.errors import Interrupted, RequeueMe
+from rsc.errors import Interrupted
 from rsc.events import EventLog
-from rsc.recipes.sections import TrainConfig
-from rsc.runs.folder import events_of_workers
-from rsc.train.assemble import WorkerSpec
-from rsc.train.loop import Ending
-from rsc.train.worker import error_file, work
 
 _CAUSE_S = 2.0  # for the cause to end too, after a rank that only heard of it by a broken collective
 _DEATH_S = 30.0  # for SIGKILL to end a rank: one that waits for a dead disk or device is not ended by it
 _MEDIAN_STEPS = 32
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the controller asks for."""
-
-    run: str
-    data: str
-    recipe: dict[str, Any]
-    workers: int
-    socket: str
-    cache: str | None = None
-    mover: str | None = None
-    """The node's cache and the socket of who fills it, where data lies in an object store."""
-
-
 @dataclass
 class Supervisor:
-    job: Job
-    config: TrainConfig
+    run_folder: Path
+    entry: Entry
+    meet: Callable[[], Rendezvous]
+    """Where the ranks of the next start meet."""
+    config: SupervisionConfig
     board: Board
     board_path: Path
     events: EventLog
@@ -95,7 +75,7 @@ class Supervisor:
                 self._tell_progress()
             if isinstance(outcome, Ending):
                 self.tell("end", ending=outcome, step=self._step())
-                return 0 if outcome is Ending.FINISHED else RequeueMe.exit_code
+                return outcome.exit_code
             self.restarts = self.restarts.after(step=self._step())
             facts = {"rank": outcome.rank, "reason": outcome.kind, "message": outcome.message}
             self.events.append("failure", step=self._step(), **facts)
@@ -126,110 +106,83 @@ class Supervisor:
         self.durations_s.clear()
         self.pace = Pace(self.config.straggler_ratio, told=self.pace.told)
         self.silence = Silence()
-        workers = self.job.workers
-        spec = WorkerSpec(
-            run=Path(self.job.run),
-            data=Path(self.job.data),
-            recipe=self.job.recipe,
+        spec = RankSpec(
+            run=self.run_folder,
             attempt=f"{os.getpid()}.{self.attempt}.{time.time_ns():x}",
-            world=workers,
-            local_world=workers,
-            first_rank=0,
-            master=("127.0.0.1", _free_port()),
+            meeting=self.meet(),
             board=self.board_path,
-            socket=Path(self.job.socket),
             memories=self.memories,
-            cache=Path(self.job.cache) if self.job.cache else None,
-            mover=Path(self.job.mover) if self.job.mover else None,
         )
-        context = start_processes(
-            "rank",
-            work,
-            args={rank: (rank, spec) for rank in range(workers)},
-            envs={rank: {} for rank in range(workers)},
-            logs_specs=DefaultLogsSpecs(),
-            start_method="fork" if sys.platform == "linux" else "spawn",
-        )
-        for rank, pid in context.pids().items():
+        ranks = Ranks(spec, entry=self.entry)
+        for rank, pid in ranks.pids.items():
             self.events.append("worker_started", rank=rank, pid=pid, attempt=self.attempt)
             self.tell("worker", rank=rank, pid=pid, attempt=self.attempt)
         try:
-            return self._watch(context)
+            with EndsOf(ranks.pids.values()) as ends:
+                return self._watch(ranks, ends=ends)
         except BaseException:
-            _signal(context.pids(), signal.SIGKILL)
+            ranks.signal(signal.SIGKILL)
             raise
 
-    def _watch(self, context: PContext) -> Ending | Failure:
-        with EndsOf(context.pids().values()) as ends:
-            return self._watch_until(ends, context)
-
-    def _watch_until(self, ends: EndsOf, context: PContext) -> Ending | Failure:
-        pids = context.pids()
+    def _watch(self, ranks: Ranks, *, ends: EndsOf) -> Ending | Failure:
         told_s = 0.0
         while True:
-            result = context.wait(timeout=0) if not ended(pids) else None
-            if result is not None and result.is_failed():  # a rank ended since the look above
-                bad = {rank: failure.exitcode for rank, failure in result.failures.items()}
-                return first_failure(bad, reports=_reports(Path(self.job.run), bad))
-            if result is not None:
-                return Ending(next(iter(result.return_values.values())))
-            statuses = ended(pids)
-            failed = {rank: status for rank, status in statuses.items() if status != 0}
-            if failed:
-                return self._end(context, self._cause(pids))
+            codes = ranks.exit_codes()
+            if any(map(is_failure, codes.values())):
+                return self._end(ranks, self._cause(ranks))
+            if len(codes) == len(ranks.pids):
+                ranks.reap()
+                return ending_of(codes.values())
             if self._is_hanging():
-                return self._end(context, None)
+                return self._end(ranks, None)
             self._tell_start()
-            now_s = time.monotonic()
-            if (
-                self.is_started
-                and self._step() != self.told_step
-                and now_s - told_s >= self.config.heartbeat_s
-            ):
-                told_s = now_s
+            is_news = self.is_started and self._step() != self.told_step
+            if is_news and time.monotonic() - told_s >= self.config.heartbeat_s:
+                told_s = time.monotonic()
                 self._tell_progress()
             self._wait_or_stop(ends)
 
-    def _cause(self, pids: dict[int, int]) -> Failure | None:
+    def _cause(self, ranks: Ranks) -> Failure | None:
         """Who failed first among those that end now. None: only echoes, so a rank that is still there is
         the cause, which holds the others up until their collective timed out."""
         time.sleep(POLL_S)  # who else ended in the same breath
         deadline_s = time.monotonic() + _CAUSE_S
         while True:
-            statuses = ended(pids)
-            bad = {rank: status for rank, status in statuses.items() if status != 0}
-            first = first_failure(bad, reports=_reports(Path(self.job.run), bad))
-            if not first.is_echo or len(statuses) == len(pids):
+            codes = ranks.exit_codes()
+            bad = {rank: code for rank, code in codes.items() if is_failure(code)}
+            first = first_failure(bad, reports=read_errors(self.run_folder, bad))
+            if not first.is_echo or len(codes) == len(ranks.pids):
                 return first
             if time.monotonic() > deadline_s:
                 return None
             time.sleep(POLL_S)
 
-    def _end(self, context: PContext, failure: Failure | None) -> Failure:
+    def _end(self, ranks: Ranks, failure: Failure | None) -> Failure:
         """End who is left; without a known failure, dump what they do and name the one behind."""
-        gone = ended(context.pids())
-        alive = {rank: pid for rank, pid in context.pids().items() if rank not in gone}
-        failure = failure or self._hang(alive)
-        _signal(alive, signal.SIGKILL)
-        if left := still_there(alive, patience_s=_DEATH_S):
+        gone = ranks.exit_codes()
+        alive = [rank for rank in ranks.pids if rank not in gone]
+        failure = failure or self._hang(ranks, alive)
+        if left := ranks.end(ranks=alive, patience_s=_DEATH_S):
             return _unkillable(left[0], after=failure)
-        context.close(signal.SIGKILL)
         return failure
 
-    def _hang(self, alive: dict[int, int]) -> Failure:
+    def _hang(self, ranks: Ranks, alive: list[int]) -> Failure:
         """Of the ranks that are there, the one that the others wait for."""
-        run = Path(self.job.run)
         answered = request_dumps(
-            run, alive, board=self.board, send=lambda rank: _signal({rank: alive[rank]}, signal.SIGUSR2)
+            self.run_folder,
+            alive,
+            board=self.board,
+            send=lambda rank: ranks.signal(signal.SIGUSR2, ranks=[rank]),
         )
-        ranks, rows = list(alive), self.board.rows[list(alive)]
+        first = min(ranks.pids)
+        rows = self.board.rows[[rank - first for rank in alive]]
         behind = rank_behind(
-            answered=[rank in answered for rank in ranks],
+            answered=[rank in answered for rank in alive],
             steps=rows["step"].tolist(),
             phases=rows["phase"].tolist(),
             beats_s=rows["beat_s"].tolist(),
         )
-        rank, step = ranks[behind], int(rows["step"][behind])
+        rank, step = alive[behind], int(rows["step"][behind])
         left = f"see logs/rank{rank}.stacks and logs/rank{rank}.collectives.json"
         if rank not in answered:
             left = "it answered no signal: stopped, or waiting in the kernel"
@@ -279,20 +232,33 @@ class Supervisor:
         print(json.dumps({"kind": kind, **facts}), flush=True)
 
 
-def main(argument: str) -> int:
-    job = Job(**json.loads(argument))
-    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = ""  # its handlers raise, in the middle of a start
-    config = TrainConfig.model_validate(job.recipe["train"])
-    for noisy in ("torch.distributed.elastic", "torch.multiprocessing"):  # what they say of an end, we say
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+def supervise(
+    run: Path,
+    *,
+    workers: int,
+    entry: Entry,
+    config: SupervisionConfig,
+    events: EventLog,
+    memories: tuple[int, ...] = (),
+) -> int:
+    """Drive `workers` ranks on this node until they are done, or hopeless; returns the exit code.
+
+    `memories`: a descriptor per rank that outlives its process, if any.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "board"
-        board = Board(path, num_ranks=job.workers)
-        events = EventLog(events_of_workers(Path(job.run)), clock=SystemClock())
-        limit = config.max_failures_without_progress
-        memories = _memories(job.workers, config=config, events=events)
-        pace = Pace(config.straggler_ratio)
-        supervisor = Supervisor(job, config, board, path, events, Restarts(limit=limit), memories, pace)
+        supervisor = Supervisor(
+            run,
+            entry,
+            meet=lambda: Rendezvous.on_this_node(workers),
+            config=config,
+            board=Board(path, num_ranks=workers),
+            board_path=path,
+            events=events,
+            restarts=Restarts(limit=config.max_failures_without_progress),
+            memories=memories,
+            pace=Pace(config.straggler_ratio),
+        )
         supervisor.listen()
         try:
             code = supervisor.run()
@@ -303,25 +269,6 @@ def main(argument: str) -> int:
     return code
 
 
-def _memories(workers: int, *, config: TrainConfig, events: EventLog) -> tuple[int, ...]:
-    """One memory file per rank for snapshots. Workers get them by the fork."""
-    if not config.snapshot_every:
-        return ()
-    made = [new_memory() for _ in range(workers)] if sys.platform == "linux" else [None]
-    found = tuple(descriptor for descriptor in made if descriptor is not None)
-    if len(found) < workers:
-        events.append("warning", message="train.snapshot_every is ignored: this system has no memfd")
-        return ()
-    return found
-
-
-def _free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _unkillable(rank: int, *, after: Failure) -> Failure:
     return Failure(
         rank,
@@ -330,18 +277,3 @@ def _unkillable(rank: int, *, after: Failure) -> Failure:
         exit_code=4,
         hint="see in the kernel's log which disk or device hangs; `rsc runs resume` once the process is gone",
     )
-
-
-def _signal(pids: dict[int, int], number: signal.Signals) -> None:
-    for pid in pids.values():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-
-
-def _reports(run: Path, ranks: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """What ended ranks wrote about why."""
-    found = {}
-    for rank in ranks:
-        with contextlib.suppress(OSError, ValueError):
-            found[rank] = json.loads(error_file(run, rank=rank).read_text())
-    return found

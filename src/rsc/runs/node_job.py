@@ -1,0 +1,34 @@
+"""What one node of a run is asked to do. The controller writes it, the node's process reads it; JSON between.
+
+No key is in it: workers ask the key agent at `socket`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class NodeJob:
+    run: str
+    """The run's folder."""
+    data: str
+    """The folder of data sets; of no use where there is a mover."""
+    recipe: dict[str, Any]
+    """Its settings, resolved."""
+    workers: int
+    """Ranks on this node."""
+    socket: str
+    """The key agent's."""
+    cache: str | None = None
+    mover: str | None = None
+    """The node's cache and the socket of who fills it, where data lies in an object store."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls(**json.loads(text))
