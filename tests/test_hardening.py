@@ -70,7 +70,7 @@ if __name__ == "__main__":
     "supervisor and its ranks": """
 import os, rsc.train.node as node, types, sys
 from rsc.runs.node_job import NodeJob
-sys.modules["rsc.train.worker"] = types.SimpleNamespace(work=None)
+sys.modules["rsc.train.worker"] = types.SimpleNamespace(work=int)
 node.supervise = lambda run, **how: 0
 node.start(NodeJob(run=".", data=".", recipe={"train": {}}, workers=1, socket="").to_json())
 if os.fork() == 0:
