@@ -11,7 +11,7 @@ import rsc
 
 PACKAGE = Path(rsc.__file__).parent
 
-SHARED = {"errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening"}
+SHARED = {"errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening", "pixels"}
 
 MAY_IMPORT = {
     "audit": set(),

@@ -85,3 +85,11 @@ def test_no_sound_and_no_samples_are_named() -> None:
         decode_audio(wav(np.zeros(0), rate=8000), config=VOICE)
     with pytest.raises(DataError, match="sound cannot be decoded"):
         decode_audio(b"RIFFxxxx", config=VOICE)
+
+
+def test_sixteen_bit_grey_keeps_its_range_and_floats_are_refused() -> None:
+    ramp = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
+    found = decode_image(encoded(Image.fromarray(ramp)), config=SMALL)
+    assert np.array_equal(found[..., 0], ramp >> 8)
+    with pytest.raises(DataError, match="no black and white"):
+        decode_image(encoded(Image.fromarray(ramp.astype(np.float32)), kind="TIFF"), config=SMALL)

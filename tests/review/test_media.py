@@ -142,7 +142,7 @@ def test_recordings_lose_tags_and_keep_samples(name):
     assert clean_media(clean.data).data == clean.data
 
 
-@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x00" * 64, b"%PDF-1.7"])
+@pytest.mark.parametrize("data", [b"", b"\x00" * 64, b"%PDF-1.7"])
 def test_unknown_formats_are_refused(data):
     with pytest.raises(DataError, match="not known"):
         clean_media(data)

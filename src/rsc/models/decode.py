@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from rsc.errors import DataError
 from rsc.models.config import AudioConfig, ImageConfig
+from rsc.pixels import eight_bits
 
 MAX_PIXELS = 64_000_000  # 8000 x 8000: a picture that claims more is refused before it is unpacked
 _HALF_WIDTH = 16  # zero crossings of the resampling filter on each side; -60 dB beyond the cut
@@ -24,13 +25,16 @@ _HALF_WIDTH = 16  # zero crossings of the resampling filter on each side; -60 dB
 def decode_image(data: bytes, *, config: ImageConfig) -> npt.NDArray[np.uint8]:
     """Any picture Pillow reads, turned upright by its EXIF, as uint8 [height, width, channels].
 
-    CMYK, palette and grey become RGB (or grey); other sizes are scaled to fill and cut at the centre.
+    CMYK, palette and grey of up to 16 bits become RGB (or grey); other sizes are scaled to fill and cut at
+    the centre.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"picture of {image.width} x {image.height} pixels is over {MAX_PIXELS:,}")
-            upright = ImageOps.exif_transpose(image).convert("RGB" if config.channels == 3 else "L")
+            upright = ImageOps.exif_transpose(eight_bits(image)).convert(
+                "RGB" if config.channels == 3 else "L"
+            )
     except DataError:
         raise
     except Exception as error:  # Pillow raises many kinds for one reason: the bytes are not a picture

@@ -1,14 +1,22 @@
-"""Tags of WAV, FLAC, MP3 and Ogg recordings, removed without touching the coded samples.
+"""Tags of WAV, AIFF, FLAC, MP3 and Ogg recordings, removed without touching the coded samples.
 
-WAV: Microsoft RIFF 1991, EBU Tech 3285 (bext). FLAC: RFC 9639 section 8. ID3v2: id3.org 2.4.0 section 3.1;
-APEv2 and Lyrics3 as their authors publish them. Ogg: RFC 3533; Vorbis I section 5, Opus RFC 7845 section 5.
+Each format's end is checked on the way: sizes and counts in headers, whole frames, Ogg's last page.
+
+WAV: Microsoft RIFF 1991, EBU Tech 3285 (bext). AIFF: Apple 1989, AIFF-C draft 1991. FLAC: RFC 9639 section 8.
+ID3v2: id3.org 2.4.0 section 3.1; APEv2 and Lyrics3 as their authors publish them. Ogg: RFC 3533; Vorbis I
+section 5, Opus RFC 7845 section 5.
 """
 
 from __future__ import annotations
 
+import zlib
+
+from rsc.review.media.mpeg import count_frames
 from rsc.review.media.riff_exif import Removed, riff_chunks, riff_file
 
 _WAV_KEPT = frozenset({b"fmt ", b"fact", b"data"})
+_AIFF_KEPT = frozenset({b"FVER", b"COMM", b"SSND"})
+_AIFC_PLAIN = frozenset({b"NONE", b"sowt", b"twos", b"fl32", b"FL32", b"fl64", b"FL64", b"raw "})
 _FLAC_KINDS = {1: "padding", 2: "application", 4: "tags", 5: "cue sheet", 6: "picture"}
 _FLAC_KEPT = frozenset({0, 3})  # STREAMINFO, SEEKTABLE
 
@@ -21,9 +29,40 @@ def clean_wav(data: bytes) -> tuple[bytes, list[Removed]]:
             kept.append((name, payload))
         else:
             removed.append(Removed("tags", len(payload)))
-    if {b"fmt ", b"data"} - {name for name, _ in kept}:
-        raise ValueError("format or samples are missing")
+    if [name for name, _ in kept if name != b"fact"] != [b"fmt ", b"data"]:
+        raise ValueError("format or samples are missing, or there twice")
+    behind = len(data) - 8 - int.from_bytes(data[4:8], "little")
+    if behind > 0:
+        if not kept[-1][1]:
+            raise ValueError(f"its header says that it holds no samples, and {behind} bytes follow")
+        removed.append(Removed("trailing", behind))
     return riff_file(b"WAVE", kept), removed
+
+
+def clean_aiff(data: bytes) -> tuple[bytes, list[Removed]]:
+    """Keep format, version and samples. As many samples as COMM counts, or ValueError."""
+    kept, removed = list[tuple[bytes, bytes]](), list[Removed]()
+    for name, payload in riff_chunks(data, order="big"):
+        if name in _AIFF_KEPT:
+            kept.append((name, payload))
+        else:
+            removed.append(Removed("tags", len(payload)))
+    chunks = dict(kept)
+    if len(chunks) < len(kept) or {b"COMM", b"SSND"} - chunks.keys():
+        raise ValueError("format or samples are missing, or there twice")
+    form, samples = chunks[b"COMM"], len(chunks[b"SSND"]) - 8
+    if data[8:12] == b"AIFF" or form[18:22] in _AIFC_PLAIN:
+        channels, count, bits = (
+            form[0] << 8 | form[1],
+            int.from_bytes(form[2:6], "big"),
+            form[6] << 8 | form[7],
+        )
+        if samples != count * channels * ((bits + 7) // 8):
+            raise ValueError(f"its header counts {count} samples, and {samples} bytes of them are there")
+    behind = len(data) - 8 - int.from_bytes(data[4:8], "big")
+    if behind > 0:
+        removed.append(Removed("trailing", behind))
+    return riff_file(data[8:12], kept, order="big"), removed
 
 
 def clean_flac(data: bytes) -> tuple[bytes, list[Removed]]:
@@ -64,6 +103,7 @@ def clean_mp3(data: bytes) -> tuple[bytes, list[Removed]]:
     if len(data) < 4 or data[0] != 0xFF or data[1] & 0xE0 != 0xE0:
         raise ValueError("no audio frame follows the tag")
     frames, behind = _without_tags_behind(data)
+    count_frames(frames)
     return frames, removed + behind
 
 
@@ -100,6 +140,8 @@ def clean_ogg(data: bytes) -> tuple[bytes, list[Removed]]:
     """
     pages = _ogg_pages(data)
     serial = pages[0][14:18]
+    if not pages[-1][5] & 0x04:
+        raise ValueError("the last page does not say that it is the last")
     if any(page[14:18] != serial for page in pages):
         raise ValueError("more than one stream in one file")
     first = _ogg_payload(pages[0])
@@ -121,7 +163,7 @@ def clean_ogg(data: bytes) -> tuple[bytes, list[Removed]]:
 
 
 def _ogg_pages(data: bytes) -> list[bytes]:
-    pages, offset = [], 0
+    pages, offset = list[bytes](), 0
     while offset < len(data):
         if data[offset : offset + 4] != b"OggS":
             raise ValueError(f"no page at byte {offset}")
@@ -129,8 +171,15 @@ def _ogg_pages(data: bytes) -> list[bytes]:
         size = 27 + segments + sum(data[offset + 27 : offset + 27 + segments])
         if offset + size > len(data):
             raise ValueError("the last page is cut short")
-        pages.append(data[offset : offset + size])
+        page = data[offset : offset + size]
+        if _ogg_checksum(page[:22] + b"\x00" * 4 + page[26:]) != int.from_bytes(page[22:26], "little"):
+            raise ValueError(f"the checksum of page {len(pages)} is wrong")
+        if int.from_bytes(page[18:22], "little") != len(pages) and len({p[14:18] for p in pages}) == 1:
+            raise ValueError(f"page {len(pages)} is missing")
+        pages.append(page)
         offset += size
+    if not pages:
+        raise ValueError("there is no page in it")
     return pages
 
 
@@ -175,19 +224,13 @@ def _ogg_numbered(page: bytes, sequence: int) -> bytes:
     return page[:22] + _ogg_checksum(page).to_bytes(4, "little") + page[26:]
 
 
-def _crc_entry(value: int) -> int:
-    value <<= 24
-    for _ in range(8):
-        value = (value << 1 ^ (0x04C11DB7 if value & 0x80000000 else 0)) & 0xFFFFFFFF
-    return value
-
-
-_CRC = tuple(map(_crc_entry, range(256)))
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # bits of a byte, last first
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """RFC 3533 section 6: CRC-32 with generator 04c11db7, no reflection, start 0."""
-    check = 0
-    for byte in page:
-        check = (check << 8 & 0xFFFFFFFF) ^ _CRC[check >> 24 ^ byte]
-    return check
+    """RFC 3533 section 6: CRC-32 with generator 04c11db7, no reflection, start 0.
+
+    zlib has the same generator reflected, so bits go in and come out mirrored; its start and end are ~0.
+    """
+    mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)

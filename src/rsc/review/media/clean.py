@@ -8,7 +8,9 @@ carried over is a JPEG's, PNG's or WebP's orientation, as a fresh EXIF block tha
           everything behind the end mark (thumbnails and motion pictures hide there)
     PNG   tEXt zTXt iTXt eXIf tIME and every chunk that is not needed to draw
     WebP  EXIF, XMP and unknown chunks
+    GIF   comments, texts and every application extension but the number of loops
     WAV   LIST/INFO, bext, iXML, id3 and every chunk but fmt, fact, data
+    AIFF  names, authors, annotations, markers and every chunk but FVER, COMM, SSND
     FLAC  comments, pictures, applications, cue sheets; STREAMINFO and SEEKTABLE stay
     MP3   ID3v2 before, ID3v1, Lyrics3 and APEv2 behind
     Ogg   Vorbis and Opus comment headers emptied, pages re-framed
@@ -24,8 +26,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rsc.errors import DataError
-from rsc.review.media.audio import clean_flac, clean_mp3, clean_ogg, clean_wav
-from rsc.review.media.image import clean_jpeg, clean_png, clean_webp
+from rsc.review.media.audio import clean_aiff, clean_flac, clean_mp3, clean_ogg, clean_wav
+from rsc.review.media.image import clean_gif, clean_jpeg, clean_png, clean_webp
+from rsc.review.media.recognise import format_of
 from rsc.review.media.riff_exif import Removed
 
 
@@ -44,34 +47,33 @@ def clean_media(data: bytes) -> CleanMedia:
     Raises DataError when the format is not one of those above, or the file is cut short or malformed: what
     cannot be parsed cannot be cleaned.
     """
-    for name, recognises, clean in _FORMATS:
-        if recognises(data):
-            try:
-                kept, removed = clean(data)
-            except (IndexError, ValueError) as error:
-                raise DataError(
-                    f"this {name} file is malformed or cut short: {error}", hint="leave it out, or repair it"
-                ) from None
-            return CleanMedia(kept, name, tuple(removed))
-    known = " ".join(name for name, _, _ in _FORMATS)
-    raise DataError(
-        "the format of this picture or recording is not known", hint=f"convert it to one of: {known}"
-    )
+    name = format_of(data)
+    if name is None or name not in _CLEANERS:
+        known = " ".join(_CLEANERS)
+        what = "the format of this picture or recording is not known" if name is None else f"a {name} file"
+        raise DataError(
+            f"{what}: its metadata cannot be taken out" if name else what,
+            hint=f"convert it to one of: {known}; or decode on import with image_size or sample_rate",
+        )
+    try:
+        kept, removed = _CLEANERS[name](data)
+    except (IndexError, ValueError) as error:
+        raise DataError(
+            f"this {name} file is malformed or cut short: {error}", hint="leave it out, or repair it"
+        ) from None
+    return CleanMedia(kept, name, tuple(removed))
 
 
-def _is_mp3(data: bytes) -> bool:
-    """An ID3v2 tag, or an MPEG audio frame's sync word with a layer that is not reserved."""
-    return data[:3] == b"ID3" or (
-        len(data) > 2 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0 and data[1] & 0x06 != 0
-    )
-
-
-_FORMATS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], tuple[bytes, list[Removed]]]], ...] = (
-    ("jpeg", lambda data: data[:3] == b"\xff\xd8\xff", clean_jpeg),
-    ("png", lambda data: data[:8] == b"\x89PNG\r\n\x1a\n", clean_png),
-    ("webp", lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", clean_webp),
-    ("wav", lambda data: data[:4] == b"RIFF" and data[8:12] == b"WAVE", clean_wav),
-    ("flac", lambda data: data[:4] == b"fLaC", clean_flac),
-    ("ogg", lambda data: data[:4] == b"OggS", clean_ogg),
-    ("mp3", _is_mp3, clean_mp3),
-)
+_CLEANERS: dict[str, Callable[[bytes], tuple[bytes, list[Removed]]]] = {
+    "jpeg": clean_jpeg,
+    "png": clean_png,
+    "webp": clean_webp,
+    "gif": clean_gif,
+    "wav": clean_wav,
+    "aiff": clean_aiff,
+    "flac": clean_flac,
+    "ogg": clean_ogg,
+    "mp3": clean_mp3,
+}
+CLEANED = frozenset(_CLEANERS)
+"""Formats that can be stored as given; every one is parsed to its end."""

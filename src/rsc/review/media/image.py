@@ -1,7 +1,7 @@
-"""Metadata of JPEG, PNG and WebP, removed without touching the coded pixels.
+"""Metadata of JPEG, PNG, WebP and GIF, removed without touching the coded pixels.
 
 JPEG: ITU-T T.81 annex B; EXIF in APP1 (CIPA DC-008 section 4.7), ICC in APP2 (ICC.1 annex B.4). PNG: W3C PNG
-third edition sections 5 and 11. WebP: RFC 9649.
+third edition sections 5 and 11. WebP: RFC 9649. GIF: CompuServe 89a, sections 17 to 27.
 """
 
 from __future__ import annotations
@@ -179,3 +179,41 @@ def clean_webp(data: bytes) -> tuple[bytes, list[Removed]]:
     if behind > 0:
         removed.append(Removed("trailing", behind))
     return riff_file(b"WEBP", kept), removed
+
+
+_GIF_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")  # the application extensions that say how often to play
+
+
+def clean_gif(data: bytes) -> tuple[bytes, list[Removed]]:
+    """Keep frames, their timing and the number of loops; comments, texts and other extensions go."""
+    start = 13 + _colour_table(data[10])
+    kept, removed = [data[:start]], list[Removed]()
+    offset = start
+    while (kind := data[offset]) != 0x3B:
+        if kind == 0x2C:
+            end = _sub_blocks_end(data, offset + 11 + _colour_table(data[offset + 9]))
+            kept.append(data[offset:end])
+        elif kind == 0x21:
+            end = _sub_blocks_end(data, offset + 2)
+            label, name = data[offset + 1], data[offset + 3 : offset + 14]
+            if label == 0xF9 or (label == 0xFF and name in _GIF_LOOPS):
+                kept.append(data[offset:end])
+            else:
+                removed.append(Removed("comment" if label == 0xFE else "application", end - offset))
+        else:
+            raise ValueError(f"no block at byte {offset}")
+        offset = end
+    if len(data) > offset + 1:
+        removed.append(Removed("trailing", len(data) - offset - 1))
+    return b"".join([*kept, b"\x3b"]), removed
+
+
+def _colour_table(packed: int) -> int:
+    return 3 << (packed & 7) + 1 if packed & 0x80 else 0
+
+
+def _sub_blocks_end(data: bytes, offset: int) -> int:
+    """The offset behind the empty block that ends a chain. Raises IndexError where the data ends before."""
+    while data[offset]:
+        offset += 1 + data[offset]
+    return offset + 1

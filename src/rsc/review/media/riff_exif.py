@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 _ORIENTATION, _GPS = 0x0112, 0x8825  # tags of the TIFF 6.0 directory and of EXIF 2.32 table 3
 
@@ -58,21 +58,31 @@ def _directory(tiff: bytes, *, order: str, offset: int) -> tuple[dict[int, bytes
     return entries, struct.unpack_from(order + "I", tiff, offset + 2 + 12 * count)[0]
 
 
-def riff_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(name, payload) of a RIFF file's chunks, padding removed. Raises ValueError where one is cut short."""
-    offset, end = 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
-    while offset + 8 <= end:
-        name, size = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 8], "little")
+def riff_chunks(data: bytes, *, order: Literal["little", "big"] = "little") -> Iterator[tuple[bytes, bytes]]:
+    """(name, payload) of the chunks of RIFF, or of AIFF (big), padding removed.
+
+    Raises ValueError where a chunk or the whole is shorter than its header says.
+    """
+    offset, end = 12, 8 + int.from_bytes(data[4:8], order)
+    while offset + 8 <= min(end, len(data)):
+        name, size = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 8], order)
         if offset + 8 + size > len(data):
             raise ValueError(f"chunk {name!r} says {size} bytes, {len(data) - offset - 8} are left")
         yield name, data[offset + 8 : offset + 8 + size]
         offset += 8 + size + size % 2
+    if min(end, offset) > len(data) + 1 or end > max(
+        len(data) + 1, offset
+    ):  # some leave out the last padding
+        raise ValueError(f"its header says {end} bytes, {len(data)} are there")
 
 
-def riff_file(form: bytes, chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """Inverse of `riff_chunks`; `form` is WAVE or WEBP."""
+def riff_file(
+    form: bytes, chunks: list[tuple[bytes, bytes]], *, order: Literal["little", "big"] = "little"
+) -> bytes:
+    """Inverse of `riff_chunks`; `form` is WAVE, WEBP, AIFF or AIFC."""
     body = b"".join(
-        name + len(payload).to_bytes(4, "little") + payload + b"\x00" * (len(payload) % 2)
+        name + len(payload).to_bytes(4, order) + payload + b"\x00" * (len(payload) % 2)
         for name, payload in chunks
     )
-    return b"RIFF" + (4 + len(body)).to_bytes(4, "little") + form + body
+    mark = b"RIFF" if order == "little" else b"FORM"
+    return mark + (4 + len(body)).to_bytes(4, order) + form + body

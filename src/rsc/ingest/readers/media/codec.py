@@ -1,24 +1,25 @@
-"""Is this a picture, is this a sound? And their pixels or samples, where a set is imported decoded."""
+"""How a field of pictures or sounds is stored: the files as given, or their pixels and samples."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
+from rsc.ingest.readers.media.pictures import decoding, open_picture, pixels, remarks, require_whole
+from rsc.ingest.readers.media.sounds import sound
+from rsc.review.media.clean import CLEANED
+from rsc.review.media.recognise import format_of, is_lfs_pointer
 from rsc.store.format.schema import Field
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif"})
-MAX_PIXELS = 1 << 28  # a picture that claims more is a decompression bomb or a mistake
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"})
 
 
 @dataclass(frozen=True)
@@ -37,87 +38,27 @@ class MediaCodec:
     def value(self, data: bytes, *, notes: Counter[str]) -> bytes | np.ndarray:
         """What is stored of a file; `notes` counts what is unusual about it.
 
-        Raises DataError, in words without the data, when it does not decode.
+        Raises DataError, in words without the data, when it does not decode or is not whole.
         """
+        if is_lfs_pointer(data):
+            raise DataError("a Git LFS pointer, not the file itself: run `git lfs pull` where it is from")
         if self.medium == "audio":
-            return self._sound(data, notes=notes)
-        with _open_image(data) as image:
-            shape = self.options.image_shape
-            notes.update(_remarks(image, shape=shape))
-            return data if shape is None else _pixels(image, height=shape[0], width=shape[1])
+            return sound(data, sample_rate=self.options.sample_rate, notes=notes)
+        return self._picture(data, notes=notes)
 
-    def _sound(self, data: bytes, *, notes: Counter[str]) -> bytes | np.ndarray:
-        rate = self.options.sample_rate
-        found = data if rate is None else audio_samples(data, sample_rate=rate)
-        if _num_channels(data) > 1:
-            notes["sounds of several channels" + ("" if rate is None else ", averaged to one")] += 1
-        return found
-
-
-def _remarks(image: Image.Image, *, shape: tuple[int, int, int] | None) -> Iterator[str]:
-    if image.size == (1, 1):
-        yield "pictures of a single pixel"
-    if image.mode == "CMYK":
-        yield "pictures in CMYK" + ("" if shape is None else ", stored as RGB")
-    if shape is not None and (image.height < shape[0] or image.width < shape[1]):
-        yield "pictures smaller than image_size, enlarged"
+    def _picture(self, data: bytes, *, notes: Counter[str]) -> bytes | np.ndarray:
+        shape = self.options.image_shape
+        with decoding(), open_picture(data) as image:
+            if shape is None:
+                _require_cleaner(data)  # the gate parses the file to its end
+                notes.update(remarks(image, data, shape=None))
+                return data
+            require_whole(image, data)
+            notes.update(remarks(image, data, shape=shape))
+            return pixels(image, height=shape[0], width=shape[1])
 
 
-def _pixels(image: Image.Image, *, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, 3]. The camera's orientation is applied; another shape is scaled to cover
-    (bicubic) and cut in the middle; palettes, transparency and CMYK become RGB.
-
-    Raises DataError when the picture does not decode.
-    """
-    try:
-        pixels = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"does not decode: {type(error).__name__}") from None
-    if pixels.size != (width, height):
-        scale = max(width / pixels.width, height / pixels.height)
-        size = (max(width, round(pixels.width * scale)), max(height, round(pixels.height * scale)))
-        left, top = (size[0] - width) // 2, (size[1] - height) // 2
-        resized = pixels.resize(size, Image.Resampling.BICUBIC)
-        pixels = resized.crop((left, top, left + width, top + height))
-    return np.asarray(pixels)
-
-
-def _num_channels(data: bytes) -> int:
-    """Read the header. Raises DataError when it is no sound, or one of no length."""
-    import soundfile
-
-    try:
-        info = soundfile.info(io.BytesIO(data))
-    except (soundfile.LibsndfileError, RuntimeError):
-        raise DataError("not a sound file that we can decode") from None
-    if info.frames == 0:
-        raise DataError("a sound of no length")
-    return int(info.channels)
-
-
-def audio_samples(data: bytes, *, sample_rate: int) -> np.ndarray:
-    """int16 [S], channels averaged. Raises DataError for another rate: resampling is the owner's choice."""
-    import soundfile
-
-    try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError):
-        raise DataError("not a sound file that we can decode") from None
-    if rate != sample_rate:
-        raise DataError(f"sample rate {rate}, not {sample_rate}")
-    if not len(samples):
-        raise DataError("a sound of no length")
-    mono: np.ndarray = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1).astype(np.int16)
-    return mono
-
-
-def _open_image(data: bytes) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise DataError("not a picture that we can decode") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{image.width} x {image.height} pixels: more than we decode")
-    return image
+def _require_cleaner(data: bytes) -> None:
+    name = format_of(data)
+    if name not in CLEANED:
+        raise DataError(f"a {name} file cannot be stored as given (its metadata stays in it): set image_size")
