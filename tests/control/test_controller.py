@@ -7,17 +7,19 @@ import json
 import subprocess
 import time
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rsc.cluster.sandbox.wrap import Level, Method, wrap
+from rsc.cluster.launch.launcher import LocalLauncher
+from rsc.cluster.sandbox.wrap import METHODS, Level, Method, Wrapped, wrap
 from rsc.config import Workspace
 from rsc.control.admission import Admission
 from rsc.control.controller import Controller
+from rsc.control.drive import Drive
 from rsc.control.monitor import ProgressLine, Watched, Wishes
+from rsc.control.run_plan import plan_run
 from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail
 from rsc.loader.config import DataConfig
@@ -44,20 +46,27 @@ class OpenGate:
         return nullcontext()
 
 
+def controller_of(
+    workspace: Workspace, *, clock: FakeClock, methods: tuple[Method, ...] = METHODS
+) -> Controller:
+    launcher = LocalLauncher(methods=methods)
+    return Controller(workspace, gate=OpenGate(), launcher=launcher, clock=clock, say=lambda _: None)
+
+
 def test_restarts_are_counted_once_in_a_crash_loop_of_the_supervisor(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of two supervisors restarts its workers once and is lost; the second one was started again."""
 
-    def lost(controller: Controller, run: RunFolder, **_: Any) -> Watched:
-        line = ProgressLine(steps=1, out=io.StringIO())
-        watched = Watched(line, controller.say, run.events(clock=clock), EventTail(run.path / "events.jsonl"))
+    def lost(drive: Drive, command: Wrapped, **_: Any) -> Watched:
+        run, line = drive.run, ProgressLine(steps=1, out=io.StringIO())
+        watched = Watched(line, drive.say, run.events(clock=clock), EventTail(run.path / "events.jsonl"))
         watched.restarts, watched.exit_code, watched.is_supervisor_lost = 1, 137, True
         return watched
 
-    monkeypatch.setattr(Controller, "_watch", lost)
+    monkeypatch.setattr(Drive, "_watch", lost)
     overrides = ["data.name=x", "train.max_failures_without_progress=2"]
-    controller = Controller(Workspace(tmp_path), gate=OpenGate(), clock=clock, say=lambda _: None)
+    controller = controller_of(Workspace(tmp_path), clock=clock)
     run, code = controller.start(load_recipe("language", overrides=overrides), workers=1)
     assert code == 137
     assert (run.record().state, run.record().restarts) == ("failed", 3)
@@ -123,24 +132,24 @@ for part in {" ".join(PARTS)}; do echo mine > $part/mine; done
 
 @pytest.mark.parametrize("method", ["bwrap", "unshare"])
 def test_workers_cannot_write_replace_or_remove_the_papers_of_their_run(
-    method: Method, tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    method: Method, tmp_path: Path, clock: FakeClock
 ) -> None:
     """Not even after the controller, outside, put a new record in the place of the old one."""
     try:
         wrap(["true"], level="required", methods=(method,))
     except IsolationRefused as error:
         pytest.skip(error.message)
-    monkeypatch.setattr("rsc.control.controller.wrap", partial(wrap, methods=(method,)))
     workspace = Workspace(tmp_path)
-    recipe = load_recipe("language", overrides=["data.name=x", "parallel.workers=1"])
+    loaded = load_recipe("language", overrides=["data.name=x", "parallel.workers=1"])
     (workspace.data / "x").mkdir(parents=True)
-    controller = Controller(workspace, gate=OpenGate(), clock=clock, say=lambda _: None)
-    run = controller._make(recipe.resolved, lineage={"data": {"name": "x", "version": 1}}, steps=1)
+    controller = controller_of(workspace, clock=clock, methods=(method,))
+    plan = plan_run(loaded, gate=controller.gate, runs=workspace.runs, workers=1)
+    run = controller.make(plan)
     run.events(clock=clock).append("driven")
     before = {name: (run.path / name).read_bytes() for name in PAPERS}
     socket = tmp_path / "agent" / "sock"
     socket.parent.mkdir()
-    told = controller._command(run, recipe.recipe, isolation="required", socket=socket)
+    told = controller._drive(run, plan.recipe, isolation="required").command(socket)
     attack = [*told.argv[: told.argv.index("--") + 1], "sh", "-c", ATTACK]
     with subprocess.Popen(attack, env=told.environment, stderr=subprocess.PIPE, text=True) as process:
         while not (run.path / "logs" / "ready").exists():

@@ -12,6 +12,7 @@ from torch.distributed import HashStore
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name
 from rsc.checkpoint.read_counts import StoreReads
+from rsc.cluster.launch.launcher import LocalLauncher
 from rsc.cluster.sandbox import wrap
 from rsc.cluster.sandbox.wrap import Level
 from rsc.config import Workspace, to_toml
@@ -160,7 +161,7 @@ def test_another_trunk_is_refused_before_a_run_is_made(tmp_path: Path, clock: Fa
     folder = exported(tmp_path / "open", settings=[*TOY, "model.trunk.rope_base=500000.0"])
     loaded = load_recipe("language", overrides=["data.name=x", *TOY, f"model.init_from={folder}"])
     workspace = Workspace(tmp_path / "home")
-    controller = Controller(workspace, gate=OpenGate(), clock=clock, say=print)
+    controller = Controller(workspace, gate=OpenGate(), launcher=LocalLauncher(), clock=clock, say=print)
     with pytest.raises(ConfigError, match=r"rope_base 500000\.0 \(the recipe has 10000"):
         controller.start(loaded)
     assert not workspace.runs.exists()
@@ -201,7 +202,7 @@ def test_a_parent_that_asks_for_isolation_is_refused_before_a_run_is_made_where_
     workspace = Workspace(tmp_path)
     parent = trained_run(workspace.runs, settings=TOY, clock=clock)
     loaded = load_recipe("language", overrides=["data.name=x", *TOY, f"model.init_from={parent.id}"])
-    controller = Controller(workspace, gate=OpenGate(), clock=clock, say=print)
+    controller = Controller(workspace, gate=OpenGate(), launcher=LocalLauncher(), clock=clock, say=print)
     with pytest.raises(IsolationRefused, match="Operation not permitted"):
         controller.start(loaded, workers=1)
     assert [run.id for run in list_runs(workspace.runs)] == [parent.id]

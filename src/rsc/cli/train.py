@@ -8,6 +8,7 @@ import typer
 
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
+from rsc.cluster.launch.launcher import LocalLauncher
 from rsc.config import Workspace
 from rsc.control.controller import Controller
 from rsc.control.workspace_gate import WorkspaceGate
@@ -54,7 +55,7 @@ def controller() -> Controller:
     workspace, clock = Workspace.from_environment(), SystemClock()
     providers = configured_providers(workspace.keys, clock=clock)
     gate = WorkspaceGate(workspace, providers=providers, clock=clock)
-    return Controller(workspace, gate=gate, clock=clock, say=say)
+    return Controller(workspace, gate=gate, launcher=LocalLauncher(), clock=clock, say=say)
 
 
 def finish(run: RunFolder, *, code: int, as_json: bool) -> None:

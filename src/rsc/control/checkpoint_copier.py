@@ -9,9 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from rsc.checkpoint.config import CheckpointConfig
 from rsc.checkpoint.replicas import Copies
 from rsc.errors import RscError
 from rsc.events import EventLog
+from rsc.runs.folder import RunFolder
 
 
 class Courier:
@@ -65,3 +67,32 @@ class Courier:
     def _tell(self, step: int, reason: str) -> None:
         self._events.append("checkpoint_copy_failed", step=step, reason=reason)
         self._say(f"checkpoint of step {step} was not copied: {reason}")
+
+
+def open_copies(run: RunFolder, config: CheckpointConfig, *, say: Callable[[str], None]) -> Copies | None:
+    """The run's copies, up to date in both directions, before any worker starts; None where none are kept.
+
+    Raises ResourceError when the store does not answer: a run that should be safe elsewhere would not be.
+    """
+    if not config.folder:
+        return None
+    copies = Copies(config.folder, run=run.path, keep=config.keep, keep_every=config.keep_every)
+    pulled = copies.pull()
+    for bad in pulled.damaged_here:
+        say(f"the checkpoint of step {bad} here is damaged")
+    for bad in pulled.damaged_copies:
+        say(f"the copy of step {bad} in {config.folder} is damaged; the one before is tried")
+    if pulled.step is not None:
+        say(f"checkpoint of step {pulled.step} fetched from {config.folder}")
+    copies.push_newest()
+    copies.push_papers()
+    return copies
+
+
+def send_papers(copies: Copies | None, *, say: Callable[[str], None]) -> None:
+    """The record as it ended. A store that does not answer now costs the word, not the run."""
+    if copies is not None:
+        try:
+            copies.push_papers()
+        except RscError as error:
+            say(f"the run's record was not copied: {error.message}")

@@ -13,16 +13,47 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
-from rsc.clock import Clock
+from rsc.clock import Clock, timestamp
+from rsc.config import Workspace
 from rsc.events import EventLog
+from rsc.loader.config import DataConfig
+from rsc.release.lifecycle.retention import retained_until
+from rsc.runs.folder import RunFolder
+from rsc.store.cache.node_cache import NodeCache
+from rsc.store.dataset import Dataset
 from rsc.store.mover import MoverJob
 
 _BACKLOG = 512  # connections of all ranks, which come back together
 _STEADY_S = 60.0  # a mover that ran so long was not broken from the start
 _MOST_IN_A_ROW = 4
+
+
+def fetching_for(
+    run: RunFolder,
+    data: DataConfig,
+    workspace: Workspace,
+    *,
+    path: Path,
+    say: Callable[[str], None],
+    clock: Clock,
+) -> AbstractContextManager[Fetching | None]:
+    """Who brings the run's data to this node, listening at `path`; nobody where the data lies in a folder."""
+    if isinstance(workspace.bulk, Path):
+        return nullcontext()
+    datasets = [Dataset.open(workspace.bulk, name=each.name, version=each.version) for each in data.sets]
+    job = MoverJob(
+        location=workspace.bulk,
+        cache=str(workspace.cache),
+        limit_bytes=workspace.cache_bytes,
+        connections=data.connections,
+        sets=tuple((each.name, each.version, timestamp(retained_until(each))) for each in datasets),
+    )
+    NodeCache(workspace.cache, limit_bytes=job.limit_bytes).sweep()
+    return Fetching(job, path=path, events=run.events(clock=clock), say=say, clock=clock)
 
 
 class Fetching:

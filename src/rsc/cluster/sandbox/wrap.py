@@ -33,6 +33,8 @@ from rsc.errors import IsolationRefused
 
 Level = Literal["required", "best-effort", "none"]
 Method = Literal["bwrap", "unshare", "open"]
+METHODS: tuple[Method, ...] = ("bwrap", "unshare")
+"""Ways to build a sandbox, best first."""
 
 # Variables that carry credentials or lead to a service of the user: of no use without a network
 _SECRET_NAMES = re.compile(
@@ -64,7 +66,7 @@ def wrap(
     hidden: Iterable[Path] = (),
     folder: Path | None = None,
     environment: Mapping[str, str] = os.environ,
-    methods: Sequence[Method] = ("bwrap", "unshare"),
+    methods: Sequence[Method] = METHODS,
 ) -> Wrapped:
     """The command line that runs `command` in the strongest sandbox that works here.
 

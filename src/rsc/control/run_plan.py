@@ -1,0 +1,58 @@
+"""What a run will be, decided and checked before it exists: data admitted, parent found, settings pinned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsc.cluster.sandbox.wrap import Level
+from rsc.config import Resolved
+from rsc.control.admission import Gate, admit_all, isolation_of
+from rsc.control.init_from import find_parent, with_parent
+from rsc.parallel.layout import Layout
+from rsc.recipes.pin import count_workers, pin
+from rsc.recipes.recipe import LoadedRecipe, Recipe
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    resolved: Resolved
+    recipe: Recipe
+    layout: Layout
+    lineage: dict[str, Any]
+    isolation: Level
+    """What the policies of all data behind the run ask of workers."""
+
+    @property
+    def opening(self) -> str:
+        """The first words about the run."""
+        return f"{self.recipe.train.steps} steps on {_workers_text(self.layout, self.recipe)}"
+
+
+def plan_run(loaded: LoadedRecipe, *, gate: Gate, runs: Path, workers: int | None) -> RunPlan:
+    """Ask the gate, find the parent in `runs`, choose the layout; `workers` beats the recipe's.
+
+    Raises GateRefused, and ConfigError for what can never train; nothing has been written by then.
+    """
+    model = loaded.recipe.model
+    admission = admit_all(gate, loaded.recipe.data, model=model)
+    parent = find_parent(model.init_from, runs=runs, trunk=model.trunk)
+    resolved = pin(
+        with_parent(loaded.resolved, parent.name) if parent else loaded.resolved,
+        versions=admission.versions,
+        workers=workers or count_workers(loaded.recipe),
+    )
+    recipe = Recipe.model_validate(resolved.values)
+    layout = recipe.layout(world=recipe.parallel.workers)
+    lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
+    if parent is not None:
+        lineage["parent"] = parent.lineage
+    return RunPlan(resolved, recipe, layout, lineage, isolation_of(gate, lineage))
+
+
+def _workers_text(layout: Layout, recipe: Recipe) -> str:
+    workers = recipe.parallel.workers
+    if workers == 1:
+        return "1 worker: one process that uses every core is faster than ranks that exchange weights"
+    return f"{workers} workers; {layout.why}"
