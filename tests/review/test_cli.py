@@ -33,7 +33,7 @@ def test_scan_shows_shapes_and_never_the_values(tmp_path: Path, capsys):
     policy.write_text("[actions]\nip_address = 'allow'\n[reasons]\nip_address = 'ours'\n")
     facts = printed(capsys, "scan", str(file), "--policy", str(policy))
     assert facts["findings"] == {"email": 1, "ip_address": 1}
-    assert facts["samples"]["ip_address"][0]["shown"] == "000.0.0.00"
+    assert facts["samples"]["ip_address"][0]["shown"] == "[IP_ADDRESS 9-16]"
     assert run(["review", "scan", str(file)]) == 0
     shown = capsys.readouterr()
     assert "ana@" not in shown.out + shown.err + json.dumps(facts)

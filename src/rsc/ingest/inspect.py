@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from rsc.ingest.sink import FINDINGS_SPLIT, QUARANTINE_SPLIT
 from rsc.ingest.tokenize import TOKENIZER_SPLIT, TextTokenizer
 from rsc.keys.secret import SecretKey
 from rsc.review.findings import Finding
-from rsc.review.view import masked_text, sample_of
+from rsc.review.view import ReviewText
 from rsc.store.dataset import Dataset
 from rsc.store.format.columns import Columns, Ragged
 from rsc.store.format.frames import decode_frame
@@ -74,14 +75,13 @@ def read_quarantine(dataset: Dataset, *, key: SecretKey) -> Iterator[Quarantined
 def excerpts(dataset: Dataset, *, key: SecretKey, per_type: int) -> list[Excerpt]:
     """Up to `per_type` findings of each type whose record was kept, with context."""
     chosen: dict[str, list[StoredFinding]] = defaultdict(list)
-    of_sample: dict[tuple[str, int, str], list[StoredFinding]] = defaultdict(list)
-    for finding in read_findings(dataset, key=key):
-        place = (finding.split, finding.sample, finding.field)
-        if finding.split and len(chosen[finding.type]) < per_type:
-            chosen[finding.type].append(finding)
-            of_sample[place].append(finding)
-        elif place in of_sample:
-            of_sample[place].append(finding)
+    of_sample: dict[tuple[str, int, str], list[StoredFinding]] = {}
+    for place, group in groupby(read_findings(dataset, key=key), key=_place):  # of a text: together
+        findings = list(group)
+        for finding in findings:
+            if finding.split and len(chosen[finding.type]) < per_type:
+                chosen[finding.type].append(finding)
+                of_sample[place] = findings  # all are masked in the surroundings of each
     wanted = [finding for findings in chosen.values() for finding in findings]
     texts = _texts(dataset, wanted, key=key)
     return [
@@ -152,8 +152,8 @@ def _decoder(dataset: Dataset, *, key: SecretKey) -> Callable[[Iterable[int]], s
 def _context(text: str, finding: StoredFinding, *, others: Sequence[StoredFinding]) -> str:
     """The surroundings on one line. What the policy lets stay is masked here all the same."""
     in_order = sorted(others, key=lambda other: other.redacted_start)
-    masked = masked_text(text, replacements=in_order)
-    return sample_of(masked, finding, record=finding.record, field=finding.field, width=_CONTEXT_CHARS).line()
+    view = ReviewText(text, findings=in_order)
+    return view.sample(finding, record=finding.record, field=finding.field, width=_CONTEXT_CHARS).line()
 
 
 def _rows(dataset: Dataset, split: str, *, key: SecretKey) -> Iterator[dict[str, Any]]:

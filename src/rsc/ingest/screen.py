@@ -7,7 +7,7 @@ The gate's findings become rows of the split `findings`, which is encrypted like
     field, type, rule, action
     start, end                      characters of the text as it came in, which is kept nowhere
     redacted_start, redacted_end    characters of the text as it is stored
-    shape                           what stood there, its letters and digits masked
+    shape                           the mask of what stood there: type and class of length
     subject         the pseudonym of what matched (review.redact) under this version's subject key
 
 Not covered: numbers and byte fields are not scanned; pictures and sound are not looked at.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,7 +25,7 @@ Isolation = Literal["required", "best-effort", "none"]
 
 ACTIONS: dict[str, str] = {
     "redact": "is replaced by its type, e.g. [EMAIL]",
-    "mask": "keeps its shape, every letter and digit becomes x or 0",
+    "mask": "is replaced by its type and a class of its length, e.g. [EMAIL 9-16]",
     "pseudonymise": "becomes a keyed code, the same person the same code in every document",
     "drop": "makes the whole record be left out",
     "reject": "stops the import",
@@ -73,6 +73,8 @@ class Policy(BaseModel):
     """What happens to a type that [actions] does not name."""
     actions: dict[str, Action] = Field(default_factory=dict)
     """Action per type of personal data."""
+    mask_last: dict[str, Annotated[int, Field(ge=0, le=4)]] = Field(default_factory=dict)
+    """How many last ASCII letters and digits a mask shows, per type; at most a quarter. Default: none."""
     reasons: dict[str, str] = Field(default_factory=dict)
     """Why a type is allowed to stay; needed for each `allow`."""
     tables: Tables = Tables()
@@ -86,9 +88,9 @@ class Policy(BaseModel):
             raise ValueError("must be longer than nothing")
         return value
 
-    @field_validator("actions", "reasons")
+    @field_validator("actions", "reasons", "mask_last")
     @classmethod
-    def _are_types(cls, value: dict[str, str]) -> dict[str, str]:
+    def _are_types(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             if name not in TYPES and name not in RECOGNISER_TYPES:
                 near = difflib.get_close_matches(name, [*TYPES, *RECOGNISER_TYPES], n=1)
@@ -152,7 +154,7 @@ def policy_to_toml(policy: Policy) -> bytes:
     document = tomlkit.document()
     document.add(tomlkit.comment("Privacy policy of one data set. Signed approvals bind these bytes."))
     for name in Policy.model_fields:
-        if name in ("actions", "reasons", "tables", "models"):
+        if name in ("actions", "mask_last", "reasons", "tables", "models"):
             continue
         value = getattr(policy, name)
         document.add(tomlkit.comment(_FIELD_NOTES[name]))
@@ -160,6 +162,7 @@ def policy_to_toml(policy: Policy) -> bytes:
     document.add(
         "actions", _table({name: policy.action(name) for name in (*TYPES, *policy.actions)}, notes=TYPES)
     )
+    document.add("mask_last", _table(dict(policy.mask_last), notes={}))
     document.add("reasons", _table(dict(policy.reasons), notes={}))
     tables = {key: list(v) if isinstance(v, tuple) else v for key, v in policy.tables.model_dump().items()}
     document.add("tables", _table(tables, notes={}))

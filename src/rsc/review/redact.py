@@ -27,7 +27,7 @@ _WITHOUT_SEPARATORS = frozenset({"national_id", "id_document", "iban", "mac_addr
 
 class Replacement(NamedTuple):
     """A finding, what was done to it, its half-open span in the redacted text (empty where dropped), and the
-    shape of what stood there, for the reviewer (`mask`)."""
+    mask of what stood there, for the reviewer."""
 
     type: str
     start: int
@@ -53,12 +53,15 @@ def redact(
     for finding in findings:
         action = policy.action(finding.type)
         value = text[finding.start : finding.end]
-        replaced = _replace(value, type_name=finding.type, action=action, key=pseudonym_key)
+        shape = mask(value, type_name=finding.type, last=policy.mask_last.get(finding.type, 0))
+        replaced = shape
+        if action != "mask":
+            replaced = _replace(value, type_name=finding.type, action=action, key=pseudonym_key)
         pieces += (text[done : finding.start], replaced)
         start = length + finding.start - done
         length = start + len(replaced)
         done = finding.end
-        replacements.append(Replacement(*finding, action, start, length, mask(value)))
+        replacements.append(Replacement(*finding, action, start, length, shape))
     pieces.append(text[done:])
     return "".join(pieces), replacements
 
@@ -66,8 +69,6 @@ def redact(
 def _replace(value: str, *, type_name: str, action: str, key: bytes | memoryview | None) -> str:
     if action == "allow":
         return value
-    if action == "mask":
-        return mask(value)
     if action == "pseudonymise":
         if key is None:
             raise ConfigError(
@@ -78,23 +79,24 @@ def _replace(value: str, *, type_name: str, action: str, key: bytes | memoryview
     return f"[{type_name.upper()}]"
 
 
-def mask(value: str) -> str:
-    """The shape of a value: digits become 0, letters x or X, the rest stays."""
-    return value.translate(_SHAPE)
+def mask(value: str, *, type_name: str, last: int = 0) -> str:
+    """What may be seen of a value: its type, its length class and, where `last` is above 0, as many of its
+    last ASCII letters and digits, though never more than a quarter of them: `[CREDIT_CARD 9-16 ..0366]`.
+
+    Nothing else comes through, whatever the script: a list of what to hide would never be complete."""
+    highest = max(4, 1 << (len(value) - 1).bit_length()) if value else 4
+    length = "65+" if highest > 64 else f"{highest // 2 + 1 if highest > 4 else 1}-{highest}"
+    allowed = [character for character in value if character.isascii() and character.isalnum()]
+    shown = "".join(allowed[len(allowed) - min(last, len(allowed) // 4) :])
+    return f"[{type_name.upper()} {length}{' ..' if shown else ''}{shown}]"
 
 
-class _Shape(dict[int, str]):
-    """For `str.translate`: what is not in the table yet is worked out once."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        letter = "X" if character.isupper() else "x"
-        shown = "0" if character.isdecimal() else letter if character.isalnum() else character
-        self[code] = shown
-        return shown
+def is_mask(text: str) -> bool:
+    """Whether `mask` may have made it. Older versions kept shapes, with whatever was no letter or digit."""
+    return _MASK.fullmatch(text) is not None
 
 
-_SHAPE = _Shape()
+_MASK = re.compile(r"\[[A-Z_]+ (?:1-4|5-8|9-16|17-32|33-64|65\+)(?: \.\.[A-Za-z0-9]{1,4})?\]")
 
 
 def pseudonym(value: str, *, type_name: str, key: bytes | memoryview) -> str:

@@ -1,21 +1,24 @@
 """What a reviewer looks at: findings in their surroundings, samples per type, the redacted result.
 
 Works on redacted text, which is all that an import keeps. Values that the policy allows to stay are masked
-here, so that a reviewer, a screen and a scroll-back buffer see shapes only.
+here; in the surroundings every digit is 0 and whatever holds an @ is x@x, so that a reviewer, a screen and a
+scroll-back buffer see that a number or an address was missed, but not which.
 
-Not covered: personal data that nobody found stands in the surroundings as it is; finding that is what the
-reviewer is for.
+Not covered: words that nobody found, names above all, stand in the surroundings as they are; finding them is
+what the reviewer is for.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
+from unicodedata import normalize
 
-from rsc.review.redact import mask
+from rsc.review.redact import is_mask, mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,40 +63,67 @@ class Shown(Protocol):
     def shape(self) -> str: ...
 
 
-def masked_text(redacted: str, *, replacements: Sequence[Shown]) -> str:
-    """Redacted text in which allowed values are masked too; same length, so the offsets still hold."""
-    pieces: list[str] = []
-    done = 0
-    for replacement in replacements:
-        start, end = replacement.redacted_start, replacement.redacted_end
-        if replacement.action == "allow":
-            pieces += (redacted[done:start], mask(redacted[start:end]))
+class ReviewText:
+    """A redacted text as a reviewer sees it, with the new places of its findings."""
+
+    def __init__(self, redacted: str, *, findings: Sequence[Shown]) -> None:
+        """`findings` in the order of their places."""
+        pieces: list[str] = []
+        self._places: dict[tuple[int, int], tuple[int, int]] = {}
+        done = length = 0
+        for finding in findings:
+            start, end = finding.redacted_start, finding.redacted_end
+            if start < done:
+                continue  # a damaged file
+            before, shown = _surroundings(redacted[done:start]), redacted[start:end]
+            if finding.action == "allow" or (finding.action == "mask" and not is_mask(shown)):
+                shown = mask(shown, type_name=finding.type)
+            pieces += (before, shown)
+            self._places[start, end] = (length + len(before), length + len(before) + len(shown))
+            length += len(before) + len(shown)
             done = end
-    return "".join([*pieces, redacted[done:]])
+        self.text = "".join([*pieces, _surroundings(redacted[done:])])
+
+    def sample(self, finding: Shown, *, record: int, field: str, width: int) -> Sample:
+        """One of the findings, with `width` characters on each side."""
+        start, end = self._places[finding.redacted_start, finding.redacted_end]
+        shape = finding.shape
+        if shape and not is_mask(shape):
+            shape = mask(shape, type_name=finding.type)  # as long as what it stood for
+        return Sample(
+            record=record,
+            field=field,
+            type=finding.type,
+            rule=finding.rule,
+            action=finding.action,
+            shape=shape,
+            before=self.text[max(0, start - width) : start],
+            shown=self.text[start:end],
+            after=self.text[end : end + width],
+        )
 
 
 def in_context(
     redacted: str, *, replacements: Sequence[Shown], record: int, field: str, width: int = 40
 ) -> list[Sample]:
     """Every finding of one text with `width` characters around it. Replacements as `redact` made them."""
-    text = masked_text(redacted, replacements=replacements)
-    return [sample_of(text, r, record=record, field=field, width=width) for r in replacements]
+    view = ReviewText(redacted, findings=replacements)
+    return [view.sample(r, record=record, field=field, width=width) for r in replacements]
 
 
-def sample_of(masked: str, finding: Shown, *, record: int, field: str, width: int) -> Sample:
-    """One finding in a text that `masked_text` made."""
-    start, end = finding.redacted_start, finding.redacted_end
-    return Sample(
-        record=record,
-        field=field,
-        type=finding.type,
-        rule=finding.rule,
-        action=finding.action,
-        shape=finding.shape,
-        before=masked[max(0, start - width) : start],
-        shown=masked[start:end],
-        after=masked[end : end + width],
+def _surroundings(text: str) -> str:
+    """Text without the digits of any script (NFKC takes circled, squared and raised ones apart) and without
+    words around an @."""
+    text = _AT.sub("x@x", text)
+    if text.isascii():
+        return text.translate(_ZEROS)
+    return "".join(
+        "0" if any(map(str.isdigit, normalize("NFKC", character))) else character for character in text
     )
+
+
+_AT = re.compile("\\S*[@\uff20\ufe6b]\\S*")
+_ZEROS = str.maketrans("123456789", "000000000")
 
 
 class SampleKeeper:
