@@ -11,7 +11,10 @@ import rsc
 
 PACKAGE = Path(rsc.__file__).parent
 
-SHARED = {"errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening", "pixels"}
+SHARED = {
+    *("errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening", "pixels"),
+    "durable",
+}
 
 MAY_IMPORT = {
     "audit": set(),

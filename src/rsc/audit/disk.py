@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
+from rsc.durable import replace_file, sync_folder, write_all
+
 
 class Disk(Protocol):
     """Paths are relative, with slashes."""
@@ -73,7 +75,7 @@ class LocalDisk:
     def append(self, path: str, data: bytes) -> None:
         fd = os.open(self._start + path, os.O_WRONLY | os.O_APPEND)
         try:
-            _write_all(fd, data)
+            write_all(fd, data)
             os.fdatasync(fd)
         finally:
             os.close(fd)
@@ -89,10 +91,7 @@ class LocalDisk:
     def put(self, path: str, data: bytes) -> None:
         target = self._folder / path
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.new")
-        _write_file(temporary, data)
-        temporary.rename(target)
-        _sync_folder(target.parent)
+        replace_file(target, data)
 
     def put_many(self, files: Mapping[str, bytes]) -> None:
         folders: set[Path] = set()
@@ -102,7 +101,7 @@ class LocalDisk:
             _write_file(target, data)
             folders.update(target.parents[: len(Path(path).parents)])
         for folder in folders:
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def delete_folder(self, path: str) -> None:
         shutil.rmtree(self._folder / path, ignore_errors=True)
@@ -120,21 +119,7 @@ class LocalDisk:
 def _write_file(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        _write_all(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+        write_all(fd, data)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from rsc.audit.note import Checkpoint, Verifier, open_checkpoint, parse_checkpoint
+from rsc.durable import write_all
 from rsc.errors import IntegrityError
 
 
@@ -60,7 +61,7 @@ class Witness:
     def _append(self, data: bytes) -> None:
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(fd, data)
+            write_all(fd, data)
             os.fsync(fd)
         finally:
             os.close(fd)

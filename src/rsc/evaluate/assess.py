@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from rsc.durable import replace_file
 from rsc.errors import ConfigError
 from rsc.evaluate.language import Document, evaluate_language, xz_bits_per_byte
 from rsc.evaluate.measures import Measure
@@ -75,13 +75,9 @@ def assess(
 
 def keep(assessment: Assessment, *, folder: Path) -> Path:
     """Write it whole beside the run (write, fsync, rename); the last evaluation of a split stands."""
-    path, staged = folder / FILE, folder / f".{FILE}.{os.getpid()}"
+    path = folder / FILE
     kept = {**kept_in(folder), assessment.split: assessment.to_json()}
-    with staged.open("w") as file:
-        json.dump(kept, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    staged.replace(path)
+    replace_file(path, json.dumps(kept, indent=1).encode())
     return path
 
 

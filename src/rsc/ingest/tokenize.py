@@ -9,13 +9,13 @@ Not covered: a trained vocabulary holds frequent words of the redacted text, and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tokenizers
 
+from rsc.durable import replace_file
 from rsc.errors import ConfigError
 from rsc.store.format.schema import Field, Schema
 
@@ -84,9 +84,7 @@ def write_tokenizer(path: Path, json_text: str) -> None:
         raise ConfigError(
             f"the folder {path.parent} does not exist", hint=f"make it, or name another for {path.name}"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json_text, encoding="utf-8")
-    temporary.replace(path)
+    replace_file(path, json_text.encode(), mode=0o644)
 
 
 def _limited(texts: Iterable[str]) -> Iterator[str]:

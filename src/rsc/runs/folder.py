@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rsc.clock import Clock, timestamp
+from rsc.durable import replace_file
 from rsc.errors import ConfigError
 from rsc.events import EventLog, is_event, read_lines
 
@@ -115,15 +116,7 @@ class RunFolder:
         return RunRecord(**{**known, "state": RunState(values["state"])})
 
     def write(self, record: RunRecord) -> None:
-        staged = self.path / f".run.json.{os.getpid()}"
-        try:
-            with staged.open("w") as file:
-                json.dump(asdict(record), file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            staged.replace(self.path / "run.json")
-        finally:
-            staged.unlink(missing_ok=True)
+        replace_file(self.path / "run.json", json.dumps(asdict(record), indent=2).encode(), mode=0o644)
 
     def precision(self) -> str:
         """The number format that its workers agreed on; `unknown` before the first start."""

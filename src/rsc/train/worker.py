@@ -27,6 +27,7 @@ from rsc.cluster.supervise.heartbeats import Board
 from rsc.cluster.supervise.reports import reserve_error_file, write_error
 from rsc.cluster.supervise.spec import LOOPBACK, Ending, RankSpec, Rendezvous
 from rsc.cluster.supervise.stack_dumps import answer_dumps
+from rsc.durable import replace_file
 from rsc.errors import RscError
 from rsc.export.settings import is_export
 from rsc.parallel.mesh import build_mesh
@@ -121,9 +122,7 @@ def agreed_precision(recipe: Recipe, *, rank: int, run: Path, store: Store, devi
     if rank == 0:
         if not note.exists():
             chosen = choose_precision(recipe.train.precision, device_type=device.type)
-            staged = note.with_suffix(".new")
-            staged.write_text(json.dumps({"precision": chosen.name, "reason": chosen.reason}))
-            staged.replace(note)
+            replace_file(note, json.dumps({"precision": chosen.name, "reason": chosen.reason}).encode())
         store.set("precision", json.loads(note.read_text())["precision"])
     return store.get("precision").decode()
 

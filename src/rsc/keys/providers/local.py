@@ -30,6 +30,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from rsc.clock import Clock, SystemClock, parse_timestamp, timestamp
+from rsc.durable import create_file, sync_folder
 from rsc.errors import KeyUnavailable
 from rsc.keys.envelope import KekInfo, check_kek_id
 from rsc.keys.providers.wiping import wipe
@@ -105,7 +106,7 @@ class LocalKeyProvider:
         if record_path.exists():
             _overwrite(record_path, random_bytes=self._random_bytes)
             record_path.unlink()
-            _sync_folder(record_path.parent)
+            sync_folder(record_path.parent)
         return _info(_read(tombstone_path, kek_id=kek_id))
 
     def list(self) -> list[KekInfo]:
@@ -270,21 +271,10 @@ def _write_new(path: Path, record: dict[str, Any], *, sealed: bytearray | None =
     """
     text = _to_text(record, sealed=sealed)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(fd, text)
-        os.fsync(fd)
+        create_file(path, text)  # where another process made it first, its key is the key
     finally:
-        os.close(fd)
         text[:] = bytes(len(text))
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass  # another process made it first; its key is the key
-    finally:
-        temporary.unlink()
-    _sync_folder(path.parent)
 
 
 def _to_text(record: dict[str, Any], *, sealed: bytearray | None) -> bytearray:
@@ -303,11 +293,3 @@ def _overwrite(path: Path, *, random_bytes: Callable[[int], bytes]) -> None:
     with path.open("r+b", buffering=0) as file:
         file.write(random_bytes(path.stat().st_size))
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

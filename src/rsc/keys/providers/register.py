@@ -11,12 +11,12 @@ until the service has confirmed its end.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from rsc.clock import Clock, parse_timestamp, timestamp
+from rsc.durable import replace_file, sync_folder
 from rsc.errors import KeyUnavailable
 from rsc.keys.envelope import KekInfo, check_kek_id
 
@@ -75,7 +75,7 @@ class Register:
                 kek_id=kek_id,
             )
         ending.touch()
-        _sync_folder(ending.parent)
+        sync_folder(ending.parent)
 
     def bury(self, kek_id: str) -> KekInfo:
         """Mark as destroyed; the first date stays."""
@@ -126,16 +126,4 @@ class Register:
             "destroyed": timestamp(info.destroyed) if info.destroyed else None,
             "service_name": service_name,
         }
-        temporary = path.with_suffix(f".new{os.getpid()}")
-        with temporary.open("w") as file:
-            json.dump(record, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    os.fsync(fd)
-    os.close(fd)
+        replace_file(path, json.dumps(record, indent=1).encode())
