@@ -252,7 +252,7 @@ def test_odd_samples_of_a_tar_are_counted(mode: str, workspace: Workspace, tmp_p
     path = tarred(tmp_path / ("a.tar" if mode == "w" else "a.tar.gz"), [*samples, *odd, *late], mode=mode)
     result = bring(workspace, path, holdout=0.0)
     assert result.bad == {"two files for field 'image'": 1}
-    assert result.notes == {"files .json are not in the first samples: left out": 1}
+    assert result.notes == {"files .json beside a sample, which few of the first samples have: left out": 1}
     assert result.splits == {"train": 121}
 
 

@@ -19,8 +19,9 @@ from rsc.ingest.readers.source import Source, require_readable
 from rsc.ingest.readers.tables.arrow import HF_DICT, HF_STATE, open_hf, open_parquet
 from rsc.ingest.readers.tables.delimited import DelimitedTable
 from rsc.ingest.readers.tables.jsonl import JsonLines
+from rsc.ingest.readers.tar_members import is_tar
 from rsc.ingest.readers.text import TextFile, TextTree
-from rsc.ingest.readers.webdataset import TarShards, is_tar
+from rsc.ingest.readers.webdataset import TarShards
 
 PYTHON_DOCS = "python-docs"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,3 +79,14 @@ def _decode_each(block: bytes, *, first_line: int, name: str, options: ImportOpt
                 raise not_encoded(f"{name} {place}", data=block, options=options) from None
             bad.append(BadRecord(number, place, f"not {options.encoding.upper()}", raw=line))
     return Lines(texts=texts, numbers=numbers, bad=bad)
+
+
+def readable_name(name: str, *, notes: Counter[str] | None = None) -> str:
+    r"""A name of a file as text. Bytes that are not UTF-8 are written `\xe9`, so that two names stay two."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        if notes is not None:
+            notes["names that are not UTF-8: such bytes are written \\x.."] += 1
+        return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return name

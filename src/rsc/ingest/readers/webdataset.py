@@ -2,58 +2,57 @@
 
     000017.jpg 000017.cls 000017.txt  ->  image, label, text
 
-| ending                         | field                        |
-|--------------------------------|------------------------------|
-| jpg jpeg png webp ...          | `image`                      |
-| wav flac ogg mp3               | `audio`                      |
-| txt text caption               | `text`                       |
-| cls                            | `label` (text)               |
-| json                           | `json` (text)                |
-| others                         | bytes, named by the ending   |
+| ending                         | field                                            |
+|--------------------------------|--------------------------------------------------|
+| jpg jpeg png webp ...          | `image`                                          |
+| wav flac ogg mp3               | `audio`                                          |
+| txt text caption               | `text`                                           |
+| cls                            | `label` (text)                                   |
+| json                           | `json` (text)                                    |
+| others                         | named by the ending; picture, sound, text or     |
+|                                | bytes, whichever the first samples hold          |
 
-The stem is stored as `key`. Pickles (`pyd`, `pickle`) are stored as bytes and never opened.
+A field is an ending that at least half as many of the first samples have as the most frequent one. The
+stem, to the first dot, is stored as `key`. Pickles (`pyd`, `pickle`) are stored as bytes and never opened.
 """
 
 from __future__ import annotations
 
-import tarfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.chunks import Row, chunks
+from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, readable_name
 from rsc.ingest.readers.file_tree import MAX_FILE_BYTES
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source
 from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
+from rsc.ingest.readers.tar_members import TarMember, is_tar, tar_members
+from rsc.review.media.recognise import is_text, medium_of
 from rsc.store.format.schema import Field
 
 _SAMPLES_LOOKED_AT = 100
+_BYTES_LOOKED_AT = 1 << 14  # of each file of those: two frames of MP3, and enough of a text
 _TEXTS = {"txt": "text", "text": "text", "caption": "text", "cls": "label", "json": "json"}
 
-
-class _Member(NamedTuple):
-    """A file of a sample: where it lies in an unpacked tar, or its bytes from a packed one.
-
-    A hard or symbolic link has neither: what it points to may lie anywhere.
-    """
-
-    ending: str
-    start: int
-    size: int
-    data: bytes | None
-    is_link: bool = False
+_Content = Literal["image", "audio", "text", "bytes"]
 
 
 class _Sample(NamedTuple):
+    """Neighbouring members of one key; `notes` count what stood before it and is no part of any."""
+
     key: str
-    members: list[_Member]
+    members: list[TarMember]
+    notes: tuple[str, ...] = ()
+    is_split: bool = False
+    """Other members of this key stood earlier in the same tar."""
 
 
 class _Span(NamedTuple):
@@ -61,19 +60,30 @@ class _Span(NamedTuple):
     samples: list[_Sample]
 
 
+class _Kind(NamedTuple):
+    """A field of the store, and what its files hold."""
+
+    field: Field
+    content: _Content
+
+
 @dataclass
 class TarShards(Source):
-    """Reader of one tar, or of all tars in a folder in order of their names; `.tar.gz` too."""
+    """Reader of one tar, packed or not, or of all tars in a folder in order of their names."""
 
     root: Path
     options: ImportOptions
     kind: str = field(default="webdataset", init=False)
 
     def fields(self) -> tuple[Field, ...]:
-        return tuple(self._fields.values())
+        return tuple(kind.field for kind in self._sources.values())
 
     def media(self) -> dict[str, str]:
-        return {name: name for name in ("image", "audio") if name in self._fields}
+        return {
+            kind.field.name: kind.content
+            for kind in self._sources.values()
+            if kind.content in ("image", "audio")
+        }
 
     def files(self) -> list[Path]:
         if self.root.is_file():
@@ -109,93 +119,126 @@ class TarShards(Source):
                 for member in sample.members:
                     if member.data is None:
                         file.seek(member.start)
-                    files[_name_of(member.ending)] = (
+                    files[_name_of(_ending(member))] = (
                         file.read(min(member.size, MAX_FILE_BYTES)) if member.data is None else member.data
                     )
                 size = sum(map(len, files.values()))
-                notes: Counter[str] = Counter(self._left_out(files))
-                values = _too_much(sample, number) or self._values(
-                    sample.key, files, number=number, notes=notes
-                )
+                notes: Counter[str] = Counter([*sample.notes, *self._left_out(files)])
+                values = _unusable(sample, number) or self._values(sample, files, number=number, notes=notes)
                 yield Row(number, values, size, tuple(notes.elements()))
 
     def _left_out(self, files: Collection[str]) -> Iterator[str]:
-        """Endings that were not among the first samples', where all are wanted."""
-        if self.options.fields is None:
-            yield from (f"files .{name} are not in the first samples: left out" for name in files
-                        if name not in self._sources)  # fmt: skip
+        """Endings that are no field, where all are wanted."""
+        if self.options.fields is None and not self._sources.keys().isdisjoint(files):
+            yield from (f"files .{name} beside a sample, which few of the first samples have: left out"
+                        for name in files if name not in self._sources)  # fmt: skip
 
     def _values(
-        self, key: str, files: dict[str, bytes], *, number: int, notes: Counter[str]
+        self, sample: _Sample, files: dict[str, bytes], *, number: int, notes: Counter[str]
     ) -> dict[str, Any] | BadRecord:
         values: dict[str, Any] = {}
-        for source_name, item in self._sources.items():
+        for source_name, kind in self._sources.items():
             try:
-                values[item.name] = self._value(source_name, item, key=key, files=files, notes=notes)
+                if source_name == "key":
+                    values["key"] = readable_name(sample.key, notes=notes)
+                elif source_name in files:
+                    values[kind.field.name] = self._value(source_name, kind, files[source_name], notes=notes)
+                else:
+                    raise DataError(_missing(sample, source_name))
             except DataError as error:
-                return BadRecord(number, f"sample {key}", error.message, raw=files.get(source_name, b""))
+                place = f"sample {readable_name(sample.key)}"
+                return BadRecord(number, place, error.message, raw=next(iter(files.values()), b""))
         return values
 
-    def _value(
-        self, source_name: str, item: Field, *, key: str, files: dict[str, bytes], notes: Counter[str]
-    ) -> Any:
-        if source_name == "key":
-            return key
-        if source_name not in files:
-            raise DataError(f"no file for field {item.name!r}")
-        data = files[source_name]
-        if source_name in ("image", "audio"):
-            return MediaCodec(source_name, self.options).value(data, notes=notes)  # type: ignore[arg-type]
-        if item.kind != "string":
+    def _value(self, source_name: str, kind: _Kind, data: bytes, *, notes: Counter[str]) -> Any:
+        if kind.content in ("image", "audio"):
+            return MediaCodec(kind.content, self.options).value(data, notes=notes)
+        if kind.content == "bytes":
             return data
         try:
-            return data.decode(self.options.encoding)
+            text = data.decode(self.options.encoding).removeprefix(BYTE_ORDER_MARK)
         except UnicodeDecodeError:
-            raise DataError(f"field {item.name!r} is not {self.options.encoding.upper()}") from None
-
-    @property
-    def _fields(self) -> dict[str, Field]:
-        return {item.name: item for item in self._sources.values()}
+            name, encoding = kind.field.name, self.options.encoding.upper()
+            raise DataError(f"field {name!r} is not {encoding}") from None
+        return text.strip() if source_name == "label" else text
 
     @cached_property
-    def _sources(self) -> dict[str, Field]:
+    def _sources(self) -> dict[str, _Kind]:
         """Fields of the first samples, by what they are called in the tar."""
-        seen: Counter[str] = Counter()
-        for sample in islice(_samples(self.files()[0]), _SAMPLES_LOOKED_AT):
-            seen.update({_name_of(member.ending) for member in sample.members})
+        looked_at = self._first_samples()
+        seen = Counter(name for files in looked_at for name in files)
         if not seen:
             raise DataError(
-                f"{self.files()[0].name} holds no samples", hint="a sample is files of one stem: 7.jpg, 7.cls"
+                f"{self.root.name} holds no samples", hint="a sample is files of one stem: 7.jpg, 7.cls"
             )
-        names = chosen_names([*sorted(seen), "key"], options=self.options)
-        texts = [name for name in names if name in _TEXTS.values()]
-        stored = stored_names(names, texts=[n for n in texts if n == "text"], options=self.options)
-        return {name: self._field(name, stored[name]) for name in names}
+        usual = [name for name, count in sorted(seen.items()) if 2 * count >= max(seen.values())]
+        there = [*(usual if self.options.fields is None else sorted(seen)), "key"]
+        names = chosen_names(there, options=self.options)
+        contents = {
+            name: _content(name, [files[name] for files in looked_at if name in files]) for name in names
+        }
+        texts = [name for name in names if name == "text"]
+        stored = stored_names(names, texts=texts, options=self.options)
+        return {name: self._kind(stored[name], contents[name]) for name in names}
 
-    def _field(self, source_name: str, name: str) -> Field:
-        if source_name in ("image", "audio"):
-            return MediaCodec(source_name, self.options).field(name)  # type: ignore[arg-type]
-        return Field(name, "string" if source_name in (*_TEXTS.values(), "key") else "bytes")
+    def _first_samples(self) -> list[dict[str, bytes]]:
+        """The beginnings of the files of the first samples, over as many tars as it takes."""
+        found: list[dict[str, bytes]] = []
+        for path in self.files():
+            with path.open("rb") as file:
+                for sample in islice(_samples(path), _SAMPLES_LOOKED_AT - len(found)):
+                    found.append(
+                        {_name_of(_ending(member)): _beginning(member, file) for member in sample.members}
+                    )
+            if len(found) == _SAMPLES_LOOKED_AT:
+                break
+        return found
+
+    def _kind(self, name: str, content: _Content) -> _Kind:
+        if content in ("image", "audio"):
+            return _Kind(MediaCodec(content, self.options).field(name), content)
+        return _Kind(Field(name, "string" if content == "text" else "bytes"), content)
 
 
-def _too_much(sample: _Sample, number: int) -> BadRecord | None:
+def _content(name: str, files: Sequence[bytes]) -> _Content:
+    """What a field holds: by its name where that is one of ours, else what all its files look like."""
+    if name in ("image", "audio"):
+        return name  # type: ignore[return-value]
+    if name in (*_TEXTS.values(), "key"):
+        return "text"
+    media = {medium_of(data) for data in files}
+    if media in ({"image"}, {"audio"}):
+        return media.pop()  # type: ignore[return-value]
+    return "text" if files and all(is_text(data) for data in files) else "bytes"
+
+
+def _beginning(member: TarMember, file: BinaryIO) -> bytes:
+    if member.data is not None or member.refusal:
+        return (member.data or b"")[:_BYTES_LOOKED_AT]
+    file.seek(member.start)
+    return file.read(min(member.size, _BYTES_LOOKED_AT))
+
+
+def _missing(sample: _Sample, source_name: str) -> str:
+    if sample.is_split:
+        return "its key stood before: the files of a sample have to be neighbours in the tar"
+    return f"no file for field {source_name!r}"
+
+
+def _unusable(sample: _Sample, number: int) -> BadRecord | None:
     """A sample that cannot be one record: a file is a link or too large, or two would be the same field."""
-    names = [_name_of(member.ending) for member in sample.members]
-    place = f"sample {sample.key}"
+    names = [_name_of(_ending(member)) for member in sample.members]
+    place = f"sample {readable_name(sample.key)}"
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         return BadRecord(number, place, f"two files for field {twice!r}")
     for member in sample.members:
-        if member.is_link:
-            return BadRecord(number, place, f"file .{member.ending} is a link, which is not followed")
+        if member.refusal:
+            return BadRecord(number, place, f"file .{_ending(member)} {member.refusal}")
     largest = max(member.size for member in sample.members)
     if largest > MAX_FILE_BYTES:
         return BadRecord(number, place, f"{largest} bytes in one file: too long for a record")
     return None
-
-
-def is_tar(path: Path) -> bool:
-    return path.name.lower().endswith((".tar", ".tar.gz", ".tgz"))
 
 
 def _name_of(ending: str) -> str:
@@ -204,31 +247,34 @@ def _name_of(ending: str) -> str:
     return "audio" if f".{ending}" in AUDIO_SUFFIXES else _TEXTS.get(ending, ending)
 
 
+def _ending(member: TarMember) -> str:
+    return member.name.rpartition("/")[2].partition(".")[2].lower()
+
+
+def _key(member: TarMember) -> str:
+    folder, slash, base = member.name.rpartition("/")
+    stem = base.partition(".")[0]
+    return folder + slash + stem if stem else ""
+
+
 def _samples(path: Path) -> Iterator[_Sample]:
     """Samples in the order of the archive. Raises DataError when it is damaged."""
-    is_packed = not path.name.lower().endswith(".tar")
     key = ""
-    members: list[_Member] = []
-    try:
-        with tarfile.open(path, "r|*" if is_packed else "r:") as archive:
-            for info in archive:
-                folder, slash, base = info.name.rpartition("/")
-                stem, _, ending = base.partition(".")
-                is_link = info.islnk() or info.issym()
-                if not (info.isfile() or is_link) or not stem:
-                    continue
-                if (name := folder + slash + stem) != key and members:
-                    yield _Sample(key, members)
-                    members = []
-                wanted = is_packed and not is_link and info.size <= MAX_FILE_BYTES
-                extracted = archive.extractfile(info) if wanted else None
-                data = extracted.read() if extracted is not None else b"" if is_packed else None
-                key = name
-                members.append(_Member(ending.lower(), info.offset_data, info.size, data, is_link))
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(
-            f"{path.name} is not a whole tar archive: {error}",
-            hint="the file was cut short or is not what its name says; fetch it again",
-        ) from None
+    members: list[TarMember] = []
+    notes: list[str] = []
+    seen: set[int] = set()
+    for member in tar_members(path):
+        name = _key(member)
+        if not name:
+            notes.append("hidden members of a tar: left out")
+            continue
+        if name != key and members:
+            yield _Sample(key, members, tuple(notes), hash(key) in seen)
+            seen.add(hash(key))
+            members, notes = [], []
+        key = name
+        members.append(member)
+        if "." in _ending(member):
+            notes.append("members with several dots in their name: the key ends at the first")
     if members:
-        yield _Sample(key, members)
+        yield _Sample(key, members, tuple(notes), hash(key) in seen)

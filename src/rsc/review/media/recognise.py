@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -26,6 +28,7 @@ _MEDIA: dict[str, Medium] = {
     **dict.fromkeys(("mp4", "matroska", "avi"), "video"),
 }
 
+_CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # but tab, line and page ends, and escape
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -36,6 +39,15 @@ def format_of(data: bytes) -> str | None:
 
 def medium_of(data: bytes) -> Medium | None:
     return _MEDIA.get(format_of(data) or "")
+
+
+def is_text(data: bytes) -> bool:
+    """UTF-8 without control characters; `data` may end inside a character. Nothing is no text."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and _CONTROLS.search(text) is None
 
 
 def is_lfs_pointer(data: bytes) -> bool:
