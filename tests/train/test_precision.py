@@ -3,7 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rsc.train.engine.precision import MIN_SPEEDUP, Shape, choose_precision, decide, growing_rates
+from rsc.cluster.health.cpu import Cpu
+from rsc.train.engine.precision import (
+    MIN_SPEEDUP,
+    Shape,
+    choose_precision,
+    decide,
+    growing_rates,
+    matmul_gflops,
+    of_cpu,
+)
 
 
 def test_rule_is_the_measured_ratio() -> None:
@@ -24,10 +33,41 @@ def test_what_the_recipe_says_wins() -> None:
     assert (chosen.name, chosen.dtype, chosen.reason) == ("fp32", torch.float32, "set in the recipe")
 
 
-def test_auto_measures_and_says_so() -> None:
+def test_auto_gives_a_format_and_a_reason() -> None:
     chosen = choose_precision("auto")
     assert chosen.name in ("fp32", "bf16")
-    assert "GFLOP/s" in chosen.reason
+    assert "GFLOP/s" in chosen.reason or "has no bf16" in chosen.reason
+
+
+def cpu_with(*flags: str, architecture: str = "x86_64") -> Cpu:
+    return Cpu("a CPU", cores=2, flags=frozenset(flags), architecture=architecture)
+
+
+@pytest.mark.parametrize("flags", [("avx2",), ("avx2", "avx512f", "avx512_vnni"), ("avx2", "avx_vnni")])
+def test_cpu_without_bf16_is_not_measured(flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsc.train.engine.precision.growing_rates", None)
+    chosen = of_cpu(cpu_with(*flags))
+    assert chosen.name == "fp32"
+    assert "without" in chosen.reason
+
+
+@pytest.mark.parametrize(
+    "cpu",
+    [cpu_with("amx_bf16"), cpu_with("avx512_bf16"), cpu_with(), cpu_with("asimd", architecture="riscv64")],
+    ids=["amx", "avx512_bf16", "features unknown", "architecture unknown"],
+)
+@pytest.mark.parametrize(("rates", "name"), [([100.0, 149.0], "fp32"), ([100.0, 150.0], "bf16")])
+def test_cpu_that_may_have_bf16_is_measured(
+    cpu: Cpu, rates: list[float], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rsc.train.engine.precision.growing_rates", lambda *_: rates)
+    assert of_cpu(cpu).name == name
+
+
+def test_probe_leaves_the_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    matmul_gflops(torch.float32)
+    assert torch.get_num_threads() == before
 
 
 class FakeCpu:

@@ -21,6 +21,7 @@ import torch._C._distributed_c10d as c10d
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from rsc.cluster.health.cpu import usable_cores
 from rsc.cluster.sandbox import syscalls
 from rsc.cluster.supervise.failures import collective_patience_s
 from rsc.cluster.supervise.heartbeats import Board
@@ -90,7 +91,7 @@ def _train(rank: int, local_rank: int, spec: RankSpec, *, job: NodeJob) -> Endin
     meeting = spec.meeting
     device = _device(local_rank)
     keep_freed_memory()
-    torch.set_num_threads(recipe.train.threads or max(1, (os.cpu_count() or 1) // meeting.local_world))
+    torch.set_num_threads(recipe.train.threads or max(1, usable_cores() // meeting.local_world))
     timeout_s = collective_patience_s(recipe.train, timeout_s=recipe.parallel.timeout_s)
     store = _join(rank, meeting, device=device, timeout_s=timeout_s)
     recipe = with_precision(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import typer
 from rsc.cli.data import end, review, text
 from rsc.cli.data.access import As, Name, Version, identity_of, user_name
 from rsc.cli.output import JsonFlag, emit, next_commands, say
+from rsc.cluster.health.cpu import usable_cores
 from rsc.config import Resolved, Workspace, parse_as
 from rsc.errors import ConfigError, RscError
 from rsc.ingest.config import ImportOptions
@@ -74,7 +74,7 @@ def import_(
             policy=rules,
             author=author,
             options=options,
-            num_processes=processes or len(os.sched_getaffinity(0)),
+            num_processes=processes or usable_cores(),
             clock=clock,
             progress=ProgressLine(clock=clock),
         )

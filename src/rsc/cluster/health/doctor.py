@@ -21,6 +21,7 @@ from typing import Literal
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from rsc.cluster.health.cpu import this_cpu
 from rsc.cluster.health.memory_at_rest import core_handler, swap_areas
 from rsc.extras import install_command
 from rsc.units import format_bytes
@@ -112,29 +113,7 @@ def _accelerators() -> Check:
 
 
 def _cpu() -> Check:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    flags = _cpu_flags()
-    present = [name for flag, name in _CPU_FEATURES.items() if flag in flags]
-    fast = "amx_bf16" in flags or "avx512_bf16" in flags
-    found = f"{cores} cores; {', '.join(present) or 'no feature that matters here'}"
-    return Check("cpu", "ok", found + ("; bf16 training" if fast else "; fp32 training"))
-
-
-_CPU_FEATURES = {
-    "amx_bf16": "AMX bf16",
-    "avx512_bf16": "AVX-512 bf16",
-    "avx512f": "AVX-512",
-    "avx2": "AVX2",
-    "vaes": "VAES",
-}
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+    return Check("cpu", "ok", str(this_cpu()))
 
 
 def _aes() -> Check:
