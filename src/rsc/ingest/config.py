@@ -36,6 +36,10 @@ class ImportOptions(FrozenModel):
     fields: tuple[str, ...] | None = None
     """Take only these fields; the rest never leaves the source. Default: all of them."""
 
+    header: Literal["auto", "first", "none"] | tuple[str, ...] = "auto"
+    """Names of the columns of CSV: its first line (`first`; `auto` refuses one that looks like a record),
+    `none` for column_1, column_2, ..., or a list of names for a table without a header."""
+
     encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
     """Encoding of text sources: any that keeps a line end as one byte, so not UTF-16."""
 

@@ -11,13 +11,13 @@ names, counts, the source's name and sizes are public in root.json.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
@@ -33,14 +33,16 @@ from rsc.ingest.workers import PART_BYTES, run_parts
 from rsc.keys.providers.configured import default_provider
 from rsc.keys.secret import SecretKey
 from rsc.review.policy import parse_policy
+from rsc.review.public_text import WITHHELD, is_public, public_errors, public_text
 from rsc.store.format.columns import Ragged
 from rsc.store.format.reserved_names import check_new_name
-from rsc.store.format.schema import Schema
+from rsc.store.format.schema import Field, Schema
 from rsc.store.staging import only_writer
 
 _SMALL_BYTES = 2 << 20  # scanned by RE2 in the half second that the fastest engine needs to get ready
 
 
+@public_errors()
 def import_source(
     source: Path | str,
     *,
@@ -68,7 +70,7 @@ def import_source(
     return _run(
         reader,
         notes=left_out(source, reader=reader),
-        title=Path(source).name,
+        title=public_text(Path(source).name),
         name=name,
         workspace=workspace,
         policy=policy,
@@ -81,6 +83,7 @@ def import_source(
     )
 
 
+@public_errors()
 def import_columns(
     columns: Batch | Iterable[Batch],
     *,
@@ -119,7 +122,7 @@ def import_columns(
 def _run(
     reader: Source,
     *,
-    notes: Mapping[str, int],
+    notes: dict[str, int],
     title: str,
     name: str,
     workspace: Workspace,
@@ -143,8 +146,9 @@ def _run(
         options=options,
         policy=rules,
         engine="re2" if 0 < fingerprint.size_bytes < _SMALL_BYTES else "auto",
-        notes=notes,
+        notes=notes | _withheld(reader.fields()),
     )
+    _require_public(plan.schema)
     for split in plan.splits:
         check_new_name(split, what="split")
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES
@@ -164,6 +168,21 @@ def _run(
     )
     with only_writer(workspace.data / name):
         return job.run()
+
+
+def _withheld(fields: Sequence[Field]) -> dict[str, int]:
+    count = sum(item.name.startswith(WITHHELD) for item in fields)
+    return {f"fields whose names hold personal data, stored as {WITHHELD}1, ...": count} if count else {}
+
+
+def _require_public(schema: Schema) -> None:
+    """Readers withhold names of fields; this is for one that does not, and for columns in memory."""
+    for number, item in enumerate(schema.fields, start=1):
+        if not is_public(item.name):
+            raise DataError(
+                f"the name of field {number} holds personal data, and names are stored in the open",
+                hint="rename it in the source",
+            )
 
 
 def _with_tokenizer(plan: Plan) -> Plan:

@@ -22,6 +22,7 @@ from rsc.ingest.readers.tables.typed_columns import each, take, to_store
 from rsc.ingest.screen import FoundIn, Screened, Screener
 from rsc.ingest.tokenize import TextTokenizer
 from rsc.review.policy import Policy
+from rsc.review.public_text import is_public, public_text
 from rsc.review.report import ReviewReport
 from rsc.review.scanner.recogniser import load_recognisers
 from rsc.review.scanner.scanner import EngineName, Scanner
@@ -136,11 +137,12 @@ def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResu
     if part.number == 0:
         result.notes.update(plan.notes)
     for chunk in plan.source.read(part):
-        result.notes.update(chunk.notes)
+        for note, count in chunk.notes.items():
+            result.notes[public_text(note)] += count
         result.num_read += chunk.num_records + len(chunk.bad)
         screened = screener.screen(chunk)
         result.notes.update(_not_finite(screened.columns))
-        result.bad += sorted((*chunk.bad, *screened.bad), key=lambda record: record.record)
+        result.bad += sorted(map(_public_reason, (*chunk.bad, *screened.bad)), key=lambda bad: bad.record)
         splits = _splits(screened, chunk, plan=plan)
         result.found += _place(screened.found, splits=splits, counts=counts)
         if plan.tokenizer is not None and splits:
@@ -157,6 +159,11 @@ def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResu
     if not plan.text_fields:
         result.report = replace(result.report, records=result.num_read)
     return result
+
+
+def _public_reason(bad: BadRecord) -> BadRecord:
+    """Reasons are counted in the open."""
+    return bad if is_public(bad.reason) else replace(bad, reason=public_text(bad.reason))
 
 
 def _not_finite(columns: Mapping[str, Values]) -> Counter[str]:

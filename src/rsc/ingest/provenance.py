@@ -10,6 +10,7 @@ from rsc.ingest.map_part import Plan
 from rsc.ingest.readers.source import Fingerprint
 from rsc.ingest.sink import Totals
 from rsc.review.policy import Policy
+from rsc.review.public_text import public_value
 
 FORMAT = "rsc-import-1"
 
@@ -28,7 +29,7 @@ def import_facts(
             "num_files": fingerprint.num_files,
             "size_bytes": fingerprint.size_bytes,
         },
-        "options": plan.options.model_dump(mode="json", exclude_defaults=True),
+        "options": public_value(plan.options.model_dump(mode="json", exclude_defaults=True)),
         "holdout": plan.holdout,
         "records": {
             "read": totals.num_read,

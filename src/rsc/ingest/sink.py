@@ -10,6 +10,7 @@ from rsc.ingest.map_part import QUARANTINE, Found, PartResult, Plan, quarantine_
 from rsc.ingest.readers.tables.typed_columns import to_store
 from rsc.ingest.screen import FINDINGS, merge_reports
 from rsc.ingest.tokenize import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
+from rsc.review.public_text import public_text
 from rsc.review.report import ReviewReport
 from rsc.store.format.columns import Columns
 from rsc.store.format.schema import Schema
@@ -63,7 +64,9 @@ def write_part(writer: DatasetWriter, result: PartResult, *, totals: Totals) -> 
     totals.num_read += result.num_read
     totals.bad.update(record.reason for record in result.bad)
     totals.bad_records += [record.record for record in result.bad][: _BAD_SHOWN - len(totals.bad_records)]
-    totals.bad_places += [record.place for record in result.bad][: _BAD_SHOWN - len(totals.bad_places)]
+    totals.bad_places += [
+        public_text(record.place) for record in result.bad[: _BAD_SHOWN - len(totals.bad_places)]
+    ]
     totals.notes.update(result.notes)
     reports = [result.report] if totals.report is None else [totals.report, result.report]
     totals.report = merge_reports(reports, notes=())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import decode_text
 from rsc.ingest.readers.lines import MAX_RECORD_BYTES, LineSpan, head, is_compressed, open_forwards, read_span
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.tables.header import column_names, has_header_line
 from rsc.ingest.readers.tables.infer_fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
 from rsc.store.format.schema import Field
 
@@ -75,8 +75,8 @@ class DelimitedTable(Source):
         data = read_span(self.path, part)
         text = decode_text(data, first_line=line, name=self.path.name, options=self.options)
         rows = self._rows(io.StringIO(text, newline="\n"), first_line=line)
-        if part.span.start == 0:
-            next(rows)  # the header
+        if part.span.start == 0 and has_header_line(self.options):
+            next(rows)
         bytes_per_line = len(data) / (data.count(b"\n") or 1)
         numbered = enumerate(rows, start=part.first_record)
         while batch := list(islice(numbered, _ROWS_PER_CHUNK)):
@@ -100,13 +100,7 @@ class DelimitedTable(Source):
         first = next(self._rows(io.StringIO(self._head, newline="\n"), first_line=0, is_whole=False), None)
         if first is None or not first.cells:
             raise DataError(f"{self.path.name} has no header row", hint="the first line names the columns")
-        names = tuple(name.strip() or f"column_{index}" for index, name in enumerate(first.cells))
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise DataError(
-                f"{self.path.name} has two columns called {twice[0]!r}", hint="rename one of them"
-            )
-        return names
+        return column_names(first.cells, file_name=self.path.name, options=self.options)
 
     @cached_property
     def _fields(self) -> tuple[SourceField, ...]:
@@ -118,7 +112,11 @@ class DelimitedTable(Source):
                 )
             return self.like._fields
         rows = self._rows(io.StringIO(self._head, newline="\n"), first_line=0, is_whole=False)
-        cells = [row.cells for row in islice(rows, 1, SAMPLE_ROWS) if len(row.cells) == len(self._header)]
+        cells = [
+            row.cells
+            for row in islice(rows, has_header_line(self.options), SAMPLE_ROWS)
+            if len(row.cells) == len(self._header)
+        ]
         if not cells:
             raise DataError(
                 f"{self.path.name} has no row of {len(self._header)} cells after its header",
@@ -152,7 +150,7 @@ class DelimitedTable(Source):
                 yield line.decode("latin-1")
 
         with open_forwards(self.path) as file:
-            num_rows, size, num_lines = -1, 0, 0
+            num_rows, size, num_lines = -int(has_header_line(self.options)), 0, 0
             for _ in self._rows(feed(file), first_line=0):
                 num_rows += 1
                 size += sum(map(len, taken[num_lines:]))

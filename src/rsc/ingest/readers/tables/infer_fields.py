@@ -27,12 +27,14 @@ from rsc.config import nearest
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.source import BadRecord, Chunk, Values
+from rsc.review.public_text import public_field_names
 from rsc.store.format.schema import Field
 
 Row = Mapping[str, Any]
 SAMPLE_ROWS = 1000  # rows looked at to fix the types; more costs start-up time, fewer finds fewer nulls
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")  # the store's alphabet for field names
+_LIKE_A_NAME = re.compile(r"[A-Za-z_][A-Za-z_.-]*[0-9]{0,3}")
 _SCALARS = {"int64": "whole number", "float64": "number", "uint8": "true or false"}
 
 
@@ -95,7 +97,8 @@ def stored_names(names: Sequence[str], *, texts: Sequence[str], options: ImportO
     their names as far as the store's alphabet allows. Raises ConfigError when two would be called alike.
     """
     text = options.text_field or ("text" if "text" in names else texts[0] if len(texts) == 1 else None)
-    stored = {name: "text" if name == text else _NOT_IN_NAMES.sub("_", name) or "_" for name in names}
+    public = public_field_names(names)
+    stored = {name: "text" if name == text else _NOT_IN_NAMES.sub("_", public[name]) or "_" for name in names}
     stored = {name: f"_{new}"[:64] if new[0] in "0123456789.-" else new[:64] for name, new in stored.items()}
     for new, count in Counter(stored.values()).items():
         if count > 1:
@@ -116,12 +119,14 @@ def to_table(rows: Sequence[Row], *, fields: Sequence[SourceField], all_fields: 
         columns = {name: _take(values, keep) for name, values in columns.items()}
     if all_fields and sum(map(len, rows)) > len(rows) * len(fields) - _num_missing(rows, fields):
         known = {item.source_name for item in fields}
-        notes.update(
-            f"field {name!r} is not in the first records: left out"
-            for row in rows
-            for name in row.keys() - known
-        )
+        notes.update(_late_field(name) for row in rows for name in row.keys() - known)
     return Table(columns=columns, bad=bad, notes=notes)
+
+
+def _late_field(name: str) -> str:
+    """A key that comes late may be a value; only what reads like a name is named in the open."""
+    shown = repr(name) if _LIKE_A_NAME.fullmatch(name) else "(its name is withheld)"
+    return f"field {shown} is not in the first records: left out"
 
 
 def chosen_names(names: Sequence[str], *, options: ImportOptions) -> list[str]:
