@@ -58,9 +58,10 @@ _NAMED_MAC = re.compile(
 )
 """Notations of 48 bits that only a name tells from other numbers."""
 _URL = re.compile(
-    r"(?<![A-Za-z0-9+])[A-Za-z][A-Za-z0-9+.-]{1,20}://"
-    r"(?P<v>[^\s/?#@:\"'<>]{0,128}:[^\s/?#@\"'<>]{1,128})@[A-Za-z0-9\xff\[]"
+    r"(?<![A-Za-z0-9+])[A-Za-z][A-Za-z0-9+.-]{1,30}://"
+    r"(?P<v>[^\s/?#@:\"'<>]{0,128}:(?![0-9]{1,5}[/?#])(?:(?![?&][A-Za-z_]{1,20}=|://)[^\s\"'<>]){1,160})@[A-Za-z0-9\xff\[]"
 )
+"""Passwords of connection strings hold any character, `@` and `/` too: to the last `@` of the authority."""
 
 
 def _is_ipv4(text: str, match: re.Match[str]) -> bool:
@@ -147,12 +148,12 @@ RULES = (
     Rule(
         "url_credentials",
         "url_credentials",
-        r"://[^\s/?#@]{1,257}@",
-        290,
+        r"://[^\s/?#@:]{0,128}:[^\s0-9]|://[^\s/?#@:]{0,128}:[0-9]{1,6}[^\s0-9/?#]",
+        170,
         _URL,
         strength=0,
         least=6,
-        reach=4,
+        reach=164,
         group="v",
     ),
 )

@@ -20,10 +20,11 @@ _ANY = "[A-Za-z0-9_-]"
 _COMMON = (
     r"gh[pousr]_[A-Za-z0-9]{36,255}",
     r"github_pat_[A-Za-z0-9_]{22,255}",
-    rf"gl(?:pat|dt|rt|cbt|ptt|ft|soat|imt|agent|oas|ffct)-{_ANY}{{20,64}}",
+    rf"gl(?:pat|dt|rt|rtr|cbt|ptt|ft|soat|imt|agent|oas|ffct|wt)-{_ANY}{{20,128}}(?:\.[0-9a-z.]{{2,20}})?",
     r"xox[abeoprs]-[A-Za-z0-9-]{10,250}",
     r"xapp-[0-9]-[A-Za-z0-9-]{30,160}",
-    r"(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,128}",
+    r"xoxe\.xox[bp]-[0-9]-[A-Za-z0-9]{100,200}",
+    r"(?:sk|rk|pk)_(?:live|test|prod)_[A-Za-z0-9]{10,128}",
     rf"AIza{_ANY}{{35}}",
     rf"GOCSPX-{_ANY}{{28}}",
     rf"ya29\.{_ANY}{{20,250}}",
@@ -39,15 +40,16 @@ _COMMON = (
     r"AGE-SECRET-KEY-1[A-Z0-9]{58}",
     rf"hv[sb]\.{_ANY}{{24,200}}",
     rf"[0-9]{{8,10}}:AA{_ANY}{{33}}",  # Telegram bots
-    r"hooks\.slack\.com/services/[A-Za-z0-9/_-]{30,80}",
+    r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9/_-]{30,120}",
 )
 _COMMON_TRIGGER = (
     r"gh[pousr]_[A-Za-z0-9]|github_pat_|gl[a-z]{2,5}-[A-Za-z0-9_-]{8}|xox[abeoprs]-|xapp-[0-9]"
-    r"|[srp]k_(?:live|test)_|AIza[A-Za-z0-9_-]{4}|GOCSPX-"
+    r"|[srp]k_(?:live|test|prod)_|AIza[A-Za-z0-9_-]{4}|GOCSPX-"
     r"|ya29\.|npm_[A-Za-z0-9]|pypi-[A-Za-z0-9_-]{4}|sk-[A-Za-z0-9_-]{8}|hf_[A-Za-z0-9]{4}|SG\.[A-Za-z0-9_-]"
     r"|do[opr]_v1_|dapi[a-f0-9]{8}|shp(?:at|ca|pa|ss)_|sq0(?:atp|csp)-|AGE-SECRET-KEY-1|hv[sb]\.[A-Za-z0-9_-]{2}"
-    r"|[0-9]{8}:AA|hooks\.slack\.com/services/"
+    r"|[0-9]{8}:AA|hooks\.slack\.com/(?:services|workflows|triggers)/"
 )
+_UUID = f"{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}"
 _OTHERS: tuple[tuple[str, str], ...] = (
     ("whsec_", "[A-Za-z0-9+/=]{24,64}"),  # Stripe, Svix
     ("key-", f"{_HEX}{{32}}"),  # Mailgun
@@ -86,19 +88,73 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     (r"dt0[a-z]01\.", r"[A-Z0-9]{24}\.[A-Z0-9]{64}"),  # Dynatrace
     ("tskey-", "[a-z]{3,8}-[A-Za-z0-9]{10,20}(?:-[A-Za-z0-9]{20,40})?"),
     ("ABSK", "[A-Za-z0-9+/=]{109,269}"),  # Amazon Bedrock
+    (r"amzn\.mws\.", _UUID),
+    (r"amzn1\.oa2-cs\.v1\.", f"{_HEX}{{64}}"),
+    (r"access_token\$production\$", rf"[0-9a-z]{{16}}\${_HEX}{{32}}"),  # Braintree
+    ("rzp_(?:live|test)_", "[A-Za-z0-9]{14,24}"),
+    ("shippo_(?:live|test)_", "[A-Fa-f0-9]{40}"),
+    ("duffel_(?:live|test)_", "[A-Za-z0-9_=-]{43}"),
+    ("(?:live|test)_(?:pub_)?", f"{_HEX}{{35}}"),  # Lob
+    ("access-(?:sandbox|development|production)-", _UUID),  # Plaid
+    ("pat-(?:na|eu|ap)[0-9]-", _UUID),  # HubSpot
+    ("p8e-", "[A-Za-z0-9]{32}"),  # Adobe
+    ("AKC", "[A-Za-z0-9]{10,80}"),  # JFrog
+    ("cmVmdGtu", "[A-Za-z0-9]{56}"),
+    ("CLOJARS_", "[a-z0-9]{60}"),
+    ("fio-u-", "[A-Za-z0-9_=-]{64}"),  # Frame.io
+    ("GR1348941", f"{_ANY}{{20}}"),  # GitLab runners
+    ("eyJrIjoi", "[A-Za-z0-9]{70,400}={0,3}"),  # Grafana
+    (r"[ps]at\.[A-Za-z0-9_-]{22}\.", rf"{_HEX}{{24}}\.[A-Za-z0-9]{{20}}"),  # Harness
+    ("ico-", "[A-Za-z0-9]{32}"),  # Infracost
+    ("s-s4t2(?:ud|af)-", f"{_HEX}{{64}}"),
+    ("oy2", "[a-z0-9]{43}"),  # NuGet
+    ("sha256~", f"{_ANY}{{43}}"),  # OpenShift
+    ("pnu_", "[A-Za-z0-9]{36}"),  # Prefect
+    ("pul-", f"{_HEX}{{40}}"),  # Pulumi
+    ("rdme_", "[a-z0-9]{70}"),
+    ("tk-us-", f"{_ANY}{{48}}"),  # Scalingo
+    ("sm_(?:aat|pat|sat)_", "[A-Za-z0-9]{16}"),
+    ("sgp_", rf"(?:(?:local|{_HEX}{{16}})_)?{_HEX}{{40}}"),  # Sourcegraph
+    ("slk_", f"{_HEX}{{64}}"),
+    ("tfp_", "[A-Za-z0-9_.=-]{40,64}"),  # Typeform
+    (r"t1\.[A-Z0-9a-z_-]{20}", r"[A-Z0-9a-z_-]{0,400}={0,2}\.[A-Z0-9a-z_-]{86}={0,2}"),  # Yandex
+    ("AQVN", f"{_ANY}{{35,38}}"),
+    ("ops_eyJ", "[A-Za-z0-9+/]{120,900}={0,3}"),  # 1Password
+    ("A3-[A-Z0-9]{6}-", "[A-Z0-9]{5,6}(?:-[A-Z0-9]{5,6}){4}"),
+    ("CFPAT-", f"{_ANY}{{43}}"),  # Contentful
+    ("f[mo]1_", f"{_ANY}{{43,700}}"),  # Fly.io
+    ("API-", "[A-Z0-9]{26,36}"),  # Octopus
+    ("pcsk_", f"{_ANY}{{40,80}}"),  # Pinecone
+    ("sb_secret_", f"{_ANY}{{20,64}}"),  # Supabase
+    ("nfp_", "[A-Za-z0-9]{36}"),  # Netlify
+    ("bk[a-z]{1,2}_", f"{_HEX}{{40}}"),  # Buildkite
+    ("rnd_", "[A-Za-z0-9]{28,40}"),  # Render
+    (r"sl\.", f"{_ANY}{{60,200}}"),  # Dropbox
+    (r"mfa\.", f"{_ANY}{{60,100}}"),  # Discord
+    ("AAAAAAAAA", "[A-Za-z0-9%_-]{80,160}"),  # X, application tokens
+    ("AAAA[A-Za-z0-9_-]{7}:", f"{_ANY}{{140}}"),  # Firebase messaging
+    ("pubkey-", f"{_HEX}{{32}}"),  # Mailgun
+    ("api_org_", "[A-Za-z]{34}"),  # Hugging Face
+    ("vc[pkrai]{1,2}_", "[A-Za-z0-9]{24,60}"),  # Vercel
+    (r"s\.[A-Za-z0-9]{8}", "[A-Za-z0-9]{16}"),  # Vault before version 1.10
+    (r"[a-z0-9-]{1,40}\.webhook\.office\.com/webhookb2/", "[A-Za-z0-9@/-]{40,180}"),  # Teams
+    (r"zapier\.com/hooks/catch/", "[A-Za-z0-9/]{8,40}"),
 )
 """What a token begins with, in the subset of the engines, and how it goes on."""
 _ELSEWHERE = (
-    rf"(?:SK|AC){_HEX}{{32}}",  # Twilio
+    r"(?:SK|AC)[a-z0-9]{32}",  # Twilio
     rf"{_HEX}{{32}}-us[0-9]{{1,2}}",  # Mailchimp
     r"[A-Za-z0-9_~.-]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,37}",  # Microsoft Entra
     rf"pat[A-Za-z0-9]{{14}}\.{_HEX}{{64}}",  # Airtable
     r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=-]{60,70}",  # Terraform Cloud
+    r"(?<=[=:\"' ])AP[0-9A-F][A-Za-z0-9]{8,80}",  # Artifactory
+    r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk",  # MaxMind
+    rf"{_HEX}{{32}}-{_HEX}{{8}}-{_HEX}{{8}}",  # Mailgun, signing
     rf"[MNO]{_ANY}{{23,27}}\.{_ANY}{{6}}\.{_ANY}{{27,38}}",  # Discord bots
 )
 _ELSEWHERE_TRIGGER = (
-    rf"(?:SK|AC){_HEX}{{32}}|{_HEX}{{32}}-us[0-9]|[0-9]Q~[A-Za-z0-9_~.-]{{31}}|pat[A-Za-z0-9]{{14}}\.{_HEX}{{8}}"
-    rf"|[A-Za-z0-9]{{14}}\.atlasv1\.|[MNO]{_ANY}{{23,27}}\.{_ANY}{{6}}\.{_ANY}{{8}}"
+    rf"(?:SK|AC)[a-z0-9]{{32}}|AP[0-9A-F][A-Za-z0-9]{{8}}|{_HEX}{{32}}-us[0-9]|[0-9]Q~[A-Za-z0-9_~.-]{{31}}|pat[A-Za-z0-9]{{14}}\.{_HEX}{{8}}"
+    rf"|[A-Za-z0-9]{{14}}\.atlasv1\.|[A-Za-z0-9]{{29}}_mmk|{_HEX}{{32}}-{_HEX}{{8}}-|[MNO]{_ANY}{{23,27}}\.{_ANY}{{6}}\.{_ANY}{{8}}"
 )
 
 RULES = (
@@ -128,7 +184,7 @@ RULES = (
         43,
         re.compile(rf"{EDGE}(?:{'|'.join(_ELSEWHERE)}){END}"),
         strength=0,
-        least=23,
-        reach=72,
+        least=11,
+        reach=90,
     ),
 )
