@@ -65,6 +65,9 @@ class Checkout:
         )
         for name in ("rsc", "pyproject.toml", "src/rsc/__init__.py", "src/rsc/errors.py"):
             shutil.copy2(ROOT / name, folder / name)
+        for module in ("train/loop.py", "cli/main.py"):  # what the set-up imports at its end
+            (package / module).parent.mkdir()
+            (package / module).write_text("def main(): ...\n")
         (package / "__main__.py").write_text(PROGRAM)
         (folder / "tests").mkdir()
         (folder / "tests" / "run.py").write_text(PROGRAM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,7 +22,6 @@ PARTS = re.compile(
 """What lies at the top of an environment. Nothing else is ever deleted."""
 
 TORCH_VERSION = "from importlib.metadata import version; print(version('torch'))"
-IMPORT_TORCH = "import torch"
 
 
 class Environment:
@@ -89,9 +89,11 @@ def torch_version_of(python: Path | str) -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def why_torch_fails(python: Path | str) -> str | None:
-    """The last line of what `import torch` prints where it fails, else None."""
-    done = subprocess.run([python, "-P", "-c", IMPORT_TORCH], capture_output=True, text=True)
+def why_import_fails(python: Path | str, *modules: str) -> str | None:
+    """The last line of what the import prints where it fails, else None. Leaves compiled files behind."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [python, "-P", "-c", f"import {', '.join(modules)}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode == 0:
         return None
     return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -20,6 +20,9 @@ READ = re.compile(r"^\s*(?:Fetched page |Getting page file:)", re.MULTILINE)
 IGNORED = re.compile(r"^Ignoring indexes: ", re.MULTILINE)
 """Lines that `pip index versions -vv` has printed in the same words from pip 22.0 to 26.2."""
 
+INSTALL = ("install", "--quiet", "--no-compile")
+"""Python compiles a module at its first import. Compiling all of torch takes 20 s, most of it unused."""
+
 SILENCE_S = 15
 """How long an index may stay silent while offers are listed: pip's own default for any request."""
 
@@ -73,7 +76,9 @@ class Listing:
     is_index_read: bool
     """At least one index answered, or lies in a local folder."""
     is_offline: bool
-    """pip is told to ask no index (`no-index`)."""
+    """pip is set to use no index (`no-index`)."""
+    is_cut_short: bool
+    """The time was over before pip had asked everywhere."""
 
 
 class Pip:
@@ -91,6 +96,10 @@ class Pip:
         self._environment["PIP_NO_INDEX"] = "1"
         if wheels is not None:
             self._environment["PIP_FIND_LINKS"] = wheels.absolute().as_uri()  # pip splits a path at spaces
+
+    def wait_briefly(self) -> None:
+        """One of several indexes is silent: pip would wait for it again with every package."""
+        self._environment |= {"PIP_RETRIES": "0", "PIP_DEFAULT_TIMEOUT": "5"}
 
     def run(self, *arguments: str, limit_s: float | None = None) -> Answer:
         answer = self._run(arguments, limit_s)
@@ -115,13 +124,14 @@ class Pip:
     def offers(self, project: str, *options: str, limit_s: float | None = None) -> Listing:
         """Every wheel of `project` that fits, whatever constraints say about it."""
         quick = ("--retries", "1", "--timeout", str(SILENCE_S))
-        output = self.run("index", "versions", "-vvvv", *quick, *options, project, limit_s=limit_s).output
-        offers = {Offer(version, url) for url, version in FOUND.findall(output)}
+        answer = self.run("index", "versions", "-vvvv", *quick, *options, project, limit_s=limit_s)
+        offers = {Offer(version, url) for url, version in FOUND.findall(answer.output)}
         return Listing(
             offers=tuple(
                 sorted(offers, key=lambda offer: (release_of(offer.version), offer.url), reverse=True)
             ),
-            silent=tuple(SILENT.findall(output)),
-            is_index_read=bool(READ.search(output)),
-            is_offline=bool(IGNORED.search(output)),
+            silent=tuple(SILENT.findall(answer.output)),
+            is_index_read=bool(READ.search(answer.output)),
+            is_offline=bool(IGNORED.search(answer.output)),
+            is_cut_short=answer.code is None,
         )

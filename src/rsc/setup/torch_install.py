@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rsc.errors import ResourceError
-from rsc.setup.pip import Listing, Offer, Pip
+from rsc.setup.pip import INSTALL, Listing, Offer, Pip
 from rsc.setup.torch_build import OLDEST, cpu_builds, look_at, new_enough
 
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -44,7 +44,10 @@ class TorchInstaller:
             return
         listing = self._list_offers()
         own_build: Way = partial(self._install_own_build, listing)
-        cpu_build: list[Way] = [partial(self._install_offered, listing), self._install_from_pytorch]
+        cpu_build: list[Way] = [
+            partial(self._install_offered, listing),
+            partial(self._install_from_pytorch, listing),
+        ]
         by_machine = [own_build, *cpu_build] if has_gpu() else [*cpu_build, own_build]
         ways = {"cpu": cpu_build, "cuda": [own_build]}.get(wanted, by_machine)
         if not any(way() for way in ways):
@@ -52,7 +55,7 @@ class TorchInstaller:
 
     def _install_requirement(self, wanted: str) -> None:
         self.say(f"torch: {wanted} (from RSC_TORCH)")
-        answer = self.pip.run("install", "--quiet", wanted)
+        answer = self.pip.run(*INSTALL, wanted)
         if answer.code != 0:
             raise ResourceError(
                 f"pip could not install {wanted} (from RSC_TORCH): {answer.reason}", hint=HINT
@@ -62,7 +65,9 @@ class TorchInstaller:
         listing = self.pip.offers("torch")
         for page in listing.silent:
             self.say(f"torch: {page} does not answer")
-        if listing.silent and not listing.is_index_read:
+        if listing.silent and listing.is_index_read:
+            self.pip.wait_briefly()
+        elif listing.silent:
             self.say("no package index answers: using only the wheel folders of your pip configuration")
             self.pip.ask_no_index()
         return listing
@@ -73,25 +78,28 @@ class TorchInstaller:
             self.say("torch: your pip configuration offers no CPU build")
         return self._install_newest(builds, source="offered by your pip configuration")
 
-    def _install_from_pytorch(self) -> bool:
+    def _install_from_pytorch(self, known: Listing) -> bool:
         at = ("--index-url", self.cpu_index)
         once = ("--retries", "0", "--timeout", str(PYTORCH_SILENCE_S))
         listing = self.pip.offers("torch", *at, *once, limit_s=PYTORCH_LIST_S)
-        builds = [offer for offer in new_enough(listing.offers) if offer.label == "cpu"]
+        more = [offer for offer in new_enough(listing.offers) if offer not in known.offers]
+        builds = [offer for offer in more if offer.label == "cpu"]
         if not builds:
-            why = (
-                "pip is set to use no index"
-                if listing.is_offline
-                else "it does not answer, or has none that fits"
-            )
-            self.say(f"torch: no CPU build from PyTorch's index: {why}")
+            self.say(f"torch: no CPU build from PyTorch's index: {self._why_none(listing)}")
         return self._install_newest(builds, *at, "--timeout", "15", source="from PyTorch's index")
+
+    def _why_none(self, listing: Listing) -> str:
+        if listing.is_offline:
+            return "pip is set to use no index"
+        if listing.is_cut_short or any(page.startswith(self.cpu_index) for page in listing.silent):
+            return "it does not answer"
+        return "it has none that fits"
 
     def _install_newest(self, offers: Iterable[Offer], *options: str, source: str) -> bool:
         """The newest of `offers` that constraints allow."""
         for offer in offers:
             self.say(f"torch: {offer.version}, the CPU build {source}{_size(look_at(offer).size_bytes)}")
-            answer = self.pip.run("install", "--quiet", "--no-deps", *options, offer.requirement)
+            answer = self.pip.run(*INSTALL, "--no-deps", *options, offer.requirement)
             if answer.code == 0:
                 return True
             self.say(f"torch: {offer.version} not taken: {answer.reason}")
@@ -99,7 +107,7 @@ class TorchInstaller:
 
     def _install_own_build(self, listing: Listing) -> bool:
         self.say(f"torch: the build that pip takes by itself{_cost(new_enough(listing.offers))}")
-        answer = self.pip.run("install", "--quiet", AT_LEAST)
+        answer = self.pip.run(*INSTALL, AT_LEAST)
         if answer.code != 0:
             self.say(f"torch: not taken: {answer.reason}")
         return answer.code == 0
@@ -126,5 +134,5 @@ def _cost(offers: list[Offer]) -> str:
     if not offers:
         return ""
     wheel = look_at(offers[0])
-    beside = "" if wheel.is_cpu_build else "; with its GPU libraries about 3 GB to download, 6 GB on disk"
-    return f" (newest: {offers[0].version}){_size(wheel.size_bytes)}{beside}"
+    beside = "" if wheel.is_cpu_build else "; with GPU libraries about 3 GB to download, 6 GB on disk"
+    return f": {offers[0].version}{_size(wheel.size_bytes)} or the newest that constraints allow{beside}"
