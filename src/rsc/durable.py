@@ -60,8 +60,9 @@ def _staged(path: Path) -> Path:
 
 
 def _write_new(path: Path, data: bytes | bytearray, *, mode: int) -> None:
-    """A leftover of a process of this number that died is written over; a link is not followed."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    """A leftover of a process of this number that died goes, and so does a link or a FIFO in its place."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     try:
         write_all(fd, data)
         os.fsync(fd)

@@ -43,6 +43,7 @@ def test_verify_tells_every_promise(lived_in, capsys):
         "no plaintext at rest",
         "log intact",
         "files private",
+        "run folders plain",
     }
     assert all(row["since"] for row in told["promises"])
     assert run(["verify"]) == 0

@@ -161,16 +161,16 @@ def test_a_running_run_says_its_step_and_what_it_does(tmp_path: Path, clock: Any
     assert now() == (0, "the supervisor is starting, for 2 s")
     events.append("resumed", rank=0, step=0)
     assert now() == (0, "the first step since the start is on its way, for 2 s")
-    for step in range(1, 8):
-        metrics.append("line", step=step, loss=1.0, padding="." * 20_000)  # more than the tail that is read
+    for step in range(1, 8):  # more than the tail that is read
+        metrics.append("line", step=step, loss=1.0, step_s=1.0, padding="." * 20_000)
     events.append("checkpoint", step=4)
     assert now() == (7, "training; step 7 was told 2 s ago")
-    events.append("restart")
+    events.append("restart", attempt=1)
     assert now() == (7, "the workers are being started again, for 2 s")
     events.append("resumed", rank=0, step=4)
     assert now()[0] == 4
     for step in (5, 10):
-        metrics.append("line", step=step, loss=1.0)
+        metrics.append("line", step=step, loss=1.0, step_s=1.0)
     assert now() == (10, "the last checkpoint is being written, for 2 s")
 
 

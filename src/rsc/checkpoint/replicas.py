@@ -6,7 +6,8 @@
 
 No key is here: what is copied is ciphertext, and every byte is authenticated by the ranks that load it.
 Damage, here or on the way, shows by the block hashes: then the copy of that step is fetched, or the one
-before is taken; nothing damaged is copied up when a run goes on. No torch.
+before is taken; nothing damaged is copied up when a run goes on. What workers wrote is opened beneath the
+run's folder without links, and only containers are copied. No torch.
 
 Not covered: damage in the few bytes behind the block hashes, the sealed table (the ranks see it, and take an
 older checkpoint); metrics, events and logs stay on the machine that wrote them; two machines that go on with
@@ -21,15 +22,19 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsc.checkpoint.names import ROOT_FILE, folder_name
+from rsc.checkpoint.names import ROOT_FILE, folder_name, is_checkpoint_file
 from rsc.checkpoint.retention import finished, prune
 from rsc.errors import ConfigError, IntegrityError
 from rsc.store.bulk.interface import BulkStore, RandomAccess, read_all
 from rsc.store.bulk.local import LocalStore
 from rsc.store.bulk.locations import open_store
-from rsc.store.format.footer import bad_blocks, read_tail
+from rsc.store.bulk.untrusted import UntrustedStore
+from rsc.store.format.container import MAGIC
+from rsc.store.format.footer import Tail, bad_blocks, read_tail
+from rsc.untrusted import SMALL_BYTES, UntrustedFolder
 
-PAPERS = ("resolved.toml", "provenance.json", "key.json", "metrics/precision.json", "run.json")
+PAPERS = ("resolved.toml", "provenance.json", "key.json", "run.json")
+_PRECISION = "metrics/precision.json"
 _PIECE_BYTES = 8 << 20  # in memory at a time; also the part of an upload
 
 
@@ -50,14 +55,20 @@ class Copies:
         self._run = run
         self._papers: BulkStore = open_store(f"{folder}/{run.name}")
         self._theirs: BulkStore = open_store(f"{folder}/{run.name}/checkpoints")
-        self._ours = LocalStore(run / "checkpoints")
+        self._ours = UntrustedStore(run, "checkpoints")
         self._retention = {"keep": keep, "keep_every": keep_every}
 
-    def push_papers(self) -> None:
-        """Everything small that a resume needs; the key's envelope among them, which opens nothing alone."""
+    def push_papers(self, *, precision: str = "unknown") -> None:
+        """Everything small that a resume needs; the key's envelope among them, which opens nothing alone.
+
+        Of the workers' note about the number format goes what the caller knows of it, never its bytes.
+        """
+        folder = UntrustedFolder(self._run)
         for name in PAPERS:
             with suppress(FileNotFoundError):
-                self._papers.put(name, (self._run / name).read_bytes())
+                self._papers.put(name, folder.read(name))
+        if precision != "unknown":
+            self._papers.put(_PRECISION, json.dumps({"precision": precision}).encode())
 
     def push(self, step: int) -> bool:
         """Copy a checkpoint and apply retention. False: another machine has committed this step already.
@@ -67,7 +78,7 @@ class Copies:
         folder = folder_name(step)
         with ExitStack() as opened:
             sources = self._open_all(folder, opened)
-            root = read_all(self._ours.open(f"{folder}/{ROOT_FILE}"))  # last: retention deletes it first
+            root = self._our_root(step)  # last: retention deletes it first
             if (committed := self._committed(step)) is not None:
                 return committed == root
             for name, source in sources.items():
@@ -83,7 +94,21 @@ class Copies:
         """The ranks' files, before the first is copied: one that is open can be read after retention took it,
         so a store that is slower than training still gets whole checkpoints."""
         names = [name for name in self._ours.children(folder) if name != ROOT_FILE]
-        return {name: opened.enter_context(closing(self._ours.open(f"{folder}/{name}"))) for name in names}
+        sources: dict[str, RandomAccess] = {
+            name: opened.enter_context(closing(self._ours.open(f"{folder}/{name}"))) for name in names
+        }
+        for name, source in sources.items():
+            _require_container(source, name=name)
+        return sources
+
+    def _our_root(self, step: int) -> bytes:
+        source = self._ours.open(f"{folder_name(step)}/{ROOT_FILE}")
+        try:
+            _require_container(source, name=ROOT_FILE)
+        except BaseException:
+            source.close()
+            raise
+        return read_all(source)
 
     def _committed(self, step: int) -> bytes | None:
         """The root of a copy that is there."""
@@ -124,13 +149,16 @@ class Copies:
     def _is_whole(self, step: int) -> bool:
         """Whether every file that belongs to a checkpoint here is here, and whole."""
         folder = folder_name(step)
-        names = {*self._ours.children(folder), *self._names_in_copy(step)}
+        try:
+            names = {*self._ours.children(folder), *self._names_in_copy(step)}
+        except (IntegrityError, FileNotFoundError):
+            return False
         return all(self._has_whole(f"{folder}/{name}") for name in names)
 
     def _names_in_copy(self, step: int) -> list[str]:
         """Files of a copy of our very checkpoint: our root tells them too, to whoever has the key."""
         folder = folder_name(step)
-        root = read_all(self._ours.open(f"{folder}/{ROOT_FILE}"))
+        root = self._our_root(step)
         return self._theirs.children(folder) if self._committed(step) == root else []
 
     def _has_whole(self, path: str) -> bool:
@@ -176,7 +204,7 @@ def fetch_run(location: str, *, runs: Path) -> Path:
         return run
     store = open_store(location)
     found = {}
-    for paper in PAPERS:
+    for paper in (_PRECISION, *PAPERS):
         with suppress(FileNotFoundError):
             found[paper] = read_all(store.open(paper))
     if not found.keys() >= {"run.json", "key.json", "resolved.toml"}:
@@ -187,7 +215,7 @@ def fetch_run(location: str, *, runs: Path) -> Path:
         (run / part).mkdir(parents=True, exist_ok=True)
     run.chmod(0o700)
     ours = LocalStore(run)
-    for paper in PAPERS:  # the record goes last: a folder without one is no run
+    for paper in (_PRECISION, *PAPERS):  # the record goes last: a folder without one is no run
         if paper in found:
             ours.put(paper, _at_rest(found[paper]) if paper == "run.json" else found[paper])
     return run
@@ -214,10 +242,28 @@ def _copy(source: RandomAccess, target: BulkStore, path: str) -> None:
         file.discard()
 
 
+def _require_container(source: RandomAccess, *, name: str) -> None:
+    """A worker wrote it: what is no container of a checkpoint stays here. Raises IntegrityError."""
+    if not is_checkpoint_file(name):
+        raise IntegrityError(f"{name[:80]!r} is no file of a checkpoint", outcome="header")
+    if name == ROOT_FILE and source.size_bytes > SMALL_BYTES:
+        raise IntegrityError(f"{name} has {source.size_bytes:,} bytes", outcome="header")
+    magic = bytearray(len(MAGIC))
+    source.read_into(0, magic)
+    if magic != MAGIC:
+        raise IntegrityError(f"{name} is no container", outcome="header")
+    _tail_of(source)
+
+
 def _require_whole(source: RandomAccess) -> None:
     """Every block has its hash. Raises IntegrityError; forged bytes are for the ranks' keys to find."""
     try:
-        for block in bad_blocks(source, read_tail(source)):
+        for block in bad_blocks(source, _tail_of(source)):
             raise IntegrityError(f"block {block} differs from its hash", outcome="frame")
     finally:
         source.close()
+
+
+def _tail_of(source: RandomAccess) -> Tail:
+    """A tail that is longer than a checkpoint's (40 bytes a MiB) is not read into memory."""
+    return read_tail(source, limit_bytes=max(1 << 20, source.size_bytes >> 10))

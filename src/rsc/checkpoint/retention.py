@@ -11,8 +11,8 @@ from rsc.store.bulk.interface import BulkStore
 
 def finished(store: CheckpointFiles) -> list[int]:
     """Steps of committed checkpoints, oldest first."""
-    folders = [name for name in store.children("") if name.startswith("step-")]
-    return sorted(step_of(name) for name in folders if ROOT_FILE in store.children(name))
+    steps = ((name, step_of(name)) for name in store.children(""))
+    return sorted(step for name, step in steps if step is not None and ROOT_FILE in store.children(name))
 
 
 def to_delete(steps: Iterable[int], *, keep: int, keep_every: int) -> list[int]:

@@ -23,6 +23,7 @@ from typing import Any
 from rsc.cli.output import JSON_FILE, JsonFlag, emit, next_commands, say, table
 from rsc.config import Workspace
 from rsc.errors import ConfigError, GateRefused, RequeueMe, RscError
+from rsc.runs.folder import RunFolder
 from rsc.units import format_seconds
 
 MARKER = "made-by-rsc-quickstart"
@@ -142,8 +143,7 @@ def _train_and_kill(guide: Guide) -> dict[str, Any]:
 
 def _losses(guide: Guide, run: str) -> dict[int, float]:
     """Loss of each step; of a step that was done twice, the later one. JSON keeps every bit of a float."""
-    lines = (guide.workspace.runs / run / "metrics" / "rank0.jsonl").read_text().splitlines()
-    return {line["step"]: line["loss"] for line in map(json.loads, lines) if "loss" in line}
+    return {line["step"]: line["loss"] for line in RunFolder(guide.workspace.runs / run).metrics()}
 
 
 def _search_for_plaintext(guide: Guide) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _holds_any(path: Path, sentences: list[bytes]) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
 
 
 def _evaluate_and_export(guide: Guide, *, run: str) -> dict[str, Any]:

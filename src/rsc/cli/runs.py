@@ -14,14 +14,15 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.events import read_lines
 from rsc.runs.folder import RunFolder, RunState, find_run, list_runs
 from rsc.runs.status import present
 from rsc.runs.time_ledger import ledger
 from rsc.units import format_seconds
+from rsc.untrusted import UntrustedFolder
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+_LOG_BYTES = 4 << 20  # of the end of a log, in which the last lines are looked for
 _FAILURES = ("failure", "gave_up", "bad_batch", "straggler", "checkpoint_failed", "checkpoint_damaged")
 
 Run = Annotated[str, typer.Argument(help="Id of a run, a unique part of it, or `last`.")]
@@ -41,8 +42,7 @@ def show(run: Run, as_json: JsonFlag = False) -> None:
     folder = _find(run)
     clock = SystemClock()
     events = folder.told()
-    metrics = read_lines(folder.path / "metrics" / "rank0.jsonl")
-    account = ledger(events, metrics=metrics, now=clock.now())
+    account = ledger(events, metrics=folder.metrics(), now=clock.now())
     failures = [event for event in events if event["kind"] in _FAILURES]
     result = {**_row(folder), "path": str(folder.path), **account.to_json(), "failures_seen": failures}
     emit(result, as_json=as_json, text=_describe(result))
@@ -56,11 +56,15 @@ def logs(
     as_json: JsonFlag = False,
 ) -> None:
     """Print the end of a rank's log."""
-    path = _find(run).path / "logs" / f"rank{rank}.log"
-    if not path.exists():
-        raise ConfigError(f"there is no log {path}", hint="the run has had no such rank yet")
-    found = path.read_text(errors="replace").splitlines()[-lines:]
-    emit({"path": str(path), "lines": found}, as_json=as_json, text="\n".join(found))
+    folder, name = _find(run).path, f"logs/rank{rank}.log"
+    try:
+        data, _ = UntrustedFolder(folder).read_end(name, size_bytes=_LOG_BYTES)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no log {folder / name}", hint="the run has had no such rank yet"
+        ) from None
+    found = data.decode(errors="replace").splitlines()[-lines:] if lines > 0 else []
+    emit({"path": str(folder / name), "lines": found}, as_json=as_json, text="\n".join(found))
 
 
 @app.command("stop")

@@ -85,14 +85,14 @@ def open_copies(run: RunFolder, config: CheckpointConfig, *, say: Callable[[str]
     if pulled.step is not None:
         say(f"checkpoint of step {pulled.step} fetched from {config.folder}")
     copies.push_newest()
-    copies.push_papers()
+    copies.push_papers(precision=run.precision())
     return copies
 
 
-def send_papers(copies: Copies | None, *, say: Callable[[str], None]) -> None:
+def send_papers(copies: Copies | None, *, precision: str, say: Callable[[str], None]) -> None:
     """The record as it ended. A store that does not answer now costs the word, not the run."""
     if copies is not None:
         try:
-            copies.push_papers()
+            copies.push_papers(precision=precision)
         except RscError as error:
             say(f"the run's record was not copied: {error.message}")

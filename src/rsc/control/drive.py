@@ -65,7 +65,7 @@ class Drive:
             if meter.used_wh is not None:  # for the card
                 self._note("energy", used_wh=round(meter.used_wh, 3), source=meter.source)
             self._note_end(watched)
-            send_papers(copies, say=self.say)
+            send_papers(copies, precision=run.precision(), say=self.say)
             return self._conclude(watched)
 
     def command(self, socket: Path) -> Wrapped:
@@ -123,7 +123,7 @@ class Drive:
     def _watch(self, command: Wrapped, *, wishes: Wishes, copies: Copies | None = None) -> Watched:
         """Start the supervisor and follow what it tells until it ends."""
         line = ProgressLine(steps=self.run.record().steps)
-        tail = EventTail(events_of_workers(self.run.path))
+        tail = EventTail(events_of_workers(self.run.path), beneath=self.run.path)
         events = self.run.events(clock=self.clock)
         courier = Courier(copies, events=events, say=self.say) if copies is not None else None
         watched = Watched(line, self.say, events, tail, courier)

@@ -15,7 +15,7 @@ from rsc.models.config import TrunkConfig
 from rsc.recipes.recipe import recipe_of
 from rsc.recipes.same_trunk import require_same_trunk
 from rsc.runs.folder import find_run, list_runs
-from rsc.store.bulk.local import LocalStore
+from rsc.store.bulk.untrusted import UntrustedStore
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def find_parent(name: str, *, runs: Path, trunk: TrunkConfig) -> Parent | None:
     run = find_run(runs, name)
     theirs = recipe_of(run).model.trunk
     require_same_trunk(theirs, ours=trunk, of=f"run {run.id}")
-    if not finished(LocalStore(run.path / "checkpoints")):
+    if not finished(UntrustedStore(run.path, "checkpoints")):
         raise NotFinished(f"run {run.id} has no checkpoint to start from", hint="train it first")
     return Parent(run.id, {"run": run.id, **run.record().lineage})
 

@@ -19,6 +19,7 @@ from rsc.evaluate.samples import SampleReport, evaluate_samples
 from rsc.recipes.sections import EvalConfig
 from rsc.store.format.columns import Columns, Ragged, slice_columns
 from rsc.store.splits import SplitReader
+from rsc.untrusted import UntrustedFolder
 
 FILE = "evaluation.json"
 
@@ -83,8 +84,10 @@ def keep(assessment: Assessment, *, folder: Path) -> Path:
 
 def kept_in(folder: Path) -> dict[str, Any]:
     """Evaluations beside a run by split; none when there is no file."""
-    path = folder / FILE
-    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    try:
+        return dict(json.loads(UntrustedFolder(folder).read(FILE)))
+    except FileNotFoundError:
+        return {}
 
 
 def _limited(columns: Iterable[Columns], *, samples: int) -> Iterator[Columns]:

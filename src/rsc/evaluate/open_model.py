@@ -17,7 +17,7 @@ from rsc.models.config import ModelConfig
 from rsc.models.tokenizer import Tokenizer, open_tokenizer
 from rsc.recipes.recipe import Recipe, recipe_of
 from rsc.runs.folder import RunFolder
-from rsc.store.bulk.local import LocalStore
+from rsc.store.bulk.untrusted import UntrustedStore
 from rsc.train.engine.precision import Precision, choose_precision
 
 
@@ -80,7 +80,7 @@ def whole_state(run: RunFolder, *, key: SecretKey) -> tuple[ModelConfig, dict[st
 
 
 def _load(run: RunFolder, *, recipe: Recipe, key: SecretKey) -> tuple[Model, int]:
-    checkpoint = newest_good(LocalStore(run.checkpoints), run=run.id, key=key)
+    checkpoint = newest_good(UntrustedStore(run.path, "checkpoints"), run=run.id, key=key)
     if checkpoint is None:
         raise NotFinished(
             f"run {run.id} has no checkpoint yet", hint=f"go on with it: `rsc runs resume {run.id}`"

@@ -152,7 +152,9 @@ def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> Da
 
 def _run(run: RunFolder, *, recipe: Recipe, step: int) -> RunFacts:
     record = run.record()
-    events = list(read_lines(run.path / "events.jsonl"))  # the controller's; workers cannot write it
+    events = list(
+        read_lines(run.path / "events.jsonl")
+    )  # the controller's; sandboxed workers cannot write it
     ended = [event["time"] for event in events if event["kind"] == "ended"]
     drives = [event for event in events if event["kind"] == "driven"]
     measured = [event for event in events if event["kind"] == "energy"]

@@ -16,6 +16,7 @@ from rsc.parallel.layout import Layout, ModelFacts
 from rsc.recipes.sections import EvalConfig, TrainConfig
 from rsc.runs.code_version import code_facts
 from rsc.runs.folder import RunFolder
+from rsc.untrusted import UntrustedFolder
 
 
 class Recipe(FrozenModel):
@@ -91,6 +92,10 @@ def recipe_of(run: RunFolder) -> Recipe:
     Raises ConfigError; where another version made the run, it names that version and what works.
     """
     try:
+        if not UntrustedFolder(run.path).exists("resolved.toml"):  # a FIFO there would wait for ever
+            raise ConfigError(
+                f"run {run.id} has no resolved.toml", hint="it cannot be gone on with; start another"
+            )
         return load_recipe(str(run.path / "resolved.toml")).recipe
     except ConfigError as error:
         raise _of_another_version(run, error) or error from None

@@ -7,8 +7,11 @@
 Only the controller that holds the lock writes it. What is recorded of a run's lineage so cannot be changed
 by the code that it trains with: a sandbox shows the folder read-only, and the parts for workers writable.
 
-Not covered: workers that run without a sandbox, which write whatever their user may; what workers tell in
-their own parts (losses, metrics, their events), which nobody checks.
+Everything in the folder is opened beneath it, without links (rsc/untrusted.py), and of what workers report
+only lines of known kinds with facts of their types are read (reports.py).
+
+Not covered: workers that run without a sandbox, which write whatever their user may; whether what workers
+report in their own parts (losses, metrics, their events) is true.
 """
 
 from __future__ import annotations
@@ -18,22 +21,28 @@ import heapq
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rsc.clock import Clock, timestamp
 from rsc.durable import replace_file
 from rsc.errors import ConfigError
-from rsc.events import EventLog, is_event, read_lines
+from rsc.events import EventLog, is_event, last_lines, read_lines
+from rsc.runs.reports import is_event_of_workers, is_metrics
+from rsc.untrusted import UntrustedFolder
 
+_PID_LETTERS = 20
+_EVENTS_BYTES = 64 << 20  # half a million events, which are held in memory
 _OF_WORKERS = ("metrics", "logs", "checkpoints", "tensorboard", "drill")
 PRECISION = "metrics/precision.json"
 """Where rank 0 notes the number format of the run."""
+NUMBER_FORMATS = ("fp32", "bf16", "float8")
 
 
 class RunState(StrEnum):
@@ -109,7 +118,7 @@ class RunFolder:
     def record(self) -> RunRecord:
         """Read `run.json`, but what a newer version noted there. Raises ConfigError if this is no run."""
         try:
-            values = json.loads((self.path / "run.json").read_bytes())
+            values = json.loads(self._files.read("run.json"))
         except (OSError, ValueError):
             raise ConfigError(f"{self.path} is not a run", hint="list them with `rsc runs ls`") from None
         known = {each.name: values[each.name] for each in fields(RunRecord) if each.name in values}
@@ -119,11 +128,12 @@ class RunFolder:
         replace_file(self.path / "run.json", json.dumps(asdict(record), indent=2).encode(), mode=0o644)
 
     def precision(self) -> str:
-        """The number format that its workers agreed on; `unknown` before the first start."""
+        """The number format that its workers agreed on; `unknown` where they have named none."""
         try:
-            return str(json.loads((self.path / PRECISION).read_bytes())["precision"])
-        except FileNotFoundError:
+            name = json.loads(self._files.read(PRECISION))["precision"]
+        except (FileNotFoundError, ValueError, RecursionError, LookupError, TypeError):
             return "unknown"
+        return name if name in NUMBER_FORMATS else "unknown"
 
     def update(self, **changes: Any) -> RunRecord:
         """Replace some fields of the record; the caller holds the lock."""
@@ -132,20 +142,34 @@ class RunFolder:
         return record
 
     def parts_of_workers(self) -> list[Path]:
-        """The folders that workers may write, made where they are not there yet."""
-        parts = [self.path / name for name in _OF_WORKERS]
-        for part in parts:
-            part.mkdir(exist_ok=True)
-        return parts
+        """The folders that workers may write, made where they are missing. Raises DataError for a link."""
+        for name in _OF_WORKERS:
+            with self._files.folder(name, make=True):  # a link would show workers what it leads to
+                pass
+        return [self.path / name for name in _OF_WORKERS]
 
     def events(self, *, clock: Clock) -> EventLog:
         """Where the controller tells what happens; what a model card believes."""
         return EventLog(self._events, clock=clock)
 
-    def told(self, read: Callable[[Path], Iterable[dict[str, Any]]] = read_lines) -> list[dict[str, Any]]:
-        """Everything that the controller and the workers told, by time; `read` may read the ends alone."""
-        both = (filter(is_event, read(path)) for path in (self._events, events_of_workers(self.path)))
-        return list(heapq.merge(*both, key=itemgetter("time")))
+    def told(self, *, newest: bool = False) -> list[dict[str, Any]]:
+        """Everything that the controller and the workers told, by time; with `newest` the ends alone.
+
+        Raises DataError where something else lies in the place of a file, or one is larger than events are.
+        """
+        read = last_lines if newest else partial(read_lines, limit_bytes=_EVENTS_BYTES)
+        ours = filter(is_event, read(self._events, beneath=self.path))
+        theirs = filter(is_event_of_workers, read(events_of_workers(self.path), beneath=self.path))
+        return list(heapq.merge(ours, theirs, key=itemgetter("time")))
+
+    def metrics(self, *, rank: int = 0, newest: bool = False) -> Iterator[dict[str, Any]]:
+        """The lines that a rank wrote, in written order; with `newest` those at the end. Raises as `told`."""
+        read = last_lines if newest else read_lines
+        return filter(is_metrics, read(self.path / "metrics" / f"rank{rank}.jsonl", beneath=self.path))
+
+    @property
+    def _files(self) -> UntrustedFolder:
+        return UntrustedFolder(self.path)
 
     @property
     def _events(self) -> Path:
@@ -157,13 +181,13 @@ class RunFolder:
 
         The kernel drops the lock when its process ends, however it ends.
         """
-        with (self.path / "lock").open("a+") as file:
+        with self._opened("lock") as file:
             with self._gate(fcntl.LOCK_EX):
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     file.seek(0)
-                    holder = file.read()
+                    holder = file.read(_PID_LETTERS)
                     raise ConfigError(
                         f"run {self.id} is being trained by process {holder}",
                         hint=f"stop it with `rsc runs stop {self.id}`, or start another run",
@@ -176,13 +200,14 @@ class RunFolder:
 
     def holder(self) -> int | None:
         """Process that holds the lock now, if any."""
-        if not (self.path / "lock").exists():
+        if not self._files.exists("lock"):
             return None
-        with self._gate(fcntl.LOCK_SH), (self.path / "lock").open("r") as file:
+        with self._gate(fcntl.LOCK_SH), self._opened("lock") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(file.read())
+                file.seek(0)
+                return int(file.read(_PID_LETTERS))
         return None
 
     @contextmanager
@@ -192,9 +217,12 @@ class RunFolder:
         Without it a question, which tries the lock, could keep a training out, and an answer could be the pid
         that an earlier holder left: `rsc runs stop` would signal a stranger.
         """
-        with (self.path / "lock.gate").open("a") as gate:
+        with self._opened("lock.gate") as gate:
             fcntl.flock(gate, mode)
             yield
+
+    def _opened(self, name: str) -> TextIO:
+        return os.fdopen(self._files.open_to_append(name), "a+")
 
 
 def events_of_workers(run: Path) -> Path:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from rsc.clock import parse_timestamp
-from rsc.events import last_lines
+from rsc.errors import DataError
 from rsc.runs.folder import RunFolder
 from rsc.units import format_seconds
 
@@ -36,8 +36,10 @@ class Present:
 
 def present(run: RunFolder, *, now: datetime) -> Present:
     """The moment as it stands in the files; reads the last 64 KiB of three of them."""
-    metrics = last_lines(run.path / "metrics" / "rank0.jsonl")
-    events = run.told(last_lines)
+    try:
+        metrics, events = list(run.metrics(newest=True)), run.told(newest=True)
+    except DataError as error:  # one run must not keep the others out of a list
+        return Present(run.record().step, None, f"its files cannot be read: {error.message}")
     return _present(metrics[-1] if metrics else None, events=events, steps=run.record().steps, now=now)
 
 

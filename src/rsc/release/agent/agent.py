@@ -28,6 +28,7 @@ from rsc.release.agent.facts_cache import Memory
 from rsc.release.agent.lineage_facts import all_data, facts_of, own_data
 from rsc.release.agent.request import KeyRequest
 from rsc.store.dataset import list_datasets
+from rsc.untrusted import UntrustedFolder
 
 Record = dict[str, Any]
 """Of the audit log."""
@@ -226,7 +227,7 @@ class KeyAgent:
         run, now = str(request.run), self._clock.now()
         lineage = run_record(self._workspace, run).get("lineage", {})
         try:
-            envelope = Envelope.from_json((self._workspace.runs / run / "key.json").read_bytes())
+            envelope = Envelope.from_json(UntrustedFolder(self._workspace.runs / run).read("key.json"))
         except FileNotFoundError:
             raise IntegrityError(f"run {run} has no key.json", outcome="no_key") from None
         versions = dict.fromkeys(own_data(lineage) if request.purpose == "export" else all_data(lineage))

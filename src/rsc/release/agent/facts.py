@@ -19,6 +19,7 @@ from rsc.review.approval.identity import known_identities
 from rsc.review.approval.verdict import Approval, ReviewState, approval_from_json, review_facts, status
 from rsc.review.policy import parse_policy
 from rsc.store.dataset import Dataset
+from rsc.untrusted import UntrustedFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def run_record(workspace: Workspace, run: str) -> dict[str, Any]:
     if Path(run).name != run:
         raise ConfigError(f"{run!r} is not the name of a run")
     try:
-        record: dict[str, Any] = json.loads(path.read_bytes())
+        record: dict[str, Any] = json.loads(UntrustedFolder(path.parent).read("run.json"))
     except FileNotFoundError:
         raise ConfigError(f"there is no run {run}", hint="see `rsc runs ls`") from None
     except ValueError:

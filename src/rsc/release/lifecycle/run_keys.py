@@ -11,8 +11,8 @@ checkpoint cannot be opened again).
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,10 +21,11 @@ from typing import Any
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
-from rsc.errors import IntegrityError, KeyUnavailable
+from rsc.errors import DataError, IntegrityError, KeyUnavailable
 from rsc.keys.envelope import Envelope, open_envelope, period_end, run_key_context
 from rsc.keys.providers.configured import run_retention_s
 from rsc.release.lifecycle.kek_index import Providers, active_keks
+from rsc.untrusted import UntrustedFolder
 
 _PREFIX = "runs/"
 
@@ -92,7 +93,7 @@ def _end(
             hint="nothing was deleted; look at the key provider before you rely on it",
             outcome="no_key",
         )
-    freed = sum(_remove(run / "checkpoints") for run, _ in runs)
+    freed = sum(_remove(UntrustedFolder(run), "checkpoints") for run, _ in runs)
     ended = EndedRunKey(late.kek_id, tuple(run.name for run, _ in runs), freed, before)
     audit.append("run_keys_expired", user=user, reason=reason, **ended.to_json())
     return ended
@@ -100,7 +101,7 @@ def _end(
 
 def _runs_under(workspace: Workspace, late: OverdueRunKey) -> Iterator[tuple[Path, Envelope]]:
     for path in sorted(workspace.runs.glob("*/key.json")):
-        envelope = Envelope.from_json(path.read_bytes())
+        envelope = Envelope.from_json(UntrustedFolder(path.parent).read("key.json"))
         if (envelope.provider, envelope.kek_id) == (late.provider, late.kek_id):
             yield path.parent, envelope
 
@@ -113,7 +114,11 @@ def _opens(envelope: Envelope, run: str, providers: Providers) -> bool:
     return True
 
 
-def _remove(folder: Path) -> int:
-    freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(run: UntrustedFolder, part: str) -> int:
+    try:
+        freed = run.size_bytes(part)
+    except DataError:  # a link in its place: that goes, not what it leads to
+        freed = 0
+    with suppress(FileNotFoundError):
+        run.remove_tree(part)
     return freed

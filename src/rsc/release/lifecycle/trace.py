@@ -12,6 +12,7 @@ the digests of the weights alone.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -26,6 +27,9 @@ from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle.subject import Hit, find_subject
 from rsc.store.dataset import Dataset, list_names, list_versions
 from rsc.store.staging import list_unfinished
+from rsc.untrusted import UntrustedFolder
+
+_STEP = re.compile("step-[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +79,14 @@ def trace(workspace: Workspace, subject: str, *, agent: KeyAgent, audit: AuditLo
 def derived_runs(workspace: Workspace, versions: set[tuple[str, int]]) -> Iterator[DerivedRun]:
     """Runs whose lineage names one of the versions, or that of what they started from, and so on."""
     for record_path in sorted(workspace.runs.glob("*/run.json")):
-        lineage = json.loads(record_path.read_bytes()).get("lineage", {})
+        files = UntrustedFolder(record_path.parent)
+        lineage = json.loads(files.read("run.json")).get("lineage", {})
         for data, version in sorted(versions.intersection(traced_data(lineage))):
             folder = record_path.parent
             yield DerivedRun(
                 run=folder.name,
                 data=data,
                 version=version,
-                checkpoints=tuple(path.name for path in sorted(folder.glob("checkpoints/step-*"))),
-                exports=tuple(str(path) for path in sorted(folder.glob("export*")) if path.is_dir()),
+                checkpoints=tuple(name for name in files.folders("checkpoints") if _STEP.fullmatch(name)),
+                exports=tuple(str(folder / name) for name in files.folders() if name.startswith("export")),
             )

@@ -11,6 +11,7 @@ outside the workspace.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rsc.config import Workspace
+from rsc.errors import DataError
 from rsc.release.verify.promise import Breach
+from rsc.untrusted import UntrustedFolder
 
 CONTAINER_MAGIC = b"\x89RSC\r\n\x1a\n"  # docs/format.md, section "header"
 _SAMPLE_BYTES, _NUM_SAMPLES = 4096, 4
@@ -51,7 +54,7 @@ def plaintext_files(workspace: Workspace) -> tuple[int, list[Breach]]:
             if path.is_symlink():
                 what: str | None = "is a link, and what it leads to is not looked at"
             else:
-                what = None if pattern.fullmatch(relative) else _not_encrypted(path)
+                what = None if pattern.fullmatch(relative) else _not_encrypted(folder, relative)
             if what is not None:
                 changed = datetime.fromtimestamp(path.lstat().st_mtime, UTC)
                 breaches.append(
@@ -61,14 +64,15 @@ def plaintext_files(workspace: Workspace) -> tuple[int, list[Breach]]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink())
+    return (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
 
 
-def _not_encrypted(path: Path) -> str | None:
+def _not_encrypted(folder: Path, relative: str) -> str | None:
     """Why this cannot be a container; None when it looks like one."""
+    path = folder / relative
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with os.fdopen(UntrustedFolder(folder).open(relative), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
             is_inner = _INNER_CHUNK.fullmatch(path.name) is not None
             if not is_inner and file.read(len(CONTAINER_MAGIC)) != CONTAINER_MAGIC:
                 return "is no encrypted container and none of the files that belong there"
@@ -83,6 +87,8 @@ def _not_encrypted(path: Path) -> str | None:
                     return "is a container with readable contents"
     except FileNotFoundError:
         return None  # removed while we looked
+    except DataError as error:
+        return error.message.removeprefix(f"{relative} in {folder} ")
     return None
 
 

@@ -134,7 +134,7 @@ class LocalStore:
             names = [path.name for path in (self.root / folder).iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(name for name in names if not name.startswith(_TEMPORARY))
+        return sorted(name for name in names if not self._is_temporary(name))
 
     def delete(self, path: str) -> None:
         with _resource_errors(self.root / path), suppress(FileNotFoundError):
@@ -157,6 +157,9 @@ class LocalStore:
                 raise
             self._disk.sync_folder(goal.parent)
         return True
+
+    def _is_temporary(self, name: str) -> bool:
+        return name.startswith(_TEMPORARY)
 
     def _put(self, path: str, data: bytes, *, replace: bool) -> bool:
         file = self.create(path)
@@ -256,9 +259,18 @@ class LocalReader:
     _fd = -1
 
     def __init__(self, path: Path) -> None:
-        self._name = path.name
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.size_bytes = os.fstat(self._fd).st_size
+        self._take(os.open(path, os.O_RDONLY | os.O_CLOEXEC), name=path.name)
+
+    @classmethod
+    def of(cls, fd: int, *, name: str) -> LocalReader:
+        """A reader of an open file, whose descriptor it closes."""
+        reader = LocalReader.__new__(LocalReader)
+        reader._take(fd, name=name)
+        return reader
+
+    def _take(self, fd: int, *, name: str) -> None:
+        self._name, self._fd = name, fd
+        self.size_bytes = os.fstat(fd).st_size
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
         view = memoryview(buffer)

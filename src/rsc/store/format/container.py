@@ -47,7 +47,7 @@ from rsc.store.format.schema import MAX_FRAME_BYTES
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
-_MAGIC = b"\x89RSC\r\n\x1a\n"  # as PNG's: shows text-mode transfers and 7-bit paths at once
+MAGIC = b"\x89RSC\r\n\x1a\n"  # as PNG's: shows text-mode transfers and 7-bit paths at once
 _VERSION = 1
 _SUITE_AES_256_GCM_HKDF_SHA256 = 1
 _HEADER = struct.Struct("<8sHH20s32s32s32s")
@@ -240,7 +240,7 @@ def frame_nonce(counter: int, *, is_last: bool) -> bytes:
 
 
 def _make_header(keys: _FileKeys, *, salt: bytes, context: bytes) -> bytes:
-    start = (_MAGIC, _VERSION, _SUITE_AES_256_GCM_HKDF_SHA256, bytes(20), salt, bytes(keys.commitment.view))
+    start = (MAGIC, _VERSION, _SUITE_AES_256_GCM_HKDF_SHA256, bytes(20), salt, bytes(keys.commitment.view))
     unsigned = _HEADER.pack(*start, bytes(32))[:_MAC_START]
     return unsigned + _header_mac(keys, unsigned, context=context)
 
@@ -253,7 +253,7 @@ def _read_header(source: RandomAccess) -> bytes:
     """The public part of the header: is this such a file at all, in a version that we know?"""
     header = bytearray(min(source.size_bytes, HEADER_BYTES))
     source.read_into(0, header)
-    if header[:8] != _MAGIC[: len(header)]:
+    if header[:8] != MAGIC[: len(header)]:
         raise IntegrityError("not a container file (magic)", outcome="header")
     if len(header) < HEADER_BYTES:
         raise IntegrityError(f"{len(header)} bytes, a header has {HEADER_BYTES}", outcome="truncated")

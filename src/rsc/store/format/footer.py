@@ -34,6 +34,7 @@ _FIRST_READ_BYTES = (
     1 << 16
 )  # holds the whole tail of a file of up to half a GiB in 256 KiB frames: one request
 _SEARCH_BYTES = 1 << 20
+_MOST_SEARCHED_BYTES = 1 << 30  # a sparse file may be of any size
 
 
 class BlockHasher:
@@ -109,11 +110,11 @@ def tail_bytes(*, body_bytes: int, num_frames: int) -> int:
     return num_blocks * HASH_BYTES + num_frames * ENTRY_BYTES + TAG_BYTES + TRAILER_BYTES
 
 
-def read_tail(source: RandomAccess) -> Tail:
+def read_tail(source: RandomAccess, *, limit_bytes: int | None = None) -> Tail:
     """Parse the tail of a file, in one read for files up to about 1 GiB.
 
     Raises IntegrityError: `truncated` (too short, or no trailer anywhere), `trailing` (bytes after the
-    trailer), `frame` (a trailer whose numbers contradict each other).
+    trailer), `frame` (a trailer whose numbers contradict each other, or tell of a tail above the limit).
     """
     size = source.size_bytes
     if size < MIN_FILE_BYTES:
@@ -121,6 +122,8 @@ def read_tail(source: RandomAccess) -> Tail:
     end = _read(source, start=max(0, size - _FIRST_READ_BYTES), stop=size)
     if end[-TRAILER_BYTES:].startswith(TRAILER_MAGIC):
         length = _tail_length(end, size=size)
+        if limit_bytes is not None and length > limit_bytes:
+            raise IntegrityError(f"a tail of {length} bytes in a file of {size}", outcome="frame")
         return parse_tail(
             end if length <= len(end) else _read(source, start=size - length, stop=size), size_bytes=size
         )
@@ -170,10 +173,11 @@ def bad_blocks(source: RandomAccess, tail: Tail) -> Iterator[int]:
 def _no_trailer(source: RandomAccess) -> IntegrityError:
     """Why the file does not end in a trailer: bytes were added after one, or its end is missing.
 
-    Looks backwards for a trailer that ends where it says the file does; only damaged files come here.
+    Looks backwards, through the last GiB, for a trailer that ends where it says the file does; only damaged
+    files come here.
     """
     stop = source.size_bytes
-    while stop > 0:
+    while stop > max(0, source.size_bytes - _MOST_SEARCHED_BYTES):
         start = max(0, stop - _SEARCH_BYTES)
         piece = _read(source, start=start, stop=min(source.size_bytes, stop + TRAILER_BYTES - 1))
         found = piece.rfind(TRAILER_MAGIC)
