@@ -31,7 +31,7 @@ def test_arrays_of_every_kind(workspace: Workspace) -> None:
         "text": ["a", "mail bob@example.org"],
         "raw": [b"x", b""],
     }
-    result = bring(workspace, columns)
+    result = bring(workspace, columns, policy=SAFE)
     assert result.splits == {"train": 2}
     assert result.report.by_type() == {"email": 1}
     rows = stored(workspace, "train")

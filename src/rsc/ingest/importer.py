@@ -136,7 +136,6 @@ def _run(
 ) -> ImportResult:
     clock = clock or SystemClock()
     rules = parse_policy(policy)
-    require_safeguard(rules, media=reader.media(), scan=options.scan)
     files = reader.files()
     fingerprint = Fingerprint.of(files)
     plan = Plan(
@@ -149,6 +148,7 @@ def _run(
         notes=notes | _withheld(reader.fields()),
     )
     _require_public(plan.schema)
+    require_safeguard(rules, media=reader.media(), bytes_fields=plan.bytes_fields, scan=options.scan)
     for split in plan.splits:
         check_new_name(split, what="split")
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES

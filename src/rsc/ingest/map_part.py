@@ -81,7 +81,7 @@ class Plan:
     def scanner(self) -> Scanner:
         """This process's own. The fastest engine takes half a second to get ready, a model more: not for
         nothing to scan."""
-        if not self.text_fields:
+        if not self.text_fields and not (self.bytes_fields and self.options.scan):
             return Scanner("re")
         return Scanner(self.engine, recognisers=load_recognisers(self.policy.models))
 
@@ -90,6 +90,14 @@ class Plan:
         """Fields that hold pictures or sounds as files, not decoded."""
         files = {item.name for item in self.schema.fields if item.kind == "bytes"}
         return tuple(name for name in self.source.media() if name in files)
+
+    @property
+    def bytes_fields(self) -> tuple[str, ...]:
+        """Fields of bytes of any kind, which only their content tells."""
+        media = self.source.media()
+        return tuple(
+            item.name for item in self.schema.fields if item.kind == "bytes" and item.name not in media
+        )
 
     @property
     def text_fields(self) -> tuple[str, ...]:
@@ -129,6 +137,8 @@ def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResu
         scanner=plan.scanner,
         text_fields=plan.text_fields,
         media_fields=plan.media_fields,
+        bytes_fields=plan.bytes_fields,
+        is_scanned=plan.options.scan,
         subject_key=subject_key,
     )
     pieces: dict[str, list[Columns]] = {}

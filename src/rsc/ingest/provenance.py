@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rsc import __version__
@@ -49,9 +50,11 @@ def report_notes(plan: Plan, *, totals: Totals) -> list[str]:
     notes = [f"{count} x {note}" for note, count in sorted(totals.notes.items())]
     if not plan.options.scan:
         notes.append(f"NOTHING was scanned (import without scan); the safeguard is: {plan.policy.safeguard}")
-    unread = [item.name for item in plan.schema.fields if item.kind != "string"]
+    unread = [item.name for item in plan.schema.fields if item.kind not in ("string", "bytes")]
     if unread and plan.options.scan:
         notes.append(f"not scanned, because they are not text: {', '.join(unread)}")
+    if plan.bytes_fields and plan.options.scan:
+        notes.append(f"bytes, scanned where they are text and nothing else: {', '.join(plan.bytes_fields)}")
     for name, medium in plan.source.media().items():
         notes.append(
             f"{medium} field {name!r}: what it shows or says was not looked at; see the policy's safeguard"
@@ -63,11 +66,18 @@ def report_notes(plan: Plan, *, totals: Totals) -> list[str]:
     return notes
 
 
-def require_safeguard(policy: Policy, *, media: dict[str, str], scan: bool) -> None:
+def require_safeguard(
+    policy: Policy, *, media: dict[str, str], bytes_fields: Sequence[str] = (), scan: bool
+) -> None:
     """Raises GateRefused when people in the data would be protected by nothing."""
-    if policy.safeguard.strip() or (scan and not media):
+    if policy.safeguard.strip() or (scan and not media and not bytes_fields):
         return
-    what = "text that is not scanned" if not scan else f"{', '.join(sorted(set(media.values())))} content"
+    if not scan:
+        what = "text that is not scanned"
+    elif media:
+        what = f"{', '.join(sorted(set(media.values())))} content"
+    else:
+        what = f"the bytes in field {bytes_fields[0]!r} (some text in it may be found, the rest not)"
     raise GateRefused(
         f"the policy names no safeguard for {what}, which the gate does not look at",
         hint='say what protects people in it: --safeguard "..." or `safeguard` in the policy file',

@@ -10,13 +10,16 @@ The gate's findings become rows of the split `findings`, which is encrypted like
     shape                           the mask of what stood there: type and class of length
     subject         the pseudonym of what matched (review.redact) under this version's subject key
 
-Not covered: numbers and byte fields are not scanned; pictures and sound are not looked at.
+Fields of bytes are taken for what they hold, value by value: pictures and sounds lose their metadata, text
+is scanned and redacted in its own encoding.
+
+Not covered: numbers, and bytes that are neither; what pictures show and sounds say.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,6 +29,7 @@ from rsc.ingest.readers.source import BadRecord, Chunk, Values
 from rsc.ingest.readers.tables.typed_columns import each, take
 from rsc.review.gate import Gate, GatedRecord
 from rsc.review.media.clean import clean_media
+from rsc.review.media.recognise import Text, medium_of, text_of
 from rsc.review.policy import Policy
 from rsc.review.redact import Replacement, pseudonym
 from rsc.review.report import ReviewReport
@@ -76,7 +80,7 @@ class Screener:
     """One policy over the chunks of one part. `report` counts what passed.
 
     `media_fields` hold whole files: their metadata is taken out (review.media), and a file that cannot
-    be cleaned is a bad record.
+    be cleaned is a bad record. `bytes_fields` may hold anything.
     """
 
     def __init__(
@@ -86,11 +90,15 @@ class Screener:
         scanner: Scanner,
         text_fields: Sequence[str],
         media_fields: Sequence[str] = (),
+        bytes_fields: Sequence[str] = (),
+        is_scanned: bool = True,
         subject_key: memoryview,
     ) -> None:
         self._gate = Gate(policy, pseudonym_key=subject_key, scanner=scanner)
         self._fields = tuple(text_fields)
         self._media_fields = tuple(media_fields)
+        self._bytes_fields = tuple(bytes_fields)
+        self._is_scanned = is_scanned
         self._removed: Counter[str] = Counter()
         self._subject_key = subject_key
 
@@ -100,11 +108,15 @@ class Screener:
     def screen(self, chunk: Chunk) -> Screened:
         """Raises ReviewRejected when the policy says that a finding stops the import."""
         columns, numbers, bad = self._clean(chunk)
-        if not self._fields or not len(numbers):
+        inside = self._texts_inside(columns) if len(numbers) else {}
+        fields = (*self._fields, *inside)
+        if not fields or not len(numbers):
             return Screened(columns, numbers, bad=bad)
-        texts = zip(*(columns[name] for name in self._fields), strict=True)
-        originals = [dict(zip(self._fields, values, strict=True)) for values in texts]
-        gated = self._gate.pass_records(originals, fields=self._fields)
+        scanned = {name: columns[name] for name in self._fields} | {
+            name: [found and found.text for found in texts] for name, texts in inside.items()
+        }
+        originals = [dict(zip(fields, values, strict=True)) for values in zip(*scanned.values(), strict=True)]
+        gated = self._gate.pass_records(originals, fields=fields)
         kept = [row for row, result in enumerate(gated) if result.record is not None]
         found: list[FoundIn] = []
         position = 0
@@ -118,15 +130,25 @@ class Screener:
         columns = take(columns, rows) if len(kept) < len(numbers) else columns
         clean = [result.record for result in gated if result.record is not None]
         columns |= {name: [record[name] for record in clean] for name in self._fields}
+        for name, texts in inside.items():
+            columns[name] = [
+                value if found is None or record[name] == found.text else record[name].encode(found.encoding)
+                for value, record, found in zip(
+                    each(columns[name]), clean, (texts[row] for row in kept), strict=True
+                )
+            ]
         return Screened(columns, numbers[rows], found, bad)
 
     def _clean(self, chunk: Chunk) -> tuple[dict[str, Values], np.ndarray, list[BadRecord]]:
         """The chunk with its files stripped, without those that cannot be."""
         columns, numbers = dict(chunk.columns), chunk.numbers
         reasons: dict[int, BadRecord] = {}
-        for name in self._media_fields if len(numbers) else ():
+        for name in (*self._media_fields, *self._bytes_fields) if len(numbers) else ():
             files: list[bytes] = []
             for row, data in enumerate(each(columns[name])):
+                if name in self._bytes_fields and medium_of(bytes(data)) is None:
+                    files.append(data)
+                    continue
                 try:
                     clean = clean_media(bytes(data))
                 except DataError as error:
@@ -141,6 +163,15 @@ class Screener:
             return columns, numbers, []
         rows = np.array([row for row in range(len(numbers)) if row not in reasons], dtype=np.int64)
         return take(columns, rows), numbers[rows], list(reasons.values())
+
+    def _texts_inside(self, columns: Mapping[str, Values]) -> dict[str, list[Text | None]]:
+        """Values of byte fields that are text, by field; fields without any are left out."""
+        if not self._is_scanned:
+            return {}
+        found = {
+            name: [text_of(bytes(value)) for value in each(columns[name])] for name in self._bytes_fields
+        }
+        return {name: texts for name, texts in found.items() if any(texts)}
 
     def _rows(
         self, gated: GatedRecord, original: dict[str, str], *, number: int, position: int

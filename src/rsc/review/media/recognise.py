@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, NamedTuple
 
 from rsc.review.media.mpeg import begins_with_frames
 
@@ -29,6 +30,8 @@ _MEDIA: dict[str, Medium] = {
 }
 
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # but tab, line and page ends, and escape
+_PRINTABLE = bytes((9, 10, 12, 13, *range(32, 127)))
+_SHORTEST_LATIN = 16  # below, random bytes look like it too often
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -48,6 +51,29 @@ def is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return bool(text) and _CONTROLS.search(text) is None
+
+
+class Text(NamedTuple):
+    text: str
+    encoding: str
+
+
+def text_of(data: bytes) -> Text | None:
+    """Bytes that are text, by what they look like; None for all others, and for nothing.
+
+    UTF-8 without control characters; UTF-16 with its mark; else bytes that are nearly all printable ASCII,
+    as a page in Latin-1 is. Not covered: UTF-16 without a mark, encodings of few ASCII letters.
+    """
+    if is_text(data):
+        with suppress(UnicodeDecodeError):
+            return Text(data.decode(), "utf-8")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and len(data) % 2 == 0:
+        with suppress(UnicodeDecodeError):
+            return Text(data.decode("utf-16"), "utf-16")
+    if len(data) >= _SHORTEST_LATIN and 10 * len(data.translate(None, _PRINTABLE)) <= len(data):
+        text = data.decode("latin-1")
+        return None if _CONTROLS.search(text) else Text(text, "latin-1")
+    return None
 
 
 def is_lfs_pointer(data: bytes) -> bool:
