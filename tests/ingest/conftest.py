@@ -11,13 +11,23 @@ import pytest
 
 from rsc.config import Workspace
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.readers.source import BadRecord, Source
+from rsc.ingest.readers.source import BadRecord, NarrowTypes, Source
 
 Rows = tuple[list[dict[str, Any]], list[BadRecord]]
 
 
 def read_all(source: Source, *, part_bytes: int = 1 << 20) -> Rows:
-    """Rows in source order with their record number as `#`, and the bad records."""
+    """Rows in source order with their record number as `#`, and the bad records.
+
+    As an import does, it surveys the source where the first records tell too little.
+    """
+    try:
+        return _read_all(source, part_bytes=part_bytes)
+    except NarrowTypes:
+        return _read_all(source.surveyed(), part_bytes=part_bytes)
+
+
+def _read_all(source: Source, *, part_bytes: int) -> Rows:
     rows: list[dict[str, Any]] = []
     bad: list[BadRecord] = []
     for part in source.parts(part_bytes=part_bytes):

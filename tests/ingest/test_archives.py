@@ -17,6 +17,7 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.detect import detect, open_source
+from rsc.ingest.readers.tables.value_types import MISSING
 
 from .bringing import SAFE, bring_in, stored
 from .conftest import read_all
@@ -241,13 +242,13 @@ def test_parquet_files_named_by_split(workspace: Workspace, tmp_path: Path) -> N
     assert stored(workspace, "test")[3]["text"] == "text 3"
 
 
-def test_parquet_nulls_in_whole_numbers_are_bad_rows(tmp_path: Path) -> None:
+def test_parquet_nulls_in_whole_numbers_are_marked(tmp_path: Path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "a.parquet"
     parquet.write_table(arrow.table({"text": ["a", "b"], "n": arrow.array([1, None], arrow.int64())}), path)
     rows, bad = read_all(open_source(path, options=PLAIN))
-    assert [row["n"] for row in rows] == [1]
-    assert (bad[0].record, bad[0].reason) == (1, "field 'n': found nothing")
+    assert [row["n"] for row in rows] == [1, MISSING["int64"]]
+    assert not bad
 
 
 def test_parquet_values_that_are_missing_are_counted_or_bad(workspace: Workspace, tmp_path: Path) -> None:
@@ -265,18 +266,19 @@ def test_parquet_values_that_are_missing_are_counted_or_bad(workspace: Workspace
         parquet.write_table(arrow.table(columns).slice(rows.start, rows.stop), tmp_path / f"{number}.parquet")
     source = open_source(tmp_path, options=PLAIN)
     rows, bad = read_all(source)
-    assert [row["#"] for row in rows] == [0, 5, 6, 11]
-    assert [row["ids"].tolist() for row in rows[:2]] == [[1, 2], [6]]
-    assert [row["pair"].tolist() for row in rows[:2]] == [[1, 2], [9, 10]]
-    assert [(item.record, item.place, item.reason) for item in bad[4:]] == [
+    assert [row["#"] for row in rows] == [0, 2, 5, 6, 8, 11]
+    assert [row["flag"] for row in rows[:3]] == [1, MISSING["uint8"], 1]
+    assert [row["ids"].tolist() for row in rows[:3]] == [[1, 2], [3], [6]]
+    assert [row["pair"].tolist() for row in rows[:3]] == [[1, 2], [5, 6], [9, 10]]
+    assert [(item.record, item.place, item.reason) for item in bad[3:]] == [
         (7, "1.parquet row 2", "field 'pair': a number of its list is missing"),
-        (8, "1.parquet row 3", "field 'flag': found nothing"),
         (9, "1.parquet row 4", "field 'pair': found nothing"),
         (10, "1.parquet row 5", "field 'ids': a number of its list is missing"),
     ]
     result = bring_in(workspace, tmp_path, holdout=0.0)
-    assert (result.num_read, result.splits) == (12, {"train": 4})
+    assert (result.num_read, result.splits) == (12, {"train": 6})
     assert result.notes == {
+        "field 'flag' missing: stored as the number that the schema gives for no value": 2,
         "field 'curve' missing: stored as NaN": 2,
         "field 'text' missing: stored as empty text": 2,
     }

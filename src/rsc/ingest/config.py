@@ -10,8 +10,25 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from rsc.config import FrozenModel
 
 Format = Literal[
-    "auto", "jsonl", "csv", "parquet", "text", "images", "audio", "webdataset", "mds", "hf", "python-docs"
+    "auto",
+    "jsonl",
+    "csv",
+    "parquet",
+    "arrow",
+    "text",
+    "images",
+    "audio",
+    "webdataset",
+    "mds",
+    "hf",
+    "python-docs",
 ]
+
+DeclaredType = Literal[
+    "string", "bool", "int8", "int16", "int32", "int64", "int64?", "uint8", "uint16", "uint32", "uint64",
+    "uint64?", "float64",
+]  # fmt: skip
+"""Types that a field can be declared to have. With `?` values may be missing."""
 
 
 def _known_encoding(name: str) -> str:
@@ -39,6 +56,10 @@ class ImportOptions(FrozenModel):
     header: Literal["auto", "first", "none"] | tuple[str, ...] = "auto"
     """Names of the columns of CSV: its first line (`first`; `auto` refuses one that looks like a record),
     `none` for column_1, column_2, ..., or a list of names for a table without a header."""
+
+    types: dict[str, DeclaredType] = Field(default_factory=dict)
+    """Types of fields, by their names in the source: `schema.FIELD=type` on the command line. A value that
+    the type would change makes its record bad. Other fields get a type that holds all their values."""
 
     encoding: Annotated[str, AfterValidator(_known_encoding)] = "utf-8"
     """Encoding of text sources: any that keeps a line end as one byte, so not UTF-16."""

@@ -26,7 +26,7 @@ from rsc.ingest.progress import Progress, Silent
 from rsc.ingest.provenance import require_safeguard
 from rsc.ingest.readers.arrays import Batch, open_columns
 from rsc.ingest.readers.detect import left_out, open_source
-from rsc.ingest.readers.source import Fingerprint, Source
+from rsc.ingest.readers.source import Fingerprint, NarrowTypes, Source
 from rsc.ingest.resume import CHECKPOINT_BYTES
 from rsc.ingest.tokenize import read_tokenizer, train_bpe, write_tokenizer
 from rsc.ingest.workers import PART_BYTES, run_parts
@@ -152,22 +152,30 @@ def _run(
     for split in plan.splits:
         check_new_name(split, what="split")
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES
-    job = ImportJob(
-        plan=_with_tokenizer(plan),
-        title=title,
-        author=author,
-        policy=policy,
-        files=files,
-        fingerprint=fingerprint,
-        workspace=workspace,
-        provider=default_provider(workspace.keys, clock=clock),
-        num_processes=1 if is_small else num_processes,
-        clock=clock,
-        progress=progress or Silent(),
-        checkpoint_bytes=checkpoint_bytes,
-    )
-    with only_writer(workspace.data / name):
-        return job.run()
+
+    def attempt(plan: Plan) -> ImportResult:
+        job = ImportJob(
+            plan=_with_tokenizer(plan),
+            title=title,
+            author=author,
+            policy=policy,
+            files=files,
+            fingerprint=fingerprint,
+            workspace=workspace,
+            provider=default_provider(workspace.keys, clock=clock),
+            num_processes=1 if is_small else num_processes,
+            clock=clock,
+            progress=progress or Silent(),
+            checkpoint_bytes=checkpoint_bytes,
+        )
+        with only_writer(workspace.data / name):
+            return job.run()
+
+    try:
+        return attempt(plan)
+    except NarrowTypes:  # docs/decisions/0013
+        whole = reader.surveyed()
+        return attempt(replace(plan, source=whole, schema=Schema(whole.fields()), is_surveyed=True))
 
 
 def _withheld(fields: Sequence[Field]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from rsc.ingest.keys import new_data_key
 from rsc.ingest.map_part import Plan
 from rsc.ingest.progress import Progress
 from rsc.ingest.provenance import import_facts, report_notes, require_records
-from rsc.ingest.readers.source import Fingerprint
+from rsc.ingest.readers.source import Fingerprint, NarrowTypes
 from rsc.ingest.readers.tables.typed_columns import to_store
 from rsc.ingest.resume import Position, find_interrupted, import_id
 from rsc.ingest.sink import Totals, schemas, write_part
@@ -91,6 +91,8 @@ class ImportJob:
         if found is None:
             return None
         unfinished, position = found
+        if position.is_surveyed and not self.plan.is_surveyed:
+            raise NarrowTypes("the interrupted import had found wider types")
         try:
             context = data_key_context(self.plan.name)
             key = open_envelope(self.provider, unfinished.envelope(), context=context)
@@ -111,7 +113,7 @@ class ImportJob:
             envelope=envelope,
             clock=self.clock,
         )
-        position = Position(wanted, next_part=0, done_bytes=0, totals=Totals())
+        position = Position(wanted, 0, 0, Totals(), is_surveyed=self.plan.is_surveyed)
         writer.checkpoint(position.to_dict())  # marks the folder as ours, should we be killed
         return _Begun(writer, key, position)
 
@@ -128,7 +130,7 @@ class ImportJob:
                 write_part(begun.writer, result, totals=totals)
                 done_bytes += result.size_bytes
                 if done_bytes - saved_bytes >= self.checkpoint_bytes:
-                    position = Position(start.import_id, result.number + 1, done_bytes, totals)
+                    position = replace(start, next_part=result.number + 1, done_bytes=done_bytes)
                     begun.writer.checkpoint(position.to_dict())
                     saved_bytes = done_bytes
                 self._tell(done_bytes, totals)

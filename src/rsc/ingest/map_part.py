@@ -52,6 +52,8 @@ class Plan:
     tokenizer_json: str | None = None
     notes: Mapping[str, int] = field(default_factory=dict)
     """What the import says about the source as a whole; counted with the first part."""
+    is_surveyed: bool = False
+    """Whether the types were found by reading the whole source, because the first records told too little."""
 
     @cached_property
     def tokenizer(self) -> TextTokenizer | None:
@@ -103,7 +105,8 @@ class Plan:
     def text_fields(self) -> tuple[str, ...]:
         if not self.options.scan:
             return ()
-        return tuple(item.name for item in self.schema.fields if item.kind == "string")
+        numeric = self.source.numeric_texts()
+        return tuple(f.name for f in self.schema.fields if f.kind == "string" and f.name not in numeric)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Position:
     next_part: int
     done_bytes: int
     totals: Totals
+    is_surveyed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         totals = self.totals
@@ -54,6 +55,7 @@ class Position:
             "bad": dict(totals.bad),
             "bad_records": totals.bad_records,
             "notes": dict(totals.notes),
+            "is_surveyed": self.is_surveyed,
             "report": None if totals.report is None else totals.report.to_json().decode(),
         }
 
@@ -71,7 +73,8 @@ class Position:
             notes=Counter(record["notes"]),
             report=None if report is None else report_from_json(report.encode()),
         )
-        return cls(record["import_id"], record["next_part"], record["done_bytes"], totals)
+        is_surveyed = bool(record.get("is_surveyed"))
+        return cls(record["import_id"], record["next_part"], record["done_bytes"], totals, is_surveyed)
 
 
 def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes, workspace: Workspace) -> str:

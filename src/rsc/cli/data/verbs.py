@@ -49,6 +49,7 @@ def import_(
     text_field: Annotated[str | None, typer.Option(help="Which field is the text to train on.")] = None,
     fields: Annotated[str | None, typer.Option(help="Take only these fields: a,b,c.")] = None,
     holdout: Annotated[float | None, typer.Option(help="Share of records kept for evaluation.")] = None,
+    schema: Annotated[Path | None, typer.Option(help='Types of fields (TOML): FIELD = "int64".')] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of text, if it is not UTF-8.")] = None,
     processes: Annotated[int | None, typer.Option(help="How many processes; one a core if left out.")] = None,
     as_name: As = None,
@@ -61,6 +62,7 @@ def import_(
     house = Custody.open()
     workspace, clock = house.workspace, house.clock
     flags = {"format": source_format, "text_field": text_field, "holdout": holdout, "encoding": encoding}
+    flags["types"] = None if schema is None else _read_schema(schema)  # type: ignore[assignment]
     flags["fields"] = None if fields is None else tuple(part.strip() for part in fields.split(","))  # type: ignore[assignment]
     options = _options(flags, settings or [])
     author = identity_of(workspace, as_name).name
@@ -161,9 +163,24 @@ def _options(flags: dict[str, Any], settings: Sequence[str]) -> ImportOptions:
             raise ConfigError(
                 f"{setting!r} is not key=value", hint="one source at a time; settings as key=value"
             )
-        values[key.strip()] = _toml_value(value.strip())
+        section, dot, field = key.strip().partition(".")
+        if section == "schema" and dot:
+            values.setdefault("types", {})[field] = value.strip().strip("\"'")
+        else:
+            values[key.strip()] = _toml_value(value.strip())
     origins = dict.fromkeys(values, "command line")
     return parse_as(ImportOptions, Resolved(name="rsc data import", values=values, provenance=origins))
+
+
+def _read_schema(path: Path) -> dict[str, Any]:
+    """The types that a file declares. Raises ConfigError for a file that is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"cannot read the schema {path}: {reason}", hint='a line a field: id = "int64"'
+        ) from None
 
 
 def _toml_value(text: str) -> Any:

@@ -16,7 +16,15 @@ from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from rsc.ingest.readers.media.files import MediaTree
 from rsc.ingest.readers.python_docs import PythonDocs
 from rsc.ingest.readers.source import Source, require_readable
-from rsc.ingest.readers.tables.arrow import HF_DICT, HF_STATE, open_hf, open_parquet
+from rsc.ingest.readers.tables.arrow import (
+    ARROW_SUFFIXES,
+    HF_DICT,
+    HF_STATE,
+    PARQUET_SUFFIXES,
+    open_arrow,
+    open_hf,
+    open_parquet,
+)
 from rsc.ingest.readers.tables.delimited import DelimitedTable
 from rsc.ingest.readers.tables.jsonl import JsonLines
 from rsc.ingest.readers.tar_members import is_tar
@@ -26,7 +34,8 @@ from rsc.ingest.readers.webdataset import TarShards
 PYTHON_DOCS = "python-docs"
 
 _BY_SUFFIX = {
-    ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv",
+    **dict.fromkeys(PARQUET_SUFFIXES, "parquet"), **dict.fromkeys(ARROW_SUFFIXES, "arrow"),
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv",
     ".txt": "text", ".text": "text", ".md": "text", ".rst": "text", ".log": "text",
 }  # fmt: skip
 
@@ -38,6 +47,12 @@ _NOT_READ = {
     b"SQLite format 3\0": ("an SQLite database", "write a table to CSV first: sqlite3 -header -csv FILE"),
 }
 """First bytes of files that people try, what they are, and what to do."""
+
+
+_POINTER, _POINTER_BYTES = (
+    b"version https://git-lfs.github.com/spec/",
+    1024,
+)  # its specification: below 1024 bytes
 
 
 def open_source(source: Path | str, *, options: ImportOptions) -> Source:
@@ -55,7 +70,18 @@ def open_source(source: Path | str, *, options: ImportOptions) -> Source:
     if path.is_dir():
         require_contained(path)
     kind = options.format if options.format != "auto" else detect(path)
-    return _reader(kind, path, options=options)
+    reader = _reader(kind, path, options=options)
+    for file in reader.files():
+        _refuse_pointer(file)
+    return reader
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Raises DataError for what Git LFS leaves in the place of a file that was not fetched."""
+    if path.is_file() and path.stat().st_size <= _POINTER_BYTES and path.read_bytes().startswith(_POINTER):
+        raise DataError(
+            f"{path.name} is a Git LFS pointer, not the data", hint="fetch it in its repository: git lfs pull"
+        )
 
 
 def left_out(source: Path | str, *, reader: Source) -> dict[str, int]:
@@ -85,6 +111,8 @@ def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
     is_tree = path.is_dir() or path.suffix.lower() == ".zip"
     if kind == "parquet":
         return open_parquet(path, options=options)
+    if kind == "arrow":
+        return open_arrow(path, options=options)
     if kind == "webdataset":
         return TarShards(path, options=options)
     if kind in ("mds", "hf"):
@@ -144,8 +172,10 @@ def _detect_tree(path: Path) -> str:
         raise DataError(
             f"{path.name} holds only archives, which are not opened inside one", hint="unpack it first"
         )
-    if ".parquet" in suffixes:
+    if any(suffix in PARQUET_SUFFIXES for suffix in suffixes) and path.is_dir():
         return "parquet"
+    if any(suffix in ARROW_SUFFIXES for suffix in suffixes) and path.is_dir():
+        return "arrow"
     if path.is_dir() and any(is_tar(entry) for entry in path.iterdir()):
         return "webdataset"
     if IMAGE_SUFFIXES & suffixes.keys():

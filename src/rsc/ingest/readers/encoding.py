@@ -71,7 +71,8 @@ def _decode_each(block: bytes, *, first_line: int, name: str, options: ImportOpt
     bad: list[BadRecord] = []
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start=first_line):
         try:
-            texts.append(line.decode(options.encoding))
+            text = line.decode(options.encoding)
+            texts.append(text.removeprefix(BYTE_ORDER_MARK) if number == 0 else text)
             numbers.append(number)
         except UnicodeDecodeError:
             place = f"line {number + 1}"

@@ -1,7 +1,7 @@
 """A folder of JSON-lines or table files as one source, in order of their names.
 
-The types are those of the first file. Files whose names begin with a split (`train-00.jsonl`,
-`test.csv`) belong to it, when all of them do.
+The fields are those of the first file, the types hold for all. Files whose names begin with a split
+(`train-00.jsonl`, `test.csv`) belong to it; then all must.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source
-from rsc.ingest.readers.split_names import split_of_file
+from rsc.ingest.readers.split_names import splits_of_files
 from rsc.ingest.readers.tables.delimited import DelimitedTable
 from rsc.ingest.readers.tables.jsonl import JsonLines
+from rsc.ingest.readers.tables.value_types import Seen
 from rsc.store.format.schema import Field
 
 
@@ -30,8 +31,7 @@ class FileSet(Source):
     readers: Sequence[JsonLines | DelimitedTable]
 
     def __post_init__(self) -> None:
-        splits = [split_of_file(reader.path) for reader in self.readers]
-        self._splits = splits if all(splits) else [None] * len(splits)
+        self._splits = splits_of_files([reader.path for reader in self.readers])
 
     @property
     def kind(self) -> str:
@@ -39,6 +39,24 @@ class FileSet(Source):
 
     def fields(self) -> tuple[Field, ...]:
         return self.readers[0].fields()
+
+    def numeric_texts(self) -> tuple[str, ...]:
+        return self.readers[0].numeric_texts()
+
+    def names(self) -> dict[str, str]:
+        return self.readers[0].names()
+
+    def surveyed(self) -> FileSet:
+        """The set with types that hold in every file."""
+        seen: dict[str, Any] = self.readers[0].survey()
+        for reader in self.readers[1:]:
+            more: dict[str, Any] = reader.survey()
+            lacking = Seen({"null"})  # only JSON lines can lack a field
+            seen = {
+                name: seen.get(name, lacking).merged(more.get(name, lacking)) for name in {**seen, **more}
+            }
+        first: Any = replace(self.readers[0], known=seen)  # type: ignore[arg-type]
+        return FileSet([first, *(replace(reader, like=first) for reader in self.readers[1:])])
 
     def splits(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(split for split in self._splits if split))

@@ -1,25 +1,31 @@
-"""Files as bytes read forwards: plain, gzip or Zstandard, cut into parts at line ends."""
+"""Files as bytes read forwards: plain, gzip, bzip2, xz or Zstandard, cut into parts at line ends."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import zstandard
 
 from rsc.errors import DataError
+from rsc.ingest.readers.packed_streams import BadStream, WholeStreams
 from rsc.ingest.readers.source import Part
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MAX_RECORD_BYTES = 64 << 20  # a longer line is one bad record, so that memory stays bounded
 _FRAME_HEADER_BYTES = 18  # the longest of Zstandard
-_COMPRESSED = {".gz": "gzip", ".zst": "Zstandard"}
+_MAX_WINDOW_BYTES = 1 << 31  # `zstd --long=31`; memory is taken as the content needs it
+_COMPRESSED = {".gz": "gzip", ".zst": "Zstandard", ".bz2": "bzip2", ".xz": "xz"}
 
 
 @dataclass(frozen=True)
@@ -45,22 +51,51 @@ def bare_suffix(path: Path) -> str:
 
 
 @contextmanager
-def open_forwards(path: Path) -> Iterator[BinaryIO]:
-    """A reader of the decompressed bytes. Raises DataError when the compressed stream is damaged."""
+def open_forwards(path: Path, *, bare_returns: bool = False) -> Iterator[BinaryIO]:
+    """A reader of the decompressed bytes. Raises DataError when the compressed stream is damaged.
+
+    `bare_returns` gives carriage returns as line feeds, for files that have no other line ends.
+    """
     with _told(path), _open_forwards(path) as file:
-        yield file
+        yield io.BufferedReader(_Returns(file), 1 << 20) if bare_returns else file
+
+
+def has_bare_returns(path: Path) -> bool:
+    """Whether a file ends its lines with a carriage return alone, as old Macintosh programs do."""
+    with open_forwards(path) as file:
+        start = file.read(1 << 20)
+    return b"\r" in start.removesuffix(b"\r") and b"\n" not in start
 
 
 def _open_forwards(path: Path) -> BinaryIO:
-    if path.suffix.lower() == ".gz":
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
         return gzip.open(path, "rb")  # type: ignore[return-value]
-    if path.suffix.lower() == ".zst":
+    if suffix in (".bz2", ".xz"):
+        return io.BufferedReader(WholeStreams(path), buffer_size=1 << 20)
+    if suffix == ".zst":
         require_whole_frames(path)
-        raw = zstandard.ZstdDecompressor().stream_reader(
+        raw = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).stream_reader(
             path.open("rb"), read_across_frames=True, closefd=True
         )
         return io.BufferedReader(raw, buffer_size=1 << 20)
     return path.open("rb")
+
+
+class _Returns(io.RawIOBase):
+    """Bytes of a file with carriage returns as line feeds."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        data = self._file.read(len(view)).replace(b"\r", b"\n")
+        view[: len(data)] = data
+        return len(data)
 
 
 def require_whole_frames(path: Path) -> None:
@@ -106,6 +141,7 @@ def cut_at_lines(
     part_bytes: int,
     count: Callable[[bytes, int], int] | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
+    bare_returns: bool = False,
 ) -> Iterator[Part]:
     """Parts of whole lines of about `part_bytes` each.
 
@@ -115,7 +151,7 @@ def cut_at_lines(
     """
     is_forward_only = is_compressed(path)
     first_line = first_record = start = 0
-    pieces = _pieces(path, part_bytes=part_bytes, max_record_bytes=max_record_bytes)
+    pieces = _pieces(path, part_bytes, max_record_bytes=max_record_bytes, bare_returns=bare_returns)
     for number, (piece, skipped_bytes) in enumerate(pieces):
         size = len(piece) + skipped_bytes
         span = LineSpan(start=start, stop=start + size, first_line=first_line, too_long=skipped_bytes > 0)
@@ -134,27 +170,33 @@ def cut_at_lines(
         start, first_line, first_record = span.stop, first_line + num_lines, first_record + num_records
 
 
-def read_span(path: Path, part: Part) -> bytes:
+def read_span(path: Path, part: Part, *, bare_returns: bool = False) -> bytes:
     """The bytes of one part."""
     if part.payload is not None:
         return part.payload
     with path.open("rb") as file:
         file.seek(part.span.start)
-        return file.read(part.span.stop - part.span.start)
+        data = file.read(part.span.stop - part.span.start)
+    return data.replace(b"\r", b"\n") if bare_returns else data
 
 
-def head(path: Path, *, size_bytes: int) -> bytes:
-    """The first bytes, cut after a whole line when there is more."""
-    with open_forwards(path) as file:
+def head(path: Path, *, size_bytes: int, bare_returns: bool = False) -> bytes:
+    """The first bytes, cut after a whole line when there is more; a longer first line is read to its end,
+    as far as a record goes."""
+    with open_forwards(path, bare_returns=bare_returns) as file:
         data = file.read(size_bytes)
-        more = file.read(1)
+        while b"\n" not in data and len(data) <= MAX_RECORD_BYTES and (more := file.read(size_bytes)):
+            data += more
+        is_all = not file.read(1)
     cut = data.rfind(b"\n")
-    return data[: cut + 1] if more and cut >= 0 else data
+    return data if is_all or cut < 0 else data[: cut + 1]
 
 
-def _pieces(path: Path, *, part_bytes: int, max_record_bytes: int) -> Iterator[tuple[bytes, int]]:
+def _pieces(
+    path: Path, part_bytes: int, *, max_record_bytes: int, bare_returns: bool
+) -> Iterator[tuple[bytes, int]]:
     """(whole lines, 0), or (b"", size) for a line of more than `max_record_bytes` that was passed over."""
-    with open_forwards(path) as file:
+    with open_forwards(path, bare_returns=bare_returns) as file:
         rest = b""
         while block := file.read(part_bytes):
             data = rest + block
@@ -185,8 +227,13 @@ def _skip_line(file: BinaryIO, *, block_bytes: int) -> tuple[int, bytes]:
 def _told(path: Path) -> Iterator[None]:
     try:
         yield
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError, lzma.LZMAError, BadStream) as error:
         what = _COMPRESSED[path.suffix.lower()]
+        if "Dictionary" in str(error):
+            raise DataError(
+                f"{path.name} was packed with a dictionary, which is not in it",
+                hint="unpack it first: zstd -d -D DICTIONARY FILE",
+            ) from None
         raise DataError(
             f"{path.name} is not a whole {what} file: {error}",
             hint="the file was cut short or is not what its name says; fetch it again",

@@ -23,7 +23,7 @@ from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.chunks import Row, chunks
 from rsc.ingest.readers.media.codec import MediaCodec
-from rsc.ingest.readers.source import BadRecord, Chunk, Part, own_name
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, own_name
 from rsc.ingest.readers.split_names import SPLIT_NAMES
 from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
 from rsc.store.format.schema import Field
@@ -75,7 +75,7 @@ class _Shard:
 
 
 @dataclass
-class MdsFolder:
+class MdsFolder(Source):
     """Reader of one folder, or of one that has `train`, `val` ... folders of shards."""
 
     root: Path

@@ -20,9 +20,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rsc.errors import DataError
+from rsc.errors import DataError, RscError
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field
+
+
+class NarrowTypes(RscError):
+    """A value does not fit the types of the first records: the import begins again with those of all records
+    (`Source.surveyed`)."""
+
 
 Values = Sequence[Any] | np.ndarray | Ragged
 """One column of a chunk: str, bytes, int, float or arrays, one entry a record."""
@@ -103,6 +109,18 @@ class Source(Protocol):
     def splits(self) -> tuple[str, ...]:
         """The splits that the source itself has."""
         return ()
+
+    def numeric_texts(self) -> tuple[str, ...]:
+        """String fields that hold lists of numbers as JSON and nothing else, which are not scanned."""
+        return ()
+
+    def names(self) -> dict[str, str]:
+        """Stored name -> name in the source, of fields that are called otherwise there."""
+        return {}
+
+    def surveyed(self) -> Source:
+        """This source with types that hold for every record, found by reading all of it once."""
+        return self
 
     def files(self) -> list[Path]:
         """Every file that will be read; one that changes meanwhile stops the import."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rsc.errors import ConfigError, DataError
@@ -39,3 +40,19 @@ def splits_of_names(names: object) -> dict[str, str]:
 def split_of_file(path: Path) -> str | None:
     """`train-00000-of-00002.parquet` -> train; None for a name that does not begin with a split."""
     return SPLIT_NAMES.get(re.split(r"[-_.]", path.name.lower())[0])
+
+
+def splits_of_files(paths: Sequence[Path]) -> list[str | None]:
+    """The split of each file of a set: all are named for one, or none is.
+
+    Raises DataError for a file that is named for none beside others that are: it would move their records.
+    """
+    splits = [split_of_file(path) for path in paths]
+    named = [path.name for path, split in zip(paths, splits, strict=True) if split]
+    if named and len(named) < len(paths):
+        stray = next(path.name for path, split in zip(paths, splits, strict=True) if not split)
+        raise DataError(
+            f"{named[0]} belongs to a split by its name, and {stray} beside it to none",
+            hint=f"move {stray} out of the folder, or name it for a split: train-{stray}",
+        )
+    return splits

@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.readers.encoding import decode_lines, decode_text, not_encoded
+from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_lines, decode_text, not_encoded
 from rsc.ingest.readers.file_tree import Entry, Tree, group_by_size
-from rsc.ingest.readers.lines import MAX_RECORD_BYTES, cut_at_lines, read_span
+from rsc.ingest.readers.lines import MAX_RECORD_BYTES, cut_at_lines, has_bare_returns, read_span
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.store.format.schema import Field
 
@@ -42,7 +43,7 @@ class TextFile(Source):
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
         count = None if self.options.records == "lines" else self._num_blocks
-        return cut_at_lines(self.path, part_bytes=part_bytes, count=count)
+        return cut_at_lines(self.path, part_bytes=part_bytes, count=count, bare_returns=self._bare_returns)
 
     def read(self, part: Part) -> Iterator[Chunk]:
         """Raises DataError with the line number for text in another encoding."""
@@ -61,7 +62,7 @@ class TextFile(Source):
 
     def _lines(self, part: Part) -> Chunk:
         lines = decode_lines(
-            read_span(self.path, part),
+            read_span(self.path, part, bare_returns=self._bare_returns),
             name=self.path.name,
             first_line=part.span.first_line,
             options=self.options,
@@ -70,6 +71,11 @@ class TextFile(Source):
         kept = [(text, number) for text, number in kept if text and not text.isspace()]
         texts, numbers = [text for text, _ in kept], [number for _, number in kept]
         return _chunk(texts, numbers, size_bytes=part.size_bytes, bad=list(lines.bad))
+
+    @cached_property
+    def _bare_returns(self) -> bool:
+        """Whether lines end with a carriage return alone; blocks keep it."""
+        return self.options.records == "lines" and has_bare_returns(self.path)
 
     def _num_blocks(self, data: bytes, first_line: int) -> int:
         return len(cut_blocks(self._decode(data, first_line), block_chars=self.options.block_chars))
@@ -137,7 +143,7 @@ class TextTree(Source):
         except DataError as error:
             return BadRecord(number, entry.name, error.message)
         try:
-            text = data.decode(self.options.encoding)
+            text = data.decode(self.options.encoding).removeprefix(BYTE_ORDER_MARK)
         except UnicodeDecodeError:
             if self.options.bad_encoding == "stop":
                 raise not_encoded(entry.name, data=data, options=self.options) from None

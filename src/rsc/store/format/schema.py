@@ -30,12 +30,15 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 @dataclass(frozen=True)
 class Field:
     """One field of a sample. `tensor` has a fixed `shape`; `tokens` is 1-D of any length; `bytes` and
-    `string` (UTF-8) are uint8 of any length. Raises ConfigError for what the format cannot say."""
+    `string` (UTF-8) are uint8 of any length. `missing` is the number that stands for "no value" in a field
+    of single whole numbers; no record has it as a value. Raises ConfigError for what the format cannot say.
+    """
 
     name: str
     kind: Kind
     dtype: str = "uint8"
     shape: tuple[int, ...] = ()
+    missing: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or _NAME.fullmatch(self.name) is None:
@@ -57,6 +60,14 @@ class Field:
             raise ConfigError(
                 f"field {self.name}: shape {self.shape} must be sizes above 0, a sample under 1 GiB"
             )
+        if self.missing is not None and not self._can_mark(self.missing):
+            raise ConfigError(f"field {self.name}: {self.missing!r} cannot mark missing {self.dtype} values")
+
+    def _can_mark(self, number: object) -> bool:
+        if self.kind != "tensor" or self.shape or self.storage.kind not in "iu" or self.dtype == "bfloat16":
+            return False
+        limits = np.iinfo(self.storage)
+        return type(number) is int and limits.min <= number <= limits.max
 
     @property
     def is_ragged(self) -> bool:
@@ -89,6 +100,7 @@ class Schema:
         """JSON values, in stored order."""
         return [
             {"name": field.name, "kind": field.kind, "dtype": field.dtype, "shape": list(field.shape)}
+            | ({} if field.missing is None else {"missing": field.missing})
             for field in self.fields
         ]
 

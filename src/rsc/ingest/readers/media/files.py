@@ -25,7 +25,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.chunks import note_chunk
 from rsc.ingest.readers.file_tree import Entry, Tree, group_by_size
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
-from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part
+from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.ingest.readers.split_names import SPLIT_NAMES
 from rsc.store.format.schema import Field
 
@@ -44,7 +44,7 @@ class _Item:
 
 
 @dataclass
-class MediaTree:
+class MediaTree(Source):
     """Reader of one folder or archive."""
 
     root: Path

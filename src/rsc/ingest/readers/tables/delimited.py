@@ -1,38 +1,53 @@
-"""Tables with a header row, separated by comma, tab, semicolon or bar (RFC 4180); `.gz`, `.zst` too."""
+"""Tables with a header row, separated by comma, tab, semicolon or bar (RFC 4180); packed ones too."""
 
 from __future__ import annotations
 
-import csv
 import io
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.readers.encoding import decode_text
-from rsc.ingest.readers.lines import MAX_RECORD_BYTES, LineSpan, head, is_compressed, open_forwards, read_span
-from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source
-from rsc.ingest.readers.tables.header import column_names, has_header_line
-from rsc.ingest.readers.tables.infer_fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
+from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_text
+from rsc.ingest.readers.lines import (
+    MAX_RECORD_BYTES,
+    LineSpan,
+    has_bare_returns,
+    head,
+    is_compressed,
+    open_forwards,
+    read_span,
+)
+from rsc.ingest.readers.source import BadRecord, Chunk, NarrowTypes, Part, Source, Values
+from rsc.ingest.readers.tables.cell_types import LIKE_NUMBER, CellsSeen, convert, look_at
+from rsc.ingest.readers.tables.csv_rows import CsvRow, parse_rows
+from rsc.ingest.readers.tables.declared import declared_field
+from rsc.ingest.readers.tables.header import column_names, has_header_line, looks_like_record
+from rsc.ingest.readers.tables.infer_fields import SAMPLE_ROWS, chosen_names, note_missing, stored_names
 from rsc.store.format.schema import Field
 
 _DELIMITERS = ",\t;|"
-_HEAD_BYTES = 1 << 20  # where the delimiter and the types are found
+_HEAD_BYTES = 1 << 20  # where the delimiter and the first types are found
 _ROWS_PER_CHUNK = 4096
-_WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")  # a leading zero means a code (post code, phone): text
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_FOREIGN = re.compile("[\udc80-\udcff]")  # bytes outside the encoding, as `surrogateescape` decodes them
 
 
 @dataclass(frozen=True)
-class _Row:
-    line: int
-    cells: Sequence[str]
-    reason: str | None = None
+class Column:
+    """A column to take: its place, the stored field, and what was seen in it; declared without `seen`."""
+
+    source_name: str
+    field: Field
+    seen: CellsSeen | None = None
 
 
 @dataclass
@@ -43,10 +58,15 @@ class DelimitedTable(Source):
     options: ImportOptions
     like: DelimitedTable | None = None
     """The first file of a set, whose types hold for all."""
+    known: Mapping[str, CellsSeen] | None = None
+    """What the whole source holds, once it was surveyed; else the first rows tell."""
     kind: str = field(default="csv", init=False)
 
     def fields(self) -> tuple[Field, ...]:
-        return tuple(item.field for item in self._fields)
+        return tuple(item.field for item in self.columns)
+
+    def names(self) -> dict[str, str]:
+        return {c.field.name: c.source_name for c in self.columns if c.field.name != c.source_name}
 
     def files(self) -> list[Path]:
         return [self.path]
@@ -71,74 +91,171 @@ class DelimitedTable(Source):
 
     def read(self, part: Part) -> Iterator[Chunk]:
         """Raises DataError for text in another encoding and for a quote that is never closed."""
-        line = part.span.first_line
-        data = read_span(self.path, part)
-        text = decode_text(data, first_line=line, name=self.path.name, options=self.options)
-        rows = self._rows(io.StringIO(text, newline="\n"), first_line=line)
-        if part.span.start == 0 and has_header_line(self.options):
-            next(rows)
-        bytes_per_line = len(data) / (data.count(b"\n") or 1)
-        numbered = enumerate(rows, start=part.first_record)
-        while batch := list(islice(numbered, _ROWS_PER_CHUNK)):
+        for batch, bytes_per_line in self._batches(part):
             yield self._chunk(batch, size_bytes=round(bytes_per_line * len(batch)))
 
-    @cached_property
-    def _delimiter(self) -> str:
-        if ".tsv" in (suffix.lower() for suffix in self.path.suffixes):
-            return "\t"
-        first = self._head.partition("\n")[0]
-        return max(_DELIMITERS, key=lambda character: (first.count(character), -_DELIMITERS.index(character)))
+    def surveyed(self) -> DelimitedTable:
+        return replace(self, known=self.survey())
+
+    def survey(self) -> dict[str, CellsSeen]:
+        """What all rows hold, by column; cells that make their row bad are left out."""
+        seen = {column.source_name: column.seen or CellsSeen() for column in self.columns}
+        for part in self.parts(part_bytes=_HEAD_BYTES):
+            for batch, _ in self._batches(part):
+                rows = [row.cells for _, row in batch if self._reason(row) is None]
+                for column, cells in self._cells(rows):
+                    fitting = [cell for cell in cells if not _is_bad(cell, column)]
+                    seen[column.source_name] = seen[column.source_name].merged(look_at(fitting))
+        return seen
 
     @cached_property
-    def _head(self) -> str:
-        data = head(self.path, size_bytes=_HEAD_BYTES)
-        return decode_text(data, first_line=0, name=self.path.name, options=self.options)
-
-    @cached_property
-    def _header(self) -> tuple[str, ...]:
-        """Names of the columns. Raises DataError when two are equal."""
-        first = next(self._rows(io.StringIO(self._head, newline="\n"), first_line=0, is_whole=False), None)
-        if first is None or not first.cells:
-            raise DataError(f"{self.path.name} has no header row", hint="the first line names the columns")
-        return column_names(first.cells, file_name=self.path.name, options=self.options)
-
-    @cached_property
-    def _fields(self) -> tuple[SourceField, ...]:
+    def columns(self) -> tuple[Column, ...]:
+        """The columns to take. Raises DataError for a file whose header differs from that of its set."""
         if self.like is not None:
             if set(self._header) != set(self.like._header):
                 raise DataError(
                     f"{self.path.name} has other columns than {self.like.path.name}",
                     hint="import it from a folder of its own",
                 )
-            return self.like._fields
-        rows = self._rows(io.StringIO(self._head, newline="\n"), first_line=0, is_whole=False)
-        cells = [
-            row.cells
-            for row in islice(rows, has_header_line(self.options), SAMPLE_ROWS)
-            if len(row.cells) == len(self._header)
+            return self.like.columns
+        seen = self.known or self._first_seen()
+        names = chosen_names(list(seen), options=self.options)
+        texts = [name for name in names if seen[name].has_words]
+        stored = stored_names(names, texts=texts, options=self.options)
+        declared = self.options.types
+        return tuple(
+            Column(name, declared_field(stored[name], declared[name]))
+            if name in declared
+            else Column(name, seen[name].field(stored[name]), seen[name])
+            for name in names
+        )
+
+    def _first_seen(self) -> dict[str, CellsSeen]:
+        """What the first rows hold. Raises DataError where there is none, or the header looks like one."""
+        width = len(self._header)
+        rows = [
+            row.cells for row in self._head_rows[has_header_line(self.options) :] if len(row.cells) == width
         ]
-        if not cells:
+        if not rows:
             raise DataError(
-                f"{self.path.name} has no row of {len(self._header)} cells after its header",
+                f"{self.path.name} has no row of {width} cells after its header",
                 hint="every row has as many cells as the first line names columns",
             )
-        columns = [_parse_column(column) for column in zip(*cells, strict=True)]
-        sample = [dict(zip(self._header, row, strict=True)) for row in zip(*columns, strict=True)]
-        return infer_fields(sample, options=self.options)
+        seen = dict(zip(self._header, map(look_at, zip(*rows[:SAMPLE_ROWS], strict=True)), strict=True))
+        if self.options.header == "auto":
+            for name, cells in seen.items():
+                if LIKE_NUMBER.fullmatch(name) and cells.has_filled and not cells.has_words:
+                    raise looks_like_record(self.path.name, "a number is above a column of numbers")
+        return seen
 
-    def _chunk(self, batch: Sequence[tuple[int, _Row]], *, size_bytes: int) -> Chunk:
-        width = len(self._header)
-        whole = [(number, row) for number, row in batch if len(row.cells) == width]
-        bad = [
-            _bad(number, row, _width_reason(row, width)) for number, row in batch if len(row.cells) != width
-        ]
-        wanted = [(self._header.index(item.source_name), item) for item in self._fields]
-        rows = [
-            {item.source_name: _parse(row.cells[at], item.field) for at, item in wanted} for _, row in whole
-        ]
-        table = to_table(rows, fields=self._fields, all_fields=False)
-        bad += [_bad(*whole[index], reason) for index, reason in table.bad.items()]
-        return table.to_chunk(numbers=[number for number, _ in whole], bad=bad, size_bytes=size_bytes)
+    @cached_property
+    def _delimiter(self) -> str:
+        if ".tsv" in (suffix.lower() for suffix in self.path.suffixes):
+            return "\t"
+        data = head(self.path, size_bytes=4096, bare_returns=self._bare_returns)
+        first = data.decode("latin-1").partition("\n")[0]
+        return max(_DELIMITERS, key=lambda character: (first.count(character), -_DELIMITERS.index(character)))
+
+    @cached_property
+    def _bare_returns(self) -> bool:
+        return has_bare_returns(self.path)
+
+    @cached_property
+    def _head_rows(self) -> list[CsvRow]:
+        """Rows of the beginning, of so much that a record follows the header."""
+        rows: list[CsvRow] = []
+        for size_bytes in (_HEAD_BYTES, 2 * MAX_RECORD_BYTES):
+            if len(rows) < 2:
+                data = head(self.path, size_bytes=size_bytes, bare_returns=self._bare_returns)
+                text = self._decode(data, first_line=0)
+                rows = list(islice(self._rows(text, is_whole=False), SAMPLE_ROWS + 1))
+        return rows
+
+    @cached_property
+    def _header(self) -> tuple[str, ...]:
+        """Names of the columns. Raises DataError when two are equal or the first line is no header."""
+        if not self._head_rows or not self._head_rows[0].cells:
+            raise DataError(f"{self.path.name} has no header row", hint="the first line names the columns")
+        first = self._head_rows[0]
+        if any(map(_FOREIGN.search, first.cells)):
+            decode_text(first.raw, first_line=0, name=self.path.name, options=self.options)
+        return column_names(first.cells, file_name=self.path.name, options=self.options)
+
+    def _batches(self, part: Part) -> Iterator[tuple[list[tuple[int, CsvRow]], float]]:
+        """Rows with their record numbers, and how many bytes one has on average."""
+        data = read_span(self.path, part, bare_returns=self._bare_returns)
+        rows = self._rows(
+            self._decode(data, first_line=part.span.first_line), first_line=part.span.first_line
+        )
+        if part.span.start == 0 and has_header_line(self.options):
+            next(rows)
+        numbered = enumerate(rows, start=part.first_record)
+        bytes_per_line = len(data) / (data.count(b"\n") or 1)
+        while batch := list(islice(numbered, _ROWS_PER_CHUNK)):
+            yield batch, bytes_per_line
+
+    def _decode(self, data: bytes, *, first_line: int) -> str:
+        """Raises DataError for text in another encoding, unless its rows are to be set aside."""
+        if self.options.bad_encoding == "stop":
+            return decode_text(data, first_line=first_line, name=self.path.name, options=self.options)
+        text = data.decode(self.options.encoding, errors="surrogateescape")
+        return text.removeprefix(BYTE_ORDER_MARK) if first_line == 0 else text
+
+    def _rows(self, text: str, *, first_line: int = 0, is_whole: bool = True) -> Iterator[CsvRow]:
+        return parse_rows(
+            io.StringIO(text, newline="\n"),
+            delimiter=self._delimiter,
+            first_line=first_line,
+            name=self.path.name,
+            encoding=self.options.encoding,
+            is_whole=is_whole,
+        )
+
+    def _reason(self, row: CsvRow) -> str | None:
+        """Why a row is no record."""
+        if row.reason is not None:
+            return row.reason
+        if len(row.cells) != len(self._header):
+            return f"{len(row.cells)} cells where the header has {len(self._header)}"
+        if self.options.bad_encoding != "stop" and any(map(_FOREIGN.search, row.cells)):
+            return f"not {self.options.encoding.upper()}"
+        return None
+
+    def _cells(self, rows: Sequence[Sequence[str]]) -> Iterator[tuple[Column, tuple[str, ...]]]:
+        """The cells of each column to take."""
+        cells = list(zip(*rows, strict=True)) if rows else [()] * len(self._header)
+        for column in self.columns:
+            yield column, cells[self._header.index(column.source_name)]
+
+    def _chunk(self, batch: Sequence[tuple[int, CsvRow]], *, size_bytes: int) -> Chunk:
+        """Raises NarrowTypes for a number that its column's type does not hold."""
+        reasons = {number: self._reason(row) for number, row in batch}
+        whole = [(number, row) for number, row in batch if reasons[number] is None]
+        columns = list(self._cells([row.cells for _, row in whole]))
+        for column, cells in columns:
+            if column.field.kind != "string":
+                for (number, _), cell in zip(whole, cells, strict=True):
+                    if reasons[number] is None and _is_bad(cell, column):
+                        reasons[number] = _misfit(cell, column.field)
+        keep = np.array(
+            [index for index, (number, _) in enumerate(whole) if reasons[number] is None], np.int64
+        )
+        notes: Counter[str] = Counter()
+        values = {
+            column.field.name: _values([cells[row] for row in keep.tolist()], column, notes=notes)
+            for column, cells in columns
+        }
+        return Chunk(
+            columns=values,
+            numbers=np.array([whole[row][0] for row in keep.tolist()], dtype=np.uint64),
+            size_bytes=size_bytes,
+            bad=[
+                BadRecord(number, f"line {row.line + 1}", reason, raw=row.raw)
+                for number, row in batch
+                if (reason := reasons[number]) is not None
+            ],
+            notes=dict(notes),
+        )
 
     def _pieces(self, part_bytes: int) -> Iterator[tuple[bytes, int]]:
         """Bytes of whole rows, and how many rows after the header they hold."""
@@ -149,9 +266,9 @@ class DelimitedTable(Source):
                 taken.append(line)
                 yield line.decode("latin-1")
 
-        with open_forwards(self.path) as file:
+        with open_forwards(self.path, bare_returns=self._bare_returns) as file:
             num_rows, size, num_lines = -int(has_header_line(self.options)), 0, 0
-            for _ in self._rows(feed(file), first_line=0):
+            for _ in parse_rows(feed(file), delimiter=self._delimiter, name=self.path.name):
                 num_rows += 1
                 size += sum(map(len, taken[num_lines:]))
                 num_lines = len(taken)
@@ -162,59 +279,50 @@ class DelimitedTable(Source):
         if taken:
             yield b"".join(taken), num_rows
 
-    def _rows(self, lines: Iterable[str], *, first_line: int, is_whole: bool = True) -> Iterator[_Row]:
-        """Rows that hold something, empty cells when the quoting is broken; blank lines are not rows.
 
-        Raises DataError for a quote still open at the end, unless the text is only a head.
-        """
-        csv.field_size_limit(MAX_RECORD_BYTES)  # the module's own limit, 128 KiB, is for the whole process
-        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
-        while True:
-            line = first_line + reader.line_num
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "unexpected end" not in str(error):
-                    yield _Row(line, (), reason=str(error))
-                    continue
-                if not is_whole:
-                    return
-                raise DataError(
-                    f"{self.path.name} line {line + 1} opens a quote that is never closed",
-                    hint="close it, or write a quote inside a quoted cell twice",
-                ) from None
-            if cells:
-                yield _Row(line, cells)
-
-
-def _parse_column(cells: Sequence[str]) -> list[Any]:
-    """Numbers where every cell that is not empty is one, else the text as it stands."""
-    filled = [cell for cell in cells if cell]
-    if filled and all(map(_WHOLE.fullmatch, filled)):
-        return [int(cell) if cell else None for cell in cells]
-    if filled and all(map(_NUMBER.fullmatch, filled)):
-        return [float(cell) if cell else None for cell in cells]
-    return list(cells)
-
-
-def _parse(cell: str, item: Field) -> Any:
-    """The cell as the field wants it; one that does not fit stays text, and is bad further on."""
-    if item.kind == "string":
-        return cell
+def _is_bad(cell: str, column: Column) -> bool:
+    """Whether a cell is no number where the column holds numbers, or not what was declared."""
+    if column.field.kind == "string":
+        return False
+    if column.seen is not None:
+        return bool(cell) and LIKE_NUMBER.fullmatch(cell) is None
     if not cell:
-        return None
-    if item.dtype == "int64" and _WHOLE.fullmatch(cell):
-        return int(cell)
-    return float(cell) if item.dtype == "float64" and _NUMBER.fullmatch(cell) else cell
+        return column.field.missing is None and column.field.dtype != "float64"
+    return not _is_declared(cell, column.field)
 
 
-def _width_reason(row: _Row, width: int) -> str:
-    return row.reason or f"{len(row.cells)} cells where the header has {width}"
+def _is_declared(cell: str, item: Field) -> bool:
+    """Whether a cell is a number of the declared type: its value, however it is spelled."""
+    if item.dtype == "bool":
+        return cell.lower() in _TRUTHS
+    try:
+        if item.dtype == "float64":
+            return math.isfinite(float(cell)) and LIKE_NUMBER.fullmatch(cell) is not None
+        limits = np.iinfo(item.storage)
+        return int(cell) != item.missing and limits.min <= int(cell) <= limits.max and cell.isascii()
+    except ValueError:
+        return False
 
 
-def _bad(number: int, row: _Row, reason: str) -> BadRecord:
-    text = io.StringIO()
-    csv.writer(text).writerow(row.cells)
-    return BadRecord(number, f"line {row.line + 1}", reason, raw=text.getvalue().encode())
+def _values(cells: Sequence[str], column: Column, *, notes: Counter[str]) -> Values:
+    item = column.field
+    if item.kind == "string":
+        return cells
+    if column.seen is not None and column.seen.merged(look_at(cells)).field(item.name) != item:
+        raise NarrowTypes(
+            f"column {item.name!r} holds numbers that do not fit {item.dtype}, the type of the first rows",
+            hint=f"declare it: schema.{column.source_name}=string",
+        )
+    note_missing(item, cells.count(""), notes=notes)
+    if item.dtype == "bool":
+        return np.array([_TRUTHS[cell.lower()] for cell in cells], dtype=bool)
+    return convert(cells, item)
+
+
+def _misfit(cell: str, item: Field) -> str:
+    wanted = {"f": "number", "b": "true or false"}.get(item.storage.kind, "whole number")
+    found = "nothing" if not cell else "a number that does not fit" if LIKE_NUMBER.fullmatch(cell) else "text"
+    return f"field {item.name!r}: a {wanted} was expected, found {found}"
+
+
+_TRUTHS = {"true": True, "false": False}

@@ -53,8 +53,12 @@ def _require_names(names: Sequence[str], *, file_name: str, is_sure: bool) -> No
         elif len(name) > _LONGEST_NAME:
             what = f"has {len(name)} characters"
         if what is not None and not is_sure:
-            raise DataError(
-                f"the first line of {file_name} looks like a record, not like a header: cell {number} {what}",
-                hint='for a table without a header: header=none, or header=\'["name", "city"]\'; '
-                "header=first takes the line as names all the same",
-            )
+            raise looks_like_record(file_name, f"cell {number} {what}")
+
+
+def looks_like_record(file_name: str, why: str) -> DataError:
+    return DataError(
+        f"the first line of {file_name} looks like a record, not like a header: {why}",
+        hint='for a table without a header: header=none, or header=\'["name", "city"]\'; '
+        "header=first takes the line as names all the same",
+    )

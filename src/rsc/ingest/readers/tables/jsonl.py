@@ -1,10 +1,10 @@
-"""JSON lines: one object a line; `.gz` and `.zst` too."""
+"""JSON lines: one object a line; packed files too."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,18 @@ import numpy as np
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import Lines, decode_lines
-from rsc.ingest.readers.lines import cut_at_lines, head, read_span
+from rsc.ingest.readers.lines import cut_at_lines, has_bare_returns, head, read_span
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
-from rsc.ingest.readers.tables.infer_fields import SAMPLE_ROWS, SourceField, infer_fields, to_table
+from rsc.ingest.readers.tables.infer_fields import (
+    SAMPLE_ROWS,
+    SourceField,
+    infer_fields,
+    source_fields,
+    survey,
+    text_names,
+    to_table,
+)
+from rsc.ingest.readers.tables.value_types import Seen
 from rsc.store.format.schema import Field
 
 _HEAD_BYTES = 4 << 20  # where the types are found
@@ -30,52 +39,102 @@ class JsonLines(Source):
     options: ImportOptions
     like: JsonLines | None = None
     """The first file of a set, whose types hold for all."""
+    known: Mapping[str, Seen] | None = None
+    """What the whole source holds, once it was surveyed; else the first lines tell."""
     kind: str = field(default="jsonl", init=False)
 
     def fields(self) -> tuple[Field, ...]:
         return tuple(item.field for item in self._fields)
 
+    def numeric_texts(self) -> tuple[str, ...]:
+        return tuple(item.field.name for item in self._fields if item.is_unscanned)
+
+    def names(self) -> dict[str, str]:
+        return {f.field.name: f.source_name for f in self._fields if f.field.name != f.source_name}
+
     def files(self) -> list[Path]:
         return [self.path]
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
-        return cut_at_lines(self.path, part_bytes=part_bytes)
+        """Raises DataError for a file of a set that has none of its fields."""
+        if self.like is not None and not {f.source_name for f in self._fields} & self._first_rows()[0].keys():
+            raise DataError(
+                f"{self.path.name} has no field that {self.like.path.name} has",
+                hint="import it from a folder of its own, or choose fields that all files have with --fields",
+            )
+        return cut_at_lines(self.path, part_bytes=part_bytes, bare_returns=self._bare_returns)
 
     def read(self, part: Part) -> Iterator[Chunk]:
-        """Chunks of about CHUNK_BYTES. Raises DataError for text that is not in the declared encoding."""
+        """Chunks of about CHUNK_BYTES. Raises DataError for text that is not in the declared encoding, and
+        NarrowTypes."""
         if part.span.too_long:
             yield _too_long(part)
             return
-        data = read_span(self.path, part)
+        for lines, size_bytes in self._blocks(part):
+            yield self._parse(lines, size_bytes=size_bytes)
+
+    def surveyed(self) -> JsonLines:
+        return replace(self, known=self.survey())
+
+    def survey(self) -> dict[str, Seen]:
+        """What all lines hold, by field; values that make their record bad are left out."""
+        seen = {item.source_name: Seen().merged(item.seen or Seen()) for item in self._fields}
+        for part in self.parts(part_bytes=CHUNK_BYTES):
+            for lines, _ in () if part.span.too_long else self._blocks(part):
+                rows = parse_objects(lines.texts, numbers=lines.numbers).rows
+                survey(self._fields, rows, seen=seen, all_fields=self.options.fields is None)
+        return seen
+
+    def _blocks(self, part: Part) -> Iterator[tuple[Lines, int]]:
+        data = read_span(self.path, part, bare_returns=self._bare_returns)
         line = part.span.first_line
         start = 0
         while start < len(data):
             stop = data.find(b"\n", start + CHUNK_BYTES) + 1 or len(data)
             lines = decode_lines(data[start:stop], first_line=line, name=self.path.name, options=self.options)
-            yield self._parse(lines, size_bytes=stop - start)
+            yield lines, stop - start
             line += lines.num_lines
             start = stop
+
+    @property
+    def _is_surveyed(self) -> bool:
+        return (self.like or self).known is not None
+
+    @cached_property
+    def _bare_returns(self) -> bool:
+        return has_bare_returns(self.path)
 
     @cached_property
     def _fields(self) -> tuple[SourceField, ...]:
         """Types of the first rows. Raises DataError when none of them is a JSON object."""
         if self.like is not None:
             return self.like._fields
-        data = head(self.path, size_bytes=_HEAD_BYTES)
+        if self.known is not None:
+            return source_fields(self.known, texts=text_names(self.known), options=self.options)
+        return infer_fields(self._first_rows(), options=self.options)
+
+    def _first_rows(self) -> list[dict[str, Any]]:
+        """Raises DataError where there is none."""
+        data = head(self.path, size_bytes=_HEAD_BYTES, bare_returns=self._bare_returns)
         lines = decode_lines(data, first_line=0, name=self.path.name, options=self.options)
         found = parse_objects(lines.texts[:SAMPLE_ROWS], numbers=lines.numbers[:SAMPLE_ROWS])
         if not found.rows:
-            bad = found.bad
+            bad = [*found.bad, *lines.bad]
             first = f"{bad[0].place}: {bad[0].reason}" if bad else "it holds only white space"
             raise DataError(
                 f"{self.path.name} does not look like JSON lines: {first}",
                 hint="one JSON object a line; for other formats say --format csv, text, ...",
             )
-        return infer_fields(found.rows, options=self.options)
+        return found.rows
 
     def _parse(self, lines: Lines, *, size_bytes: int) -> Chunk:
         found = parse_objects(lines.texts, numbers=lines.numbers)
-        table = to_table(found.rows, fields=self._fields, all_fields=self.options.fields is None)
+        table = to_table(
+            found.rows,
+            fields=self._fields,
+            all_fields=self.options.fields is None,
+            is_surveyed=self._is_surveyed,
+        )
         bad = [*lines.bad, *found.bad]
         if table.bad:
             line_of = dict(zip(lines.numbers, lines.texts, strict=True))
@@ -101,6 +160,11 @@ def parse_objects(lines: Sequence[str], *, numbers: Sequence[int]) -> Objects:
     for number, line in zip(numbers, lines, strict=True):
         try:
             row = decode(line)
+            if "\\ud" in line or "\\uD" in line:
+                json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            bad.append(_bad_line(number, line, reason="half of a UTF-16 pair (\\ud8...) in it: not text"))
+            continue
         except (ValueError, RecursionError) as error:
             if line.strip():
                 bad.append(_bad_line(number, line, reason=_why(error)))
