@@ -38,6 +38,7 @@ from rsc.store.format.schema import Field
 _DELIMITERS = ",\t;|"
 _HEAD_BYTES = 1 << 20  # where the delimiter and the first types are found
 _ROWS_PER_CHUNK = 4096
+_YEAR = re.compile("(?:19|20)[0-9]{2}")  # names of columns in tables that go by years
 _FOREIGN = re.compile("[\udc80-\udcff]")  # bytes outside the encoding, as `surrogateescape` decodes them
 
 
@@ -144,7 +145,8 @@ class DelimitedTable(Source):
         seen = dict(zip(self._header, map(look_at, zip(*rows[:SAMPLE_ROWS], strict=True)), strict=True))
         if self.options.header == "auto":
             for name, cells in seen.items():
-                if LIKE_NUMBER.fullmatch(name) and cells.has_filled and not cells.has_words:
+                is_number = LIKE_NUMBER.fullmatch(name) and not _YEAR.fullmatch(name)
+                if is_number and cells.has_filled and not cells.has_words:
                     raise looks_like_record(self.path.name, "a number is above a column of numbers")
         return seen
 
