@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufff9-\ufffb]"
+)
 _PLANTED = (
     "RSC writes plain files there: the code that trained may have put it there; look before you remove it"
 )
@@ -200,6 +204,16 @@ class UntrustedFolder:
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "a file")
         wanted = "a folder" if is_folder else "a plain file"
         raise DataError(f"{path} in {self.root} is {kind}, not {wanted}", hint=_PLANTED)
+
+
+def printable(text: str, *, keep: str = "\n\t") -> str:
+    """Text for a screen: control characters, escapes and what turns the direction of writing are shown as
+    `\\x1b`. With an empty `keep` it stays on its line, and so cannot pass for another."""
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else _escaped(found[0]), text)
+
+
+def _escaped(letter: str) -> str:
+    return f"\\x{ord(letter):02x}" if ord(letter) < 0x100 else f"\\u{ord(letter):04x}"
 
 
 def create_at(folder: int, name: str) -> int:

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from rsc.cluster.launch.launcher import LocalLauncher
 from rsc.cluster.sandbox import wrap as sandbox
 from rsc.cluster.sandbox.wrap import wrap
 from rsc.errors import IsolationRefused
@@ -154,6 +155,76 @@ def test_credentials_stay_outside(method, tmp_path):
     names = {line.partition("=")[0] for line in done.stdout.splitlines()}
     assert "LANG" in names
     assert not names & {"AWS_SECRET_ACCESS_KEY", "VAULT_TOKEN", "HF_TOKEN"}
+
+
+NEEDED = ("PATH", "LANG", "PYTHONPATH", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NCCL_DEBUG", "TORCH_LOGS")
+SECRET = (
+    *(
+        "DATABASE_URL",
+        "GITHUB_PAT",
+        "MY_password",
+        "db_Password",
+        "SSH_AUTH_SOCK",
+        "DBUS_SESSION_BUS_ADDRESS",
+    ),
+    *("http_proxy", "HTTPS_PROXY", "VAULT_ADDR", "KUBECONFIG", "NETRC", "SESSION_COOKIE", "anything"),
+    *("TORCH_HUB_TOKEN", "RSC_KEYS_PASSPHRASE", "PYTHON_KEYRING_PASSWORD", "NCCL_SECRET", "RSC_TOKEN_PIN"),
+)
+
+
+@pytest.mark.parametrize("level", ["required", "best-effort", "none"])
+def test_workers_get_the_variables_they_need_and_no_others(tmp_path, level, monkeypatch):
+    if level != "required":
+        monkeypatch.setattr(sandbox, "_try", lambda argv, environment: "no")
+    else:
+        monkeypatch.setattr(sandbox, "_try", lambda argv, environment: None)
+    environment = dict.fromkeys((*NEEDED, *SECRET), "x")
+    wrapped = wrap(["true"], level=level, writable=[tmp_path], environment=environment)
+    assert wrapped.environment.keys() - {"HOME", "TMPDIR"} == set(NEEDED)
+
+
+LOOK_FOR_CHANNELS = """
+import fcntl, json, os, termios
+found = []
+for pid in (1, os.getppid()):
+    for number in range(8):
+        try:
+            os.close(os.open(f"/proc/{pid}/fd/{number}", os.O_RDONLY | os.O_NONBLOCK))
+            found.append(f"{pid}/{number}")
+        except OSError:
+            pass
+for path in ("/dev/tty", "/dev/console"):
+    try:
+        os.close(os.open(path, os.O_RDWR))
+        found.append(path)
+    except OSError:
+        pass
+for number in range(3):
+    try:
+        fcntl.ioctl(number, termios.TIOCSTI, b"x")
+        found.append(f"TIOCSTI {number}")
+    except OSError:
+        pass
+open_now = [name for name in os.listdir("/proc/self/fd") if int(name) > 2]
+found += [f"inherited {name}" for name in open_now if os.path.exists(f"/proc/self/fd/{name}")]
+print(json.dumps(found))
+"""
+
+
+def test_nothing_inside_opens_the_pipes_of_process_1_or_a_terminal(method, tmp_path):
+    """Also where the person who trains sits at one, and somebody left a descriptor open for children."""
+    terminal, theirs = os.openpty()
+    left, right = os.pipe()
+    os.set_inheritable(right, True)
+    wrapped = wrap(
+        [sys.executable, "-c", LOOK_FOR_CHANNELS], level="required", writable=[tmp_path], methods=(method,)
+    )
+    launcher = LocalLauncher(methods=(method,))
+    with launcher.start(wrapped) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.read()) == []
+    for fd in (terminal, theirs, left, right):
+        os.close(fd)
 
 
 def test_privileges_cannot_come_back(method, tmp_path):

@@ -76,10 +76,11 @@ class Held:
     """A process that the kernel lets go at the second wait."""
 
     pid, stdin, waits = 0, None, 0
-    stdout = (
-        json.dumps({"kind": "failed", "step": 3, "reason": "rank 1 waits", "hint": None, "exit_code": 4})
-        + "\n",
-    )
+
+    def __init__(self, *lines: str, words: str = "") -> None:
+        failed = {"kind": "failed", "step": 3, "reason": "rank 1 waits", "hint": None, "exit_code": 4}
+        self.stdout = io.StringIO("".join([*lines, json.dumps(failed), "\n"]))
+        self.stderr = io.StringIO(words)
 
     def wait(self, timeout: float | None = None) -> int:
         self.waits += 1
@@ -98,6 +99,64 @@ def test_the_reason_is_said_while_the_kernel_still_holds_a_process(tmp_path: Pat
     assert (watched.exit_code, watched.is_supervisor_lost, held.waits) == (4, False, 2)
 
 
+NONSENSE = (
+    "not JSON\x1b[2J\n",
+    "[" * 100_000 + "\n",
+    "x" * 3_000_000 + "\n",
+    "\x00\ud800\n",
+    "[]\n7\nnull\n{}\n",
+    '{"kind": ["progress"]}\n',
+    '{"kind": "end"}\n',
+    *(
+        json.dumps({"kind": "progress", "step": step, "loss": loss, "items": 1, "time_s": 1.0}) + "\n"
+        for step, loss in (
+            (11, 1.0),
+            (-1, 1.0),
+            (1e400, 1.0),
+            (10**40, 1.0),
+            (True, 1.0),
+            ("1", 1.0),
+            (1, "1"),
+        )
+    ),
+    json.dumps({"kind": "failed", "step": 4, "reason": ["x"], "hint": None}) + "\n",
+)
+
+
+@pytest.mark.parametrize("line", NONSENSE, ids=range(len(NONSENSE)))
+def test_a_line_that_is_no_report_is_dropped(tmp_path: Path, clock: FakeClock, line: str) -> None:
+    said: list[str] = []
+    path, out = tmp_path / "events.jsonl", io.StringIO()
+    log, progress = EventLog(path, clock=clock), ProgressLine(steps=10, out=out)
+    watched = Watched(progress, said.append, log, EventTail(path), steps=10)
+    held: Any = Held(line, line)
+    watched.follow(held, wishes=Wishes())
+    assert said[0] == "the supervisor wrote a line that is no report; such lines are dropped"
+    assert (watched.step, watched.loss, watched.reason, out.getvalue()) == (3, None, "rank 1 waits", "")
+    assert len(said) == 2, "said once"
+
+
+def test_words_and_reasons_of_a_supervisor_stay_on_their_line_without_escapes(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    said: list[str] = []
+    path, line = tmp_path / "events.jsonl", ProgressLine(steps=10, out=io.StringIO())
+    watched = Watched(line, said.append, EventLog(path, clock=clock), EventTail(path), steps=10)
+    restart = {
+        "kind": "restart",
+        "rank": 0,
+        "step": 1,
+        "reason": "x\x1b]0;t\x07\nrun r1 finished",
+        "restarts": 1,
+    }
+    held: Any = Held(json.dumps(restart) + "\n", words="warning\x1b[31m\r\n" * 3000)
+    watched.follow(held, wishes=Wishes())
+    assert "rank 0 failed at step 1 (x\\x1b]0;t\\x07\\x0arun r1 finished)" in "".join(said)
+    assert not any("\x1b" in each or "\n" in each or "\r" in each for each in said)
+    assert len(said) < 1100
+    assert "the supervisor wrote more than 1000 lines; the rest is dropped" in said
+
+
 def test_what_a_worker_writes_beside_events_is_passed_over_or_told(tmp_path: Path, clock: FakeClock) -> None:
     """Code that trains may write anything into the events of its run."""
     said: list[str] = []
@@ -111,7 +170,7 @@ def test_what_a_worker_writes_beside_events_is_passed_over_or_told(tmp_path: Pat
     held: Any = Held()
     watched.follow(held, wishes=Wishes())
     assert said[:2] == [
-        "an event of kind 'checkpoint_failed' is not as RSC writes it (KeyError: 'reason')",
+        "an event of kind 'checkpoint_failed' is not as RSC writes it",
         "checkpoint of step 3 failed: no room",
     ]
     assert [event["kind"] for event in RunFolder(tmp_path).told()] == ["checkpoint_failed"]

@@ -1,7 +1,8 @@
 """What a person or a program sees: data on stdout, everything else on stderr.
 
 `emit` prints the result of a read command (JSON, or a table made by the caller); `say` tells what
-happens; `next_commands` ends an action. No colour, so output reads the same in a log.
+happens; `next_commands` ends an action. No colour, so output reads the same in a log. Whatever is printed for
+people is escaped here: names, messages and logs can hold what untrusted code or data put there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from rsc.untrusted import printable
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
@@ -33,12 +36,12 @@ def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     if as_json:
         print(document)
     elif text:
-        print(text)
+        print(printable(text))
 
 
 def say(message: str) -> None:
     """One line to the person, on stderr, so that stdout stays data."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
 
 
 def next_commands(*commands: str) -> None:
@@ -50,7 +53,7 @@ def next_commands(*commands: str) -> None:
 
 def table(rows: Iterable[Sequence[Any]], *, header: Sequence[str]) -> str:
     """Plain aligned columns: reads without colour, in a log and at 80 characters."""
-    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    lines = [[printable(str(cell), keep="") for cell in row] for row in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -18,7 +18,7 @@ from rsc.runs.folder import RunFolder, RunState, find_run, list_runs
 from rsc.runs.status import present
 from rsc.runs.time_ledger import ledger
 from rsc.units import format_seconds
-from rsc.untrusted import UntrustedFolder
+from rsc.untrusted import UntrustedFolder, printable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -148,7 +148,10 @@ def _describe(result: dict[str, Any]) -> str:
         ("time", f"{format_seconds(result['driven_s'])} driven, {ettr} of it in steps that counted (ETTR)"),
         ("checkpoints", f"{result['checkpoints']} written, {result['failed_checkpoints']} failed"),
     ]
-    told = [f"  step {event.get('step')}: {_sentence(event)}" for event in result["failures_seen"]]
+    told = [
+        f"  step {event.get('step')}: {printable(_sentence(event), keep='')}"
+        for event in result["failures_seen"]
+    ]
     return "\n".join([table(rows, header=("", "")).lstrip("\n"), *(["failures:", *told] if told else [])])
 
 

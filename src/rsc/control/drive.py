@@ -126,7 +126,7 @@ class Drive:
         tail = EventTail(events_of_workers(self.run.path), beneath=self.run.path)
         events = self.run.events(clock=self.clock)
         courier = Courier(copies, events=events, say=self.say) if copies is not None else None
-        watched = Watched(line, self.say, events, tail, courier)
+        watched = Watched(line, self.say, events, tail, courier, steps=self.run.record().steps)
         with self.launcher.start(command) as process:
             watched.follow(process, wishes=wishes)
         watched.close()

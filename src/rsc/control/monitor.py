@@ -7,21 +7,28 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from rsc.control.checkpoint_copier import Courier
-from rsc.errors import Interrupted, RequeueMe
+from rsc.errors import DataError, Interrupted, RequeueMe
 from rsc.events import EventLog, EventTail
 from rsc.runs.folder import RunRecord, RunState
+from rsc.runs.reports import is_event_of_workers, spoken
 from rsc.runs.sample_problems import meanings
 from rsc.units import format_seconds
+from rsc.untrusted import printable
 
 _SANDBOX_S = 30.0  # for a sandbox to end after its supervisor has: some milliseconds, as a rule
 _SIGNALLED = 128  # exit codes above it are signals, as a shell tells them
+_LINE_LETTERS = 1 << 16  # reports have some hundred
+_MOST_WORDS = 1000  # lines that a supervisor may write on stderr; usually it writes none
+_WORDS_S = 2.0  # for the last of them, after its end
+_MOST_ODD_KINDS = 10
 _PLAIN_EVERY_S = 10.0  # a line per step would fill a batch job's log
 
 
@@ -90,16 +97,31 @@ class Watched:
     exit_code: int = 1
     is_supervisor_lost: bool = False
     """A signal ended it: memory ran out, or somebody killed it. Nothing is known to be wrong with the run."""
+    steps: int = 1 << 53
+    """Of the run: a report of a later one is none."""
+    is_deaf: bool = False
+    """Whether something else lies in the place of the workers' events."""
+    odd_kinds: set[str] = field(default_factory=set)
+    """Of events that are not as RSC writes them, each said once."""
+    has_nonsense: bool = False
+    """Whether the supervisor's pipe brought something else than reports."""
     started_s: float = field(default_factory=time.monotonic)
 
     def follow(self, process: subprocess.Popen[str], *, wishes: Wishes) -> None:
         """Read what the supervisor tells until it ends."""
         wishes.attach(process)
-        assert process.stdout is not None
-        for text in process.stdout:
-            self.hear(json.loads(text), supervisor=process.pid)
+        words = threading.Thread(target=self._pass_on_words, args=[process.stderr], daemon=True)
+        words.start()
+        for text in _lines(process.stdout):
+            report = _parse(text, steps=self.steps)
+            if report is not None:
+                self.hear(report, supervisor=process.pid)
+            elif not self.has_nonsense:
+                self.has_nonsense = True
+                self.say("the supervisor wrote a line that is no report; such lines are dropped")
             self._hear_events()
         code = self._end_of(process)
+        words.join(timeout=_WORDS_S)  # a process that outlives its supervisor can hold the pipe
         self._hear_events()
         told = code if code >= 0 else _SIGNALLED - code  # no shell or sandbox between says it so
         self.exit_code = Interrupted.exit_code if wishes.interrupted else told
@@ -109,6 +131,14 @@ class Watched:
         )
         if self.exit_code not in wanted and not self.reason:
             self.reason = f"the supervisor ended with code {code}; see the lines above"
+
+    def _pass_on_words(self, stream: IO[str] | None) -> None:
+        """What the supervisor, or a library inside it, writes on stderr: said line by line, up to a bound."""
+        for number, text in enumerate(_lines(stream)):
+            if number < _MOST_WORDS:
+                self.say(printable(text.rstrip("\n"), keep=""))
+            elif number == _MOST_WORDS:
+                self.say(f"the supervisor wrote more than {_MOST_WORDS} lines; the rest is dropped")
 
     def _end_of(self, process: subprocess.Popen[str]) -> int:
         """Its exit code. The kernel keeps a sandbox for as long as it keeps a process in it: then the user
@@ -133,8 +163,9 @@ class Watched:
             case "restart":
                 self.restarts = told["restarts"]
                 self.line.restart()
+                reason = printable(told["reason"], keep="")
                 self.say(
-                    f"rank {told['rank']} failed at step {told['step']} ({told['reason']}): "
+                    f"rank {told['rank']} failed at step {told['step']} ({reason}): "
                     f"restart {self.restarts} from the newest state"
                 )
             case "started":
@@ -142,18 +173,25 @@ class Watched:
             case "end":
                 self.step = told["step"]
             case "failed":
-                self.step, self.reason, self.hint = told["step"], told["reason"], told["hint"]
+                self.step, self.reason = told["step"], printable(told["reason"], keep="")
+                self.hint = None if told["hint"] is None else printable(told["hint"], keep="")
 
     def _hear_events(self) -> None:
         """Durable checkpoints are copied. Failed ones do not end a run, but a crash now would cost more; of
         damaged ones the user hears, for each rank that met the damage; and of samples with problems."""
-        for event in self.tail.fresh():
-            try:
-                self._hear_event(event)
-            except (KeyError, TypeError, ValueError) as error:
+        try:
+            fresh = self.tail.fresh() if not self.is_deaf else []
+        except DataError as error:
+            self.is_deaf, fresh = True, []
+            self.line.close()
+            self.say(f"events of the workers are no longer read: {error.message}")
+        for event in fresh:
+            if is_event_of_workers(event):
+                self._hear_event({name: _one_line(value) for name, value in event.items()})
+            elif event["kind"] not in self.odd_kinds and len(self.odd_kinds) < _MOST_ODD_KINDS:
+                self.odd_kinds.add(event["kind"])
                 self.line.close()
-                told = f"{type(error).__name__}: {error}"
-                self.say(f"an event of kind {event['kind'][:40]!r} is not as RSC writes it ({told})")
+                self.say(f"an event of kind {event['kind']!r} is not as RSC writes it")
 
     def _hear_event(self, event: Mapping[str, Any]) -> None:
         if event["kind"] == "checkpoint" and self.courier is not None:
@@ -240,6 +278,25 @@ class Wishes:
             elif self.stop_requested:
                 stdin.write("stop\n")
                 stdin.flush()
+
+
+def _lines(stream: IO[str] | None) -> Iterator[str]:
+    """The lines of a pipe; one that is longer than any of ours comes in pieces, so that none fills memory."""
+    while stream is not None and (text := stream.readline(_LINE_LETTERS)):
+        yield text
+
+
+def _parse(text: str, *, steps: int) -> dict[str, Any] | None:
+    """A report of the supervisor, with the facts that RSC knows; None for anything else."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return spoken(told, steps=steps) if isinstance(told, dict) else None
+
+
+def _one_line(value: Any) -> Any:
+    return printable(value, keep="") if isinstance(value, str) else value
 
 
 def outer_pid(pid: int, *, ancestor: int) -> int:

@@ -70,6 +70,9 @@ def failure_kind(error: BaseException) -> str:
 def _settle(rank: int, spec: RankSpec) -> None:
     """Make the forked copy of the supervisor a worker: its own log, signals, threads."""
     log = os.open(spec.run / "logs" / f"rank{rank}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # the supervisor's stdin, where wishes come
+    os.close(nothing)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

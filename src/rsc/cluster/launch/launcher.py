@@ -38,7 +38,7 @@ class Launcher(Protocol):
         ...
 
     def start(self, wrapped: Wrapped) -> subprocess.Popen[str]:
-        """Start it: stdin takes wishes (monitor.py), stdout gives JSON lines."""
+        """Start it: stdin takes wishes (monitor.py), stdout gives JSON lines, stderr words."""
         ...
 
 
@@ -70,6 +70,9 @@ class LocalLauncher:
             env={**HUGE_PAGES, **PATIENT_THREADS, **wrapped.environment, "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,  # never the user's terminal: who holds that reads what is typed there
             text=True,
+            encoding="utf-8",
+            errors="replace",
             start_new_session=True,
         )

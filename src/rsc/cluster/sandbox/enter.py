@@ -21,6 +21,7 @@ from rsc.cluster.sandbox import syscalls
 from rsc.cluster.sandbox.harden import FORWARDED, exit_code, harden, run_as_init
 from rsc.cluster.sandbox.mounts import Mount
 from rsc.cluster.sandbox.rootfs import enter_root
+from rsc.hardening import harden_process
 
 COULD_NOT_ENTER = 4  # exit code of ResourceError: the machine, not the command, is at fault
 
@@ -109,6 +110,7 @@ def _inside(plan: Plan, command: list[str]) -> int:
     if plan.folder:
         os.chdir(plan.folder)
     harden()
+    harden_process()  # process 1 holds the supervisor's pipes: nothing inside may open /proc/1/fd
     return run_as_init(command)
 
 

@@ -26,7 +26,7 @@ SYSTEM = ("/usr", "/etc", "/opt", "/nix", "/gnu", "/sys")
 MERGED = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 EMPTY = ("/tmp", "/var/tmp", "/run", "/dev", "/dev/shm")
 # Besides these every /dev/nvidia*; no vsock, no RDMA, no disks
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "kfd", "dri")
+DEVICES = ("null", "zero", "full", "random", "urandom", "kfd", "dri")
 
 Kind = Literal["tmpfs", "read", "write", "device", "link", "proc"]
 

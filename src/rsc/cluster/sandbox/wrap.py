@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rsc.cluster.sandbox.environment import for_workers
 from rsc.cluster.sandbox.mounts import Mount, plan_view
 from rsc.errors import IsolationRefused
 
@@ -35,12 +35,6 @@ Level = Literal["required", "best-effort", "none"]
 Method = Literal["bwrap", "unshare", "open"]
 METHODS: tuple[Method, ...] = ("bwrap", "unshare")
 """Ways to build a sandbox, best first."""
-
-# Variables that carry credentials or lead to a service of the user: of no use without a network
-_SECRET_NAMES = re.compile(
-    r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|PRIVATE_KEY|ACCESS_KEY|^SSH_|^GPG_|^DBUS_|^XDG_RUNTIME_DIR$|^DISPLAY$"
-    r"|^WAYLAND_|^AWS_|^AZURE_|^GOOGLE_|^VAULT_|^BAO_|_PIN$|(?i:_proxy)$"
-)
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class Wrapped:
     reason: str = ""
     """Why this is weaker than isolation; empty where it is isolated."""
     environment: dict[str, str] = field(default_factory=dict)
-    """The caller's environment without credentials, with HOME and TMPDIR that exist inside."""
+    """What workers need of the caller's environment, with HOME and TMPDIR that exist inside."""
 
     @property
     def is_isolated(self) -> bool:
@@ -75,10 +69,10 @@ def wrap(
     command that does nothing. Raises IsolationRefused at level `required` when none works, and at every
     level but `none` for a path to show that lies above or inside a hidden one; at
     `best-effort` the command runs hardened (no privileges, no core dumps, few socket families) but with
-    the network, and `reason` says why; `none` runs it as it is.
+    the network, and `reason` says why; `none` runs it as it is, with the environment of workers.
     """
     if level == "none":
-        return Wrapped(list(command), "open", "the policy asks for no isolation", dict(environment))
+        return Wrapped(list(command), "open", "the policy asks for no isolation", for_workers(environment))
     writable = [path.resolve() for path in writable]
     inside = folder.resolve() if folder else next(iter(writable), Path("/tmp"))
     mounts = plan_view(readable=readable, writable=writable, hidden=hidden)
@@ -140,5 +134,5 @@ def _try(argv: Sequence[str], environment: Mapping[str, str]) -> str | None:
 
 
 def _clean(environment: Mapping[str, str], *, is_isolated: bool) -> dict[str, str]:
-    kept = {name: value for name, value in environment.items() if not _SECRET_NAMES.search(name)}
+    kept = for_workers(environment)
     return {**kept, "HOME": "/tmp", "TMPDIR": "/tmp"} if is_isolated else kept
