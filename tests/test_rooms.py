@@ -13,7 +13,7 @@ PACKAGE = Path(rsc.__file__).parent
 
 SHARED = {
     *("errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening", "pixels"),
-    *("durable", "untrusted"),
+    *("durable", "untrusted", "tokenizer_json"),
 }
 
 MAY_IMPORT = {

@@ -32,7 +32,9 @@ class Frames:
 def test_no_more_batches_are_measured_than_the_setting_says(max_batches: int, read: int) -> None:
     trunk = {"width": 16, "num_layers": 1, "num_heads": 2, "mlp_width": 16}
     config = ModelConfig.model_validate({"trunk": trunk, "text": {}, "head": {"kind": "next_token"}})
-    trained = from_state("toy", config=config, state=build_model(config).state_dict(), context=8)
+    trained = from_state(
+        "toy", config=config, state=build_model(config).state_dict(), context=8, separator=None
+    )
     place: dict[str, Any] = {"data": "texts", "version": 1, "split": "validation"}
     limits = EvalConfig(max_batches=max_batches, batch_size=2)
     found = assess(trained, reader=cast(SplitReader, Frames()), config=limits, **place)

@@ -61,7 +61,7 @@ def test_empty_prompt_starts_after_the_separator_or_is_refused(model: Model) -> 
 
 
 def test_negative_temperature_is_refused() -> None:
-    with pytest.raises(ConfigError, match="must not be negative"):
+    with pytest.raises(ConfigError, match="must be finite and not negative"):
         Sampling(temperature=-1)
 
 

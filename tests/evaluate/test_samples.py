@@ -177,7 +177,7 @@ def test_batches_keep_every_sample_in_order() -> None:
 
 def trained(head: HeadConfig, **stems: Any) -> Any:
     model = model_of(head, **stems)
-    return from_state("toy", config=model.config, state=model.state_dict(), context=16)
+    return from_state("toy", config=model.config, state=model.state_dict(), context=16, separator=None)
 
 
 def test_predict_text_lines_and_jsonl(tmp_path: Path) -> None:
@@ -252,6 +252,6 @@ def test_what_cannot_be_predicted_is_said(tmp_path: Path) -> None:
         list(predict(toy, file=tmp_path / "posts.csv"))
     causal = TRUNK.model_copy(update={"causal": True})
     writer = build_model(ModelConfig(trunk=causal, text=TextConfig()))
-    speaker = from_state("toy", config=writer.config, state=writer.state_dict(), context=16)
+    speaker = from_state("toy", config=writer.config, state=writer.state_dict(), context=16, separator=None)
     with pytest.raises(ConfigError, match="next_token head and sorts no samples"):
         list(predict(speaker, file=file))

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import tokenizers
 import torch
 
 from rsc.errors import ConfigError
@@ -227,3 +229,99 @@ def test_an_export_carries_the_bag_and_what_it_counted(tmp_path: Path) -> None:
     torch.testing.assert_close(
         again.eval().to(torch.bfloat16)(batch, Want.LOGITS), whole(batch, Want.LOGITS), atol=0, rtol=0
     )
+
+
+def llama(folder: Path, **settings: Any) -> Any:
+    """A small model of somebody else's, saved to `folder`."""
+    made = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=100,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            **settings,
+        )
+    )
+    made.save_pretrained(folder)
+    return made
+
+
+def change(folder: Path, tensors: dict[str, torch.Tensor], **settings: Any) -> Path:
+    """The same folder with other tensors and settings."""
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    held = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | settings))
+    return folder
+
+
+PROJECTION = "model.layers.0.self_attn.q_proj"
+EIGHT_BITS = torch.float8_e4m3fn
+
+
+@pytest.mark.parametrize(
+    ("added", "settings", "message"),
+    [
+        ({f"{PROJECTION}.bias": torch.zeros(32)}, {}, "has no place for"),
+        ({f"{PROJECTION}.weight_scale": torch.ones(1)}, {}, "has no place for"),
+        ({f"{PROJECTION}.lora_A.weight": torch.ones(4, 32)}, {}, "has no place for"),
+        ({f"{PROJECTION}.weight": torch.ones(32, 32).to(EIGHT_BITS)}, {}, "quantised weights"),
+        ({f"{PROJECTION}.weight": torch.ones(31, 32)}, {}, "do not have the shapes"),
+        ({"model.embed_tokens.weight": torch.ones(110, 32)}, {}, "110 rows of tokens"),
+        ({}, {"quantization_config": {"quant_method": "fp8"}}, "quantised"),
+        ({}, {"vocab_size": 90}, "vocab_size 90"),
+    ],
+)
+def test_weights_that_would_be_taken_for_others_are_refused(
+    added: dict[str, torch.Tensor], settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    made = llama(tmp_path / "theirs")
+    folder = change(tmp_path / "theirs", {**made.state_dict(), **added}, **settings)
+    with pytest.raises(ConfigError, match=message):
+        read_export(folder)
+
+
+def test_a_matrix_that_input_and_output_share_is_the_embedding_whatever_else_is_there(tmp_path: Path) -> None:
+    made = llama(tmp_path / "theirs", tie_word_embeddings=True)
+    tensors = {**made.state_dict(), "lm_head.weight": torch.randn(100, 32)}
+    opened = read_export(change(tmp_path / "theirs", tensors))
+    head, embedding = opened.state["head.weight"], opened.state["stems.text.embedding.weight"]
+    assert torch.equal(head, embedding)
+
+
+def test_a_number_that_half_precision_cannot_hold_is_not_exported(tmp_path: Path) -> None:
+    state = widen(build_model(config(), seed=3)).state_dict()
+    state["head.weight"][0, 0] = 1e6
+    with pytest.raises(ConfigError, match=r"head\.weight holds 1e\+06") as caught:
+        write_export(tmp_path / "out", config=config(), state=state, context=64, dtype=torch.float16)
+    assert "bfloat16" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
+    write_export(tmp_path / "out", config=config(), state=state, context=64, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("separator", [0, 1, None])
+def test_the_end_of_a_document_is_the_one_of_training(separator: int | None, tmp_path: Path) -> None:
+    """Id 0 is an id; a file of somebody else's has no token of ours."""
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"<s>": 0, "</s>": 1, "the": 2}, unk_token="the")
+    )
+    inner.add_special_tokens(["<s>", "</s>"])
+    inner.save(str(tmp_path / "theirs.json"))
+    text = TextConfig(vocabulary=3, tokenizer=str(tmp_path / "theirs.json"))
+    case = config().model_copy(update={"text": text})
+    state = build_model(case).state_dict()
+    out = write_export(tmp_path / "out", config=case, state=state, context=64, separator=separator).path
+    (tmp_path / "theirs.json").unlink()
+    values = json.loads((out / "config.json").read_text())
+    marks = json.loads((out / "tokenizer_config.json").read_text())
+    assert values["eos_token_id"] == values["bos_token_id"] == separator
+    assert marks.get("eos_token") == (None if separator is None else ["<s>", "</s>"][separator])
+    opened = read_export(out)
+    assert opened.separator == separator
+    assert opened.config.text is not None
+    assert opened.config.text.tokenizer == str(out / "tokenizer.json")

@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, DataError
 from rsc.loader.frames import Shard
 from rsc.loader.loader import Loader
 from rsc.loader.pack import PackedLoader, _decode, _encode
@@ -336,3 +336,13 @@ def test_fixed_fields_lonely_ranks_and_other_packings_are_refused(
             pytest.raises(ConfigError, match="loader state has"),
         ):
             other.load_state_dict(loader.state_dict())
+
+
+def test_an_id_that_the_model_has_no_row_for_is_no_token(texts: SplitReader) -> None:
+    with PackedLoader(texts, batch_size=4, vocabulary=257, **ROWS) as loader:
+        assert int(next(loader)["tokens_BL"].max()) < 257
+    with (
+        PackedLoader(texts, batch_size=4, vocabulary=100, **ROWS) as loader,
+        pytest.raises(DataError, match="the model has ids below 100"),
+    ):
+        next(loader)

@@ -169,12 +169,14 @@ def test_another_trunk_is_refused_before_a_run_is_made(tmp_path: Path, clock: Fa
 
 def test_a_parent_run_is_judged_by_its_recipe(tmp_path: Path, clock: FakeClock) -> None:
     run = trained_run(tmp_path, settings=[*TOY, "model.trunk.norm_eps=0.001"], clock=clock)
-    ours = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model.trunk
+    ours = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model
     with pytest.raises(ConfigError, match="another trunk") as caught:
-        find_parent(run.id, runs=tmp_path, trunk=ours)
+        find_parent(run.id, runs=tmp_path, model=ours)
     assert caught.value.hint == "set model.trunk.norm_eps=0.001"
-    same = ours.model_copy(update={"norm_eps": 0.001, "causal": False})
-    found = find_parent("last", runs=tmp_path, trunk=same)
+    same = ours.model_copy(
+        update={"trunk": ours.trunk.model_copy(update={"norm_eps": 0.001, "causal": False})}
+    )
+    found = find_parent("last", runs=tmp_path, model=same)
     assert found is not None
     assert found.lineage == {"run": run.id, **STRICT}
 
@@ -182,16 +184,16 @@ def test_a_parent_run_is_judged_by_its_recipe(tmp_path: Path, clock: FakeClock) 
 def test_a_parent_run_without_a_checkpoint_is_told_at_once(tmp_path: Path, clock: FakeClock) -> None:
     run = trained_run(tmp_path, settings=TOY, clock=clock)
     (run.path / "checkpoints" / folder_name(1) / ROOT_FILE).unlink()
-    trunk = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model.trunk
+    model = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model
     with pytest.raises(NotFinished, match="no checkpoint to start from"):
-        find_parent(run.id, runs=tmp_path, trunk=trunk)
+        find_parent(run.id, runs=tmp_path, model=model)
 
 
 def test_a_folder_without_weights_is_no_parent(tmp_path: Path) -> None:
-    trunk = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model.trunk
+    model = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model
     with pytest.raises(ConfigError, match=r"holds no \.safetensors files"):
-        find_parent(str(tmp_path), runs=tmp_path, trunk=trunk)
-    assert find_parent("", runs=tmp_path, trunk=trunk) is None
+        find_parent(str(tmp_path), runs=tmp_path, model=model)
+    assert find_parent("", runs=tmp_path, model=model) is None
 
 
 def test_a_parent_that_asks_for_isolation_is_refused_before_a_run_is_made_where_there_is_none(
@@ -218,9 +220,9 @@ def test_a_run_is_as_isolated_as_the_strictest_that_it_comes_from() -> None:
 def test_an_export_of_a_run_that_is_here_brings_its_lineage(tmp_path: Path, clock: FakeClock) -> None:
     run = trained_run(tmp_path / "runs", settings=TOY, clock=clock)
     folder = exported(tmp_path / "open", settings=TOY, said={"run": run.id, "step": 1})
-    trunk = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model.trunk
-    ours = find_parent(str(folder), runs=tmp_path / "runs", trunk=trunk)
-    elsewhere = find_parent(str(folder), runs=tmp_path / "others", trunk=trunk)
+    model = load_recipe("language", overrides=["data.name=x", *TOY]).recipe.model
+    ours = find_parent(str(folder), runs=tmp_path / "runs", model=model)
+    elsewhere = find_parent(str(folder), runs=tmp_path / "others", model=model)
     assert ours is not None
     assert elsewhere is not None
     assert ours.lineage == {**elsewhere.lineage, "export_of": {"run": run.id, **STRICT}}

@@ -16,7 +16,8 @@ from torch.distributed import HashStore
 
 from rsc.events import read_lines
 from rsc.models.cross_entropy import IGNORED
-from rsc.models.tokenizer import ByteTokenizer, JsonTokenizer
+from rsc.models.tokenizer import ByteTokenizer
+from rsc.tokenizer_json import JsonTokenizer, read_tokenizer
 from rsc.train.validate import Validator, text_bytes
 
 
@@ -36,7 +37,7 @@ def words(tmp_path: Path) -> JsonTokenizer:
     inner.decoder = tokenizers.decoders.Metaspace()
     (tmp_path / "tokenizer.json").write_text(inner.to_str())
     assert json.loads(inner.to_str())["model"]["vocab"][pieces[3]] == 3
-    return JsonTokenizer(tmp_path / "tokenizer.json")
+    return read_tokenizer(tmp_path / "tokenizer.json")
 
 
 def test_bytes_of_other_tokens_are_those_of_the_decoded_text(words: JsonTokenizer) -> None:

@@ -29,6 +29,7 @@ from rsc.export.weights import read_export
 from rsc.keys.secret import SecretKey
 from rsc.recipes.data_fit import check_fields, samples_of
 from rsc.recipes.sections import EvalConfig
+from rsc.recipes.tokens_fit import check_tokens
 from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle.retention import open_to_read
 from rsc.runs.folder import find_run
@@ -62,6 +63,8 @@ def eval(  # noqa: A001 (the command is called so)
         )
     samples = samples_of(dataset, split=split)
     check_fields(samples, model=trained.config, text_field=trained.text_field)
+    if samples.tokenizer is not None:  # text is made into ids as it is read
+        check_tokens(samples, model=trained.config, text_field=trained.text_field)
     request = KeyRequest(
         purpose="evaluate", user=getpass.getuser(), data=dataset.name, version=dataset.version
     )
@@ -102,11 +105,11 @@ def generate(
     tokenizer = trained.tokenizer()
     ids = continue_ids(
         trained.model,
-        prompt=tokenizer.encode(prompt),
+        prompt=tokenizer.encode(prompt) if trained.recipe else tokenizer.encode_prompt(prompt),
         num_tokens=num_bytes,
         context=trained.context,
         sampling=Sampling(temperature=temperature, top_k=top_k, seed=seed),
-        stop=tokenizer.separator,
+        stop=tokenizer.separator if trained.separator is None else trained.separator,
     )
     text = tokenizer.decode(ids)
     emit({"prompt": prompt, "text": text, "tokens": len(ids)}, as_json=as_json, text=prompt + text)
@@ -140,7 +143,13 @@ def open_model(name: str, *, workspace: Workspace) -> Trained:
     """A run of the workspace, or an exported folder. The release of a run's key is logged."""
     if is_export(Path(name)):
         opened = read_export(Path(name))
-        return from_state(name, config=opened.config, state=opened.state, context=opened.context)
+        return from_state(
+            name,
+            config=opened.config,
+            state=opened.state,
+            context=opened.context,
+            separator=opened.separator,
+        )
     run = find_run(workspace.runs, name)
     request = KeyRequest(purpose="checkpoint", user=getpass.getuser(), run=run.id)
     with release(request, workspace=workspace) as key:

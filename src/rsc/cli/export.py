@@ -53,6 +53,7 @@ def export_run(
         config=config,
         state=state,
         context=recipe.data.sequence_length,
+        separator=recipe.data.separator if recipe.is_packed_language else None,
         dtype=_DTYPES[dtype],
         settings={"run": run.id, "step": step},
         extra_files={"README.md": to_markdown(facts), "card.json": to_json(facts)},

@@ -12,6 +12,7 @@ from rsc.cluster.sandbox.wrap import Level
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
 from rsc.recipes.data_fit import Samples, check_fields
+from rsc.recipes.tokens_fit import check_tokens
 from rsc.release.agent.job_scope import Served
 from rsc.release.agent.lineage_facts import Version, all_data
 from rsc.runs.folder import RunFolder
@@ -65,7 +66,9 @@ def admit_all(gate: Gate, data: DataConfig, *, model: ModelConfig) -> Admissions
     """
     answers = {each.name: gate.admit(each) for each in data.sets}
     for each in data.sets:
-        check_fields(answers[each.name].samples, model=model, text_field=each.text_field)
+        samples = answers[each.name].samples
+        check_fields(samples, model=model, text_field=each.text_field)
+        check_tokens(samples, model=model, text_field=each.text_field, separator=data.separator)
     first, *others = answers.values()
     mixed = [{key: each.lineage[key] for key in _ABOUT_DATA if key in each.lineage} for each in others]
     return Admissions(

@@ -19,6 +19,7 @@ from rsc.control.checkpoint_copier import open_copies
 from rsc.control.drive import Drive
 from rsc.control.run_plan import RunPlan, plan_run
 from rsc.interrupts import uninterrupted
+from rsc.models.config import TOKENIZER_FILE
 from rsc.recipes.recipe import LoadedRecipe, Recipe, recipe_of
 from rsc.runs.folder import RunFolder, RunState
 
@@ -40,7 +41,7 @@ class Controller:
         self.launcher.require(plan.isolation)  # a machine that cannot is told before there is a run
         with uninterrupted():
             run = self.make(plan)
-        return run, self._drive(run, plan.recipe, isolation=plan.isolation).to_its_end(plan.opening)
+        return run, self._drive(run, recipe_of(run), isolation=plan.isolation).to_its_end(plan.opening)
 
     def make(self, plan: RunPlan) -> RunFolder:
         """The run's folder with its papers and the key of its checkpoints."""
@@ -53,6 +54,8 @@ class Controller:
         )
         (run.path / "resolved.toml").write_text(to_toml(plan.resolved))
         (run.path / "provenance.json").write_text(json.dumps(plan.resolved.provenance, indent=1))
+        if plan.tokenizer is not None:
+            (run.path / TOKENIZER_FILE).write_text(plan.tokenizer.text)
         self.gate.make_run_key(run)
         return run
 

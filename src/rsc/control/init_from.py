@@ -11,9 +11,10 @@ from rsc.checkpoint.retention import finished
 from rsc.config import Resolved
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import ExportSettings, is_export, read_settings
-from rsc.models.config import TrunkConfig
+from rsc.models.config import ModelConfig
 from rsc.recipes.recipe import recipe_of
 from rsc.recipes.same_trunk import require_same_trunk
+from rsc.recipes.tokens_fit import require_same_text
 from rsc.runs.folder import find_run, list_runs
 from rsc.store.bulk.untrusted import UntrustedStore
 
@@ -27,7 +28,7 @@ class Parent:
     lineage: dict[str, Any]
 
 
-def find_parent(name: str, *, runs: Path, trunk: TrunkConfig) -> Parent | None:
+def find_parent(name: str, *, runs: Path, model: ModelConfig) -> Parent | None:
     """A folder of open weights, or a run however it was abbreviated; None where no parent was asked for.
 
     Raises ConfigError where there is none of that name or its trunk is another, NotFinished for a run that
@@ -38,7 +39,8 @@ def find_parent(name: str, *, runs: Path, trunk: TrunkConfig) -> Parent | None:
     folder = Path(name)
     if is_export(folder):
         settings = read_settings(folder)
-        require_same_trunk(settings.config.trunk, ours=trunk, of=name)
+        require_same_trunk(settings.config.trunk, ours=model.trunk, of=name)
+        require_same_text(settings.config.text, ours=model.text, of=name)
         digests = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
         lineage = {"open_weights": folder.name, "sha256": digests, **exported_from(settings, runs=runs)}
         return Parent(str(folder.resolve()), lineage)
@@ -48,8 +50,9 @@ def find_parent(name: str, *, runs: Path, trunk: TrunkConfig) -> Parent | None:
             hint="give the folder of an export, or a run of `rsc runs ls`",
         )
     run = find_run(runs, name)
-    theirs = recipe_of(run).model.trunk
-    require_same_trunk(theirs, ours=trunk, of=f"run {run.id}")
+    theirs = recipe_of(run).model
+    require_same_trunk(theirs.trunk, ours=model.trunk, of=f"run {run.id}")
+    require_same_text(theirs.text, ours=model.text, of=f"run {run.id}")
     if not finished(UntrustedStore(run.path, "checkpoints")):
         raise NotFinished(f"run {run.id} has no checkpoint to start from", hint="train it first")
     return Parent(run.id, {"run": run.id, **run.record().lineage})

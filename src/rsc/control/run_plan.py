@@ -13,6 +13,8 @@ from rsc.control.init_from import find_parent, with_parent
 from rsc.parallel.layout import Layout
 from rsc.recipes.pin import count_workers, pin
 from rsc.recipes.recipe import LoadedRecipe, Recipe
+from rsc.recipes.tokens_fit import tokenizer_of
+from rsc.tokenizer_json import JsonTokenizer
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class RunPlan:
     lineage: dict[str, Any]
     isolation: Level
     """What the policies of all data behind the run ask of workers."""
+    tokenizer: JsonTokenizer | None
+    """Goes into the run's folder: the file that the recipe named may change, and workers cannot see it."""
 
     @property
     def opening(self) -> str:
@@ -37,18 +41,20 @@ def plan_run(loaded: LoadedRecipe, *, gate: Gate, runs: Path, workers: int | Non
     """
     model = loaded.recipe.model
     admission = admit_all(gate, loaded.recipe.data, model=model)
-    parent = find_parent(model.init_from, runs=runs, trunk=model.trunk)
+    parent = find_parent(model.init_from, runs=runs, model=model)
+    tokenizer = tokenizer_of(model.text) if model.text is not None else None
     resolved = pin(
         with_parent(loaded.resolved, parent.name) if parent else loaded.resolved,
         versions=admission.versions,
         workers=workers or count_workers(loaded.recipe),
+        tokenizer_sha256=tokenizer.sha256 if tokenizer is not None else "",
     )
     recipe = Recipe.model_validate(resolved.values)
     layout = recipe.layout(world=recipe.parallel.workers)
     lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
     if parent is not None:
         lineage["parent"] = parent.lineage
-    return RunPlan(resolved, recipe, layout, lineage, isolation_of(gate, lineage))
+    return RunPlan(resolved, recipe, layout, lineage, isolation_of(gate, lineage), tokenizer)
 
 
 def _workers_text(layout: Layout, recipe: Recipe) -> str:

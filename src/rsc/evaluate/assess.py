@@ -118,6 +118,11 @@ def _documents(columns: Iterable[Columns], *, trained: Trained) -> Iterator[tupl
 
 
 def _separator(trained: Trained) -> int:
-    if trained.recipe is not None:
-        return trained.recipe.data.separator
-    return trained.tokenizer().separator or 0
+    """Raises ConfigError for weights that name no end of a document: each is scored for ending, too."""
+    separator = trained.tokenizer().separator if trained.separator is None else trained.separator
+    if separator is None:
+        raise ConfigError(
+            f"{trained.name} names no token that ends a document",
+            hint="its config.json wants eos_token_id",
+        )
+    return separator

@@ -7,6 +7,7 @@ context per that many new tokens. Shapes: V vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +26,9 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0:
+        if not (0 <= self.temperature < math.inf) or self.top_k < 0:
             raise ConfigError(
-                f"temperature {self.temperature} and top_k {self.top_k} must not be negative",
+                f"temperature {self.temperature} and top_k {self.top_k} must be finite and not negative",
                 hint="temperature 0 takes the best token each time",
             )
 

@@ -30,6 +30,8 @@ class Trained:
     config: ModelConfig
     context: int
     """Tokens of a packed sequence it was trained on."""
+    separator: int | None
+    """The id that stood between documents; None where nobody says."""
     precision: Precision
     step: int | None
     """Optimiser steps behind it; None for weights from elsewhere."""
@@ -59,17 +61,25 @@ def open_run(run: RunFolder, *, key: SecretKey) -> Trained:
         run.id,
         model,
         context=recipe.data.sequence_length,
+        separator=recipe.data.separator if recipe.is_packed_language else None,
         requested=recipe.train.precision,
         step=step,
         recipe=recipe,
     )
 
 
-def from_state(name: str, *, config: ModelConfig, state: Mapping[str, torch.Tensor], context: int) -> Trained:
+def from_state(
+    name: str,
+    *,
+    config: ModelConfig,
+    state: Mapping[str, torch.Tensor],
+    context: int,
+    separator: int | None,
+) -> Trained:
     """Weights from an export (rsc/export/weights.py reads them)."""
     model = build_model(config)
     model.load_state_dict(dict(state))
-    return _ready(name, model, context=context, requested="auto", step=None, recipe=None)
+    return _ready(name, model, context=context, separator=separator, requested="auto", step=None, recipe=None)
 
 
 def whole_state(run: RunFolder, *, key: SecretKey) -> tuple[ModelConfig, dict[str, torch.Tensor], int]:

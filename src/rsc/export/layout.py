@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import torch
 
 from rsc.errors import ConfigError
-from rsc.models.config import ModelConfig, TrunkConfig
+from rsc.models.config import ModelConfig, TextConfig, TrunkConfig
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -32,6 +32,9 @@ _OUTER_NAMES = {
     "trunk.norm.weight": "model.norm.weight",
     "head.weight": "lm_head.weight",
 }
+
+
+_NUMBERS = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 
 
 def why_not_open(config: ModelConfig, *, state: Tensors | None = None) -> str | None:
@@ -74,31 +77,56 @@ def to_open(state: Tensors, *, config: ModelConfig) -> Iterator[tuple[str, torch
             yield f"{prefix}.{_BLOCK_NAMES[inner]}", tensor
 
 
-def from_open(tensors: Tensors, *, config: ModelConfig) -> dict[str, torch.Tensor]:
-    """Our state dict. Raises ConfigError that names a tensor which is missing."""
+def from_open(tensors: Tensors, *, config: ModelConfig, tied: bool = False) -> dict[str, torch.Tensor]:
+    """Our state dict. `tied`: input and output share a matrix, whatever else the files hold.
+
+    Raises ConfigError that names a tensor which is missing, has another shape than the settings say, or has
+    no place in the model: weights without their scales or biases are other weights.
+    """
     assert config.text is not None
     held = _Held(tensors)
     state = {"trunk.norm.weight": held["model.norm.weight"]}
     embedding = held["model.embed_tokens.weight"]
-    state["stems.text.embedding.weight"] = _pad_rows(embedding, rows=config.text.rows)
-    head = tensors.get("lm_head.weight", embedding)  # absent where input and output share a matrix
-    state["head.weight"] = _pad_rows(head, rows=config.text.rows)
+    is_tied = tied or "lm_head.weight" not in tensors
+    head = embedding if is_tied else held["lm_head.weight"]
+    state["stems.text.embedding.weight"] = _pad_rows(embedding, text=config.text)
+    state["head.weight"] = _pad_rows(head, text=config.text)
     for layer in range(config.trunk.num_layers):
         state |= _block_from_open(held, layer=layer, config=config.trunk)
+    held.require_nothing_left(ignored={"lm_head.weight"} if is_tied else set())
     return state
 
 
 class _Held:
-    """Tensors whose absence is told by name."""
+    """Tensors whose absence is named, and those that nobody asked for."""
 
     def __init__(self, tensors: Tensors) -> None:
         self._tensors = tensors
+        self._left = set(tensors)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         try:
-            return self._tensors[name]
+            tensor = self._tensors[name]
         except KeyError:
             raise ConfigError(f"the weights have no tensor {name}", hint="download all shards") from None
+        self._left.discard(name)
+        if tensor.dtype not in _NUMBERS:
+            raise ConfigError(
+                f"tensor {name} holds {str(tensor.dtype).removeprefix('torch.')}: quantised weights are not "
+                "supported",
+                hint="give the folder of the same model in bfloat16 or float32",
+            )
+        return tensor
+
+    def require_nothing_left(self, *, ignored: set[str]) -> None:
+        """Tables of rotary positions are computed from the settings; everything else means something."""
+        left = sorted(name for name in self._left - ignored if not name.endswith("rotary_emb.inv_freq"))
+        if left:
+            more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+            raise ConfigError(
+                f"the weights hold {left[0]}{more}, which this model has no place for",
+                hint="biases, scales of quantised weights and adapters are not supported",
+            )
 
 
 def _block_from_open(held: _Held, *, layer: int, config: TrunkConfig) -> dict[str, torch.Tensor]:
@@ -134,7 +162,12 @@ def _join_qkv(held: _Held, *, prefix: str, config: TrunkConfig) -> torch.Tensor:
     return torch.cat(parts, dim=1).flatten(0, 2)
 
 
-def _pad_rows(table: torch.Tensor, *, rows: int) -> torch.Tensor:
-    padded = table.new_zeros(rows, table.shape[1])
+def _pad_rows(table: torch.Tensor, *, text: TextConfig) -> torch.Tensor:
+    if len(table) != text.vocabulary:
+        raise ConfigError(
+            f"the weights have {len(table)} rows of tokens, config.json says vocab_size {text.vocabulary}",
+            hint="one of the two files is another model's",
+        )
+    padded = table.new_zeros(text.rows, table.shape[1])
     padded[: len(table)] = table
     return padded

@@ -13,7 +13,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from rsc.errors import ConfigError
-from rsc.models.config import HeadConfig, ModelConfig, MoeConfig, RopeScaling, TextConfig, TrunkConfig
+from rsc.models.config import (
+    TOKENIZER_FILE,
+    HeadConfig,
+    ModelConfig,
+    MoeConfig,
+    RopeScaling,
+    TextConfig,
+    TrunkConfig,
+    with_tokenizer_in,
+)
 
 OWN_SETTINGS = "rsc.json"
 
@@ -23,8 +32,12 @@ class ExportSettings:
     config: ModelConfig
     context: int
     """Positions the model was trained on."""
+    separator: int | None
+    """The id that ends a document, and stands before one; None where the folder names none."""
     own: dict[str, Any]
     """What `rsc.json` holds; empty for a folder that somebody else wrote."""
+    is_tied: bool = False
+    """The embedding is the head's matrix too."""
 
 
 def is_export(path: Path) -> bool:
@@ -37,9 +50,13 @@ def read_settings(folder: Path) -> ExportSettings:
     try:
         if (folder / OWN_SETTINGS).exists():
             own = _read_json(folder / OWN_SETTINGS)
-            return ExportSettings(ModelConfig.model_validate(own["model"]), int(own["context"]), own)
+            config = with_tokenizer_in(_own_model(own["model"]), folder)
+            return ExportSettings(config, int(own["context"]), own.get("separator"), own)
         values = _read_json(folder / "config.json")
-        return ExportSettings(read_open_config(values), int(values["max_position_embeddings"]), {})
+        config = with_tokenizer_in(read_open_config(values), folder)
+        context = int(values["max_position_embeddings"])
+        is_tied = bool(values.get("tie_word_embeddings", False))
+        return ExportSettings(config, context, _end_of(values), {}, is_tied)
     except KeyError as error:
         raise ConfigError(
             f"the settings of {folder} lack {error}", hint="give a folder made by an export"
@@ -99,6 +116,11 @@ def read_open_config(values: Mapping[str, Any]) -> ModelConfig:
     for key, wanted in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
         if values.get(key, wanted) != wanted:
             raise ConfigError(f"{key} = {values[key]!r} is not supported: this trunk has {wanted!r}")
+    if values.get("quantization_config"):
+        raise ConfigError(
+            "the weights are quantised (quantization_config), which is not supported",
+            hint="give the folder of the same model in bfloat16 or float32",
+        )
     if values.get("sliding_window"):
         raise ConfigError(f"sliding_window = {values['sliding_window']} is not supported: attention is whole")
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
@@ -121,7 +143,25 @@ def read_open_config(values: Mapping[str, Any]) -> ModelConfig:
         norm_eps=values["rms_norm_eps"],
         moe=moe,
     )
-    return ModelConfig(trunk=trunk, text=TextConfig(vocabulary=values["vocab_size"]), head=HeadConfig())
+    # Its tokenizer is always a file, and without that file nobody can say what its ids mean.
+    text = TextConfig(vocabulary=values["vocab_size"], tokenizer=TOKENIZER_FILE)
+    return ModelConfig(trunk=trunk, text=text, head=HeadConfig())
+
+
+def _own_model(values: dict[str, Any]) -> ModelConfig:
+    """Exports used to name the file that the run had read; the copy beside them is what they mean."""
+    text = values.get("text")
+    if text is not None and text.get("tokenizer", "bytes") != "bytes":
+        values = {**values, "text": {**text, "tokenizer": TOKENIZER_FILE}}
+    return ModelConfig.model_validate(values)
+
+
+def _end_of(values: Mapping[str, Any]) -> int | None:
+    """Llama 3 and others name several ends; the first is the one between documents."""
+    ends = values.get("eos_token_id")
+    if isinstance(ends, list):
+        ends = ends[0] if ends else None
+    return None if ends is None else int(ends)
 
 
 def _scaling(rope: Mapping[str, Any]) -> RopeScaling | None:

@@ -26,9 +26,10 @@ from safetensors import safe_open
 
 from rsc.errors import ConfigError
 from rsc.export.layout import from_open, to_open, why_not_open
-from rsc.export.settings import OWN_SETTINGS, open_config, read_settings
-from rsc.models.config import ModelConfig
-from rsc.models.tokenizer import SEPARATOR_TEXT, open_tokenizer
+from rsc.export.settings import OWN_SETTINGS, ExportSettings, open_config, read_settings
+from rsc.models.config import TOKENIZER_FILE, ModelConfig
+from rsc.models.tokenizer import Tokenizer, open_tokenizer
+from rsc.tokenizer_json import JsonTokenizer
 
 SHARD_BYTES = 5 * 10**9  # the size that model hubs cut at
 
@@ -49,6 +50,8 @@ class OpenedExport:
     config: ModelConfig
     state: dict[str, torch.Tensor]
     context: int
+    separator: int | None
+    """The id that ends a document, and stands before one."""
     settings: dict[str, Any]
     """What `rsc.json` holds; empty for a folder that somebody else wrote."""
 
@@ -59,11 +62,16 @@ def write_export(
     config: ModelConfig,
     state: Mapping[str, torch.Tensor],
     context: int,
+    separator: int | None = None,
     dtype: torch.dtype = torch.float32,
     settings: Mapping[str, Any] | None = None,
     extra_files: Mapping[str, str] | None = None,
 ) -> ExportResult:
-    """Write the folder; `extra_files` (the model card) go in with it. Raises ConfigError if it exists."""
+    """Write the folder; `extra_files` (the model card) go in with it.
+
+    `separator` is the id that stood between documents in training; without one, the tokenizer's own is
+    named. Raises ConfigError if the folder exists, or for weights that `dtype` cannot hold.
+    """
     if folder.exists():
         raise ConfigError(f"{folder} exists already", hint="remove it, or name another folder with --to")
     reason = why_not_open(config, state=state) or ""
@@ -74,7 +82,12 @@ def write_export(
         tensors = state.items() if reason else to_open(state, config=config)
         num_parameters = _write_tensors(staged, tensors, dtype=dtype)
         texts = _settings_files(
-            config, layout=layout, reason=reason, context=context, settings=settings or {}
+            config,
+            layout=layout,
+            reason=reason,
+            context=context,
+            separator=separator,
+            settings=settings or {},
         )
         for name, text in (texts | dict(extra_files or {})).items():
             (staged / name).write_text(text)
@@ -90,27 +103,60 @@ def read_export(folder: Path) -> OpenedExport:
     """Open a folder of ours, or an open Llama or Mixtral one. Raises ConfigError for anything else."""
     tensors = _LazyTensors(folder)
     said = read_settings(folder)
-    own_names = said.own.get("layout") == "rsc"
-    state = dict(tensors.items()) if own_names else from_open(tensors, config=said.config)
-    return OpenedExport(said.config, state, said.context, said.own)
+    if said.own.get("layout") == "rsc":
+        state = dict(tensors.items())
+    else:
+        state = _from_open(tensors, said)
+    return OpenedExport(said.config, state, said.context, said.separator, said.own)
+
+
+def _from_open(tensors: Mapping[str, torch.Tensor], said: ExportSettings) -> dict[str, torch.Tensor]:
+    try:
+        return from_open(tensors, config=said.config, tied=said.is_tied)
+    except RuntimeError as error:  # a view that does not fit
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"the weights do not have the shapes that config.json says: {reason}",
+            hint="one of the two files is another model's",
+        ) from None
 
 
 def _settings_files(
-    config: ModelConfig, *, layout: str, reason: str, context: int, settings: Mapping[str, Any]
+    config: ModelConfig,
+    *,
+    layout: str,
+    reason: str,
+    context: int,
+    separator: int | None,
+    settings: Mapping[str, Any],
 ) -> dict[str, str]:
-    own = {"format": 1, "layout": layout, "layout_reason": reason, "context": context}
-    own |= {"model": config.model_dump(mode="json", exclude_none=True), **settings}
-    files = {OWN_SETTINGS: json.dumps(own, indent=2)}
-    if config.text is not None:
-        tokenizer = open_tokenizer(config.text)
-        files["tokenizer.json"] = tokenizer.to_json()
-        marks = {"bos_token": SEPARATOR_TEXT, "eos_token": SEPARATOR_TEXT} if tokenizer.separator else {}
-        fast = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **marks}
-        files["tokenizer_config.json"] = json.dumps(fast, indent=2)
-        if layout != "rsc":
-            values = open_config(config, context=context, separator=tokenizer.separator)
-            files["config.json"] = json.dumps(values, indent=2)
+    own = {"format": 1, "layout": layout, "layout_reason": reason, "context": context, **settings}
+    if config.text is None:
+        own["model"] = config.model_dump(mode="json", exclude_none=True)
+        return {OWN_SETTINGS: json.dumps(own, indent=2)}
+    tokenizer = open_tokenizer(config.text)
+    separator = tokenizer.separator if separator is None else separator
+    own |= {"separator": separator, "model": _with_own_tokenizer(config, tokenizer)}
+    mark = tokenizer.token(separator) if separator is not None else None
+    fast = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context}
+    fast |= {"bos_token": mark, "eos_token": mark} if mark is not None else {}
+    files = {
+        OWN_SETTINGS: json.dumps(own, indent=2),
+        TOKENIZER_FILE: tokenizer.to_json(),
+        "tokenizer_config.json": json.dumps(fast, indent=2),
+    }
+    if layout != "rsc":
+        values = open_config(config, context=context, separator=separator)
+        files["config.json"] = json.dumps(values, indent=2)
     return files
+
+
+def _with_own_tokenizer(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The model's settings with the tokenizer that lies beside them, wherever the folder goes."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    if isinstance(tokenizer, JsonTokenizer):
+        values["text"] |= {"tokenizer": TOKENIZER_FILE, "tokenizer_sha256": tokenizer.sha256}
+    return values
 
 
 def _write_tensors(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]], *, dtype: torch.dtype) -> int:
@@ -142,12 +188,27 @@ def _shards(
     size = 0
     for name, tensor in tensors:
         ready = tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous().clone()
+        if ready.is_floating_point() and not bool(ready.isfinite().all()):
+            _refuse_infinite(name, tensor, dtype=dtype)
         if shard and size + ready.nbytes > SHARD_BYTES:
             yield shard
             shard, size = {}, 0
         shard[name] = ready
         size += ready.nbytes
     yield shard
+
+
+def _refuse_infinite(name: str, tensor: torch.Tensor, *, dtype: torch.dtype) -> None:
+    if not bool(tensor.isfinite().all()):
+        raise ConfigError(
+            f"tensor {name} holds values that are not finite", hint="export another run: this one diverged"
+        )
+    largest = float(tensor.abs().max())
+    raise ConfigError(
+        f"tensor {name} holds {largest:.3g}, which {str(dtype).removeprefix('torch.')} cannot hold (at most "
+        f"{torch.finfo(dtype).max:.3g})",
+        hint="export it with --dtype bfloat16 or float32",
+    )
 
 
 class _LazyTensors(Mapping[str, torch.Tensor]):

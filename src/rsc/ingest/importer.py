@@ -28,7 +28,7 @@ from rsc.ingest.readers.arrays import Batch, open_columns
 from rsc.ingest.readers.detect import left_out, open_source
 from rsc.ingest.readers.source import Fingerprint, NarrowTypes, Source
 from rsc.ingest.resume import CHECKPOINT_BYTES
-from rsc.ingest.tokenize import read_tokenizer, train_bpe, write_tokenizer
+from rsc.ingest.tokenize import train_bpe, write_tokenizer
 from rsc.ingest.workers import PART_BYTES, run_parts
 from rsc.keys.providers.configured import default_provider
 from rsc.keys.secret import SecretKey
@@ -38,6 +38,7 @@ from rsc.store.format.columns import Ragged
 from rsc.store.format.reserved_names import check_new_name
 from rsc.store.format.schema import Field, Schema
 from rsc.store.staging import only_writer
+from rsc.tokenizer_json import read_tokenizer
 
 _SMALL_BYTES = 2 << 20  # scanned by RE2 in the half second that the fastest engine needs to get ready
 
@@ -204,7 +205,9 @@ def _with_tokenizer(plan: Plan) -> Plan:
         with SecretKey.generate() as throwaway:
             results = run_parts(plan, num_processes=1, subject_key=throwaway)
             write_tokenizer(path, train_bpe(_train_texts(results), vocabulary=plan.options.vocabulary))
-    return replace(plan, tokenizer_json=read_tokenizer(path))
+    tokenizer = read_tokenizer(path)
+    notes = {**plan.notes, **{f"tokenizer: {note}": 1 for note in tokenizer.notes}}
+    return replace(plan, tokenizer_json=tokenizer.text, notes=notes)
 
 
 def _train_texts(results: Iterable[PartResult]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rsc.ingest.sink import FINDINGS_SPLIT, QUARANTINE_SPLIT
-from rsc.ingest.tokenize import TOKENIZER_SPLIT, TextTokenizer
+from rsc.ingest.tokenize import TOKENIZER_SPLIT
 from rsc.keys.secret import SecretKey
 from rsc.review.findings import Finding
 from rsc.review.view import ReviewText
@@ -23,6 +23,7 @@ from rsc.store.format.columns import Columns, Ragged
 from rsc.store.format.frames import decode_frame
 from rsc.store.format.reserved_names import SIDECARS
 from rsc.store.splits import SplitReader
+from rsc.tokenizer_json import JsonTokenizer
 
 _CONTEXT_CHARS = 48  # on each side: a line of a terminal holds both
 
@@ -146,7 +147,7 @@ def _decoder(dataset: Dataset, *, key: SecretKey) -> Callable[[Iterable[int]], s
     if TOKENIZER_SPLIT not in dataset.splits:
         return lambda ids: bytes(ids).decode(errors="replace")
     (row,) = _rows(dataset, TOKENIZER_SPLIT, key=key)
-    return TextTokenizer(row["json"]).decode
+    return JsonTokenizer(row["json"]).decode
 
 
 def _context(text: str, finding: StoredFinding, *, others: Sequence[StoredFinding]) -> str:

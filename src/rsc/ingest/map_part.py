@@ -20,7 +20,6 @@ from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, Values
 from rsc.ingest.readers.tables.typed_columns import each, take, to_store
 from rsc.ingest.screen import FoundIn, Screened, Screener
-from rsc.ingest.tokenize import TextTokenizer
 from rsc.review.policy import Policy
 from rsc.review.public_text import is_public, public_text
 from rsc.review.report import ReviewReport
@@ -28,6 +27,7 @@ from rsc.review.scanner.recogniser import load_recognisers
 from rsc.review.scanner.scanner import EngineName, Scanner
 from rsc.store.format.columns import Columns, concatenate_columns
 from rsc.store.format.schema import Field, Schema
+from rsc.tokenizer_json import JsonTokenizer
 
 QUARANTINE = Schema(
     (
@@ -56,8 +56,8 @@ class Plan:
     """Whether the types were found by reading the whole source, because the first records told too little."""
 
     @cached_property
-    def tokenizer(self) -> TextTokenizer | None:
-        return None if self.tokenizer_json is None else TextTokenizer(self.tokenizer_json)
+    def tokenizer(self) -> JsonTokenizer | None:
+        return None if self.tokenizer_json is None else JsonTokenizer(self.tokenizer_json)
 
     @property
     def stored_schema(self) -> Schema:
@@ -159,7 +159,7 @@ def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResu
         splits = _splits(screened, chunk, plan=plan)
         result.found += _place(screened.found, splits=splits, counts=counts)
         if plan.tokenizer is not None and splits:
-            screened.columns["text"] = plan.tokenizer.encode(list(each(screened.columns["text"])))
+            screened.columns["text"] = plan.tokenizer.encode_many(list(each(screened.columns["text"])))
         for split, rows in splits.items():
             counts[split] += len(rows)
             columns = take(screened.columns, rows) if len(splits) > 1 else screened.columns

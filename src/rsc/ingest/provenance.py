@@ -40,7 +40,9 @@ def import_facts(
         },
         "quarantine": {"reasons": dict(totals.bad), "records": totals.bad_records},
         "notes": dict(totals.notes),
-        "tokenizer": None if plan.tokenizer is None else {"vocabulary": plan.tokenizer.vocabulary},
+        "tokenizer": None
+        if plan.tokenizer is None
+        else {"vocabulary": plan.tokenizer.vocabulary, "sha256": plan.tokenizer.sha256},
         "text_field": "text" if any(item.name == "text" for item in plan.schema.fields) else None,
     }
 

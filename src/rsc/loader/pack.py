@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, DataError
 from rsc.loader.lanes import LanePlace, LaneTokens
 from rsc.loader.loader import Column, check_open, check_state, plan_order
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s
@@ -54,7 +54,8 @@ class PackedLoader:
     `agree` is called with int64 [2, lanes], zero for lanes that this rank does not read, and returns the
     largest number of all ranks at each place: a reduction. All ranks of a world that share the lanes must
     ask for `state_dict` together. Raises ConfigError for a field that does not hold tokens, a rank
-    outside the world, ranks without `agree`, or state of other data, another order or packing.
+    outside the world, ranks without `agree`, or state of other data, another order or packing; DataError for
+    an id that is not below `vocabulary`.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class PackedLoader:
         batch_size: int,
         field: str = "text",
         separator: int = BYTE_SEPARATOR,
+        vocabulary: int | None = None,
         rank: int = 0,
         world_size: int = 1,
         agree: Callable[[Int64s], Int64s] | None = None,
@@ -77,6 +79,7 @@ class PackedLoader:
         _check_place(rank=rank, world_size=world_size, batch_size=batch_size, can_agree=agree is not None)
         column = _packable(split, field)
         self._split = split
+        self._vocabulary = vocabulary
         self._order = plan_order(split, seed=seed, window_bytes=window_bytes, lanes=lanes)
         self._length = sequence_length
         self._batch_size = batch_size
@@ -197,6 +200,11 @@ class PackedLoader:
                 filled += 1
             else:
                 lane.skip(self._length)
+        if self._vocabulary is not None and tokens.size and int(tokens.max()) >= self._vocabulary:
+            raise DataError(
+                f"the data holds token {int(tokens.max())}, the model has ids below {self._vocabulary}",
+                hint="set model.text.vocabulary and model.text.tokenizer to those of the data",
+            )
         self._row = rows.stop
         return {
             "tokens_BL": torch.from_numpy(tokens[:, :-1].copy()),

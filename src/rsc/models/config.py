@@ -6,6 +6,7 @@ in the order image, audio, text, so that a post with a picture is one sample.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
 from rsc.config import FrozenModel
 
 NUM_BYTES = 256
+TOKENIZER_FILE = "tokenizer.json"  # its name in the folder of a run or an export
 SEPARATOR = 256  # the id between two documents; the byte tokenizer has 257 ids in all
 
 
@@ -121,7 +123,9 @@ class TextConfig(FrozenModel):
     vocabulary: PositiveInt = NUM_BYTES + 1
     """Number of token ids; 257 is the byte tokenizer (256 bytes and the separator)."""
     tokenizer: str = "bytes"
-    """`bytes`, or the path of a tokenizer.json."""
+    """`bytes`, or the path of a tokenizer.json. Runs and exports keep a copy beside their papers."""
+    tokenizer_sha256: str = ""
+    """Of that file's content, written down when a run is made; another file is refused. Empty: any."""
     max_length: PositiveInt = 512
     """Tokens of one sample; longer text is cut there, and counted. Packed language data ignores this."""
     ngrams: tuple[PositiveInt, ...] = ()
@@ -344,3 +348,13 @@ class ModelConfig(FrozenModel):
         if self.bag.words and self.text.tokenizer != "bytes":
             raise ValueError("words are found in bytes: set bag.words = 0 with this tokenizer")
         return self
+
+
+def with_tokenizer_in(config: ModelConfig, folder: Path) -> ModelConfig:
+    """The settings with the tokenizer that lies in the folder of their run or export, if one does: papers
+    name it without a folder, so that they stay true where they are moved."""
+    text = config.text
+    if text is None or text.tokenizer != TOKENIZER_FILE or not (folder / TOKENIZER_FILE).is_file():
+        return config
+    found = text.model_copy(update={"tokenizer": str((folder / TOKENIZER_FILE).resolve())})
+    return config.model_copy(update={"text": found})

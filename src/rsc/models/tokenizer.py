@@ -9,16 +9,26 @@ import tokenizers
 
 from rsc.errors import ConfigError
 from rsc.models.config import NUM_BYTES, SEPARATOR, TextConfig
-
-SEPARATOR_TEXT = "<|separator|>"
+from rsc.tokenizer_json import SEPARATOR_TEXT, JsonTokenizer, read_tokenizer
 
 
 class Tokenizer(Protocol):
     vocabulary: int
-    separator: int | None
-    """Id that stands between documents, if there is one."""
+
+    @property
+    def separator(self) -> int | None:
+        """Id that stands between documents, if there is one."""
+        ...
 
     def encode(self, text: str) -> list[int]: ...
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids that a model continues: some tokenizers put a token before them."""
+        ...
+
+    def token(self, number: int) -> str | None:
+        """How `to_json` writes an id."""
+        ...
 
     def decode(self, ids: list[int]) -> str: ...
 
@@ -31,10 +41,16 @@ class ByteTokenizer:
     """Ids 0-255 are the bytes of UTF-8, 256 is the separator."""
 
     vocabulary = NUM_BYTES + 1
-    separator: int | None = SEPARATOR
+    separator = SEPARATOR
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
+
+    def encode_prompt(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def token(self, number: int) -> str | None:
+        return [*_byte_letters(), SEPARATOR_TEXT][number] if 0 <= number <= SEPARATOR else None
 
     def decode(self, ids: list[int]) -> str:
         """Bytes that are not UTF-8 become U+FFFD; separators become an empty line."""
@@ -51,39 +67,26 @@ class ByteTokenizer:
         return str(tokenizer.to_str(pretty=False))
 
 
-class JsonTokenizer:
-    """A tokenizer as open models ship it."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._inner = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every reason
-            raise ConfigError(
-                f"cannot read tokenizer {path}: {error}", hint="give a tokenizer.json, or tokenizer = bytes"
-            ) from None
-        self.vocabulary: int = self._inner.get_vocab_size(with_added_tokens=True)
-        self.separator: int | None = self._inner.token_to_id(SEPARATOR_TEXT)
-
-    def encode(self, text: str) -> list[int]:
-        return list(self._inner.encode(text, add_special_tokens=False).ids)
-
-    def decode(self, ids: list[int]) -> str:
-        return str(self._inner.decode(ids, skip_special_tokens=True))
-
-    def to_json(self) -> str:
-        return str(self._inner.to_str(pretty=False))
-
-
 def open_tokenizer(config: TextConfig) -> Tokenizer:
-    """The tokenizer a text stem names. Raises ConfigError if it has more ids than the stem has rows for."""
-    tokenizer: Tokenizer = (
-        ByteTokenizer() if config.tokenizer == "bytes" else JsonTokenizer(Path(config.tokenizer))
-    )
+    """The tokenizer a text stem names. Raises ConfigError if it has more ids than the stem has rows for, or
+    is not the one that the settings were made with."""
+    tokenizer = ByteTokenizer() if config.tokenizer == "bytes" else _named_by(config)
     if tokenizer.vocabulary > config.vocabulary:
         raise ConfigError(
             f"tokenizer {config.tokenizer} has {tokenizer.vocabulary} ids, model.text.vocabulary is "
             f"{config.vocabulary}",
             hint=f"set model.text.vocabulary={tokenizer.vocabulary}",
+        )
+    return tokenizer
+
+
+def _named_by(config: TextConfig) -> JsonTokenizer:
+    tokenizer, wanted = read_tokenizer(Path(config.tokenizer)), config.tokenizer_sha256
+    if wanted and tokenizer.sha256 != wanted:
+        raise ConfigError(
+            f"{config.tokenizer} is not the tokenizer of this model: its content is "
+            f"{tokenizer.sha256[:16]}, the model's was {wanted[:16]}",
+            hint="put back the file that the model was trained with",
         )
     return tokenizer
 

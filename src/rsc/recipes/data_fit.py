@@ -13,12 +13,23 @@ from rsc.store.format.schema import Field, Schema
 
 
 @dataclass(frozen=True)
+class StoredTokenizer:
+    vocabulary: int
+    sha256: str | None
+    """None where the import was made before that was written down."""
+    path: str
+    """Where the import found it."""
+
+
+@dataclass(frozen=True)
 class Samples:
     """What root.json says of the samples of a split, without a key."""
 
     schema: Schema
     sample_rate: int | None = None
     """Hz of sound that the import decoded; files of sound know their own."""
+    tokenizer: StoredTokenizer | None = None
+    """What the ids of field `text` are; None for text, and for ids that came from elsewhere."""
 
 
 def samples_of(dataset: Dataset, *, split: str) -> Samples:
@@ -28,7 +39,20 @@ def samples_of(dataset: Dataset, *, split: str) -> Samples:
             f"{dataset.name} has no split {split!r}", hint=nearest(split, dataset.splits, what="data.split")
         )
     options = dataset.facts.get("options") or {}
-    return Samples(dataset.splits[split].schema, sample_rate=options.get("sample_rate"))
+    return Samples(
+        dataset.splits[split].schema,
+        sample_rate=options.get("sample_rate"),
+        tokenizer=stored_tokenizer(dataset),
+    )
+
+
+def stored_tokenizer(dataset: Dataset) -> StoredTokenizer | None:
+    """What an import that stored texts as ids wrote down of its tokenizer."""
+    found, options = dataset.facts.get("tokenizer"), dataset.facts.get("options") or {}
+    if not found:
+        return None
+    path = str(options.get("tokenizer", "FILE"))
+    return StoredTokenizer(int(found["vocabulary"]), found.get("sha256"), path)
 
 
 def fields_of(config: ModelConfig) -> tuple[str, ...]:

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rsc.config import Resolved
+from rsc.models.config import TOKENIZER_FILE
 from rsc.recipes.recipe import Recipe
 
 
-def pin(resolved: Resolved, *, versions: Mapping[str, int], workers: int) -> Resolved:
-    """The settings with the versions of the data and the number of workers."""
+def pin(
+    resolved: Resolved, *, versions: Mapping[str, int], workers: int, tokenizer_sha256: str = ""
+) -> Resolved:
+    """The settings with the versions of the data, the number of workers and the content of the tokenizer's
+    file, of which the run keeps a copy beside its settings."""
     data = resolved.values["data"]
     data = {**data, "version": versions[data["name"]]}
     if data.get("mix_with"):
@@ -21,6 +25,11 @@ def pin(resolved: Resolved, *, versions: Mapping[str, int], workers: int) -> Res
         "parallel": {**resolved.values["parallel"], "workers": workers},
     }
     chosen = {"data.version": "newest approved", "parallel.workers": "this machine"}
+    if tokenizer_sha256:
+        model = resolved.values["model"]
+        text = {**model["text"], "tokenizer": TOKENIZER_FILE, "tokenizer_sha256": tokenizer_sha256}
+        values["model"] = {**model, "text": text}
+        chosen["model.text.tokenizer_sha256"] = "the file's content"
     kept = {
         key: origin for key, origin in resolved.provenance.items() if origin != "default" or key not in chosen
     }

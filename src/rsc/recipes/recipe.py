@@ -9,7 +9,7 @@ from rsc.checkpoint.config import CheckpointConfig
 from rsc.config import FrozenModel, Resolved, parse_as, resolve, with_defaults
 from rsc.errors import ConfigError
 from rsc.loader.config import DataConfig
-from rsc.models.config import ModelConfig
+from rsc.models.config import ModelConfig, with_tokenizer_in
 from rsc.parallel.choose import choose_layout
 from rsc.parallel.config import ParallelConfig
 from rsc.parallel.layout import Layout, ModelFacts
@@ -96,9 +96,10 @@ def recipe_of(run: RunFolder) -> Recipe:
             raise ConfigError(
                 f"run {run.id} has no resolved.toml", hint="it cannot be gone on with; start another"
             )
-        return load_recipe(str(run.path / "resolved.toml")).recipe
+        recipe = load_recipe(str(run.path / "resolved.toml")).recipe
     except ConfigError as error:
         raise _of_another_version(run, error) or error from None
+    return recipe.model_copy(update={"model": with_tokenizer_in(recipe.model, run.path)})
 
 
 def _of_another_version(run: RunFolder, error: ConfigError) -> ConfigError | None:

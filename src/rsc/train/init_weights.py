@@ -26,6 +26,7 @@ from rsc.models.config import ModelConfig
 from rsc.parallel.boxes import Box
 from rsc.recipes.recipe import Recipe
 from rsc.recipes.same_trunk import require_same_trunk
+from rsc.recipes.tokens_fit import require_same_text
 from rsc.store.bulk.local import LocalStore
 
 _PREFIX = "model/"
@@ -96,6 +97,7 @@ def open_weights(folder: Path, *, config: ModelConfig) -> dict[str, torch.Tensor
     differs from the recipe's, with the settings to change."""
     opened = read_export(folder)
     require_same_trunk(opened.config.trunk, ours=config.trunk, of=str(folder))
+    require_same_text(opened.config.text, ours=config.text, of=str(folder))
     return opened.state
 
 

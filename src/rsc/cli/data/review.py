@@ -17,6 +17,8 @@ from rsc.errors import DataError
 from rsc.ingest.inspect import excerpts, findings_by_record, read_findings, read_quarantine, read_rows
 from rsc.ingest.sink import QUARANTINE_SPLIT
 from rsc.keys.secret import SecretKey
+from rsc.recipes.data_fit import stored_tokenizer
+from rsc.recipes.tokens_fit import settings_for
 from rsc.release.agent.custody import Custody
 from rsc.release.agent.facts import data_facts
 from rsc.review.approval import verdict
@@ -162,9 +164,16 @@ def _sign(decide: Any, *, name: str, version: int | None, note: str, as_name: st
     after = data_facts(dataset, identities=workspace.identities, now=clock.now())
     say(review_text.verdict_text(signed, dataset=dataset, state=after.review))
     if after.review.state == "approved":
-        next_commands(f"rsc train {recipe_for(dataset)} data.name={name}", f"rsc data show {name}")
+        next_commands(_train_command(dataset), f"rsc data show {name}")
     else:
         next_commands(f"rsc data show {name}", "rsc data ls")
+
+
+def _train_command(dataset: Dataset) -> str:
+    stored = stored_tokenizer(dataset)
+    if stored is not None:
+        return f"rsc train llama-10m data.name={dataset.name} {' '.join(settings_for(stored))}"
+    return f"rsc train {recipe_for(dataset)} data.name={dataset.name}"
 
 
 def recipe_for(dataset: Dataset) -> str:

@@ -93,6 +93,7 @@ def _open_set(
             sequence_length=config.sequence_length,
             field=config.text_field,
             separator=config.separator,
+            vocabulary=recipe.model.text.vocabulary if recipe.model.text is not None else None,
             agree=partial(largest_of_all, device=device),
             **common,
         )
