@@ -60,7 +60,6 @@ def bring(house, name: str, *, lines: list[str]) -> None:
         workspace=house.workspace,
         policy=policy_to_toml(Policy(single_person=True, required_approvers=1)),
         author="ada",
-        provider=house.provider,
         clock=house.clock,
     )
     source.unlink()
@@ -410,3 +409,35 @@ def test_what_was_begun_and_cannot_go_on_is_removed(filled):
     begun.mkdir(parents=True)
     forget(filled, "ada.lovelace@example.org")
     assert not begun.exists()
+
+
+SPELLINGS = {
+    "+1 212 555 0134": [
+        "call 212-555-0134 soon",
+        "ring (212) 555-0134 x12",
+        "tel:+12125550134",
+        "T 1-212-555-0134",
+    ],
+    "@ana_kim88": ["follow @Ana_Kim88 there", "see twitter.com/ana_kim88", "youtube.com/@ana_kim88/about"],
+    "1984-03-07": ["born 7 March 1984", "DOB: 07.03.1984", "date of birth March 7, 1984"],
+    "ana@xn--bcher-kva.example": ["write to ana@b\u00fccher.example", "mail Ana@B\u00dcCHER.example"],
+    "Ana Kim": ["said ANA KIM again", "(Ana Kim)"],
+}
+
+
+@pytest.mark.parametrize("subject", SPELLINGS)
+def test_every_spelling_goes_and_a_text_that_only_holds_letters_of_it_stays(house, subject):
+    others = ["Anna Kimmel and Diana Kim", "call 646-555-0199", "born 8 April 1991", "@ana_kim99"]
+    texts = [*SPELLINGS[subject], *others]
+    bring(
+        house,
+        "posts",
+        lines=[json.dumps({"text": f"{text}; row {place}"}) for place, text in enumerate(texts)],
+    )
+    before = records_of(house, 1)
+    assert len(look_for(house, subject).hits) == len(SPELLINGS[subject])
+    erased = forget(house, subject)
+    assert erased.removed == {"posts": len(SPELLINGS[subject])}
+    assert not erased.left.hits
+    gone = {f"row {place}" for place in range(len(SPELLINGS[subject]))}
+    assert records_of(house, 2) == [text for text in before if text.rpartition("; ")[2] not in gone]

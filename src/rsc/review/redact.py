@@ -17,12 +17,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rsc.errors import ConfigError
+from rsc.review.canonical import canonical, canonical_v1
 from rsc.review.findings import Finding
 from rsc.review.policy import Policy
-from rsc.review.scanner.normalise import fold_value
-
-_DIGITS_ONLY = frozenset({"phone", "credit_card", "ssn"})
-_WITHOUT_SEPARATORS = frozenset({"national_id", "id_document", "iban", "mac_address"})
 
 
 class Replacement(NamedTuple):
@@ -100,21 +97,16 @@ _MASK = re.compile(r"\[[A-Z_]+ (?:1-4|5-8|9-16|17-32|33-64|65\+)(?: \.\.[A-Za-z0
 
 
 def pseudonym(value: str, *, type_name: str, key: bytes | memoryview) -> str:
-    """16 characters a-z2-7 that stand for a value under a key."""
-    message = f"rsc pseudonym v1\x00{type_name}\x00{canonical(value, type_name=type_name)}".encode()
-    return base64.b32encode(hmac.digest(bytes(key), message, hashlib.sha256)[:10]).decode().lower()
+    """16 characters a-z2-7 that stand for a value under a key, in whatever spelling (canonical.py)."""
+    return _code(f"rsc pseudonym v2\x00{type_name}\x00{canonical(value, type_name=type_name)}", key=key)
 
 
-def canonical(value: str, *, type_name: str) -> str:
-    """One spelling for values that mean the same: case, accents, entities and full-width forms do not count,
-    nor do separators where a number may be written with some."""
-    folded = fold_value(value).lower()
-    if type_name in _DIGITS_ONLY:
-        return re.sub(r"[^0-9]", "", folded)
-    if type_name in _WITHOUT_SEPARATORS:
-        return re.sub(r"[\W_]", "", folded)
-    if type_name == "email":
-        folded = folded.replace("%40", "@")
-        folded = re.sub(r"\s?[\[({<]\s?(?:at|@)\s?[\])}>]\s?|\sat\s", "@", folded)
-        folded = re.sub(r"\s?[\[({<]\s?(?:dot|\.)\s?[\])}>]\s?|\sdot\s", ".", folded)
-    return re.sub(r"\s", "", folded) if type_name != "street_address" else " ".join(folded.split())
+def pseudonyms(value: str, *, type_name: str, key: bytes | memoryview) -> tuple[str, str]:
+    """The code of a value, and the one of versions imported before codes went by meaning."""
+    old = f"rsc pseudonym v1\x00{type_name}\x00{canonical_v1(value, type_name=type_name)}"
+    return pseudonym(value, type_name=type_name, key=key), _code(old, key=key)
+
+
+def _code(message: str, *, key: bytes | memoryview) -> str:
+    digest = hmac.digest(bytes(key), message.encode(), hashlib.sha256)
+    return base64.b32encode(digest[:10]).decode().lower()

@@ -106,8 +106,10 @@ def _rewrite_newest(house: House, hits: tuple[Hit, ...], *, subject: str) -> tup
 
 def _begin(house: House, found: Trace) -> _Plan:
     """Write down what is about to end: without its keys it cannot be found again."""
-    records = {(hit.data, hit.version, hit.record) for hit in found.hits}
-    removed = dict(Counter(data for data, _, _ in records))
+    records = {
+        (hit.data, hit.version, hit.split, hit.sample if hit.split else hit.record) for hit in found.hits
+    }
+    removed = dict(Counter(data for data, *_ in records))
     versions = sorted({(hit.data, hit.version) for hit in found.hits})
     index = house.audit.append("erasure_began", user=house.user, removed=removed, versions=versions)
     return _Plan(index, removed, tuple(versions))

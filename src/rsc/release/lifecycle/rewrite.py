@@ -151,14 +151,19 @@ class _Removal:
             if hit.split:
                 samples[hit.split].add(hit.sample)
         ordered = {split: np.array(sorted(found), dtype=np.int64) for split, found in samples.items()}
-        return cls(ordered, {hit.record for hit in hits}, subject)
+        return cls(ordered, {hit.record for hit in hits if hit.record >= 0}, subject)
 
     def kept(self, split: str, columns: Columns, *, first: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which rows of a frame stay; `first` is the number of its first sample."""
         num_rows = len(next(iter(columns.values())))
         if split == FINDINGS:
             erased = np.array(sorted(self.records), dtype=np.int64)
-            return ~np.isin(np.asarray(columns["record"]).astype(np.int64), erased)
+            gone = np.isin(np.asarray(columns["record"]).astype(np.int64), erased)
+            places = zip(texts(columns["split"]), columns["sample"], strict=True)
+            gone |= np.array(
+                [int(sample) in self.samples.get(name, ()) for name, sample in places], dtype=np.bool_
+            )
+            return ~gone
         if split == QUARANTINE:
             raw = columns["raw"]
             assert isinstance(raw, Ragged), "its schema says bytes"

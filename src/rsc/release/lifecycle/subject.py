@@ -4,30 +4,38 @@ The gate stored, for each finding, a keyed code of what matched (HMAC-SHA256 und
 key, truncated to 80 bits), in the encrypted split `findings`. Here the same code is computed from what the
 person tells us, once per type, and looked up. Without the key the codes say nothing.
 
-Not covered: mentions that the gate did not find (see the recall table of the review); a person known under
-values that are not given; records in which somebody is only described.
+Texts are searched for the subject letter by letter, too: the gate may have missed a mention, or was told to
+let it stay. Not covered: mentions that the gate did not find in another spelling (see the recall table of the
+review), in tokens, pictures or sounds; a person known under values that are not given; records in which
+somebody is only described.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from rsc.keys.secret import SecretKey
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
-from rsc.review.redact import pseudonym
+from rsc.review.redact import pseudonyms
 from rsc.store.dataset import Dataset
 from rsc.store.format.columns import Columns, Ragged
 from rsc.store.format.schema import Field, Schema
 
 FINDINGS, QUARANTINE, SUBJECT_KEY = "findings", "quarantine", "subject-key"
 SUBJECT_KEY_SCHEMA = Schema((Field("key", "bytes"),))
+_SHORTEST_SUBJECT = 4
+"""Characters of a subject that is searched for in texts; shorter ones would stand in every second record."""
 _SUBJECT_INFO = b"rsc-subject-1"  # HKDF info of the import (ingest/importer.py)
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One finding about the person. `split` is empty where the record was dropped at import."""
+    """One finding about the person. `split` is empty where the record was dropped at import; `record` is -1
+    where the text was searched, which does not say which record of the source it came from."""
 
     data: str
     version: int
@@ -55,20 +63,63 @@ def holds_subject_key(dataset: Dataset) -> bool:
 
 
 def find_subject(dataset: Dataset, *, key: SecretKey, subject: str) -> list[Hit]:
-    """Every finding whose code is that of `subject` (an address, a number, a handle, a name), in any spelling
-    that `review.redact.canonical` makes one."""
+    """Every finding whose code is that of `subject` (an address, a number, a handle, a name) in any spelling
+    that `review.canonical` makes one, and every text that holds it letter for letter but for case."""
     if FINDINGS not in dataset.splits:
         return []
     with subject_key(dataset, key=key) as codes_key:
         codes = {
-            pseudonym(subject, type_name=name, key=codes_key.view).encode(): name
+            (name, code.encode())
             for name in (*TYPES, *RECOGNISER_TYPES)
+            for code in pseudonyms(subject, type_name=name, key=codes_key.view)
         }
-    return [
+    found = [
         hit
         for columns in dataset.split(FINDINGS, key=key).iterate()
         for hit in _hits(dataset, columns, codes=codes)
     ]
+    known = {(hit.split, hit.sample) for hit in found}
+    written = _written_out(dataset, key=key, subject=subject)
+    return found + [hit for hit in written if (hit.split, hit.sample) not in known]
+
+
+def _written_out(dataset: Dataset, *, key: SecretKey, subject: str) -> Iterator[Hit]:
+    """Samples whose text still says `subject`: what the gate did not find, or a policy let stay."""
+    needle = subject.strip()
+    if len(needle) < _SHORTEST_SUBJECT:
+        return
+    spellings = {
+        re.escape(form.encode()) for form in (needle, needle.lower(), needle.upper(), needle.title())
+    }
+    pattern = re.compile(b"|".join(sorted(spellings)), re.IGNORECASE)
+    for split, info in dataset.splits.items():
+        fields = [field.name for field in info.schema.fields if field.kind == "string"]
+        if split in (FINDINGS, QUARANTINE, SUBJECT_KEY) or not fields:
+            continue
+        first = 0
+        for columns in dataset.split(split, key=key).iterate():
+            for name in fields:
+                column = columns[name]
+                assert isinstance(column, Ragged), "its schema says string"
+                for row in _rows_with(pattern, column):
+                    yield Hit(dataset.name, dataset.version, split, first + row, -1, name, "text", "stays")
+            first += len(next(iter(columns.values())))
+
+
+def _rows_with(pattern: re.Pattern[bytes], column: Ragged) -> list[int]:
+    """Rows in which a match stands that no letter or digit of the row continues."""
+    whole = column.values.tobytes()
+    rows: set[int] = set()
+    for match in pattern.finditer(whole):
+        row = int(np.searchsorted(column.offsets, match.start(), side="right")) - 1
+        begins, ends = int(column.offsets[row]), int(column.offsets[row + 1])
+        beside = (
+            whole[max(begins, match.start() - 1) : match.start()]
+            + whole[match.end() : min(ends, match.end() + 1)]
+        )
+        if match.end() <= ends and not any(chr(byte).isalnum() for byte in beside if byte < 128):
+            rows.add(row)
+    return sorted(rows)
 
 
 def is_quarantined(raw: bytes, *, subject: str) -> bool:
@@ -76,9 +127,9 @@ def is_quarantined(raw: bytes, *, subject: str) -> bool:
     return subject.lower().encode() in raw.lower()
 
 
-def _hits(dataset: Dataset, columns: Columns, *, codes: dict[bytes, str]) -> Iterator[Hit]:
+def _hits(dataset: Dataset, columns: Columns, *, codes: set[tuple[str, bytes]]) -> Iterator[Hit]:
     for row, code in enumerate(texts(columns["subject"])):
-        if codes.get(code.encode()) == _text(columns, "type", row):
+        if (_text(columns, "type", row), code.encode()) in codes:
             yield Hit(
                 data=dataset.name,
                 version=dataset.version,
