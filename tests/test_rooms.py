@@ -13,7 +13,7 @@ PACKAGE = Path(rsc.__file__).parent
 
 SHARED = {
     *("errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening", "pixels"),
-    *("durable", "untrusted", "tokenizer_json"),
+    *("durable", "untrusted", "tokenizer_json", "accounts"),
 }
 
 MAY_IMPORT = {

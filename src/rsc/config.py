@@ -55,10 +55,19 @@ class DataSettings(FrozenModel):
     """What this node keeps of data in an object store, at most, in the folder `cache` of the workspace."""
 
 
+class AuditSettings(FrozenModel):
+    """What keeps the log of a workspace honest."""
+
+    witness: str = Field(default="", pattern=r"^(|/.*)$")
+    """Absolute path of a witness's file (`rsc audit checkpoint --witness FILE`), kept where the workspace's
+    owner cannot change it. No key is released while the log contradicts its newest checkpoint."""
+
+
 class Settings(FrozenModel):
     """What `config.toml` of a workspace says."""
 
     data: DataSettings = DataSettings()
+    audit: AuditSettings = AuditSettings()
 
 
 _FOLDERS = ("data", "keys", "audit", "identities", "runs", "cache", "quickstart")
@@ -122,6 +131,11 @@ class Workspace:
     @property
     def audit(self) -> Path:
         return self.root / "audit"
+
+    @property
+    def witness(self) -> Path | None:
+        """The file of the log's witness, where one is configured."""
+        return Path(self.settings.audit.witness) if self.settings.audit.witness else None
 
     @property
     def identities(self) -> Path:

@@ -26,6 +26,7 @@ from rsc.loader.config import DataConfig
 from rsc.recipes.data_fit import Samples
 from rsc.recipes.recipe import load_recipe
 from rsc.release.agent.job_scope import Served
+from rsc.release.agent.run_origin import RunOrigin
 from rsc.runs.folder import RunFolder
 from rsc.store.format.schema import Field, Schema
 from tests.conftest import FakeClock
@@ -37,8 +38,15 @@ class OpenGate:
     def admit(self, data: DataConfig) -> Admission:
         return Admission(version=1, lineage={}, samples=Samples(Schema((Field("text", "string"),))))
 
-    def isolation(self, version: tuple[str, int]) -> Level:
+    def isolation(self, version: tuple[str, int], *, root_hash: str) -> Level:
         return "required" if version == ("strict", 1) else "none"
+
+    def origin(self, run: str) -> RunOrigin:
+        return RunOrigin(run, "language", "0" * 64, ())
+
+    def record_start(self, origin: RunOrigin) -> None: ...
+
+    def record_drive(self, run: str, *, isolation: str) -> None: ...
 
     def make_run_key(self, run: RunFolder) -> None: ...
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rsc.accounts import this_account
 from rsc.cli.main import run
 
 Rsc = Callable[..., Any]
@@ -24,7 +25,7 @@ Rsc = Callable[..., Any]
 def rsc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Rsc:
     """Runs a command line in this process; returns (JSON of stdout or its text, text of stderr)."""
     monkeypatch.setenv("RSC_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("LOGNAME", "ada")
+    monkeypatch.setenv("LOGNAME", "somebody else")
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, expect: int = 0) -> tuple[Any, str]:
@@ -56,7 +57,7 @@ def test_from_a_file_to_an_approved_data_set(rsc: Rsc, posts: Path) -> None:
     assert all("[" in sample["context"] for sample in review["samples"])
     assert "names of persons" in review["report"]["not_looked_for"]
     _, told = rsc("data", "approve", "posts", "--note", "looked at it")
-    assert "state: approved, signed by ada" in told
+    assert f"state: approved, signed by {this_account().name}" in told
     listed, _ = rsc("data", "ls", "--json")
     assert [(item["data"], item["state"]) for item in listed["data"]] == [("posts", "approved")]
     _, told = rsc("data", "reject", "posts", "--note", "looked again")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
+from rsc.accounts import Account
 from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
@@ -15,12 +15,14 @@ from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.agent.agent import KeyAgent
 from rsc.release.agent.facts import data_facts
 from rsc.release.agent.job_scope import Served
-from rsc.review.approval.identity import create_identity, load_identity
+from rsc.release.agent.log_record import replay
+from rsc.release.agent.run_origin import BEGAN, RunOrigin, used_before, used_in
 from rsc.review.approval.verdict import ReviewFacts, approve, reject, review_facts
 from rsc.review.policy import Policy, parse_policy, policy_to_toml
-from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter
+from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter, list_versions
 from rsc.store.format.columns import columns_from_records
 from rsc.store.format.schema import Field, Schema
+from tests.people import account_of_person, person
 
 
 def require_namespaces() -> None:
@@ -46,9 +48,12 @@ class House:
         self.audit = AuditLog.open(workspace.audit, clock=clock)
         self.agent = self.new_agent()
 
-    def new_agent(self) -> KeyAgent:
+    def new_agent(self, *, account: Account | None = None) -> KeyAgent:
         providers = {self.provider.name: self.provider}
-        return KeyAgent(self.workspace, providers=providers, audit=self.audit, clock=self.clock)
+        account = account or account_of_person("ada")
+        return KeyAgent(
+            self.workspace, providers=providers, audit=self.audit, clock=self.clock, account=account
+        )
 
     def add(self, name: str = "posts", *, period: str = "2026-11", texts=(SENTENCE,), **policy) -> DatasetRef:
         rules = Policy(**{"single_person": True, "required_approvers": 1, **policy})
@@ -75,13 +80,12 @@ class House:
 
     def approve(self, name: str = "posts", *, by: str = "ada", verdict=approve) -> None:
         dataset = Dataset.open(self.workspace.data, name=name)
-        folder: Path = self.workspace.identities
-        has_key = (folder / f"{by}.key").exists()
-        identity = load_identity(folder, name=by) if has_key else create_identity(folder, name=by)
+        identity = person(self.workspace, by, clock=self.clock)
         facts, policy = self.to_sign(name)
         signed = verdict(facts, policy=policy, identity=identity, note="", clock=self.clock)
         dataset.write_review(f"approvals/{by}.json", signed.to_json())
-        self.audit.append(signed.verdict, data=name, root_hash=dataset.root_hash, approver=by)
+        uid = account_of_person(by).uid
+        self.audit.append(signed.verdict, data=name, root_hash=dataset.root_hash, approver=by, uid=uid)
 
     def to_sign(self, name: str = "posts") -> tuple[ReviewFacts, Policy]:
         """What a reviewer's signature binds, and the policy."""
@@ -101,8 +105,38 @@ class House:
 
     def state(self, name: str = "posts") -> str:
         dataset = Dataset.open(self.workspace.data, name=name)
-        facts = data_facts(dataset, identities=self.workspace.identities, now=self.clock.now())
+        recorded = replay(self.audit.entries())
+        facts = data_facts(dataset, workspace=self.workspace, recorded=recorded, now=self.clock.now())
         return facts.review.state
+
+    def add_run(self, run: str, lineage: dict) -> RunOrigin:
+        """Say in the log that a run has this lineage, as the controller does before its first key leaves.
+
+        Roots that the lineage does not name are those of the versions here; of one that is gone, none.
+        """
+        lineage = self._with_roots(lineage)
+        began = RunOrigin(
+            run,
+            "language",
+            lineage.get("recipe_sha256", "0" * 64),
+            tuple(used_in(lineage)),
+            tuple(used_before(lineage, through="parent")),
+            tuple(used_before(lineage.get("parent", {}), through="export_of")),
+        )
+        self.audit.append(BEGAN, **began.to_record(), user="ada")
+        return began
+
+    def _with_roots(self, lineage: dict) -> dict:
+        told = dict(lineage)
+        if "data" in told:
+            name, version = told["data"]["name"], told["data"]["version"]
+            is_here = version in list_versions(self.workspace.data, name)
+            root = Dataset.open(self.workspace.data, name=name, version=version).root_hash if is_here else ""
+            told["data"] = {"root_hash": root, **told["data"]}
+        for part in ("parent", "export_of"):
+            if part in told:
+                told[part] = self._with_roots(told[part])
+        return {**told, "mixed": [self._with_roots(part) for part in told.get("mixed", ())]}
 
     def logged(self, kind: str) -> list[dict]:
         return [entry for entry in self.audit.entries() if entry["kind"] == kind]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,18 +12,34 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from house import SERVES
+from house import SERVES, House
 
-from rsc.errors import ConfigError, GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing, ReviewVoid
+from rsc.accounts import Account
+from rsc.audit.witness import Witness
+from rsc.config import Workspace
+from rsc.errors import (
+    ConfigError,
+    GateRefused,
+    IntegrityError,
+    IsolationRefused,
+    KeyUnavailable,
+    ReviewMissing,
+    ReviewRejected,
+    ReviewVoid,
+    RscError,
+)
 from rsc.keys.envelope import data_key_context, new_envelope, open_envelope, run_key_context
 from rsc.release.agent.agent import Asking
 from rsc.release.agent.client import KeyClient, hold_keys, request_key
 from rsc.release.agent.facts_cache import SETTLED_NS, TRUSTED_S, Memory
 from rsc.release.agent.handover import carriers
+from rsc.release.agent.log_record import replay
 from rsc.release.agent.request import KeyRequest
 from rsc.release.agent.server import AgentServer
 from rsc.review.approval.identity import create_identity
+from rsc.review.approval.verdict import approve
 from rsc.store.dataset import Dataset
+from tests.people import enrol, person
 
 TRAIN = KeyRequest("train", "ada", data="posts")
 
@@ -86,12 +103,125 @@ def test_one_changed_byte_of_the_review_voids_it_at_the_next_release(house, file
         house.agent.release(TRAIN)
 
 
-def test_an_approval_by_an_unknown_key_counts_for_nothing(house):
+def test_an_approval_by_a_key_that_is_not_enrolled_counts_for_nothing(house):
+    """Made in the folder of identities, signed, and even in the log: only an enrolment makes a reviewer."""
     house.add()
-    house.approve()
-    (house.workspace.identities / "ada.pub").unlink()
+    identity = create_identity(house.workspace.identities, name="eve")
+    facts, policy = house.to_sign()
+    signed = approve(facts, policy=policy, identity=identity, note="", clock=house.clock)
+    dataset = Dataset.open(house.workspace.data, name="posts")
+    dataset.write_review("approvals/eve.json", signed.to_json())
+    house.audit.append("approve", data="posts", root_hash=dataset.root_hash, approver="eve")
+    with pytest.raises(ReviewMissing, match="nobody is enrolled under the key of eve"):
+        house.agent.release(TRAIN)
+
+
+def test_an_enrolment_that_nobody_enrolled_countersigned_counts_for_nothing(house):
+    house.add()
+    house.approve(by="ada")
+    house.reject(by="ada")
+    stranger = create_identity(house.workspace.identities, name="eve")
+    enrol(house.audit, stranger, account=Account(70003, "eve"), by=stranger)  # by itself, but not the first
+    recorded = replay(house.audit.entries())
+    assert [each.name for each in recorded.reviewers.values()] == ["ada"]
+    assert len(recorded.refused_enrolments) == 1
+
+
+def test_an_approval_that_the_log_does_not_know_counts_for_nothing(house):
+    """A file carried in from a copy, or signed around the commands."""
+    house.add()
+    identity = person(house.workspace, "ada", clock=house.clock)
+    facts, policy = house.to_sign()
+    signed = approve(facts, policy=policy, identity=identity, note="", clock=house.clock)
+    Dataset.open(house.workspace.data, name="posts").write_review("approvals/ada.json", signed.to_json())
     with pytest.raises(ReviewMissing):
         house.agent.release(TRAIN)
+
+
+def test_a_rejection_holds_whatever_becomes_of_its_file(house):
+    house.add(single_person=False, required_approvers=1)
+    house.approve(by="ben")
+    house.agent.release(TRAIN).close()
+    house.reject(by="cy")
+    (file,) = house.workspace.data.rglob("approvals/cy.json")
+    file.unlink()
+    with pytest.raises(ReviewRejected, match="cy rejected it"):
+        house.agent.release(TRAIN)
+    with pytest.raises(ReviewRejected, match="cy rejected it"):
+        house.new_agent().release(TRAIN)
+    house.approve(by="cy")  # cy has looked again
+    house.agent.release(TRAIN).close()
+
+
+def test_a_version_that_the_log_does_not_know_with_its_root_is_refused(house):
+    """Also for a review, which needs no approval: nobody knows where these bytes come from."""
+    house.add("posts")
+    house.add("letters")
+    house.approve("posts")
+    shutil.move(house.workspace.data / "letters/v0001", house.workspace.data / "posts/v0002")
+    root = house.workspace.data / "posts/v0002/root.json"
+    root.write_text(root.read_text().replace('"letters"', '"posts"'))
+    for purpose in ("train", "review"):
+        with pytest.raises(RscError) as refused:
+            house.agent.release(KeyRequest(purpose, data="posts", version=2))
+        assert "does not know posts version 2" in refused.value.message
+
+
+@pytest.mark.parametrize("names", [("LOGNAME", "USER"), ("USERNAME", "LNAME", "SUDO_USER")])
+def test_who_may_train_is_asked_of_the_kernel(house, names, monkeypatch):
+    house.add(who_may_train=["carol"])
+    house.approve()
+    for name in names:
+        monkeypatch.setenv(name, "carol")
+    for asked_as in ("carol", ""):
+        with pytest.raises(GateRefused, match="does not let ada train"):
+            house.agent.release(replace(TRAIN, user=asked_as, uid=70005))
+    house.new_agent(account=Account(70005, "carol")).release(TRAIN).close()
+    (release,) = house.logged("key_released")
+    assert (release["user"], release["uid"]) == ("carol", 70005)
+
+
+def test_a_log_that_its_witness_contradicts_releases_nothing(house, tmp_path):
+    """Cut back to before a rejection, a log passes alone; the witness saw more of it."""
+    house.add()
+    house.approve()
+    kept = tmp_path / "audit"
+    shutil.copytree(house.workspace.audit, kept)
+    house.reject()
+    witness = tmp_path / "witness"
+    (house.workspace.root / "config.toml").write_text(f'[audit]\nwitness = "{witness}"\n')
+    workspace = Workspace(house.workspace.root)
+
+    def ask() -> None:
+        again = House(workspace, house.clock)
+        again.agent.release(TRAIN).close()
+
+    with pytest.raises(GateRefused, match="holds no checkpoint"):
+        ask()
+    Witness(witness).add(house.audit.checkpoint(), verifier=house.audit.verifier)
+    with pytest.raises(ReviewRejected):
+        ask()
+    shutil.rmtree(house.workspace.audit)
+    shutil.copytree(kept, house.workspace.audit)
+    with pytest.raises(GateRefused, match="not the one that its witness saw"):
+        ask()
+    for number in range(60):  # longer than what the witness saw, and still another log
+        House(workspace, house.clock).audit.append("filler", number=number)
+    with pytest.raises(GateRefused, match="not the one that its witness saw"):
+        ask()
+
+
+def test_a_record_that_was_changed_on_disk_decides_nothing(house):
+    """Of the published log too, whose entries are not hashed when they are read."""
+    house.add()
+    house.reject()
+    house.audit.checkpoint()
+    (bundle,) = [path for path in (house.workspace.audit / "tile/entries").rglob("*") if path.is_file()]
+    content = bundle.read_bytes()
+    assert content.count(b'"kind":"reject"') == 1
+    bundle.write_bytes(content.replace(b'"kind":"reject"', b'"kind":"nought"'))
+    with pytest.raises(IntegrityError, match="do not add up"):
+        House(house.workspace, house.clock).agent.release(TRAIN)
 
 
 def test_a_destroyed_key_is_refused(house):
@@ -110,12 +240,12 @@ def test_the_key_of_a_run(house):
     envelope, key = new_envelope(house.provider, kek_id="runs/2026-11", context=run_key_context("r1"))
     (run / "run.json").write_text(json.dumps({"id": "r1"}))
     (run / "key.json").write_text(envelope.to_json())
+    house.add_run("r1", {})
     with house.agent.release(KeyRequest("checkpoint", "ada", run="r1")) as released:
         assert released.matches(key)
-    with pytest.raises(ConfigError, match="there is no run r2"):
-        house.agent.release(KeyRequest("checkpoint", "ada", run="r2"))
-    with pytest.raises(ConfigError, match="not the name of a run"):
-        house.agent.release(KeyRequest("checkpoint", "ada", run="../keys"))
+    for unknown in ("r2", "../keys", "r1/../r1"):
+        with pytest.raises(GateRefused, match="does not say what run"):
+            house.agent.release(KeyRequest("checkpoint", "ada", run=unknown))
 
 
 @pytest.mark.parametrize("carrier", ["memfd_secret", "memfd", "socket"])
@@ -306,6 +436,10 @@ def test_an_agent_that_remembers_sees_every_change_and_every_end(house):
         house.agent.release(TRAIN)
 
 
+def find_first(house, memory):
+    return memory.find("posts", version=1, recorded=replay(house.audit.entries()), now=house.clock.now())
+
+
 @pytest.fixture
 def steady(house):
     """A memory whose two clocks are moved by hand: (memory, its clocks)."""
@@ -323,7 +457,9 @@ def test_a_conclusion_is_recalled_only_while_nothing_it_came_from_changed(house,
     review = house.workspace.data / "posts/v0001/review"
 
     def find():
-        return memory.find("posts", version=None, now=house.clock.now())
+        return memory.find(
+            "posts", version=None, recorded=replay(house.audit.entries()), now=house.clock.now()
+        )
 
     first = find()
     assert find() is first
@@ -338,7 +474,7 @@ def test_a_conclusion_is_recalled_only_while_nothing_it_came_from_changed(house,
     assert find().facts == first.facts
     for change in (
         lambda: (review.parent / "key.json").touch(),
-        lambda: create_identity(house.workspace.identities, name="eve"),
+        lambda: person(house.workspace, "eve", clock=house.clock),
         lambda: house.reject(by="bob"),
         lambda: house.add(),  # a second version
     ):
@@ -352,19 +488,19 @@ def test_a_conclusion_is_recalled_only_while_nothing_it_came_from_changed(house,
 def test_a_conclusion_from_files_of_this_moment_is_not_kept(house, steady):
     memory, clocks = steady
     clocks["stamp_ns"] = time.time_ns()
-    first = memory.find("posts", version=1, now=house.clock.now())
-    assert memory.find("posts", version=1, now=house.clock.now()) is not first
+    first = find_first(house, memory)
+    assert find_first(house, memory) is not first
 
 
 def test_no_conclusion_is_kept_for_long_or_over_the_end_of_an_approval(house, steady):
     memory, clocks = steady
-    first = memory.find("posts", version=1, now=house.clock.now())
+    first = find_first(house, memory)
     house.clock.advance(2 * 86400)
-    assert memory.find("posts", version=1, now=house.clock.now()).facts.review.state == "expired"
+    assert find_first(house, memory).facts.review.state == "expired"
     house.clock.advance(-2 * 86400)
-    first = memory.find("posts", version=1, now=house.clock.now())
+    first = find_first(house, memory)
     clocks["elapsed_s"] = TRUSTED_S
-    assert memory.find("posts", version=1, now=house.clock.now()) is not first
+    assert find_first(house, memory) is not first
 
 
 def test_answers_to_many_are_logged_in_one_commit_each_in_its_place(house, monkeypatch):

@@ -26,7 +26,7 @@ CLEAN = {
 def facts(*, state: str = "approved", expires: datetime | None = None, **policy) -> DataFacts:
     rules = Policy(**{"single_person": True, "required_approvers": 1, **policy})
     review = ReviewState(state, "because", True, ("ada",), timestamp(expires) if expires else None)
-    return DataFacts("posts", 1, "ab" * 32, NOW - timedelta(days=1), rules, review)
+    return DataFacts("posts", 1, "ab" * 32, NOW - timedelta(days=1), rules, review, True)
 
 
 def request(purpose: str = "train", **changes) -> KeyRequest:

@@ -66,12 +66,14 @@ def bring(house, name: str, *, lines: list[str]) -> None:
     house.approve(name)
 
 
-def train(house, run: str, *, data: str) -> None:
+def train(house, run: str, *, data: str, version: int = 1) -> None:
     """What a run leaves behind."""
     folder = house.workspace.runs / run
     for inside in ("checkpoints/step-00000010", "export"):
         (folder / inside).mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"lineage": {"data": {"name": data, "version": 1}}}))
+    lineage = {"data": {"name": data, "version": version}}
+    (folder / "run.json").write_text(json.dumps({"lineage": lineage}))
+    house.add_run(run, lineage)
 
 
 def records_of(house, version: int) -> list[str]:
@@ -124,6 +126,7 @@ def test_runs_that_started_from_a_derived_run_are_derived(filled):
     for name, lineage in lineages.items():
         (filled.workspace.runs / name / "export").mkdir(parents=True)
         (filled.workspace.runs / name / "run.json").write_text(json.dumps({"lineage": lineage}))
+        filled.add_run(name, lineage)
     derived = ["2026-11-21-language-aaaa", "b", "c", "e"]
     assert [run.run for run in look_for(filled, "ada.lovelace@example.org").runs] == derived
     forget(filled, "ada.lovelace@example.org")

@@ -36,6 +36,7 @@ def add_run(house: House, name: str, **lineage) -> KeyRequest:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"id": name, "lineage": lineage}))
     (folder / "key.json").write_text(envelope.to_json())
+    house.add_run(name, lineage)
     return KeyRequest("checkpoint", "ada", run=name)
 
 
@@ -115,10 +116,29 @@ def test_a_run_is_exported_as_its_own_data_allow(house):
     house.agent.release(export).close()
 
 
-def test_a_lineage_that_is_none_is_refused(house):
-    for name, lineage in {"r1": {"data": "x"}, "r2": {"mixed": 7}, "r3": {"data": {}}}.items():
-        with pytest.raises(GateRefused, match="cannot be judged"):
-            house.agent.release(add_run(house, name, **lineage))
+@pytest.mark.parametrize("lineage", [{}, {"data": "x"}, {"mixed": 7}, {"data": {}}, None, [], "x"])
+@pytest.mark.parametrize("purpose", ["checkpoint", "export"])
+def test_what_run_json_says_releases_nothing(house, purpose, lineage):
+    """Only the log counts: emptied, garbled or swapped papers neither open a run nor change its rules."""
+    house.add("secret", isolation="required", purpose=("train",))
+    house.approve("secret")
+    known = replace(add_run(house, "r1", **version("secret")), purpose=purpose)
+    stranger = replace(known, run="r2")
+    (house.workspace.runs / "r2").mkdir()
+    for run in ("r1", "r2"):
+        (house.workspace.runs / run / "run.json").write_text(json.dumps({"id": run, "lineage": lineage}))
+    with pytest.raises(GateRefused, match=r"requires isolated workers|policy of secret allows train"):
+        house.agent.release(known)
+    with pytest.raises(GateRefused, match="does not say what run r2 was trained on"):
+        house.agent.release(stranger)
+
+
+def test_another_version_in_the_place_of_the_one_a_run_read_has_the_strictest_rules(house):
+    house.add("posts")
+    house.approve("posts")
+    request = add_run(house, "r1", data={"name": "posts", "version": 1, "root_hash": "f" * 64})
+    with pytest.raises(IsolationRefused, match="a data set that is gone"):
+        house.agent.release(request)
 
 
 def bad_report(detail: str, *, name: str = "tcp 192.0.2.1") -> dict:
@@ -132,7 +152,9 @@ def written(house) -> bytes:
 def test_no_words_of_a_worker_come_into_the_log(house, server):
     house.add("secret", isolation="required")
     house.approve("secret")
-    add_run(house, "r1", **version(PERSONAL))
+    add_run(house, "r1", **version("secret"))
+    papers = json.dumps({"id": "r1", "lineage": version(PERSONAL)})
+    (house.workspace.runs / "r1" / "run.json").write_text(papers)
     number = int.from_bytes(PERSONAL.encode())
     said = [
         replace(TRAIN, data=PERSONAL),

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rsc.accounts import Account
 from rsc.errors import ConfigError, GateRefused, ReviewMissing, ReviewRejected, ReviewVoid
+from rsc.review.approval.enrolment import Enrolment, enrolment_of
 from rsc.review.approval.identity import Identity, create_identity, known_identities, load_identity
 from rsc.review.approval.verdict import Approval, approval_from_json, approve, reject, review_facts, status
 from rsc.review.policy import Policy, default_policy, policy_to_toml
@@ -49,8 +51,28 @@ def sign(identity: Identity, policy: Policy = TWO, *, at: datetime = NOW, **chan
 def state(
     approvals: list[Approval], people: dict[str, Identity], policy: Policy = TWO, *, now=NOW, **changes
 ):
-    known = {identity.public_key: name for name, identity in people.items()}
-    return status(facts(policy, **changes), policy=policy, approvals=approvals, known=known, now=now)
+    return status(
+        facts(policy, **changes),
+        policy=policy,
+        approvals=approvals,
+        reviewers=enrolled(people),
+        author_uid=None,
+        now=now,
+    )
+
+
+UIDS = {"ana": 1001, "ben": 1002, "cy": 1003, "ben2": 1002, "ana2": 1001}
+
+
+def enrolled(people: dict[str, Identity]) -> dict[str, Enrolment]:
+    """Everybody under their own account, all countersigned by the first."""
+    root = next(iter(people.values()))
+    return {
+        identity.public_key: enrolment_of(
+            identity, account=Account(UIDS[name], name[:3].rstrip("2")), protection="passphrase"
+        ).countersigned(root)
+        for name, identity in people.items()
+    }
 
 
 def test_two_others_approve(people):
@@ -78,6 +100,27 @@ def test_same_person_twice_counts_once(people):
     assert state([sign(people["ben"]), sign(people["ben"])], people).state == "in_review"
 
 
+def test_two_names_of_one_account_are_one_person(people, tmp_path):
+    people["ben2"] = create_identity(tmp_path, name="ben2")
+    both = [sign(people["ben"]), sign(people["ben2"])]
+    found = state(both, people)
+    assert (found.state, "one account counts once" in found.reason) == ("in_review", True)
+    shared = TWO.model_copy(update={"shared_accounts": ("ben",)})
+    assert state([sign(people[name], shared) for name in ("ben", "ben2")], people, shared).state == "approved"
+
+
+def test_another_name_of_the_authors_account_is_the_author(people, tmp_path):
+    """By the account that the import was logged for, and by that of the author's name."""
+    people["ana2"] = create_identity(tmp_path, name="ana2")
+    approvals = [sign(people["ana2"]), sign(people["ben"])]
+    assert state(approvals, people).state == "in_review"
+    about = {"policy": TWO, "reviewers": enrolled(people), "now": NOW}
+    imported = facts(author="a name that nobody has")
+    signed = [sign(people[name], author="a name that nobody has") for name in ("ben", "cy")]
+    assert status(imported, approvals=signed, author_uid=1009, **about).state == "approved"
+    assert status(imported, approvals=signed, author_uid=1002, **about).state == "in_review"
+
+
 def test_one_rejection_beats_approvals(people):
     against = reject(facts(), policy=TWO, identity=people["ana"], note="names in it", clock=FixedClock())
     found = state([sign(people["ben"]), sign(people["cy"]), against], people)
@@ -99,13 +142,13 @@ def test_any_changed_part_voids(people, change):
 def test_every_changed_byte_of_the_policy_voids(people):
     content = policy_to_toml(TWO)
     approvals = [sign(people["ben"]), sign(people["cy"])]
-    known = {identity.public_key: name for name, identity in people.items()}
+    about = {"reviewers": enrolled(people), "author_uid": None}
     for position in range(0, len(content), 7):
         changed = content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
         now_facts = review_facts(
             root_hash="ab" * 32, report=b"{}", policy=changed, decisions=b"", author="ana"
         )
-        assert status(now_facts, policy=TWO, approvals=approvals, known=known, now=NOW).state == "void"
+        assert status(now_facts, policy=TWO, approvals=approvals, now=NOW, **about).state == "void"
 
 
 def test_approvals_expire_to_the_second(people):

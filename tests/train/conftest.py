@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.events import read_lines
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope, period_of
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.review.approval.identity import create_identity
 from rsc.review.approval.verdict import approve as sign_approval
 from rsc.review.approval.verdict import review_facts
 from rsc.review.policy import Policy, policy_to_toml
@@ -27,6 +27,7 @@ from rsc.store.format.columns import columns_from_records
 from rsc.store.format.schema import Field, Schema
 from rsc.store.writer import DatasetWriter
 from rsc.train.metrics import losses_by_step
+from tests.people import account_of_person, person
 from tests.warm import Command, warm
 
 TINY = (
@@ -111,7 +112,9 @@ class Rsc:
             ) as writer,
         ):
             writer.append("train", columns_from_records(schema, [{"text": text} for text in texts]))
-            writer.commit(policy=toml, report=b"{}", facts={"author": "ada"})
+            ref = writer.commit(policy=toml, report=b"{}", facts={"author": "ada"})
+        log = AuditLog.open(workspace.audit, clock=clock)
+        log.append("import", data=name, version=ref.version, root_hash=ref.root_hash)
         if approved:
             self.approve(name=name, by=by, rules=rules)
 
@@ -122,9 +125,12 @@ class Rsc:
         facts = review_facts(
             root_hash=dataset.root_hash, report=report, policy=policy, decisions=b"", author="ada"
         )
-        identity = create_identity(self.workspace.identities, name=by)
+        identity = person(self.workspace, by)
         signed = sign_approval(facts, policy=rules, identity=identity, note="", clock=SystemClock())
         dataset.write_review(f"approvals/{by}.json", signed.to_json())
+        log = AuditLog.open(self.workspace.audit, clock=SystemClock())
+        uid = account_of_person(by).uid
+        log.append("approve", data=name, root_hash=dataset.root_hash, approver=by, uid=uid)
 
 
 def topics(count: int) -> list[str]:

@@ -29,7 +29,11 @@ def test_a_run_goes_on_in_another_workspace_from_its_copies_on_s3(
     assert max(steps_on(s3)) == "step-00000006", (
         "the newest is always copied, one before it if there was time"
     )
-    resumed = there.run("runs", "resume", f"s3://bucket/teams/{stopped['run']}", "--json")
+    copy = f"s3://bucket/teams/{stopped['run']}"
+    told = there.run("runs", "resume", copy, expect=3)["stderr"]
+    assert "the log of this workspace does not say what run" in told
+    there.run("audit", "attest")
+    resumed = there.run("runs", "resume", copy, "--json")
     assert (resumed["state"], resumed["resumed_at"]) == ("finished", 6)
     assert "checkpoint of step 6 fetched from s3://bucket/teams" in resumed["stderr"]
     theirs = there.losses(stopped["run"])

@@ -68,6 +68,7 @@ def test_two_ranks_train_as_on_a_folder_although_the_store_misbehaves_and_the_mo
         monkeypatch.setenv("AWS_ENDPOINT_URL", flaky.url)
         for path in (path for path in here.data.rglob("*") if path.is_file()):
             flaky.objects[f"sets/{path.relative_to(here.data)}"] = path.read_bytes()
+        on_s3.run("audit", "attest")
         process = on_s3.start(*on_s3.train_command())
         mover = wait_for_event(on_s3, "mover_started")
         wait_for_event(on_s3, "worker_started")
@@ -112,6 +113,7 @@ def test_wrong_bucket_no_credentials_and_a_tiny_cache_are_said_with_a_hint(
     for path in (path for path in rsc_with_text.workspace.data.rglob("*") if path.is_file()):
         key = f"sets/{path.relative_to(rsc_with_text.workspace.data)}"
         s3.put_object(Bucket="bucket", Key=key, Body=path.read_bytes())
+    on_s3.run("audit", "attest")
     told = on_s3.train(expect=2)["stderr"]
     assert "too small" in told
     assert "`cache` in config.toml" in told

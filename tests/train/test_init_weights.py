@@ -28,7 +28,7 @@ from rsc.models.build import build_model
 from rsc.recipes.data_fit import Samples
 from rsc.recipes.recipe import Recipe, load_recipe
 from rsc.release.agent.job_scope import Served
-from rsc.release.agent.lineage_facts import traced_data
+from rsc.release.agent.run_origin import DataUsed, RunOrigin, used_before, used_in
 from rsc.runs.folder import RunFolder, list_runs
 from rsc.store.bulk.local import LocalStore
 from rsc.store.format.schema import Field, Schema
@@ -127,7 +127,7 @@ def test_open_weights_of_another_trunk_are_refused_with_the_settings_to_change(t
     )
 
 
-STRICT = {"data": {"name": "strict", "version": 1}}
+STRICT = {"data": {"name": "strict", "version": 1, "root_hash": "s" * 64}}
 
 
 class OpenGate:
@@ -136,8 +136,17 @@ class OpenGate:
     def admit(self, data: DataConfig) -> Admission:
         return Admission(version=1, lineage={}, samples=Samples(Schema((Field("text", "string"),))))
 
-    def isolation(self, version: tuple[str, int]) -> Level:
+    def isolation(self, version: tuple[str, int], *, root_hash: str) -> Level:
         return "required" if version == ("strict", 1) else "none"
+
+    def origin(self, run: str) -> RunOrigin:
+        return RunOrigin(run, "language", "0" * 64, (DataUsed("strict", 1, "s" * 64),))
+
+    def record_start(self, origin: RunOrigin) -> None:
+        raise AssertionError("a run was made")
+
+    def record_drive(self, run: str, *, isolation: str) -> None:
+        raise AssertionError("a run went on")
 
     def make_run_key(self, run: RunFolder) -> None:
         raise AssertionError("a run was made")
@@ -211,10 +220,12 @@ def test_a_parent_that_asks_for_isolation_is_refused_before_a_run_is_made_where_
 
 
 def test_a_run_is_as_isolated_as_the_strictest_that_it_comes_from() -> None:
-    mild = {"data": {"name": "mild", "version": 1}}
-    assert isolation_of(OpenGate(), {**mild, "parent": {**mild, "mixed": [mild]}}) == "none"
-    assert isolation_of(OpenGate(), {**mild, "parent": {**mild, "parent": STRICT}}) == "required"
-    assert isolation_of(OpenGate(), {**mild, "mixed": [STRICT]}) == "required"
+    mild, strict = DataUsed("mild", 1, "m" * 64), DataUsed("strict", 1, "s" * 64)
+    about = {"run": "r1", "recipe": "language", "recipe_sha256": "0" * 64}
+    assert isolation_of(OpenGate(), RunOrigin(**about, data=(mild,), inherited=(mild,))) == "none"
+    assert isolation_of(OpenGate(), RunOrigin(**about, data=(mild,), exported=(strict,))) == "none"
+    assert isolation_of(OpenGate(), RunOrigin(**about, data=(mild,), inherited=(strict,))) == "required"
+    assert isolation_of(OpenGate(), RunOrigin(**about, data=(mild, strict))) == "required"
 
 
 def test_an_export_of_a_run_that_is_here_brings_its_lineage(tmp_path: Path, clock: FakeClock) -> None:
@@ -226,8 +237,11 @@ def test_an_export_of_a_run_that_is_here_brings_its_lineage(tmp_path: Path, cloc
     assert ours is not None
     assert elsewhere is not None
     assert ours.lineage == {**elsewhere.lineage, "export_of": {"run": run.id, **STRICT}}
-    child = {"data": {"name": "mild", "version": 1}, "parent": ours.lineage}
+    child = {"data": {"name": "mild", "version": 1, "root_hash": "m" * 64}, "parent": ours.lineage}
     started = RunFolder.create(tmp_path / "runs", recipe="language", steps=1, lineage=child, clock=clock)
     assert [each["data"]["name"] for each in lineages(started)] == ["mild", "strict"]
-    assert list(traced_data(child)) == [("mild", 1), ("strict", 1)]
-    assert isolation_of(OpenGate(), child) == "none", "what an export may be used for was decided with it"
+    assert [each.place for each in used_in(child)] == [("mild", 1)]
+    assert [each.place for each in used_before(child["parent"], through="export_of")] == [("strict", 1)]
+    assert not list(used_before(child, through="parent")), (
+        "what an export may be used for was decided with it"
+    )

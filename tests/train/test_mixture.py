@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from rsc.audit.log import AuditLog
+from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.loader.config import DataConfig
+from rsc.release.agent.log_record import replay
 from rsc.release.lifecycle.trace import derived_runs
 from tests.train.conftest import Rsc, topics
 
@@ -40,7 +43,9 @@ def test_a_killed_mixture_goes_on_bit_equal_and_its_lineage_names_both_sets(rsc_
     assert lineage["data"]["name"] == "topics"
     assert [other["data"]["name"] for other in lineage["mixed"]] == ["others"]
     assert lineage["mixed"][0]["review"]["approvers"] == ["eve"]
-    traced = {(found.run, found.data) for found in derived_runs(rsc.workspace, {("others", 1)})}
+    recorded = replay(AuditLog.open(rsc.workspace.audit, clock=SystemClock()).entries())
+    derived = derived_runs(rsc.workspace, {("others", 1)}, recorded=recorded)
+    traced = {(found.run, found.data) for found in derived}
     assert traced == {(whole, "others"), (killed["run"], "others")}
 
 

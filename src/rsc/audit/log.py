@@ -18,6 +18,7 @@ cannot say what was done around RSC.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,6 +58,15 @@ class _Position:
     unpublished: list[write_ahead.Block] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """The records from one number on, as they lie on disk, and the tree that all records add up to."""
+
+    size: int
+    root: bytes
+    entries: Iterator[bytes]
+
+
 class AuditLog:
     def __init__(self, disk: Disk, *, signer: Signer, clock: Clock) -> None:
         self._disk = disk
@@ -89,6 +99,7 @@ class AuditLog:
     def append(self, kind: str, **facts: Any) -> int:
         """Add one record and return its index. It is durable and signed when this returns.
 
+        It carries the `uid` of this process as the kernel says, unless the facts name another's.
         Facts are JSON values without personal text and without keys. Raises ConfigError for a record
         above 65,535 bytes, IntegrityError when the log on disk is damaged (nothing is added then).
         """
@@ -121,17 +132,36 @@ class AuditLog:
             position, _ = self._catch_up()
             unpublished = list(position.unpublished)
         published = unpublished[0].first if unpublished else position.frontier.size
-        for index, entry in enumerate(_all_entries(self._disk, published, unpublished)):
+        every = _entries_from(self._disk, 0, published=published, recent=unpublished)
+        for index, entry in enumerate(every):
             record = json.loads(entry)
             if data is None or record.get("data") == data:
                 yield {"index": index, **record}
+
+    def read_on(self, start: int) -> Stretch:
+        """Records `start` and later, as of now.
+
+        Whoever decides by them adds them up to `root`: published ones are read as they lie in the bundles.
+        """
+        with self._commit_lock, self._disk.lock():
+            position, _ = self._catch_up()
+            size, root = position.frontier.size, position.frontier.root()
+            published = position.unpublished[0].first if position.unpublished else size
+            recent: list[write_ahead.Block] = []
+            for block in reversed(position.unpublished):
+                if block.first + len(block.entries) <= start:
+                    break
+                recent.append(block)
+        return Stretch(size, root, _entries_from(self._disk, start, published=published, recent=recent[::-1]))
 
     def verify(self, *, known: Mapping[int, bytes] | None = None) -> VerifyReport:
         """Re-check every record, hash and signature of the log on disk; `known` as in `verify_log`."""
         return verify_log(self._disk, verifier=self.verifier, known=known)
 
     def _encode(self, record: Mapping[str, Any]) -> bytes:
-        entry = json.dumps({"time": timestamp(self._clock.now()), **record}, separators=(",", ":")).encode()
+        stamped = {"time": timestamp(self._clock.now()), **record}
+        stamped.setdefault("uid", os.getuid())
+        entry = json.dumps(stamped, separators=(",", ":")).encode()
         if len(entry) > tiles.MAX_ENTRY_BYTES:
             raise ConfigError(f"an audit record of {len(entry)} bytes is above {tiles.MAX_ENTRY_BYTES}")
         return entry
@@ -276,16 +306,19 @@ def _signer(disk: Disk) -> Signer:
     return signer
 
 
-def _all_entries(disk: Disk, published: int, unpublished: list[write_ahead.Block]) -> Iterator[bytes]:
-    for number in range(-(-published // tiles.TILE_WIDTH)):
-        bundle = tiles.read_bundle(disk, size=published, number=number)
-        width = tiles.width_at(published, level=0, number=number)
-        found = list(tiles.decode_bundle(bundle or b""))
+def _entries_from(
+    disk: Disk, start: int, *, published: int, recent: list[write_ahead.Block]
+) -> Iterator[bytes]:
+    number, skipped = divmod(start, tiles.TILE_WIDTH)
+    for bundle in range(number, -(-published // tiles.TILE_WIDTH) if start < published else number):
+        content = tiles.read_bundle(disk, size=published, number=bundle)
+        width = tiles.width_at(published, level=0, number=bundle)
+        found = list(tiles.decode_bundle(content or b""))
         if len(found) < width:
-            raise _damaged(number * tiles.TILE_WIDTH + len(found), "its entry bundle is missing or broken")
-        yield from found[:width]
-    for block in unpublished:
-        yield from block.entries
+            raise _damaged(bundle * tiles.TILE_WIDTH + len(found), "its entry bundle is missing or broken")
+        yield from found[skipped if bundle == number else 0 : width]
+    for block in recent:
+        yield from block.entries[max(0, start - block.first) :]
 
 
 def _damaged(record: int, what: str) -> IntegrityError:

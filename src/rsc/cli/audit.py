@@ -20,6 +20,7 @@ from rsc.clock import timestamp
 from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.release.agent.custody import Custody
+from rsc.release.lifecycle.attest import attest
 from rsc.release.verify.promise import Promise
 from rsc.release.verify.verify import verify as verify_promises
 from rsc.store.verify import Part
@@ -75,6 +76,23 @@ def export(target: Annotated[Path, typer.Argument(help="A new folder for the pub
     say(f"wrote {target}: {checkpoint.size} records under {checkpoint.origin}")
     say("give the verifier key to the other side by another way than the log")
     next_commands(f"rsc audit verify --log {target} --key {log.verifier.to_text()}")
+
+
+@app.command("attest")
+def attest_(as_json: JsonFlag = False) -> None:
+    """Record what a workspace of an older RSC does not have in its log: reviewers, shared versions, runs."""
+    done = attest(Custody.open())
+    emit(done.to_json(), as_json=as_json, text="")
+    for what, names in (("reviewer", done.reviewers), ("run", done.runs)):
+        for name in names:
+            say(f"{what} {name}: recorded as its files say today")
+    for name, version in done.versions:
+        say(f"{name} version {version}: recorded with the root that it has today")
+    for refused in done.refused:
+        say(f"NOT recorded: {refused}")
+    if not (done.reviewers or done.runs or done.versions or done.refused):
+        say("the log knows every reviewer, version and run here")
+    next_commands("rsc audit show", "rsc verify")
 
 
 @app.command("checkpoint")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,10 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsc.audit.log import AuditLog
-from rsc.cli.data.access import key_agent
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
-from rsc.clock import SystemClock
 from rsc.config import Workspace, override
 from rsc.errors import ConfigError
 from rsc.evaluate.assess import Assessment, assess, keep
@@ -30,6 +26,7 @@ from rsc.keys.secret import SecretKey
 from rsc.recipes.data_fit import check_fields, samples_of
 from rsc.recipes.sections import EvalConfig
 from rsc.recipes.tokens_fit import check_tokens
+from rsc.release.agent.custody import Custody
 from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle.retention import open_to_read
 from rsc.runs.folder import find_run
@@ -65,9 +62,7 @@ def eval(  # noqa: A001 (the command is called so)
     check_fields(samples, model=trained.config, text_field=trained.text_field)
     if samples.tokenizer is not None:  # text is made into ids as it is read
         check_tokens(samples, model=trained.config, text_field=trained.text_field)
-    request = KeyRequest(
-        purpose="evaluate", user=getpass.getuser(), data=dataset.name, version=dataset.version
-    )
+    request = KeyRequest("evaluate", data=dataset.name, version=dataset.version)
     with release(request, workspace=workspace) as key:
         result = assess(
             trained,
@@ -151,7 +146,7 @@ def open_model(name: str, *, workspace: Workspace) -> Trained:
             separator=opened.separator,
         )
     run = find_run(workspace.runs, name)
-    request = KeyRequest(purpose="checkpoint", user=getpass.getuser(), run=run.id)
+    request = KeyRequest("checkpoint", run=run.id)
     with release(request, workspace=workspace) as key:
         trained = open_run(run, key=key)
     say(f"run {run.id} at step {trained.step}, {trained.precision.name}: {trained.precision.reason}")
@@ -160,8 +155,7 @@ def open_model(name: str, *, workspace: Workspace) -> Trained:
 
 def release(request: KeyRequest, *, workspace: Workspace) -> SecretKey:
     """Ask the key agent in this process. Raises GateRefused."""
-    audit = AuditLog.open(workspace.audit, clock=SystemClock())
-    return key_agent(workspace, audit=audit).release(request)
+    return Custody(workspace).agent.release(request)
 
 
 def _dataset(trained: Trained, *, data: str | None, workspace: Workspace) -> Dataset:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
+import hashlib
 from pathlib import Path
 
 import torch
 
-from rsc.audit.log import AuditLog
-from rsc.cli.eval import release
 from rsc.cli.output import emit, next_commands, say
-from rsc.clock import SystemClock
 from rsc.config import Workspace
+from rsc.control.init_from import file_digest
 from rsc.errors import ConfigError
 from rsc.evaluate.assess import kept_in
 from rsc.evaluate.open_model import whole_state
@@ -20,7 +18,9 @@ from rsc.export.card_facts import card_facts
 from rsc.export.layout import why_not_open
 from rsc.export.weights import write_export
 from rsc.recipes.recipe import recipe_of
+from rsc.release.agent.custody import Custody
 from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.run_origin import require_origin
 from rsc.runs.folder import RunFolder
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -32,11 +32,12 @@ def export_run(
     """Write the folder and say what it is. Raises GateRefused where the data's policy forbids it."""
     if dtype not in _DTYPES:
         raise ConfigError(f"{dtype!r} is not a number format", hint=f"one of: {', '.join(_DTYPES)}")
-    recipe, user = recipe_of(run), getpass.getuser()
-    for each in recipe.data.sets:  # publishing a model is a use of its data: asked and logged
-        data = KeyRequest(purpose="export", user=user, data=each.name, version=each.version)
-        release(data, workspace=workspace).close()
-    with release(KeyRequest(purpose="export", user=user, run=run.id), workspace=workspace) as key:
+    house, recipe = Custody(workspace), recipe_of(run)
+    origin = require_origin(house.recorded.runs, run.id)
+    origin.require_papers(run.record().lineage)
+    for name, version in origin.own_data():  # publishing a model is a use of its data: asked and logged
+        house.agent.release(KeyRequest("export", data=name, version=version)).close()
+    with house.agent.release(KeyRequest("export", run=run.id)) as key:
         config, state, step = whole_state(run, key=key)
     reason = why_not_open(config, state=state)
     facts = card_facts(
@@ -48,8 +49,11 @@ def export_run(
         step=step,
         evaluation=kept_in(run.path),
     )
+    place = (target or run.path / "export" / f"step-{step}").absolute()
+    about = {"run": run.id, "path": str(place), "user": house.account.name, "step": step}
+    house.audit.append("run_export_began", **about)  # a kill on the way leaves no copy that nobody knows of
     result = write_export(
-        target or run.path / "export" / f"step-{step}",
+        place,
         config=config,
         state=state,
         context=recipe.data.sequence_length,
@@ -58,9 +62,8 @@ def export_run(
         settings={"run": run.id, "step": step},
         extra_files={"README.md": to_markdown(facts), "card.json": to_json(facts)},
     )
-    AuditLog.open(workspace.audit, clock=SystemClock()).append(
-        "exported", run=run.id, data=recipe.data.name, user=user, step=step, layout=result.layout
-    )
+    digest = folder_digest(place)
+    house.audit.append("exported", **about, data=recipe.data.name, layout=result.layout, sha256=digest)
     record = {"path": str(result.path), "layout": result.layout, "reason": result.reason, "step": step}
     record |= {"parameters": result.num_parameters, "files": list(result.files)}
     emit(record, as_json=as_json, text=str(result.path))
@@ -68,3 +71,11 @@ def export_run(
         say(f"in RSC's own layout, not an open one: {result.reason}")
     speaks = config.head.kind == "next_token"
     next_commands(f"rsc generate {result.path}" if speaks else f"rsc predict {result.path} FILE")
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and digests of the files of an export, hex: identifies a copy of it."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0{file_digest(path)}\n".encode())
+    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections import defaultdict
 from typing import Annotated, Any
 
@@ -63,7 +62,7 @@ def rotate_keys(
         name,
         providers=house.providers,
         audit=house.audit,
-        user=getpass.getuser(),
+        user=house.account.name,
         to=to,
     )
     emit(done.to_json(), as_json=as_json, text="")
@@ -80,7 +79,7 @@ def sweep_keys(as_json: JsonFlag = False) -> None:
     killed imports left."""
     house = Custody.open()
     workspace, providers, audit, clock = house.workspace, house.providers, house.audit, house.clock
-    user = getpass.getuser()
+    user = house.account.name
     swept = sweep(workspace, providers=providers, audit=audit, clock=clock, user=user)
     runs = sweep_run_keys(workspace, providers=providers, audit=audit, clock=clock, user=user)
     unused = sweep_unused(workspace, providers=providers, audit=audit, now=clock.now(), user=user)

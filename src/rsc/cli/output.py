@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rsc.errors import ConfigError
 from rsc.untrusted import printable
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -59,3 +60,14 @@ def table(rows: Iterable[Sequence[Any]], *, header: Sequence[str]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def write_new(path: Path, data: bytes, *, mode: int) -> None:
+    """Write a file with these permissions, whatever the umask. Raises ConfigError where there is one."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists", hint="choose another name, or remove it first") from None
+    with os.fdopen(fd, "wb") as file:
+        os.fchmod(fd, mode)
+        file.write(data)

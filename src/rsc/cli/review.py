@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rsc.cli import reviewers
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.errors import ConfigError
 from rsc.review.benchmark.score import read_corpus, score
@@ -25,6 +26,8 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(no_args_is_help=True, help="Write and explain privacy policies.")
 app.add_typer(policy_app, name="policy")
+app.command("enroll")(reviewers.enroll)
+app.command("reviewers")(reviewers.reviewers)
 
 PolicyFile = Annotated[
     Path | None, typer.Option("--policy", help="A policy in TOML; by default all is redacted.")

@@ -7,14 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
-from rsc.clock import SystemClock
 from rsc.cluster.launch.launcher import LocalLauncher
-from rsc.config import Workspace
 from rsc.control.controller import Controller
 from rsc.control.workspace_gate import WorkspaceGate
 from rsc.errors import ConfigError
-from rsc.keys.providers.configured import configured_providers
 from rsc.recipes.recipe import load_recipe, recipe_of
+from rsc.release.agent.custody import Custody
 from rsc.runs.folder import RunFolder
 
 
@@ -52,10 +50,9 @@ def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) ->
 
 def controller() -> Controller:
     """The controller of the user's workspace, with the keys of its folder."""
-    workspace, clock = Workspace.from_environment(), SystemClock()
-    providers = configured_providers(workspace.keys, clock=clock)
-    gate = WorkspaceGate(workspace, providers=providers, clock=clock)
-    return Controller(workspace, gate=gate, launcher=LocalLauncher(), clock=clock, say=say)
+    house = Custody.open()
+    gate = WorkspaceGate(house.workspace, house.providers, house.clock, house.account)
+    return Controller(house.workspace, gate=gate, launcher=LocalLauncher(), clock=house.clock, say=say)
 
 
 def finish(run: RunFolder, *, code: int, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from rsc.models.config import ModelConfig
 from rsc.recipes.data_fit import Samples, check_fields
 from rsc.recipes.tokens_fit import check_tokens
 from rsc.release.agent.job_scope import Served
-from rsc.release.agent.lineage_facts import Version, all_data
+from rsc.release.agent.run_origin import RunOrigin, Version
 from rsc.runs.folder import RunFolder
 
 _ABOUT_DATA = ("data", "review", "key_period")
@@ -46,8 +45,20 @@ class Gate(Protocol):
         """Raises GateRefused when this data may not be trained on."""
         ...
 
-    def isolation(self, version: Version) -> Level:
+    def isolation(self, version: Version, *, root_hash: str) -> Level:
         """What the policy of a data set version asks of workers; the strictest where it is gone."""
+        ...
+
+    def origin(self, run: str) -> RunOrigin:
+        """What the log says that a run was trained on. Raises GateRefused for a run that it does not know."""
+        ...
+
+    def record_start(self, origin: RunOrigin) -> None:
+        """Write into the log where a run comes from; before any of its keys leave."""
+        ...
+
+    def record_drive(self, run: str, *, isolation: str) -> None:
+        """Write into the log how isolated the workers of a run are, before its keys leave."""
         ...
 
     def make_run_key(self, run: RunFolder) -> None:
@@ -77,8 +88,8 @@ def admit_all(gate: Gate, data: DataConfig, *, model: ModelConfig) -> Admissions
     )
 
 
-def isolation_of(gate: Gate, lineage: Mapping[str, Any]) -> Level:
+def isolation_of(gate: Gate, origin: RunOrigin) -> Level:
     """The strictest that anything asks for which the run was trained on, or the run that it started from: the
     key agent goes by all of it too."""
-    asked = [gate.isolation(version) for version in all_data(lineage)]
+    asked = [gate.isolation(place, root_hash=origin.root_of(place)) for place in origin.all_data()]
     return min(asked, key=_STRICTEST_FIRST.index, default="none")

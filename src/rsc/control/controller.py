@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rsc.clock import Clock
 from rsc.cluster.launch.launcher import Launcher
 from rsc.cluster.sandbox.wrap import Level
-from rsc.config import Workspace, to_toml
+from rsc.config import Workspace, resolve, to_toml
 from rsc.control.admission import Gate, admit_all, isolation_of
 from rsc.control.checkpoint_copier import open_copies
 from rsc.control.drive import Drive
 from rsc.control.run_plan import RunPlan, plan_run
+from rsc.errors import IntegrityError
 from rsc.interrupts import uninterrupted
 from rsc.models.config import TOKENIZER_FILE
 from rsc.recipes.recipe import LoadedRecipe, Recipe, recipe_of
+from rsc.release.agent.run_origin import RunOrigin
 from rsc.runs.folder import RunFolder, RunState
 
 
@@ -56,6 +58,7 @@ class Controller:
         (run.path / "provenance.json").write_text(json.dumps(plan.resolved.provenance, indent=1))
         if plan.tokenizer is not None:
             (run.path / TOKENIZER_FILE).write_text(plan.tokenizer.text)
+        self.gate.record_start(replace(plan.origin, run=run.id))
         self.gate.make_run_key(run)
         return run
 
@@ -67,11 +70,24 @@ class Controller:
             open_copies(run, recipe.checkpoint, say=self.say)  # the last copy may have failed
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
             return 0
-        admission = admit_all(self.gate, recipe.data, model=recipe.model)
-        isolation = isolation_of(self.gate, {**record.lineage, **admission.lineage})
+        origin = self.gate.origin(run.id)
+        origin.require_papers(record.lineage)
+        _require_recipe(run, origin)
+        admit_all(self.gate, recipe.data, model=recipe.model)
+        isolation = isolation_of(self.gate, origin)
         return self._drive(run, recipe, isolation=isolation).to_its_end(
             f"resuming, {record.steps} steps in all"
         )
 
     def _drive(self, run: RunFolder, recipe: Recipe, *, isolation: Level) -> Drive:
         return Drive(run, recipe, isolation, self.workspace, self.gate, self.launcher, self.clock, self.say)
+
+
+def _require_recipe(run: RunFolder, origin: RunOrigin) -> None:
+    """Raises IntegrityError for a recipe that is not the one the run began with: it names the data."""
+    if resolve(str(run.path / "resolved.toml")).digest != origin.recipe_sha256:
+        raise IntegrityError(
+            f"resolved.toml of {run.id} is not the recipe that record {origin.index} of the log names",
+            hint="put the file back from a copy, or start a new run with the settings that you want",
+            outcome="header",
+        )

@@ -60,6 +60,7 @@ class Drive:
             copies = open_copies(run, recipe.checkpoint, say=self.say)
             run.update(state=RunState.RUNNING, reason="")
             command = self.command(socket)
+            self.gate.record_drive(run.id, isolation=_isolation_text(command))
             with self.gate.serve(socket, serves=_served(run, recipe)), EnergyMeter(counters()) as meter:
                 watched = self._supervise(command, wishes=wishes, copies=copies)
             if meter.used_wh is not None:  # for the card
@@ -164,6 +165,11 @@ class Drive:
         if watched.hint:
             self.say(f"hint: {watched.hint}")
         return watched.exit_code
+
+
+def _isolation_text(command: Wrapped) -> str:
+    """For the log."""
+    return f"isolated ({command.method})" if command.is_isolated else f"not isolated: {command.reason}"
 
 
 def _served(run: RunFolder, recipe: Recipe) -> Served:

@@ -14,6 +14,7 @@ from rsc.parallel.layout import Layout
 from rsc.recipes.pin import count_workers, pin
 from rsc.recipes.recipe import LoadedRecipe, Recipe
 from rsc.recipes.tokens_fit import tokenizer_of
+from rsc.release.agent.run_origin import RunOrigin, used_in
 from rsc.tokenizer_json import JsonTokenizer
 
 
@@ -23,6 +24,9 @@ class RunPlan:
     recipe: Recipe
     layout: Layout
     lineage: dict[str, Any]
+    """What run.json says to people."""
+    origin: RunOrigin
+    """What the log will say, and decisions go by; the run has no name yet."""
     isolation: Level
     """What the policies of all data behind the run ask of workers."""
     tokenizer: JsonTokenizer | None
@@ -54,7 +58,24 @@ def plan_run(loaded: LoadedRecipe, *, gate: Gate, runs: Path, workers: int | Non
     lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
     if parent is not None:
         lineage["parent"] = parent.lineage
-    return RunPlan(resolved, recipe, layout, lineage, isolation_of(gate, lineage), tokenizer)
+    origin = _origin(resolved, lineage=lineage, gate=gate)
+    return RunPlan(resolved, recipe, layout, lineage, origin, tokenizer, isolation_of(gate, origin))
+
+
+def _origin(resolved: Resolved, *, lineage: dict[str, Any], gate: Gate) -> RunOrigin:
+    """Where a run will come from. What it starts from is asked of the log, not of that run's papers."""
+    parent = lineage.get("parent", {})
+    before = gate.origin(parent["run"]) if "run" in parent else None
+    exported = gate.origin(parent["export_of"]["run"]) if "export_of" in parent else None
+    return RunOrigin(
+        run="",
+        recipe=resolved.name,
+        recipe_sha256=resolved.digest,
+        data=tuple(used_in(lineage)),
+        inherited=(*before.data, *before.inherited) if before else (),
+        exported=tuple(each for origin in (before, exported) if origin for each in origin.traced()),
+        parent=parent.get("run") or parent.get("open_weights"),
+    )
 
 
 def _workers_text(layout: Layout, recipe: Recipe) -> str:

@@ -6,14 +6,15 @@ its isolation, when it wants its keys.
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rsc.accounts import Account, this_account
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.cluster.sandbox.wrap import Level
@@ -37,8 +38,10 @@ from rsc.release.agent.decision import DataFacts, decide
 from rsc.release.agent.facts import data_facts
 from rsc.release.agent.facts_cache import Memory
 from rsc.release.agent.job_scope import Served
-from rsc.release.agent.lineage_facts import Version, facts_of
+from rsc.release.agent.log_record import LiveRecord
+from rsc.release.agent.origin_facts import facts_of
 from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.run_origin import BEGAN, RunOrigin, Version, require_origin
 from rsc.release.agent.server import AgentServer
 from rsc.runs.code_version import code_facts
 from rsc.runs.folder import RunFolder
@@ -56,18 +59,24 @@ class WorkspaceGate:
     providers: Mapping[str, KeyProvider]
     """By the name that envelopes carry, the one for new keys first."""
     clock: Clock
+    account: Account = field(default_factory=this_account)
+
+    @cached_property
+    def _record(self) -> LiveRecord:
+        return LiveRecord(self._audit(), witness=self.workspace.witness)
 
     def admit(self, data: DataConfig) -> Admission:
         """Review, purpose, retention and key, now. Raises the GateRefused that fits, and logs it."""
         dataset = Dataset.open(self.workspace.bulk, name=data.name, version=data.version)
         samples = samples_of(dataset, split=data.split)
-        facts = data_facts(dataset, identities=self.workspace.identities, now=self.clock.now())
+        recorded, now = self._record.now(), self.clock.now()
+        facts = data_facts(dataset, workspace=self.workspace, recorded=recorded, now=now)
         request = KeyRequest(
-            purpose="train", user=getpass.getuser(), data=dataset.name, version=dataset.version
+            "train", self.account.name, data=dataset.name, version=dataset.version, uid=self.account.uid
         )
         # Isolation is not proven here but by each worker: only the rules about the data decide.
         about_data = facts.policy.model_copy(update={"isolation": "none"})
-        decision = decide(request, facts=_with_policy(facts, about_data), outside=None, now=self.clock.now())
+        decision = decide(request, facts=replace(facts, policy=about_data), outside=None, now=now)
         envelope = dataset.envelope()
         try:
             if not decision.is_allowed:
@@ -77,17 +86,35 @@ class WorkspaceGate:
                 _require_unchanged(dataset)
         except Exception as error:
             self._audit().append(
-                "train_refused", data=dataset.name, version=dataset.version, reason=str(error)
+                "train_refused",
+                data=dataset.name,
+                version=dataset.version,
+                user=self.account.name,
+                reason=str(error),
             )
             raise
         lineage = _lineage(dataset, facts, envelope=envelope)
         return Admission(version=dataset.version, lineage=lineage, samples=samples)
 
-    def isolation(self, version: Version) -> Level:
+    def isolation(self, version: Version, *, root_hash: str) -> Level:
         facts = facts_of(
-            version, workspace=self.workspace, memory=Memory(self.workspace), now=self.clock.now()
+            version,
+            root_hash=root_hash,
+            workspace=self.workspace,
+            memory=Memory(self.workspace),
+            recorded=self._record.now(),
+            now=self.clock.now(),
         )
         return facts.policy.isolation
+
+    def origin(self, run: str) -> RunOrigin:
+        return require_origin(self._record.now().runs, run)
+
+    def record_start(self, origin: RunOrigin) -> None:
+        self._audit().append(BEGAN, **origin.to_record(), user=self.account.name)
+
+    def record_drive(self, run: str, *, isolation: str) -> None:
+        self._audit().append("run_driven", run=run, isolation=isolation, user=self.account.name)
 
     def make_run_key(self, run: RunFolder) -> None:
         period = period_of(self.clock.now())
@@ -139,10 +166,6 @@ def _require_unchanged(dataset: Dataset) -> None:
             hint=f"see `rsc data verify {dataset.name}`, then import the data again",
             path=first.path,
         )
-
-
-def _with_policy(facts: DataFacts, policy: Any) -> DataFacts:
-    return DataFacts(facts.name, facts.version, facts.root_hash, facts.created, policy, facts.review)
 
 
 def _lineage(dataset: Dataset, facts: DataFacts, *, envelope: Envelope) -> dict[str, Any]:

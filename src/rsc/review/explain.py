@@ -101,6 +101,10 @@ def lint(policy: Policy) -> list[Remark]:
         for name in policy.reasons
         if policy.action(name) != "allow"
     ]
+    remarks += [
+        Remark("warning", "shared_accounts", f"the users of {account} cannot be told from each other")
+        for account in policy.shared_accounts
+    ]
     return [remark for remark in remarks if remark is not None]
 
 

@@ -61,6 +61,8 @@ class Policy(BaseModel):
     """How long an approval counts; afterwards somebody has to look again."""
     required_approvers: Annotated[int, Field(ge=1, le=9)] = 2
     """Different people that must sign. The author counts only in single-person mode."""
+    shared_accounts: tuple[str, ...] = ()
+    """Accounts that several people use: there each enrolled reviewer is one person, else each account."""
     single_person: bool = False
     """One person imports and approves. Said so in every report, run and model card."""
     isolation: Isolation = "best-effort"
@@ -202,6 +204,7 @@ _FIELD_NOTES = {
     "retention": "keys are destroyed when the data is older than this",
     "approval_valid": "an approval counts for this long",
     "required_approvers": "different people who must sign",
+    "shared_accounts": "accounts that several people use; elsewhere one account is one person",
     "single_person": "true: the author may approve alone, and every report says so",
     "isolation": "required, best-effort or none: must workers prove that they have no route out",
     "who_may_train": 'user names, or "*"',

@@ -1,43 +1,60 @@
-"""What the verbs of `rsc data` share: their arguments, who is asking, and the key to look with."""
+"""What the verbs of `rsc data` and `rsc review` share: their arguments, and the key to sign with."""
 
 from __future__ import annotations
 
 import getpass
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rsc.audit.log import AuditLog
 from rsc.cli.output import say
-from rsc.clock import SystemClock
-from rsc.config import Workspace
-from rsc.keys.providers.configured import configured_providers
-from rsc.release.agent.agent import KeyAgent
-from rsc.review.approval.identity import Identity, create_identity, load_identity
+from rsc.errors import ConfigError
+from rsc.keys.providers.configured import read_secret
+from rsc.release.agent.custody import Custody
+from rsc.release.agent.reviewers import needs_passphrase, open_identity, signing_reviewer
+from rsc.review.approval.enrolment import Enrolment
+from rsc.review.approval.identity import Identity
 
 Name = Annotated[str, typer.Argument(help="Name of a data set, as in `rsc data ls`.")]
 Version = Annotated[int | None, typer.Option("--version", help="Which version; the newest if left out.")]
-As = Annotated[str | None, typer.Option("--as", help="Your name as a reviewer; your login name if left out.")]
+As = Annotated[
+    str | None, typer.Option("--as", help="Which of the names that are enrolled for your account.")
+]
 Subject = Annotated[
     str, typer.Option("--subject", help="An address, number or handle of the person; - reads it from stdin.")
 ]
 Note = Annotated[str, typer.Option("--note", help="What you looked at, and why you decided so.")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="Holds your key's passphrase; else you are asked.")
+]
 
 
-def user_name(as_name: str | None) -> str:
-    return as_name or getpass.getuser()
+def signer(
+    house: Custody, as_name: str | None, *, passphrase_file: Path | None = None
+) -> tuple[Enrolment, Identity]:
+    """Who signs, and with what. Asks for the passphrase of a key that has one."""
+    is_first = not house.recorded.reviewers
+    reviewer = signing_reviewer(house, as_name)
+    if is_first:
+        say(f"enrolled {reviewer.name}, who owns this workspace, as its first reviewer")
+    passphrase = None
+    if needs_passphrase(house, reviewer.name):
+        passphrase = passphrase_from(passphrase_file, what=f"passphrase of {reviewer.name}")
+    return reviewer, open_identity(house, reviewer, passphrase=passphrase)
 
 
-def identity_of(workspace: Workspace, as_name: str | None) -> Identity:
-    """The signing identity; made at first use."""
-    name = user_name(as_name)
-    if (workspace.identities / f"{name}.key").exists():
-        return load_identity(workspace.identities, name=name)
-    say(f"made a signing key for {name} in {workspace.identities}")
-    return create_identity(workspace.identities, name=name)
-
-
-def key_agent(workspace: Workspace, *, audit: AuditLog) -> KeyAgent:
-    return KeyAgent(
-        workspace, providers=configured_providers(workspace.keys), audit=audit, clock=SystemClock()
-    )
+def passphrase_from(file: Path | None, *, what: str, is_new: bool = False) -> bytes:
+    """From the file, else asked on the terminal, twice where it is new. Raises ConfigError without either."""
+    if file is not None:
+        passphrase = bytes(read_secret(file))
+    elif sys.stdin.isatty():
+        passphrase = getpass.getpass(f"{what}: ").encode()
+        if is_new and getpass.getpass("again: ").encode() != passphrase:
+            raise ConfigError("the two passphrases differ", hint="run the command again")
+    else:
+        raise ConfigError(f"the {what} is needed", hint="give --passphrase-file FILE, or use a terminal")
+    if not passphrase:
+        raise ConfigError(f"the {what} is empty")
+    return passphrase

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import Annotated
 
 import typer
 
 from rsc.cli.data import end_text
-from rsc.cli.data.access import As, Name, Subject, user_name
+from rsc.cli.data.access import As, Name, Subject
 from rsc.cli.output import JsonFlag, emit, next_commands
 from rsc.errors import ConfigError
 from rsc.release.agent.custody import Custody
+from rsc.release.agent.reviewers import acting_name
 from rsc.release.lifecycle.erase import erase
 from rsc.release.lifecycle.expire import expire
 from rsc.release.lifecycle.trace import trace
@@ -22,7 +22,11 @@ def trace_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> N
     """Where a person is: records, data sets, runs, checkpoints and exports. The log gets counts only."""
     house = Custody.open()
     found = trace(
-        house.workspace, _subject(subject), agent=house.agent, audit=house.audit, user=user_name(as_name)
+        house.workspace,
+        _subject(subject),
+        agent=house.agent,
+        audit=house.audit,
+        user=acting_name(house, as_name),
     )
     record = found.to_json()
     emit(record, as_json=as_json, text=end_text.trace_text(record))
@@ -40,7 +44,7 @@ def erase_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> N
         providers=house.providers,
         audit=house.audit,
         clock=house.clock,
-        user=user_name(as_name),
+        user=acting_name(house, as_name),
     )
     record = erased.to_json()
     emit(record, as_json=as_json, text=end_text.erased_text(record))
@@ -59,7 +63,7 @@ def expire_(
         name,
         providers=house.providers,
         audit=house.audit,
-        user=getpass.getuser(),
+        user=house.account.name,
         version=version,
     )
     record = end_text.expired_record(ended)

@@ -49,8 +49,8 @@ def trace_text(record: Mapping[str, Any]) -> str:
     lines = [
         f"{len(hits)} findings in {len({(hit['data'], hit['version']) for hit in hits})} versions",
         *([table(rows, header=("data set", "version", "split", "findings"))] if rows else []),
-        *map(_run_line, runs),
-        *(f"could not look into {closed}" for closed in record["closed"]),
+        *(line for run in runs for line in _run_lines(run)),
+        *_not_searched(record),
     ]
     return "\n".join(lines)
 
@@ -62,9 +62,37 @@ def erased_text(record: Mapping[str, Any]) -> str:
         f"ended {ended['name']} version {', '.join(map(str, ended['versions']))}: keys destroyed"
         for ended in record["expired"]
     ]
-    lines += [f"marked: {_run_line(run)}" for run in record["marked"]]
-    lines.append(f"a second search finds {len(record['left']['hits'])} findings")
-    return "\n".join(lines if record["removed"] else ["nothing was found about this person", *lines[-1:]])
+    lines += [f"marked: {line}" for run in record["marked"] for line in _run_lines(run)]
+    lines += [
+        f"marked as not searched: {line}" for run in record["marked_unsearched"] for line in _run_lines(run)
+    ]
+    if not record["removed"]:
+        lines.insert(0, "nothing was found about this person in what could be searched")
+    left = record["left"]
+    where = " in what could be searched" if left["closed"] or left["runs_unrecorded"] else ""
+    lines.append(f"a second search finds {len(left['hits'])} findings{where}")
+    return "\n".join([*lines, *_not_searched(left)])
+
+
+def _not_searched(record: Mapping[str, Any]) -> list[str]:
+    """What the search says nothing about."""
+    return [
+        *(f"not searched: {closed}" for closed in record["closed"]),
+        *(f"not searched: the data of {_run_line(run)}" for run in record["runs_on_closed"]),
+        *(
+            f"not searched: what run {run} was trained on is not recorded (`rsc audit attest`)"
+            for run in record["runs_unrecorded"]
+        ),
+    ]
+
+
+def _run_lines(run: Mapping[str, Any]) -> list[str]:
+    gone = set(run["exports_gone"])
+    places = [
+        f"  export {place}" + (" (not there any more: look for where it was moved)" if place in gone else "")
+        for place in run["exports"]
+    ]
+    return [_run_line(run), *places]
 
 
 def _run_line(run: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`rsc data review approve reject policy`: a person looks, and signs."""
+"""`rsc data review policy`: a person looks before they sign (verdicts.py)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from rsc.cli.data import review_text, text
-from rsc.cli.data.access import As, Name, Note, Version, identity_of, user_name
-from rsc.cli.output import JsonFlag, emit, next_commands, say
+from rsc.cli.data.access import As, Name, Version
+from rsc.cli.output import JsonFlag, emit, next_commands, say, write_new
 from rsc.config import Workspace
 from rsc.errors import DataError
 from rsc.ingest.inspect import excerpts, findings_by_record, read_findings, read_quarantine, read_rows
@@ -20,8 +20,8 @@ from rsc.keys.secret import SecretKey
 from rsc.recipes.data_fit import stored_tokenizer
 from rsc.recipes.tokens_fit import settings_for
 from rsc.release.agent.custody import Custody
-from rsc.release.agent.facts import data_facts
-from rsc.review.approval import verdict
+from rsc.release.agent.reviewers import acting_name
+from rsc.review.approval.packet import Packet
 from rsc.review.benchmark.score import Rate, read_corpus, score
 from rsc.review.explain import explain, lint
 from rsc.review.k_anonymity import TableReport, assess_table
@@ -39,20 +39,24 @@ def review(
     ] = None,
     samples: Annotated[int, typer.Option(help="How many findings of each type to show in context.")] = 3,
     version: Version = None,
+    write: Annotated[
+        Path | None, typer.Option("--write", help="A file for a reviewer of another account to sign.")
+    ] = None,
     as_name: As = None,
     as_json: JsonFlag = False,
 ) -> None:
     """What the gate found, masked and in context; what it does not look for; the policy in sentences."""
     house = Custody.open()
     dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
-    facts = data_facts(dataset, identities=house.workspace.identities, now=house.clock.now())
+    acting_name(house, as_name)
+    facts = house.facts(dataset)
     record: dict[str, Any] = {
         **text.state_record(dataset, facts),
         "report": review_text.report_record(report_from_json(dataset.read_review("report.json") or b"")),
         "policy": explain(facts.policy),
         "remarks": [remark._asdict() for remark in lint(facts.policy)],
     }
-    with house.review_key(dataset, user=user_name(as_name)) as key:
+    with house.review_key(dataset) as key:
         shown = excerpts(dataset, key=key, per_type=samples)
         record["samples"] = [review_text.excerpt_record(item) for item in shown]
         first_bad = islice(read_quarantine(dataset, key=key), _QUARANTINED_SHOWN)
@@ -61,24 +65,17 @@ def review(
             "first": [review_text.quarantined_record(item) for item in first_bad],
         }
         if facts.policy.tables.quasi_identifiers:
-            record["tables"] = asdict(_assess(dataset, rules=facts.policy.tables, key=key))
+            record["tables"] = asdict(assess(dataset, rules=facts.policy.tables, key=key))
         else:
             record["remarks"] += _unassessed(dataset)
         if truth is not None:
             record["score"] = _score(dataset, key=key, truth=truth)
     emit(record, as_json=as_json, text=review_text.review_text(record))
+    if write is not None:
+        _write_packet(dataset, record, target=write)
+        return
     if facts.review.state == "in_review":
         next_commands(f"rsc data approve {name} --note ...", f"rsc data reject {name} --note ...")
-
-
-def approve(name: Name, note: Note = "", version: Version = None, as_name: As = None) -> None:
-    """Sign for a version: the data, the report and the policy as they are now, and nothing else."""
-    _sign(verdict.approve, name=name, version=version, note=note, as_name=as_name)
-
-
-def reject(name: Name, note: Note = "", version: Version = None, as_name: As = None) -> None:
-    """Sign against a version. One rejection is enough; keys are then released to nobody."""
-    _sign(verdict.reject, name=name, version=version, note=note, as_name=as_name)
 
 
 def policy(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
@@ -119,7 +116,7 @@ def _share(rate: Rate) -> float | None:
     return None if rate.value is None else round(rate.value, 4)
 
 
-def _assess(dataset: Dataset, *, rules: Tables, key: SecretKey) -> TableReport:
+def assess(dataset: Dataset, *, rules: Tables, key: SecretKey) -> TableReport:
     """How well the rows hide each other. Raises ConfigError for a declared column that is not there."""
     names = (*rules.quasi_identifiers, *rules.sensitive)
     return assess_table(list(read_rows(dataset, names, key=key)), rules=rules)
@@ -135,41 +132,24 @@ def _unassessed(dataset: Dataset) -> list[dict[str, str]]:
     return [{"level": "note", "field": "tables.quasi_identifiers", "sentence": told}]
 
 
-def _sign(decide: Any, *, name: str, version: int | None, note: str, as_name: str | None) -> None:
-    house = Custody.open()
-    workspace, clock = house.workspace, house.clock
-    dataset = Dataset.open(workspace.bulk, name=name, version=version)
-    before = data_facts(dataset, identities=workspace.identities, now=clock.now())
-    identity = identity_of(workspace, as_name)
-    if decide is verdict.approve and before.policy.tables.quasi_identifiers:
-        with house.review_key(dataset, user=identity.name) as key:
-            _assess(dataset, rules=before.policy.tables, key=key).require(data=name)
-    facts = verdict.review_facts(
-        root_hash=dataset.root_hash,
-        report=dataset.read_review("report.json") or b"",
-        policy=dataset.read_review("policy.toml") or b"",
-        decisions=dataset.read_review("decisions.json") or b"",
-        author=str(dataset.facts.get("author", "")),
-    )
-    signed = decide(facts, policy=before.policy, identity=identity, note=note, clock=clock)
-    dataset.write_review(f"approvals/{identity.public_key[:16]}.json", signed.to_json())
-    house.audit.append(
-        signed.verdict,
-        data=name,
-        version=dataset.version,
-        root_hash=dataset.root_hash,
-        approver=identity.name,
-        note=note,
-    )
-    after = data_facts(dataset, identities=workspace.identities, now=clock.now())
-    say(review_text.verdict_text(signed, dataset=dataset, state=after.review))
-    if after.review.state == "approved":
-        next_commands(_train_command(dataset), f"rsc data show {name}")
-    else:
-        next_commands(f"rsc data show {name}", "rsc data ls")
+def _write_packet(dataset: Dataset, record: dict[str, Any], *, target: Path) -> None:
+    """For a reviewer of another account."""
+    texts = {
+        part: (dataset.read_review(file) or b"").decode()
+        for part, file in (
+            ("report", "report.json"),
+            ("policy", "policy.toml"),
+            ("decisions", "decisions.json"),
+        )
+    }
+    author = str(dataset.facts.get("author", ""))
+    packet = Packet(dataset.name, dataset.version, dataset.root_hash, author, **texts, shown=record)
+    write_new(target, packet.to_json(), mode=0o600)
+    say(f"wrote {target}; let the reviewer's account read it, and no other: setfacl -m u:NAME:r {target}")
+    next_commands(f"rsc data approve {dataset.name} --packet {target} --write SIGNED   # by the reviewer")
 
 
-def _train_command(dataset: Dataset) -> str:
+def train_command(dataset: Dataset) -> str:
     stored = stored_tokenizer(dataset)
     if stored is not None:
         return f"rsc train llama-10m data.name={dataset.name} {' '.join(settings_for(stored))}"

@@ -11,19 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
-from rsc.cli.data import end, review, text
-from rsc.cli.data.access import As, Name, Version, identity_of, user_name
+from rsc.cli.data import end, review, text, verdicts
+from rsc.cli.data.access import As, Name, Version
 from rsc.cli.output import JsonFlag, emit, next_commands, say
 from rsc.cluster.health.cpu import usable_cores
-from rsc.config import Resolved, Workspace, parse_as
+from rsc.config import Resolved, parse_as
 from rsc.errors import ConfigError, RscError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.importer import import_source
 from rsc.ingest.progress import ProgressLine
 from rsc.keys.envelope import KeyProvider
 from rsc.release.agent.custody import Custody
-from rsc.release.agent.facts import data_facts
-from rsc.review.approval.identity import known_identities
+from rsc.release.agent.reviewers import acting_name, author_name
 from rsc.review.benchmark.synthetic import planted_posts
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets
@@ -65,8 +64,8 @@ def import_(
     flags["types"] = None if schema is None else _read_schema(schema)  # type: ignore[assignment]
     flags["fields"] = None if fields is None else tuple(part.strip() for part in fields.split(","))  # type: ignore[assignment]
     options = _options(flags, settings or [])
-    author = identity_of(workspace, as_name).name
-    rules = _policy_bytes(workspace, path=policy, safeguard=safeguard)
+    author = author_name(house, as_name)
+    rules = _policy_bytes(house, path=policy, safeguard=safeguard)
     name = name or _name_of(source)
     try:
         result = import_source(
@@ -113,7 +112,7 @@ def ls(as_json: JsonFlag = False) -> None:
     records = []
     for name, versions in list_datasets(workspace.bulk):
         dataset = Dataset.open(workspace.bulk, name=name)
-        facts = data_facts(dataset, identities=workspace.identities, now=house.clock.now())
+        facts = house.facts(dataset)
         key = _key_state(dataset, providers=house.providers)
         records.append({**text.state_record(dataset, facts), "key": key, "versions": versions})
     emit({"data": records}, as_json=as_json, text=text.ls_text(records))
@@ -126,7 +125,7 @@ def show(name: Name, version: Version = None, as_json: JsonFlag = False) -> None
     """Splits, fields, sizes, source, review and keys of a version."""
     house = Custody.open()
     dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
-    facts = data_facts(dataset, identities=house.workspace.identities, now=house.clock.now())
+    facts = house.facts(dataset)
     key = _key_state(dataset, providers=house.providers)
     record = text.show_record(dataset, facts, key_state=key)
     emit(record, as_json=as_json, text=text.show_text(record))
@@ -143,8 +142,9 @@ def verify(
     """Read every byte of a version again and check it against its root."""
     house = Custody.open()
     dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
+    acting_name(house, as_name)
     if with_key:
-        with house.review_key(dataset, user=user_name(as_name)) as key:
+        with house.review_key(dataset) as key:
             report = dataset.verify(key=key)
     else:
         report = dataset.verify()
@@ -190,10 +190,10 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _policy_bytes(workspace: Workspace, *, path: Path | None, safeguard: str) -> bytes:
+def _policy_bytes(house: Custody, *, path: Path | None, safeguard: str) -> bytes:
     """The policy file as it stands, or a default one for as many people as the workspace knows."""
     if path is None:
-        rules = default_policy(single_person=_is_alone(workspace))
+        rules = default_policy(single_person=house.recorded.persons() < 2)
         return policy_to_toml(rules.model_copy(update={"safeguard": safeguard}))
     if safeguard:
         raise ConfigError("both --policy and --safeguard were given", hint=f"write `safeguard` into {path}")
@@ -204,10 +204,6 @@ def _policy_bytes(workspace: Workspace, *, path: Path | None, safeguard: str) ->
             f"cannot read the policy {path}: {error.strerror}",
             hint=f"write one with `rsc review policy new {path}`",
         ) from None
-
-
-def _is_alone(workspace: Workspace) -> bool:
-    return len(known_identities(workspace.identities)) < 2
 
 
 def _name_of(source: str) -> str:
@@ -227,8 +223,8 @@ def _key_state(dataset: Dataset, *, providers: Mapping[str, KeyProvider]) -> str
 
 
 app.command("review")(review.review)
-app.command("approve")(review.approve)
-app.command("reject")(review.reject)
+app.command("approve")(verdicts.approve)
+app.command("reject")(verdicts.reject)
 app.command("policy")(review.policy)
 app.command("expire")(end.expire_)
 app.command("erase")(end.erase_)

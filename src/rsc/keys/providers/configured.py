@@ -88,13 +88,13 @@ def configured_providers(folder: Path, *, clock: Clock | None = None) -> dict[st
         found["pkcs11"] = Pkcs11Provider(
             module=config.pkcs11.module,
             token_label=config.pkcs11.token,
-            pin=_secret(config.pkcs11.pin_file),
+            pin=read_secret(config.pkcs11.pin_file),
             register=Register(folder / ".pkcs11", clock=clock),
         )
     if config.vault is not None:
         found["vault"] = VaultProvider(
             url=config.vault.url,
-            token=_secret(config.vault.token_file),
+            token=read_secret(config.vault.token_file),
             mount=config.vault.mount,
             ca_file=config.vault.ca_file,
             register=Register(folder / ".vault", clock=clock),
@@ -135,13 +135,13 @@ def _read(path: Path) -> ProvidersConfig:
 def _local(folder: Path, section: LocalSection, *, clock: Clock) -> LocalKeyProvider:
     passphrase = None
     if section.passphrase_file is not None:
-        passphrase = _secret(section.passphrase_file)
+        passphrase = read_secret(section.passphrase_file)
     elif section.passphrase == "ask":
         passphrase = bytearray(getpass.getpass("passphrase of the key folder: ").encode())
     return LocalKeyProvider(folder, passphrase=passphrase, clock=clock)
 
 
-def _secret(path: Path) -> bytearray:
+def read_secret(path: Path) -> bytearray:
     """First line of a secret's file. Raises ConfigError when it is not there or others can read it."""
     try:
         if path.stat().st_mode & 0o077:

@@ -1,6 +1,7 @@
 """The key agent: decide, log, hand over. The only code that opens an envelope for somebody else.
 
-    request -> facts (review, policy, run) -> decide (decision.py) -> key opened -> logged -> handed over
+    request -> the log (log_record.py) -> facts (review, policy, run) -> decide (decision.py)
+            -> key opened -> logged -> handed over
 
 In process (`release`) for commands that a person runs, over a unix socket (server.py) for workers in the
 sandbox. Every answer, yes or no, is in the log before the asker has it.
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rsc.accounts import Account, this_account
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
@@ -23,10 +25,11 @@ from rsc.errors import ConfigError, GateRefused, IntegrityError, RscError
 from rsc.keys.envelope import Envelope, KeyProvider, data_key_context, open_envelope, run_key_context
 from rsc.keys.secret import SecretKey
 from rsc.release.agent.decision import DataFacts, Decision, decide
-from rsc.release.agent.facts import run_record
 from rsc.release.agent.facts_cache import Memory
-from rsc.release.agent.lineage_facts import all_data, facts_of, own_data
+from rsc.release.agent.log_record import LiveRecord, Recorded
+from rsc.release.agent.origin_facts import facts_of
 from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.run_origin import require_origin
 from rsc.store.dataset import list_datasets
 from rsc.untrusted import UntrustedFolder
 
@@ -89,17 +92,26 @@ class _Asked:
 
 class KeyAgent:
     def __init__(
-        self, workspace: Workspace, *, providers: Mapping[str, KeyProvider], audit: AuditLog, clock: Clock
+        self,
+        workspace: Workspace,
+        *,
+        providers: Mapping[str, KeyProvider],
+        audit: AuditLog,
+        clock: Clock,
+        account: Account | None = None,
     ) -> None:
-        """`providers` by the name that envelopes carry."""
+        """`providers` by the name that envelopes carry; `account` is who asks in this process."""
         self._workspace = workspace
         self._providers = providers
         self._audit = audit
         self._clock = clock
+        self._account = account or this_account()
+        self._record = LiveRecord(audit, witness=workspace.witness)
         self._memory = Memory(workspace)
 
     def release(self, request: KeyRequest) -> SecretKey:
         """The key, for this process. Raises GateRefused (exit code 3) with one sentence when it is denied."""
+        request = replace(request, user=self._account.name, uid=self._account.uid)
         (answer,) = self.grant([Asking(request, None, {})])
         if isinstance(answer, RscError):
             raise answer
@@ -114,9 +126,10 @@ class KeyAgent:
         """Decide, open and log, for everybody who asks at once: one durable commit of the log for all.
 
         A refusal is an answer, in its place. Raises OSError, ConfigError or IntegrityError when the log
-        takes no record: then nobody gets a key.
+        takes no record or cannot be believed: then nobody gets a key.
         """
-        found = [self._decide_and_open(one) for one in asked]
+        recorded = self._record_now()
+        found = [self._decide_and_open(one, recorded=recorded) for one in asked]
         try:
             first = self._audit.append_many(
                 self._told(one.request, answer, holder=one.holder)
@@ -134,7 +147,7 @@ class KeyAgent:
 
     def renew(self, request: KeyRequest, *, outside: tuple[str, ...] | None) -> Decision:
         """Decide again on a lease that runs. Only a denial is logged. Raises GateRefused then."""
-        answer = self._decide_and_open(Asking(request, outside, {}))
+        answer = self._decide_and_open(Asking(request, outside, {}), recorded=self._record_now())
         if isinstance(answer, _Denied):
             about = _about(self._nameable(request))
             self._audit.append("lease_denied", **about, reason=answer.log_reason)
@@ -149,12 +162,21 @@ class KeyAgent:
             for number, request, how in leases
         )
 
-    def _decide_and_open(self, asking: Asking) -> _Opened | _Denied:
-        request = asking.request
-        if asking.refusal is not None:
-            return _Denied(asking.refusal, asking.refusal.message)
+    def _record_now(self) -> Recorded | GateRefused:
+        """What the log says; the refusal of everything where its witness contradicts it."""
         try:
-            asked = self._find(request)
+            return self._record.now()
+        except GateRefused as refusal:
+            return refusal
+
+    def _decide_and_open(self, asking: Asking, *, recorded: Recorded | GateRefused) -> _Opened | _Denied:
+        request = asking.request
+        refusal = recorded if isinstance(recorded, GateRefused) else asking.refusal
+        if isinstance(recorded, GateRefused) or refusal is not None:
+            assert refusal is not None, "one of both"
+            return _Denied(refusal, refusal.message)
+        try:
+            asked = self._find(request, recorded=recorded)
             decision = self._decide(asking, asked.facts)
             if not decision.is_allowed:
                 return _Denied(decision.to_error(), decision.log_reason or decision.reason)
@@ -212,10 +234,11 @@ class KeyAgent:
             run=request.run if request.run in (None, *runs) else _UNKNOWN,
         )
 
-    def _find(self, request: KeyRequest) -> _Asked:
+    def _find(self, request: KeyRequest, *, recorded: Recorded) -> _Asked:
         if request.is_for_run:
-            return self._find_run(request)
-        found = self._memory.find(str(request.data), version=request.version, now=self._clock.now())
+            return self._find_run(request, recorded=recorded)
+        name, now = str(request.data), self._clock.now()
+        found = self._memory.find(name, version=request.version, recorded=recorded, now=now)
         return _Asked(
             found.envelope,
             data_key_context(found.dataset.name),
@@ -223,19 +246,28 @@ class KeyAgent:
             {"version": found.dataset.version, "root_hash": found.dataset.root_hash},
         )
 
-    def _find_run(self, request: KeyRequest) -> _Asked:
+    def _find_run(self, request: KeyRequest, *, recorded: Recorded) -> _Asked:
         run, now = str(request.run), self._clock.now()
-        lineage = run_record(self._workspace, run).get("lineage", {})
+        origin = require_origin(recorded.runs, run)
         try:
             envelope = Envelope.from_json(UntrustedFolder(self._workspace.runs / run).read("key.json"))
         except FileNotFoundError:
             raise IntegrityError(f"run {run} has no key.json", outcome="no_key") from None
-        versions = dict.fromkeys(own_data(lineage) if request.purpose == "export" else all_data(lineage))
+        versions = origin.own_data() if request.purpose == "export" else origin.all_data()
         facts = [
-            facts_of(version, workspace=self._workspace, memory=self._memory, now=now) for version in versions
+            facts_of(
+                version,
+                root_hash=origin.root_of(version),
+                workspace=self._workspace,
+                memory=self._memory,
+                recorded=recorded,
+                now=now,
+            )
+            for version in versions
         ]
         if request.data is not None and (request.data, request.version) not in versions:
-            facts.append(self._memory.find(request.data, version=request.version, now=now).facts)
+            found = self._memory.find(request.data, version=request.version, recorded=recorded, now=now)
+            facts.append(found.facts)
         return _Asked(envelope, run_key_context(run), tuple(facts), {})
 
     def _open(self, asked: _Asked) -> SecretKey:
@@ -250,5 +282,5 @@ class KeyAgent:
 
 
 def _about(request: KeyRequest) -> dict[str, Any]:
-    names = ("data", "version", "run", "purpose", "user")
+    names = ("data", "version", "run", "purpose", "user", "uid")
     return {name: value for name in names if (value := getattr(request, name)) is not None}

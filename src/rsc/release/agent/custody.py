@@ -1,10 +1,14 @@
-"""What guards a workspace's data, opened as one: its keys, its log, its clock and the agent over them."""
+"""What guards a workspace's data, opened as one: its keys, its log, its clock and the agent over them.
+
+Commands and the Python API open a workspace here, so that neither has a door of its own.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from rsc.accounts import Account, this_account
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
@@ -12,6 +16,9 @@ from rsc.keys.envelope import KeyProvider
 from rsc.keys.providers.configured import configured_providers
 from rsc.keys.secret import SecretKey
 from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.decision import DataFacts
+from rsc.release.agent.facts import data_facts
+from rsc.release.agent.log_record import LiveRecord, Recorded
 from rsc.release.agent.request import KeyRequest
 from rsc.store.dataset import Dataset
 
@@ -22,6 +29,8 @@ class Custody:
 
     workspace: Workspace
     clock: Clock = field(default_factory=SystemClock)
+    account: Account = field(default_factory=this_account)
+    """Who works with it, as the kernel says."""
 
     @classmethod
     def open(cls) -> Custody:
@@ -38,9 +47,28 @@ class Custody:
 
     @cached_property
     def agent(self) -> KeyAgent:
-        return KeyAgent(self.workspace, providers=self.providers, audit=self.audit, clock=self.clock)
+        return KeyAgent(
+            self.workspace,
+            providers=self.providers,
+            audit=self.audit,
+            clock=self.clock,
+            account=self.account,
+        )
 
-    def review_key(self, dataset: Dataset, *, user: str) -> SecretKey:
+    @property
+    def recorded(self) -> Recorded:
+        """What the log says by now. Raises IntegrityError; GateRefused where its witness contradicts it."""
+        return self._record.now()
+
+    @cached_property
+    def _record(self) -> LiveRecord:
+        return LiveRecord(self.audit, witness=self.workspace.witness)
+
+    def facts(self, dataset: Dataset) -> DataFacts:
+        """Where the review of a version stands now. Raises ReviewVoid as `data_facts` does."""
+        now = self.clock.now()
+        return data_facts(dataset, workspace=self.workspace, recorded=self.recorded, now=now)
+
+    def review_key(self, dataset: Dataset) -> SecretKey:
         """The data key for the purpose of review; the release is logged. Raises GateRefused."""
-        request = KeyRequest(purpose="review", user=user, data=dataset.name, version=dataset.version)
-        return self.agent.release(request)
+        return self.agent.release(KeyRequest("review", data=dataset.name, version=dataset.version))

@@ -2,6 +2,7 @@
 
 The rules, the first that says no decides:
 
+0. the log of the workspace says that the version has this root
 1. the data is not past its retention
 2. purpose `review`: not rejected. Every other purpose: the review is approved, now, for these bytes
 3. the policy names the purpose, and the user where the purpose is to train or evaluate
@@ -9,7 +10,7 @@ The rules, the first that says no decides:
    contradicted from outside, with core dumps off and memory private
 
 The key of a run's checkpoints follows rule 4 of every data set that the run was trained on, or the run
-that it started from; to export a run, rules 1 to 3 of its own data sets. The agent asks once for each.
+that it started from; to export a run, rules 0 to 3 of its own data sets. The agent asks once for each.
 
 What the asking process says in its reports is told back to it, but goes into the log as the name of the
 finding alone: the log is for ever, and a worker has read personal data.
@@ -58,6 +59,8 @@ class DataFacts:
     created: datetime
     policy: Policy
     review: ReviewState
+    is_recorded: bool
+    """Whether the log says that this version has this root."""
 
     @property
     def retained_until(self) -> datetime:
@@ -95,8 +98,8 @@ def decide(
 ) -> Decision:
     """The verdict on a request.
 
-    `facts` is None only for a run that trains on no data set. `outside` lists what the agent itself found
-    wrong with the asking process's isolation (observe.py); None when it could not look.
+    `facts` is None for a run that was trained on no data set, as the log says. `outside` lists what the agent
+    itself found wrong with the asking process's isolation (observe.py); None when it could not look.
     """
     if facts is None:
         return Decision(True, f"the key of {request.subject}, which names no data set", lease_s=LEASE_S)
@@ -126,8 +129,15 @@ def decide(
 
 
 def _about_data(request: KeyRequest, facts: DataFacts, *, now: datetime) -> Decision | None:
-    """Rules 1 to 3; None when they hold."""
+    """Rules 0 to 3; None when they hold."""
     data, policy, state = facts.name, facts.policy, facts.review
+    if not facts.is_recorded:
+        return _denied(
+            "ReviewVoid",
+            f"the log of this workspace does not know {data} version {facts.version} with the root it has",
+            hint="put back the version that was imported; one of another workspace: look at it, then record "
+            "it with `rsc audit attest`",
+        )
     if now >= facts.retained_until:
         told = f"{data} was kept until {facts.retained_until:%Y-%m-%d}, as its policy says"
         return _denied("KeyUnavailable", told, hint=f"remove it with `rsc data expire {data}`")

@@ -1,25 +1,35 @@
-"""Gather what a decision needs from the workspace: the version, its policy, and where its review stands."""
+"""Gather what a decision needs: the version, its policy, and where its review stands by files and log.
+
+The log decides and files only carry what it cannot hold: an approval counts where its file is signed by an
+enrolled key and the log says that it was given; a rejection counts from the log alone, so removing its file
+changes nothing. Policy and report are bound by the root, and the root by the log.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
-from typing import Any
 
 from rsc.audit.note import Verifier
 from rsc.clock import parse_timestamp
 from rsc.config import Workspace
-from rsc.errors import ConfigError, IntegrityError, ReviewVoid
+from rsc.errors import ReviewVoid
 from rsc.release.agent.carried_review import CARRIED, read_carry
 from rsc.release.agent.decision import DataFacts
-from rsc.review.approval.identity import known_identities
-from rsc.review.approval.verdict import Approval, ReviewState, approval_from_json, review_facts, status
+from rsc.release.agent.log_record import Recorded, Said
+from rsc.review.approval.verdict import (
+    Approval,
+    ReviewState,
+    approval_from_json,
+    is_enrolled,
+    rejected_by,
+    review_facts,
+    status,
+)
 from rsc.review.policy import parse_policy
 from rsc.store.dataset import Dataset
-from rsc.untrusted import UntrustedFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +42,13 @@ class ReviewFiles:
     approvals: tuple[bytes, ...]
     carried: bytes | None
     log_key: str
-    """Verifier key of the workspace's log, which signs carries (carry.py)."""
-    known: tuple[tuple[str, str], ...]
-    """(public key, name) of everybody who may sign."""
+    """Verifier key of the workspace's log, which signs carries (carried_review.py)."""
 
     @classmethod
-    def read(cls, dataset: Dataset, *, identities: Path) -> ReviewFiles:
+    def read(cls, dataset: Dataset, *, workspace: Workspace) -> ReviewFiles:
         approvals = dataset.store.children(f"{dataset.folder}/review/approvals")
         carried = dataset.read_review(CARRIED)
-        log_key = Workspace(identities.parent).audit / "log.vkey"
+        log_key = workspace.audit / "log.vkey"
         return cls(
             policy=dataset.read_review("policy.toml") or b"",
             report=dataset.read_review("report.json") or b"",
@@ -52,13 +60,11 @@ class ReviewFiles:
             ),
             carried=carried,
             log_key=log_key.read_text() if carried else "",
-            known=tuple(known_identities(identities).items()),
         )
 
-    def counted(self) -> list[Approval]:
-        """Verdicts whose signature fits a key that is known under the signer's name."""
-        known = dict(self.known)
-        return [a for a in _approvals(self) if a.is_signed() and known.get(a.public_key) == a.approver]
+    def counted(self, recorded: Recorded) -> list[Approval]:
+        """Verdicts whose signature fits a key that its signer is enrolled under."""
+        return [a for a in _approvals(self) if a.is_signed() and is_enrolled(a, reviewers=recorded.reviewers)]
 
     def turns(self) -> tuple[datetime, ...]:
         """When approvals begin and end: what these bytes say changes at no other moment."""
@@ -66,12 +72,13 @@ class ReviewFiles:
         return tuple(moment for span in spans for moment in span)
 
 
-def data_facts(dataset: Dataset, *, identities: Path, now: datetime) -> DataFacts:
+def data_facts(dataset: Dataset, *, workspace: Workspace, recorded: Recorded, now: datetime) -> DataFacts:
     """Read the review folder anew: a byte changed a second ago counts.
 
     Raises ReviewVoid when policy.toml or report.json is missing or is not the one that root.json binds.
     """
-    return conclude(dataset, ReviewFiles.read(dataset, identities=identities), now=now)
+    files = ReviewFiles.read(dataset, workspace=workspace)
+    return conclude(dataset, files, recorded=recorded, now=now)
 
 
 def collected(dataset: Dataset) -> datetime:
@@ -80,8 +87,8 @@ def collected(dataset: Dataset) -> datetime:
     return parse_timestamp(told) if told else dataset.created
 
 
-def conclude(dataset: Dataset, files: ReviewFiles, *, now: datetime) -> DataFacts:
-    """What the files say at a moment. Raises ReviewVoid as `data_facts` does."""
+def conclude(dataset: Dataset, files: ReviewFiles, *, recorded: Recorded, now: datetime) -> DataFacts:
+    """What files and log say at a moment. Raises ReviewVoid as `data_facts` does."""
     if hashlib.sha256(files.policy).hexdigest() != dataset.policy_sha256:
         raise ReviewVoid(
             f"the policy file of {dataset.name} version {dataset.version} was changed after the import",
@@ -92,29 +99,52 @@ def conclude(dataset: Dataset, files: ReviewFiles, *, now: datetime) -> DataFact
             f"the report of {dataset.name} version {dataset.version} was changed after the import",
             hint="put the report of the import back from a copy, or import again",
         )
+    said = recorded.versions.get((dataset.name, dataset.version))
+    is_recorded = said is not None and said.value == dataset.root_hash
     return DataFacts(
         name=dataset.name,
         version=dataset.version,
         root_hash=dataset.root_hash,
         created=collected(dataset),
         policy=parse_policy(files.policy),
-        review=_review_state(dataset, files, now=now),
+        review=_review_state(dataset, files, recorded=recorded, now=now) if is_recorded else _UNRECORDED,
+        is_recorded=is_recorded,
     )
 
 
-def _review_state(dataset: Dataset, files: ReviewFiles, *, now: datetime) -> ReviewState:
+_UNRECORDED = ReviewState(
+    "void", "the log of this workspace says nothing of this version with this root", False
+)
+
+
+def _review_state(dataset: Dataset, files: ReviewFiles, *, recorded: Recorded, now: datetime) -> ReviewState:
     """A version that was rewritten to erase records also counts the approvals of what it came from."""
-    own = _state_of_root(dataset.root_hash, dataset, files, now=now)
+    verdicts = recorded.verdicts_on(dataset.root_hash)
+    rejecting = [name for name, said in verdicts.items() if said.value == "reject"]
+    if rejecting:
+        return rejected_by(rejecting[0], policy=parse_policy(files.policy))
+    own = _state_of_root(dataset.root_hash, dataset, files, recorded=recorded, now=now)
     if files.carried is None or own.state in ("approved", "rejected"):
         return own
     verifier = Verifier.from_text(files.log_key)
     carry = read_carry(files.carried, root_hash=dataset.root_hash, verifier=verifier)
-    states = [_state_of_root(root, dataset, files, now=now) for root in carry.approved_root_hashes]
+    line = recorded.line(dataset.root_hash)
+    if not set(carry.approved_root_hashes) <= set(line):
+        raise ReviewVoid(
+            f"carried.json of {dataset.name} version {dataset.version} names roots that the log does not",
+            hint="review and approve this version afresh",
+        )
+    states = [
+        _state_of_root(root, dataset, files, recorded=recorded, now=now)
+        for root in carry.approved_root_hashes
+    ]
     decided = next((state for state in states if state.state in ("approved", "rejected")), states[-1])
     return replace(decided, reason=f"{decided.reason}; {carry.told()}")
 
 
-def _state_of_root(root_hash: str, dataset: Dataset, files: ReviewFiles, *, now: datetime) -> ReviewState:
+def _state_of_root(
+    root_hash: str, dataset: Dataset, files: ReviewFiles, *, recorded: Recorded, now: datetime
+) -> ReviewState:
     facts = review_facts(
         root_hash=root_hash,
         report=files.report,
@@ -122,23 +152,27 @@ def _state_of_root(root_hash: str, dataset: Dataset, files: ReviewFiles, *, now:
         decisions=files.decisions,
         author=str(dataset.facts.get("author", "")),
     )
-    policy, approvals = parse_policy(files.policy), _approvals(files)
-    return status(facts, policy=policy, approvals=approvals, known=dict(files.known), now=now)
+    logged = recorded.verdicts.get(root_hash, {})
+    return status(
+        facts,
+        policy=parse_policy(files.policy),
+        approvals=[a for a in _approvals(files) if _is_logged(a, logged=logged, root_hash=root_hash)],
+        reviewers=recorded.reviewers,
+        author_uid=recorded.importer(root_hash),
+        now=now,
+    )
+
+
+def _is_logged(approval: Approval, *, logged: Mapping[str, Said], root_hash: str) -> bool:
+    """Approvals of this root count where the log says that they were given.
+
+    Those of other roots are passed on, for they say what changed, and so are rejections.
+    """
+    if approval.root_hash != root_hash or approval.verdict == "reject":
+        return True
+    said = logged.get(approval.approver)
+    return said is not None and said.value == "approve"
 
 
 def _approvals(files: ReviewFiles) -> list[Approval]:
     return [approval_from_json(content) for content in files.approvals]
-
-
-def run_record(workspace: Workspace, run: str) -> dict[str, Any]:
-    """`run.json` of a run. Raises ConfigError when there is no such run."""
-    path = workspace.runs / run / "run.json"
-    if Path(run).name != run:
-        raise ConfigError(f"{run!r} is not the name of a run")
-    try:
-        record: dict[str, Any] = json.loads(UntrustedFolder(path.parent).read("run.json"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no run {run}", hint="see `rsc runs ls`") from None
-    except ValueError:
-        raise IntegrityError(f"run.json of {run} is not JSON", outcome="header") from None
-    return record

@@ -1,10 +1,11 @@
 """What the agent concluded about a version, kept as long as no file that it read has changed.
 
-A release asks for root.json, key.json, the review folder and the folder of identities. Reading and
-verifying them costs more than everything else in the agent, so the conclusion is kept with the stat
-signature of every file and folder it came from: device, inode, size, mtime and ctime in nanoseconds. The
-kernel sets ctime at each change of bytes, name or mode, and no user can set it back. Signatures are taken
-before reading: a change in between makes the next look differ, never the conclusion stale.
+A release asks for root.json, key.json and the review folder. Reading and verifying them costs more than
+everything else in the agent, so the conclusion is kept with the number of records of the log that reviews
+depend on (log_record.py), and with the stat signature of every file and folder it came from: device, inode,
+size, mtime and ctime in nanoseconds. The kernel sets ctime at each change of bytes, name or mode, and no user
+can set it back. Signatures are taken before reading: a change in between makes the next look differ, never
+the conclusion stale.
 
 Two changes within one tick of the kernel's clock leave the same times. A conclusion is therefore kept only
 when everything it came from is older than `SETTLED_NS` (git's index calls younger entries "racily clean"),
@@ -28,6 +29,7 @@ from rsc.config import Workspace
 from rsc.keys.envelope import Envelope
 from rsc.release.agent.decision import DataFacts
 from rsc.release.agent.facts import ReviewFiles, conclude
+from rsc.release.agent.log_record import Recorded
 from rsc.store.dataset import Dataset
 
 SETTLED_NS = (
@@ -53,6 +55,7 @@ class _Kept:
     found: Found
     signature: Signature
     turns: tuple[datetime, ...]
+    generation: int
     now: datetime
     until_s: float
 
@@ -73,31 +76,35 @@ class Memory:
         self._elapsed_s = elapsed_s
         self._kept: dict[tuple[str, int | None], _Kept] = {}
 
-    def find(self, name: str, *, version: int | None, now: datetime) -> Found:
+    def find(self, name: str, *, version: int | None, recorded: Recorded, now: datetime) -> Found:
         """Open the version and evaluate its review, or recall both. Raises as `Dataset.open`,
         `Dataset.envelope` and `conclude` do; a failure is not kept."""
         if not isinstance(self._workspace.bulk, Path):
-            return self._read(Dataset.open(self._workspace.bulk, name=name, version=version), now=now)[0]
+            dataset = Dataset.open(self._workspace.bulk, name=name, version=version)
+            return self._read(dataset, recorded=recorded, now=now)[0]
         kept = self._kept.get((name, version))
-        if kept is not None and self._holds(kept, now=now):
+        if kept is not None and self._holds(kept, generation=recorded.generation, now=now):
             return kept.found
-        began_ns, elapsed_s = self._stamp_ns(), self._elapsed_s()
+        began_ns, elapsed_s, generation = self._stamp_ns(), self._elapsed_s(), recorded.generation
         dataset = Dataset.open(self._workspace.bulk, name=name, version=version)
         signature = tuple(_look(self._places(dataset)))
         dataset = Dataset.open(self._workspace.bulk, name=name, version=dataset.version)
-        found, files = self._read(dataset, now=now)
+        found, files = self._read(dataset, recorded=recorded, now=now)
         if _is_settled(signature, before_ns=began_ns):
-            self._kept[name, version] = _Kept(found, signature, files.turns(), now, elapsed_s + TRUSTED_S)
+            until_s = elapsed_s + TRUSTED_S
+            self._kept[name, version] = _Kept(found, signature, files.turns(), generation, now, until_s)
         return found
 
-    def _read(self, dataset: Dataset, *, now: datetime) -> tuple[Found, ReviewFiles]:
-        files = ReviewFiles.read(dataset, identities=self._workspace.identities)
-        return Found(dataset, dataset.envelope(), conclude(dataset, files, now=now)), files
+    def _read(self, dataset: Dataset, *, recorded: Recorded, now: datetime) -> tuple[Found, ReviewFiles]:
+        files = ReviewFiles.read(dataset, workspace=self._workspace)
+        facts = conclude(dataset, files, recorded=recorded, now=now)
+        return Found(dataset, dataset.envelope(), facts), files
 
-    def _holds(self, kept: _Kept, *, now: datetime) -> bool:
+    def _holds(self, kept: _Kept, *, generation: int, now: datetime) -> bool:
         first, last = min(kept.now, now), max(kept.now, now)
         return (
-            self._elapsed_s() < kept.until_s
+            kept.generation == generation
+            and self._elapsed_s() < kept.until_s
             and not any(first < turn <= last for turn in kept.turns)
             and tuple(_look(path for path, _ in kept.signature)) == kept.signature
         )
@@ -109,7 +116,7 @@ class Memory:
         yield from (name, f"{self._workspace.audit}/log.vkey")
         yield from _children(name)  # another version becomes one when its folder gets a root.json
         yield from (f"{version}/root.json", f"{version}/key.json", f"{version}/review")
-        for folder in (f"{version}/review", f"{version}/review/approvals", str(self._workspace.identities)):
+        for folder in (f"{version}/review", f"{version}/review/approvals"):
             yield folder
             yield from _children(folder)
 

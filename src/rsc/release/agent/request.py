@@ -18,8 +18,8 @@ class KeyRequest:
     `export` where a run is named and no data)."""
 
     purpose: Purpose
-    user: str
-    """Name of who asks. Over the socket the agent puts the peer's own name here."""
+    user: str = ""
+    """Name of who asks, in the password database. The agent puts it here, as the kernel says who it is."""
     data: str | None = None
     version: int | None = None
     """None is the newest."""
@@ -27,6 +27,8 @@ class KeyRequest:
     isolation: dict[str, Any] | None = None
     """`Report.to_json()` of the probe, measured inside; None when it was not measured."""
     hygiene: dict[str, Any] | None = None
+    uid: int | None = None
+    """Account of who asks; from the kernel, as `user`."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,5 +75,6 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "run": (str, NoneType),
     "isolation": (dict, NoneType),
     "hygiene": (dict, NoneType),
+    "uid": (int, NoneType),
 }
 _NAMED = {purpose: "run" if purpose == "checkpoint" else "data set" for purpose in PURPOSES}

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import queue
 import selectors
 import socket
@@ -31,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rsc.accounts import Account, account_of
 from rsc.clock import Clock
 from rsc.errors import ConfigError, GateRefused, RscError
 from rsc.keys.secret import SecretKey
@@ -55,7 +55,7 @@ class _Peer:
 
     line: Line
     pid: int
-    user: str
+    account: Account
     untaken: SecretKey | None = None
     """A released key that waits for `take` (carrier `socket` only)."""
 
@@ -157,7 +157,7 @@ class AgentServer:
             connection.close()  # the socket is for this user only, whatever became of its mode
             return
         connection.setblocking(False)
-        selector.register(connection, selectors.EVENT_READ, _Peer(Line(connection), pid, _user_name(uid)))
+        selector.register(connection, selectors.EVENT_READ, _Peer(Line(connection), pid, account_of(uid)))
 
     def _answer(self, received: list[_Received]) -> None:
         try:
@@ -203,7 +203,9 @@ class AgentServer:
             raise ValueError(op)
 
     def _asking(self, peer: _Peer, message: dict[str, Any]) -> Asking:
-        request = replace(KeyRequest.from_json(message.get("request", {})), user=peer.user)
+        account = peer.account
+        request = KeyRequest.from_json(message.get("request", {}))
+        request = replace(request, user=account.name, uid=account.uid)
         request = self._serves.pinned(request)
         outside = observe(peer.pid, allowed_sockets=meant_sockets(self._path))
         holder = {"pid": peer.pid, "socket": str(self._path.absolute())}
@@ -325,10 +327,3 @@ def _hang_up(peer: _Peer) -> None:
 
 def _unlogged(error: OSError) -> GateRefused:
     return GateRefused(f"the key agent could not write its log: {error.strerror}")
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

@@ -1,8 +1,9 @@
 """Erasure of one person's records: rewrite what is left, end what held them, mark what was trained on them.
 
     trace -> newest version without the records, under a new data key -> review carried with its delta
-          -> what is about to end is written into the log -> runs and exports are marked
-          -> every version that held them expires -> traced again
+          -> what is about to end is written into the log -> runs and exports are marked, also those that were
+          trained on older versions, and, as such, those on versions that could not be searched
+          -> every version that held the records expires -> traced again
 
 No import runs meanwhile. A crash leaves both versions or the new one alone, and the log knows what was to
 end, although the records can no longer be found once a key is gone: the next erasure, of anybody,
@@ -17,6 +18,7 @@ into a place that workspaces share (alone.py).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,14 @@ from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.events import EventLog, read_lines
 from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.log_record import replay
+from rsc.release.agent.run_origin import Version
 from rsc.release.lifecycle.expire import Expired, expire_held
 from rsc.release.lifecycle.import_lock import no_imports
 from rsc.release.lifecycle.kek_index import Providers
 from rsc.release.lifecycle.rewrite import REASON, House, finish_carries, rewrite
 from rsc.release.lifecycle.subject import Hit
-from rsc.release.lifecycle.trace import DerivedRun, Trace, derived_runs, trace
+from rsc.release.lifecycle.trace import DerivedRun, Trace, derived_runs, trace, with_ancestors
 from rsc.store.dataset import Dataset, DatasetRef, list_names, list_versions
 
 MARK = "erasures.jsonl"
@@ -45,8 +49,10 @@ class Erased:
     written: tuple[DatasetRef, ...]
     expired: tuple[Expired, ...]
     marked: tuple[DerivedRun, ...]
+    marked_unsearched: tuple[DerivedRun, ...]
+    """Runs on versions that could not be searched: they may have read a record of the person."""
     left: Trace
-    """What a second search still finds: no hits."""
+    """What a second search still finds: no hits in what can be searched."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,7 +65,19 @@ class _Plan:
     index: int
     """Of its record in the log."""
     removed: dict[str, int]
-    versions: tuple[tuple[str, int], ...]
+    versions: tuple[Version, ...]
+    """Those that end."""
+    touched: tuple[Version, ...]
+    """Those whose runs are marked: also the ones that `versions` were written from."""
+    unsearched: tuple[Version, ...] = ()
+    """Those whose runs are marked as perhaps trained on records of the person."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    marked: list[DerivedRun]
+    marked_unsearched: list[DerivedRun]
+    expired: list[Expired]
 
 
 def erase(
@@ -81,14 +99,21 @@ def erase(
     with no_imports(workspace, list_names(workspace.bulk)):
         finish_carries(house)
         plans = _stopped(audit)
-        marked, expired = _carry_out(house, plans)
+        stopped = _carry_out(house, plans)
         found = trace(workspace, subject, agent=agent, audit=audit, user=user)
         written = _rewrite_newest(house, found.hits, subject=subject)
         plans.append(_begin(house, found))
-        marked_now, expired_now = _carry_out(house, plans[-1:])
+        done = _carry_out(house, plans[-1:])
         left = trace(workspace, subject, agent=agent, audit=audit, user=user)
     removed: Counter[str] = sum((Counter(plan.removed) for plan in plans), Counter())
-    return Erased(dict(removed), written, (*expired, *expired_now), (*marked, *marked_now), left)
+    return Erased(
+        dict(removed),
+        written,
+        (*stopped.expired, *done.expired),
+        (*stopped.marked, *done.marked),
+        (*stopped.marked_unsearched, *done.marked_unsearched),
+        left,
+    )
 
 
 def _rewrite_newest(house: House, hits: tuple[Hit, ...], *, subject: str) -> tuple[DatasetRef, ...]:
@@ -110,9 +135,18 @@ def _begin(house: House, found: Trace) -> _Plan:
         (hit.data, hit.version, hit.split, hit.sample if hit.split else hit.record) for hit in found.hits
     }
     removed = dict(Counter(data for data, *_ in records))
-    versions = sorted({(hit.data, hit.version) for hit in found.hits})
-    index = house.audit.append("erasure_began", user=house.user, removed=removed, versions=versions)
-    return _Plan(index, removed, tuple(versions))
+    versions = sorted(found.touched)
+    touched = sorted(with_ancestors(found.touched, recorded=replay(house.audit.entries())))
+    unsearched = sorted({(run.data, run.version) for run in found.runs_on_closed})
+    index = house.audit.append(
+        "erasure_began",
+        user=house.user,
+        removed=removed,
+        versions=versions,
+        touched=touched,
+        unsearched=unsearched,
+    )
+    return _Plan(index, removed, tuple(versions), tuple(touched), tuple(unsearched))
 
 
 def _stopped(audit: AuditLog) -> list[_Plan]:
@@ -120,33 +154,45 @@ def _stopped(audit: AuditLog) -> list[_Plan]:
     plans = {}
     for entry in audit.entries():
         if entry["kind"] == "erasure_began":
-            versions = tuple((name, version) for name, version in entry["versions"])
-            plans[entry["index"]] = _Plan(entry["index"], entry["removed"], versions)
+            versions = _versions(entry["versions"])
+            touched = _versions(entry.get("touched", entry["versions"]))
+            unsearched = _versions(entry.get("unsearched", ()))
+            plans[entry["index"]] = _Plan(entry["index"], entry["removed"], versions, touched, unsearched)
         elif entry["kind"] == "subject_erased":
             plans.pop(entry.get("began"), None)
     return list(plans.values())
 
 
-def _carry_out(house: House, plans: list[_Plan]) -> tuple[list[DerivedRun], list[Expired]]:
-    marked, expired = [], []
+def _versions(pairs: Iterable[tuple[str, int]]) -> tuple[Version, ...]:
+    return tuple((name, version) for name, version in pairs)
+
+
+def _carry_out(house: House, plans: list[_Plan]) -> _Done:
+    done = _Done([], [], [])
     for plan in plans:
-        runs = list(derived_runs(house.workspace, set(plan.versions)))
+        recorded = replay(house.audit.entries())
+        runs = list(derived_runs(house.workspace, set(plan.touched), recorded=recorded))
+        perhaps = list(derived_runs(house.workspace, set(plan.unsearched), recorded=recorded))
         for run in runs:
-            _mark(house, run)
-        expired += [
+            _mark(house, run, kind="data_erased")
+        for run in perhaps:
+            _mark(house, run, kind="data_not_searched")
+        done.expired.extend(
             _expire(house, name, version)
             for name, version in plan.versions
             if version in list_versions(house.workspace.bulk, name)  # else somebody deleted the folder since
-        ]
+        )
         house.audit.append(
             "subject_erased",
             user=house.user,
             removed=plan.removed,
             runs=[run.run for run in runs],
+            runs_unsearched=[run.run for run in perhaps],
             began=plan.index,
         )
-        marked += runs
-    return marked, expired
+        done.marked.extend(runs)
+        done.marked_unsearched.extend(perhaps)
+    return done
 
 
 def _expire(house: House, name: str, version: int) -> Expired:
@@ -161,13 +207,25 @@ def _expire(house: House, name: str, version: int) -> Expired:
     )
 
 
-def _mark(house: House, run: DerivedRun) -> None:
-    """Write into the run and its exports that their data lost records."""
+def _mark(house: House, run: DerivedRun, *, kind: str) -> None:
+    """Write into the run and its exports that their data lost records, or may have held some of a person whom
+    nobody could look for. A folder that is gone is not made again; the log names it."""
     folder = house.workspace.runs / run.run
     for place in (folder, *map(Path, run.exports)):
-        if any((run.data, run.version) == (m["data"], m["version"]) for m in read_lines(place / MARK)):
+        if not place.is_dir() or any(
+            (kind, run.data, run.version) == (mark["kind"], mark["data"], mark["version"])
+            for mark in read_lines(place / MARK)
+        ):
             continue
         mark = EventLog(place / MARK, clock=house.clock)
-        mark.append("data_erased", data=run.data, version=run.version)
+        mark.append(kind, data=run.data, version=run.version)
         mark.close()
-    house.audit.append("model_marked", run=run.run, data=run.data, version=run.version)
+    house.audit.append(
+        "model_marked",
+        run=run.run,
+        data=run.data,
+        version=run.version,
+        why=kind,
+        exports=list(run.exports),
+        exports_gone=list(run.exports_gone),
+    )

@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from rsc.audit.log import AuditLog
+from rsc.audit.witness import Witness
 from rsc.clock import parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import RscError
 from rsc.release.agent.facts import ReviewFiles, data_facts
+from rsc.release.agent.log_record import Recorded, replay
 from rsc.release.agent.observe import meant_sockets, observe
 from rsc.release.lifecycle.kek_index import Providers, active_keks
 from rsc.release.lifecycle.retention import overdue
 from rsc.release.lifecycle.run_keys import overdue_run_keys
 from rsc.release.lifecycle.unused_keys import overdue_unused
-from rsc.release.verify.log_replay import Recorded, replay
 from rsc.release.verify.plaintext_search import plaintext_files
 from rsc.release.verify.promise import Breach, Promise, judge, unknown
-from rsc.review.approval.verdict import ReviewState
+from rsc.review.approval.verdict import ReviewState, person_of
 from rsc.review.policy import Policy, parse_policy
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.verify import Part
@@ -68,7 +69,7 @@ def reviews_valid(house: House) -> Promise:
     for dataset in _versions(house.workspace):
         what = f"{dataset.name} version {dataset.version}"
         try:
-            state = data_facts(dataset, identities=house.workspace.identities, now=house.now).review
+            state = data_facts(dataset, workspace=house.workspace, recorded=recorded, now=house.now).review
         except RscError as error:
             breaches.append(Breach(error.message, data=dataset.name, since=_review_changed(house, dataset)))
             continue
@@ -110,9 +111,14 @@ def keys_within_retention(house: House) -> Promise:
 
 
 def log_intact(house: House) -> Promise:
-    report = house.audit.verify()
+    """Every record, hash and signature; and the newest view of the witness where one is configured."""
+    witness = house.workspace.witness
+    known = Witness(witness).known() if witness is not None else {}
+    report = house.audit.verify(known=known)
     since = parse_timestamp(report.last_time) if report.last_time else None
     breaches = [Breach(f"{problem.where}: {problem.what}", since=since) for problem in report.problems]
+    if witness is not None and not known:
+        breaches.append(Breach(f"the witness {witness} of config.toml holds no checkpoint"))
     public = house.workspace.audit / "log.vkey"
     if not public.is_file() or public.read_text().strip() != house.audit.verifier.to_text():
         breaches.append(
@@ -123,13 +129,13 @@ def log_intact(house: House) -> Promise:
 
 def no_release_without_approval(house: House) -> Promise:
     """Replay the log: at each release of a gated purpose, enough people had approved these very bytes."""
-    approvers: dict[str, set[str]] = defaultdict(set)
+    approvers: dict[str, set[str | int]] = defaultdict(set)
     policies = {dataset.root_hash: _policy(dataset) for dataset in _versions(house.workspace)}
     breaches, releases = [], 0
     for entry in house.audit.entries():
         root = entry.get("root_hash", "")
         if entry["kind"] == "approve":
-            approvers[root].add(entry["approver"])
+            approvers[root].add(_person(house, entry, policy=policies.get(root)))
         elif entry["kind"] == "reject":
             approvers[root].clear()
         elif entry["kind"] == "review_carried":
@@ -142,6 +148,14 @@ def no_release_without_approval(house: House) -> Promise:
                 told = f"{what} to {entry['purpose']} with {len(approvers[root])} of {needed} approvals"
                 breaches.append(Breach(told, entry["data"], parse_timestamp(entry["time"])))
     return judge("no release without approval", breaches, told=f"{releases} releases, each approved before")
+
+
+def _person(house: House, entry: Mapping[str, Any], *, policy: Policy | None) -> str | int:
+    """Who approved; the account, which of older records is that of the reviewer today."""
+    reviewer = house.recorded.reviewer(entry["approver"])
+    if reviewer is None:
+        return str(entry["approver"])
+    return person_of(reviewer, policy=policy or Policy())
 
 
 def running_jobs_isolated(house: House) -> Promise:
@@ -241,9 +255,9 @@ def _lost_verdicts(
 ) -> Iterator[str]:
     """Verdicts of the log that no file carries now (every rejection, and approvals that are missed), and
     verdicts in files that the log does not know: it was cut back, or somebody signed around the commands."""
-    files = ReviewFiles.read(dataset, identities=house.workspace.identities)
+    files = ReviewFiles.read(dataset, workspace=house.workspace)
     line, logged = recorded.line(dataset.root_hash), recorded.verdicts_on(dataset.root_hash)
-    carried = {(a.approver, a.verdict) for a in files.counted() if a.root_hash in line}
+    carried = {(a.approver, a.verdict) for a in files.counted(recorded) if a.root_hash in line}
     for approver, said in logged.items():
         is_missed = said.value == "reject" or review.state == "in_review"
         if is_missed and (approver, said.value) not in carried:

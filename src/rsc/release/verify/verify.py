@@ -18,7 +18,7 @@ from rsc.clock import Clock, parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
 from rsc.release.lifecycle.kek_index import Providers
-from rsc.release.verify import checks, completeness, run_folders
+from rsc.release.verify import checks, completeness, provenance, run_folders
 from rsc.release.verify.checks import House
 from rsc.release.verify.promise import Promise, unknown, with_since
 from rsc.store.verify import Part
@@ -30,6 +30,8 @@ CHECKS: tuple[Callable[[House], Promise], ...] = (
     checks.keys_within_retention,
     checks.log_intact,
     checks.no_release_without_approval,
+    provenance.reviewers_enrolled,
+    provenance.runs_recorded,
     checks.running_jobs_isolated,
     checks.files_private,
     run_folders.run_folders_plain,

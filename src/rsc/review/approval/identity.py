@@ -3,8 +3,7 @@
     <folder>/<name>.key   private key, PKCS 8 PEM, optionally under a passphrase
     <folder>/<name>.pub   public key, 64 hexadecimal digits
 
-Not covered: proof that a name belongs to a person. Whoever may write the folder decides which public
-keys are known, so on a shared machine it belongs to an administrator.
+Whether a key counts is not said here: it has to be enrolled (enrolment.py).
 """
 
 from __future__ import annotations
@@ -32,6 +31,13 @@ class Identity:
 
     def sign(self, message: bytes) -> str:
         return self._private_key.sign(message).hex()
+
+    def sealed(self, passphrase: bytes) -> bytes:
+        """The private key as PKCS 8 PEM under a passphrase."""
+        protection = serialization.BestAvailableEncryption(passphrase)
+        return self._private_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection
+        )
 
     def __repr__(self) -> str:
         return f"Identity({self.name!r}, {self.public_key[:16]}...)"
@@ -62,6 +68,29 @@ def create_identity(folder: Path, *, name: str, passphrase: bytes | None = None)
     return identity
 
 
+def is_protected(folder: Path, *, name: str) -> bool:
+    """Whether the private key is under a passphrase. Raises ConfigError when there is none."""
+    try:
+        return b"ENCRYPTED" in (folder / f"{name}.key").read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the key of reviewer {name!r} in {folder}: {error.strerror}",
+            hint=f"known: {_names(folder)}",
+        ) from None
+
+
+def protect_identity(folder: Path, *, name: str, passphrase: bytes) -> None:
+    """Put a key that has none under a passphrase; the file is replaced as a whole."""
+    identity = load_identity(folder, name=name)
+    sealed = identity.sealed(passphrase)
+    staged = folder / f".{name}.key.{os.getpid()}"
+    with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(sealed)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.rename(folder / f"{name}.key")
+
+
 def load_identity(folder: Path, *, name: str, passphrase: bytes | None = None) -> Identity:
     """Raises ConfigError when there is no such key, it is readable by others, the passphrase is wrong, or
     the public key of this name is another one: what it signed would count for nothing."""
@@ -75,7 +104,9 @@ def load_identity(folder: Path, *, name: str, passphrase: bytes | None = None) -
     try:
         private_key = serialization.load_pem_private_key(path.read_bytes(), password=passphrase)
     except (ValueError, TypeError):
-        raise ConfigError(f"{path} does not open", hint="is it the right passphrase?") from None
+        raise ConfigError(
+            f"{path} does not open", hint="is it the right passphrase? (--passphrase-file FILE)"
+        ) from None
     if not isinstance(private_key, Ed25519PrivateKey):
         raise ConfigError(f"{path} is not an Ed25519 key")
     identity = Identity(name, _public_hex(private_key), private_key)

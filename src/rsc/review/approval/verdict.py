@@ -4,11 +4,11 @@ An approval binds the data (root hash), the scan report, the policy and the revi
 SHA-256. One changed byte in any of them makes it void. It is signed with Ed25519 over a fixed line and
 canonical JSON, says when it expires, and names its signer by public key.
 
-`status` is a pure function: facts, approvals, known keys and a time in, a state out. It is evaluated
+`status` is a pure function: facts, approvals, enrolled reviewers and a time in, a state out. It is evaluated
 again at every release of a key.
 
-Not covered: signatures are only as good as the list of known public keys (identity.py); a reviewer who
-signs without looking; the clock of the machine that evaluates.
+Not covered: a reviewer who signs without looking; the clock of the machine that evaluates; who is behind an
+account (enrolment.py).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from rsc.clock import Clock, parse_timestamp, timestamp
 from rsc.errors import GateRefused, ReviewMissing, ReviewRejected, ReviewVoid
+from rsc.review.approval.enrolment import Enrolment
 from rsc.review.approval.identity import Identity
 from rsc.review.policy import Policy
 
@@ -164,28 +165,38 @@ def status(
     *,
     policy: Policy,
     approvals: Iterable[Approval],
-    known: Mapping[str, str],
+    reviewers: Mapping[str, Enrolment],
+    author_uid: int | None,
     now: datetime,
 ) -> ReviewState:
     """What the approvals of a version add up to at a moment.
 
-    `known` maps public keys to names; a signature by any other key counts for nothing. A valid rejection
-    beats approvals. Two approvals by one key or one name count once.
+    `reviewers` maps public keys to who is enrolled under them; any other signature counts for nothing.
+    `author_uid` is the account that imported the data; None where only the author's name is known. A valid
+    rejection beats approvals. Approvals of one account count once, unless the policy names it as shared.
     """
-    signed = [a for a in approvals if a.is_signed() and known.get(a.public_key) == a.approver]
-    fitting = [a for a in signed if not a.binds(facts)]
+    signed = [a for a in approvals if a.is_signed()]
+    enrolled = [a for a in signed if is_enrolled(a, reviewers=reviewers)]
+    fitting = [a for a in enrolled if not a.binds(facts)]
     rejections = [a for a in fitting if a.verdict == "reject"]
     if rejections:
-        return _state("rejected", f"{rejections[0].approver} rejected it", policy)
+        return rejected_by(rejections[0].approver, policy=policy)
     counted = [
-        a
+        (person_of(reviewers[a.public_key], policy=policy), a)
         for a in fitting
-        if policy.single_person or not identity_is_author(a.approver, a.public_key, facts=facts)
+        if policy.single_person
+        or not is_author(
+            reviewers[a.public_key],
+            facts=facts,
+            policy=policy,
+            reviewers=reviewers,
+            author_uid=author_uid,
+        )
     ]
     current = {
-        a.approver: a for a in counted if parse_timestamp(a.created) <= now < parse_timestamp(a.expires)
+        person: a for person, a in counted if parse_timestamp(a.created) <= now < parse_timestamp(a.expires)
     }
-    names = tuple(sorted(current))
+    names = tuple(sorted(a.approver for a in current.values()))
     if len(current) >= policy.required_approvers:
         expiries = sorted((a.expires for a in current.values()), reverse=True)
         return ReviewState(
@@ -195,20 +206,53 @@ def status(
             names,
             expiries[policy.required_approvers - 1],
         )
-    if len({a.approver for a in counted}) >= policy.required_approvers:
-        is_early = any(now < parse_timestamp(a.created) for a in counted)
+    if len({person for person, _ in counted}) >= policy.required_approvers:
+        is_early = any(now < parse_timestamp(a.created) for _, a in counted)
         told = "its approvals begin later than now: is this machine's clock right?" if is_early else None
         return _state("expired", told or "its approvals have run out", policy)
-    changed = sorted({part for a in signed if a.verdict == "approve" for part in a.binds(facts)})
+    changed = sorted({part for a in enrolled if a.verdict == "approve" for part in a.binds(facts)})
     if changed and not fitting:
         return _state("void", f"{', '.join(changed)} changed after it was approved", policy)
     missing = policy.required_approvers - len(current)
-    return ReviewState(
-        "in_review",
-        f"{missing} more approval{'s' if missing > 1 else ''} needed",
-        policy.single_person,
-        names,
-    )
+    strangers = sorted({a.approver for a in signed if a not in enrolled})
+    told = f"{missing} more approval{'s' if missing > 1 else ''} needed"
+    if strangers:
+        told += f" (nobody is enrolled under the key of {', '.join(strangers)})"
+    elif len(fitting) > len(current):
+        told += " (the author's does not count, and one account counts once)"
+    return ReviewState("in_review", told, policy.single_person, names)
+
+
+def is_enrolled(approval: Approval, *, reviewers: Mapping[str, Enrolment]) -> bool:
+    """Whether its key is one that its signer is enrolled under."""
+    enrolment = reviewers.get(approval.public_key)
+    return enrolment is not None and enrolment.name == approval.approver
+
+
+def person_of(reviewer: Enrolment, *, policy: Policy) -> str | int:
+    """What counts as one person: the account; the name where the policy says that several people use it."""
+    return reviewer.name if reviewer.account in policy.shared_accounts else reviewer.uid
+
+
+def rejected_by(name: str, *, policy: Policy) -> ReviewState:
+    return _state("rejected", f"{name} rejected it", policy)
+
+
+def is_author(
+    reviewer: Enrolment,
+    *,
+    facts: ReviewFacts,
+    policy: Policy,
+    reviewers: Mapping[str, Enrolment],
+    author_uid: int | None,
+) -> bool:
+    """By name, by key, and by account: that of the import, or that of the author's enrolment."""
+    if identity_is_author(reviewer.name, reviewer.public_key, facts=facts):
+        return True
+    if reviewer.account in policy.shared_accounts:
+        return False
+    named = {each.uid for each in reviewers.values() if facts.author in (each.name, each.public_key)}
+    return reviewer.uid in named | {author_uid}
 
 
 def _state(state: State, reason: str, policy: Policy) -> ReviewState:

@@ -3,7 +3,6 @@ from another run's weights, that run's."""
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,12 +34,11 @@ def open_keys(socket: Path, *, run: str, data: DataConfig, parent: str | None = 
     Raises GateRefused when the agent says no; when it says no later, this process ends.
     """
     harden_process()
-    user = getpass.getuser()
     # The keys of the runs are bound to the rules of every data set that the run is trained on.
     of_runs = {"run": run} if parent is None else {"run": run, "parent": parent}
     requests = {}
     for each in data.sets:
-        about = {"user": user, "data": each.name, "version": each.version}
+        about = {"data": each.name, "version": each.version}
         requests["data", each.name] = _request("train", run=run, **about)
         for what, named in of_runs.items():
             requests[what, each.name] = _request("checkpoint", run=named, **about)

@@ -1,0 +1,77 @@
+"""Do the papers say what the log says: where runs come from, and who may review?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rsc.config import resolve
+from rsc.errors import RscError
+from rsc.release.agent.run_origin import RunOrigin
+from rsc.release.verify.checks import House
+from rsc.release.verify.promise import Breach, Promise, judge
+
+
+def runs_recorded(house: House) -> Promise:
+    """Every run is in the log, and its run.json and resolved.toml say what the log says."""
+    recorded, breaches = house.recorded, []
+    folders = [path.parent for path in sorted(house.workspace.runs.glob("*/run.json"))]
+    for folder in folders:
+        origin = recorded.runs.get(folder.name)
+        if origin is None:
+            told = "the log does not say what it was trained on; no key of it is released"
+            breaches.append(Breach(f"run {folder.name}: {told} (`rsc audit attest`)"))
+            continue
+        data = origin.data[0].name if origin.data else None
+        breaches += [Breach(what, data) for what in _changed(folder, origin)]
+    return judge("runs recorded", breaches, told=f"{len(folders)} runs, as the log says they began")
+
+
+def reviewers_enrolled(house: House) -> Promise:
+    """The chain of enrolments holds, and each verdict was given from the account of its reviewer."""
+    recorded = house.recorded
+    breaches = [
+        Breach(f"record {index} of the log enrols a reviewer whom nobody enrolled has countersigned")
+        for index in recorded.refused_enrolments
+    ]
+    owner = house.workspace.root.stat().st_uid
+    first = next((entry for entry in house.audit.entries() if entry["kind"] == "reviewer_enrolled"), None)
+    if first is not None and first.get("uid") != owner:
+        breaches.append(Breach(f"the first reviewer, {first.get('name')}, is not the workspace's owner"))
+    for root, verdicts in recorded.verdicts.items():
+        data = recorded.places.get(root, (None, 0))[0]
+        for name, said in verdicts.items():
+            reviewer = recorded.reviewer(name)
+            if (
+                said.value == "approve"
+                and said.uid is not None
+                and (reviewer is None or reviewer.uid != said.uid)
+            ):
+                told = f"record {said.index} of the log: {name} approved from account {said.uid}"
+                breaches.append(Breach(f"{told}, which {name} is not enrolled for", data))
+    told = f"{len(recorded.reviewers)} reviewers, {recorded.persons()} accounts"
+    return judge("reviewers enrolled", breaches, told=told)
+
+
+def _changed(folder: Path, origin: RunOrigin) -> Iterator[str]:
+    try:
+        origin.require_papers(_lineage(folder))
+    except RscError as error:
+        yield error.message
+    try:
+        is_same = resolve(str(folder / "resolved.toml")).digest == origin.recipe_sha256
+    except RscError:
+        is_same = False
+    if not is_same:
+        yield f"resolved.toml of {folder.name} is not the recipe that record {origin.index} of the log names"
+
+
+def _lineage(folder: Path) -> dict[str, Any]:
+    """Empty for a run.json that holds none."""
+    try:
+        lineage = json.loads((folder / "run.json").read_bytes())["lineage"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return lineage if isinstance(lineage, dict) else {}
