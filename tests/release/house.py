@@ -13,6 +13,7 @@ from rsc.config import Workspace
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
 from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.agent.agent import KeyAgent
+from rsc.release.agent.decision import DataFacts
 from rsc.release.agent.facts import data_facts
 from rsc.release.agent.job_scope import Served
 from rsc.release.agent.log_record import replay
@@ -103,11 +104,12 @@ class House:
     def reject(self, name: str = "posts", *, by: str = "ada") -> None:
         self.approve(name, by=by, verdict=reject)
 
+    def facts(self, dataset: Dataset) -> DataFacts:
+        recorded, now = replay(self.audit.entries()), self.clock.now()
+        return data_facts(dataset, workspace=self.workspace, recorded=recorded, now=now)
+
     def state(self, name: str = "posts") -> str:
-        dataset = Dataset.open(self.workspace.data, name=name)
-        recorded = replay(self.audit.entries())
-        facts = data_facts(dataset, workspace=self.workspace, recorded=recorded, now=self.clock.now())
-        return facts.review.state
+        return self.facts(Dataset.open(self.workspace.data, name=name)).review.state
 
     def add_run(self, run: str, lineage: dict) -> RunOrigin:
         """Say in the log that a run has this lineage, as the controller does before its first key leaves.

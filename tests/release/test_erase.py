@@ -19,7 +19,6 @@ from rsc.ingest.inspect import read_findings
 from rsc.ingest.screen import FINDINGS
 from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope, open_envelope
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.release.agent.facts import data_facts
 from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle import erase as erase_module
 from rsc.release.lifecycle.erase import MARK, erase
@@ -171,7 +170,7 @@ def test_the_review_is_carried_and_training_goes_on(filled):
     forget(filled, "ada.lovelace@example.org")
     filled.agent.release(KeyRequest("train", "ada", data="posts")).close()
     dataset = Dataset.open(filled.workspace.data, name="posts")
-    facts = data_facts(dataset, identities=filled.workspace.identities, now=filled.clock.now())
+    facts = filled.facts(dataset)
     assert facts.review.state == "approved"
     assert "carried over the removal of" in facts.review.reason
     assert (dataset.version, list_versions(filled.workspace.data, "posts")) == (2, [1, 2])
@@ -182,7 +181,7 @@ def test_an_erased_version_keeps_its_date(filled):
     filled.clock.advance(30 * 86400)
     forget(filled, "ada.lovelace@example.org")
     dataset = Dataset.open(filled.workspace.data, name="posts")
-    facts = data_facts(dataset, identities=filled.workspace.identities, now=filled.clock.now())
+    facts = filled.facts(dataset)
     assert facts.created == first
     assert dataset.created > first
 

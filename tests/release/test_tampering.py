@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from test_agent import TRAIN
 
 from rsc.audit.log import AuditLog
 from rsc.cli.main import run
-from rsc.config import Workspace
+from rsc.config import Workspace, resolve
 from rsc.errors import ConfigError, IntegrityError, RscError
 from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.agent import server
@@ -31,9 +32,11 @@ from rsc.release.verify.checks import (
     reviews_valid,
 )
 from rsc.release.verify.completeness import versions_whole
-from rsc.review.approval.identity import load_identity
+from rsc.release.verify.provenance import reviewers_enrolled, runs_recorded
+from rsc.review.approval.identity import create_identity, load_identity
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.store.staging import Progress, only_writer
+from tests.people import account_of_person, enrol
 
 CHECKS = tuple(check for check in room.CHECKS if check.__name__ != "nothing_phones_out")  # takes a second
 
@@ -208,21 +211,75 @@ def test_records_without_their_signing_key_are_not_begun_anew(lived_in):
     assert (lived_in.workspace.audit / "tail").read_bytes() == before
 
 
-def test_a_rejection_that_was_removed_is_said(lived_in):
-    """Approvals then count again; the log remembers."""
+def test_a_rejection_that_was_removed_is_said_and_holds(lived_in):
     lived_in.reject(by="eve")
     lived_in.approve(by="ada")
     assert lived_in.state() == "rejected"
     (lived_in.workspace.data / "posts/v0002/review/approvals/eve.json").unlink()
-    assert lived_in.state() == "approved"
+    assert lived_in.state() == "rejected"
     assert "eve's reject (record" in reviews_valid(checked(lived_in)).told
 
 
-def test_an_approval_of_a_signer_nobody_knows_any_more_is_said(lived_in):
-    (lived_in.workspace.identities / "bob.pub").unlink()
+def test_an_approval_whose_file_was_removed_is_said(lived_in):
+    (lived_in.workspace.data / "talks/v0001/review/approvals/bob.json").unlink()
     row = reviews_valid(checked(lived_in))
     assert (row.state, row.data) == ("broken", ("talks",))
     assert "bob's approve (record" in row.told
+
+
+def test_who_may_sign_does_not_hang_on_the_folder_of_public_keys(lived_in):
+    for path in lived_in.workspace.identities.glob("*.pub"):
+        path.unlink()
+    assert reviews_valid(checked(lived_in)).state == "kept"
+    assert reviewers_enrolled(checked(lived_in)).state == "kept"
+
+
+def test_a_reviewer_whom_nobody_enrolled_countersigned_is_said(lived_in):
+    stranger = create_identity(lived_in.workspace.identities, name="mallory")
+    enrol(lived_in.audit, stranger, account=account_of_person("mallory"), by=stranger)
+    row = reviewers_enrolled(checked(lived_in))
+    assert row.state == "broken"
+    assert "nobody enrolled has countersigned" in row.told
+
+
+def test_an_approval_from_another_account_than_its_reviewers_is_said(lived_in):
+    root = Dataset.open(lived_in.workspace.data, name="posts").root_hash
+    lived_in.audit.append("approve", data="posts", root_hash=root, approver="bob", uid=79999)
+    row = reviewers_enrolled(checked(lived_in))
+    assert (row.state, row.data) == ("broken", ("posts",))
+    assert "approved from account 79999" in row.told
+
+
+def _change_run_json(folder):
+    record = json.loads((folder / "run.json").read_bytes())
+    (folder / "run.json").write_text(json.dumps({**record, "lineage": {}}))
+
+
+RUN_CHANGES = {
+    "lineage emptied": _change_run_json,
+    "run.json gone bad": lambda folder: (folder / "run.json").write_text("[]"),
+    "recipe changed": lambda folder: (folder / "resolved.toml").write_text("train.steps = 9\n"),
+    "recipe removed": lambda folder: (folder / "resolved.toml").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", RUN_CHANGES)
+def test_papers_of_a_run_that_do_not_say_what_the_log_says_are_named(lived_in, change):
+    folder = lived_in.workspace.runs / "r7"
+    folder.mkdir(parents=True)
+    (folder / "resolved.toml").write_text("train.steps = 5\n")
+    root = Dataset.open(lived_in.workspace.data, name="posts", version=1).root_hash
+    lineage = {
+        "data": {"name": "posts", "version": 1, "root_hash": root},
+        "recipe_sha256": resolve(str(folder / "resolved.toml")).digest,
+    }
+    (folder / "run.json").write_text(json.dumps({"lineage": lineage}))
+    assert "the log does not say what it was trained on" in runs_recorded(checked(lived_in)).told
+    lived_in.add_run("r7", lineage)
+    assert runs_recorded(checked(lived_in)).state == "kept"
+    RUN_CHANGES[change](folder)
+    row = runs_recorded(checked(lived_in))
+    assert (row.state, row.data) == ("broken", ("posts",))
 
 
 def test_a_signing_key_that_is_not_the_known_one_signs_nothing(lived_in):

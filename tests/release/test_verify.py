@@ -101,7 +101,7 @@ def test_a_changed_record_of_the_log_is_found(busy):
     tail.write_bytes(tail.read_bytes().replace(b'"purpose":"train"', b'"purpose":"brain"'))
     found = rows(busy)
     assert found["log intact"].state == "broken"
-    assert "record 2: the entry does not match its hash" in found["log intact"].told
+    assert "record 3: the entry does not match its hash" in found["log intact"].told
 
 
 def test_a_release_without_approval_is_found(busy):

@@ -66,6 +66,8 @@ class Recorded:
     """Root hash -> account that brought the data in; not of imports before accounts were recorded."""
     reviewers: dict[str, Enrolment] = field(default_factory=dict)
     """Public key -> who may review under it."""
+    first_reviewer: Enrolment | None = None
+    """The root of trust."""
     refused_enrolments: list[int] = field(default_factory=list)
     """Numbers of records that enrol somebody without the right to."""
     runs: dict[str, RunOrigin] = field(default_factory=dict)
@@ -154,6 +156,7 @@ class Recorded:
         if not enrolment.counts_after(self.reviewers):
             self.refused_enrolments.append(entry["index"])
             return
+        self.first_reviewer = self.first_reviewer or enrolment
         others = {key: each for key, each in self.reviewers.items() if each.name != enrolment.name}
         self.reviewers = {**others, enrolment.public_key: enrolment}
 

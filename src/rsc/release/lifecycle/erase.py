@@ -212,10 +212,7 @@ def _mark(house: House, run: DerivedRun, *, kind: str) -> None:
     nobody could look for. A folder that is gone is not made again; the log names it."""
     folder = house.workspace.runs / run.run
     for place in (folder, *map(Path, run.exports)):
-        if not place.is_dir() or any(
-            (kind, run.data, run.version) == (mark["kind"], mark["data"], mark["version"])
-            for mark in read_lines(place / MARK)
-        ):
+        if not place.is_dir() or kind in _implied(place / MARK, run):
             continue
         mark = EventLog(place / MARK, clock=house.clock)
         mark.append(kind, data=run.data, version=run.version)
@@ -229,3 +226,13 @@ def _mark(house: House, run: DerivedRun, *, kind: str) -> None:
         exports=list(run.exports),
         exports_gone=list(run.exports_gone),
     )
+
+
+def _implied(marks: Path, run: DerivedRun) -> set[str]:
+    """What need not be written again: that records were erased says more than that nobody could look."""
+    kinds = {
+        mark["kind"]
+        for mark in read_lines(marks)
+        if (run.data, run.version) == (mark["data"], mark["version"])
+    }
+    return kinds | {"data_not_searched"} if "data_erased" in kinds else kinds

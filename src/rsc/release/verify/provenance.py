@@ -37,9 +37,9 @@ def reviewers_enrolled(house: House) -> Promise:
         for index in recorded.refused_enrolments
     ]
     owner = house.workspace.root.stat().st_uid
-    first = next((entry for entry in house.audit.entries() if entry["kind"] == "reviewer_enrolled"), None)
-    if first is not None and first.get("uid") != owner:
-        breaches.append(Breach(f"the first reviewer, {first.get('name')}, is not the workspace's owner"))
+    first = recorded.first_reviewer
+    if first is not None and first.uid != owner:
+        breaches.append(Breach(f"the first reviewer, {first.name}, is not the workspace's owner"))
     for root, verdicts in recorded.verdicts.items():
         data = recorded.places.get(root, (None, 0))[0]
         for name, said in verdicts.items():
