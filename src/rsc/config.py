@@ -254,8 +254,11 @@ def nearest(word: str, known: Iterable[str], *, what: str) -> str:
 
 
 def _make_private(root: Path) -> None:
-    """Take the permissions of group and others from a workspace and its folders, as if they were made now."""
-    uid = os.getuid()
+    """Take the permissions of group and others from a workspace and its folders, as if they were made now.
+
+    Told where others could come in: below a private root nobody could.
+    """
+    uid, was_open = os.getuid(), bool(root.stat().st_mode & 0o077)
     for folder in (root, *(root / name for name in _FOLDERS)):
         try:
             found = folder.stat()
@@ -276,9 +279,9 @@ def _make_private(root: Path) -> None:
                 hint=f"set RSC_HOME to a folder for RSC alone, or run: chmod go= {root}",
             )
         folder.chmod(0o700)
-        logging.getLogger("rsc").warning(
-            "%s was open to others (mode %04o): made private (0700)", folder, mode
-        )
+        if was_open:
+            log = logging.getLogger("rsc")
+            log.warning("%s was open to others (mode %04o): made private (0700)", folder, mode)
 
 
 def _is_workspace(root: Path) -> bool:

@@ -82,9 +82,9 @@ def test_a_damaged_log_ends_with_1(lived_in, capsys):
     tail = lived_in.workspace.audit / "tail"
     tail.write_bytes(tail.read_bytes().replace(b'"user":"ada"', b'"user":"eve"'))
     told = ask(capsys, "audit", "verify", expect=1)
-    assert told["problems"][0]["first"] == 2
+    assert told["problems"][0]["first"] == 3
     assert run(["audit", "verify"]) == 1
-    assert "record 2" in capsys.readouterr().out
+    assert "record 3" in capsys.readouterr().out
 
 
 def test_keys_are_listed_and_rotated(lived_in, capsys):

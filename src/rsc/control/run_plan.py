@@ -59,7 +59,7 @@ def plan_run(loaded: LoadedRecipe, *, gate: Gate, runs: Path, workers: int | Non
     if parent is not None:
         lineage["parent"] = parent.lineage
     origin = _origin(resolved, lineage=lineage, gate=gate)
-    return RunPlan(resolved, recipe, layout, lineage, origin, tokenizer, isolation_of(gate, origin))
+    return RunPlan(resolved, recipe, layout, lineage, origin, isolation_of(gate, origin), tokenizer)
 
 
 def _origin(resolved: Resolved, *, lineage: dict[str, Any], gate: Gate) -> RunOrigin:

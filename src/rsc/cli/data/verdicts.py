@@ -10,7 +10,7 @@ import typer
 
 from rsc.cli.data import review_text
 from rsc.cli.data.access import As, Name, Note, PassphraseFile, Version, passphrase_from, signer
-from rsc.cli.data.review import assess, train_command
+from rsc.cli.data.review import assess
 from rsc.cli.output import next_commands, say, write_new
 from rsc.errors import ConfigError, GateRefused
 from rsc.release.agent.custody import Custody
@@ -106,9 +106,7 @@ def _give(order: _Order, *, from_file: Path | None, packet: Path | None, write: 
     after = house.facts(dataset)
     say(review_text.verdict_text(signed, dataset=dataset, state=after.review))
     if after.review.state == "approved":
-        next_commands(
-            f"rsc train {recipe_for(dataset)} data.name={order.name}", f"rsc data show {order.name}"
-        )
+        next_commands(train_command(dataset), f"rsc data show {order.name}")
     else:
         next_commands(f"rsc data show {order.name}", "rsc data ls")
 

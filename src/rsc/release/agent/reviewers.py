@@ -149,7 +149,7 @@ def read_handed_over(path: Path) -> tuple[bytes, Account]:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_BYTES:
             raise ConfigError(f"{path} is not a plain file of at most {_MAX_BYTES} bytes")
@@ -158,7 +158,9 @@ def read_handed_over(path: Path) -> tuple[bytes, Account]:
                 f"others than its owner can write {path}, or it has a second name",
                 hint=f"its owner runs: chmod go-w {path}",
             )
-        return file.read(_MAX_BYTES), account_of(found.st_uid)
+        return os.pread(fd, _MAX_BYTES, 0), account_of(found.st_uid)
+    finally:
+        os.close(fd)
 
 
 def _endorser(custody: Custody, identity: Identity, *, passphrase: bytes | None) -> Identity:

@@ -29,6 +29,7 @@ from rsc.release.agent.log_record import Recorded
 from rsc.release.agent.reviewers import enrol
 from rsc.release.agent.run_origin import ATTESTED, DataUsed, RunOrigin, used_before, used_in
 from rsc.store.dataset import Dataset, list_datasets
+from rsc.untrusted import UntrustedFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def _origin_of(path: Path, *, recorded: Recorded) -> RunOrigin:
     not know with that root."""
     run = path.parent.name
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(UntrustedFolder(path.parent).read("run.json"))
         lineage, recipe = record["lineage"], str(record["recipe"])
         data, inherited = tuple(used_in(lineage)), tuple(used_before(lineage, through="parent"))
         exported = tuple(used_before(lineage, through="export_of"))

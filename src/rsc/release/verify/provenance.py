@@ -12,6 +12,7 @@ from rsc.errors import RscError
 from rsc.release.agent.run_origin import RunOrigin
 from rsc.release.verify.checks import House
 from rsc.release.verify.promise import Breach, Promise, judge
+from rsc.untrusted import UntrustedFolder
 
 
 def runs_recorded(house: House) -> Promise:
@@ -71,7 +72,7 @@ def _changed(folder: Path, origin: RunOrigin) -> Iterator[str]:
 def _lineage(folder: Path) -> dict[str, Any]:
     """Empty for a run.json that holds none."""
     try:
-        lineage = json.loads((folder / "run.json").read_bytes())["lineage"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        lineage = json.loads(UntrustedFolder(folder).read("run.json"))["lineage"]
+    except (OSError, RscError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     return lineage if isinstance(lineage, dict) else {}
