@@ -10,7 +10,7 @@ import typer
 
 from rsc.cli.data import review_text
 from rsc.cli.data.access import As, Name, Note, PassphraseFile, Version, passphrase_from, signer
-from rsc.cli.data.review import assess
+from rsc.cli.data.review import assess, train_command
 from rsc.cli.output import next_commands, say, write_new
 from rsc.errors import ConfigError, GateRefused
 from rsc.release.agent.custody import Custody
