@@ -15,7 +15,8 @@ from rsc.errors import ConfigError, DataError, GateRefused
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.detect import open_source
 from rsc.ingest.readers.media.codec import MediaCodec
-from rsc.ingest.readers.media.files import MediaTree, name_pattern
+from rsc.ingest.readers.media.files import MediaTree
+from rsc.ingest.readers.media.layout import name_pattern
 from rsc.store.dataset import Dataset
 
 from .bringing import POLICY, SAFE, bring_in, stored
@@ -69,7 +70,7 @@ def test_class_folders_and_splits(workspace: Workspace, tmp_path: Path, packed: 
     assert {row["label"] for row in rows} == {"cat", "dog"}
     assert {row["image"] for row in rows} == {cat, dog}
     assert "broken" not in str(Dataset.open(workspace.data, name="posts").facts)
-    assert result.notes == {"files that are no image, left out": 1}
+    assert result.notes == {"files that are no image, left out (.md)": 1}
 
 
 def test_pictures_need_a_safeguard(workspace: Workspace, tmp_path: Path) -> None:
@@ -124,7 +125,9 @@ def test_scaled_to_cover_and_cut_in_the_middle() -> None:
 def test_captions_beside_pictures(workspace: Workspace, tmp_path: Path) -> None:
     files = {"a.png": picture((1, 1, 1)), "a.txt": b"write to eve@example.org\n", "b.png": picture((2, 2, 2))}
     result = bring_in(workspace, lay_out(tmp_path / "pets", files), policy=SAFE, holdout=0)
-    assert [row["text"] for row in stored(workspace, "train")] == ["write to [EMAIL]", ""]
+    assert [row["text"] for row in stored(workspace, "train")] == ["write to [EMAIL]"]
+    assert result.bad == {"it has no caption, as most of the others have": 1}
+    assert result.bad_places == ("b.png",)
     assert result.report.by_type() == {"email": 1}
 
 

@@ -44,6 +44,8 @@ class ImportResult:
     fields: tuple[Field, ...]
     source_bytes: int
     seconds: float
+    taken: tuple[tuple[str, str], ...] = ()
+    """What in the source was taken for what."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class ImportJob:
             fields=self.plan.stored_schema.fields,
             source_bytes=self.fingerprint.size_bytes,
             seconds=seconds,
+            taken=tuple(self.plan.source.taken()),
         )
 
 

@@ -40,6 +40,7 @@ def import_record(result: ImportResult) -> dict[str, Any]:
         "dropped": result.report.records_dropped,
         "quarantined": {"reasons": result.bad, "places": list(result.bad_places)},
         "notes": result.notes,
+        "taken": [list(pair) for pair in result.taken],
         "source_bytes": result.source_bytes,
         "seconds": round(result.seconds, 3),
     }
@@ -52,6 +53,7 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
     lines = [
         f"{ref.name} version {ref.version}: {result.num_read:,} records read, stored as {splits}",
         f"fields: {', '.join(f'{item.name} ({field_kind(item)})' for item in result.fields)}",
+        *(f"taken: {what} as {became}" for what, became in result.taken),
         f"found: {_counts(result.report.by_type()) or 'nothing of what is looked for'}",
         *(f"note: {count:,} x {note}" for note, count in result.notes.items()),
         *_bad_lines(result),

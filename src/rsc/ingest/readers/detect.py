@@ -11,7 +11,7 @@ from rsc.ingest.readers.containment import require_contained
 from rsc.ingest.readers.file_set import FileSet
 from rsc.ingest.readers.file_tree import Tree
 from rsc.ingest.readers.lines import bare_suffix, head
-from rsc.ingest.readers.mds import INDEX, MdsFolder
+from rsc.ingest.readers.mds import INDEX, MdsFolder, is_mds_index
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from rsc.ingest.readers.media.files import MediaTree
 from rsc.ingest.readers.python_docs import PythonDocs
@@ -71,7 +71,7 @@ def open_source(source: Path | str, *, options: ImportOptions) -> Source:
         require_contained(path)
     kind = options.format if options.format != "auto" else detect(path)
     reader = _reader(kind, path, options=options)
-    for file in reader.files():
+    for file in reader.files() if not isinstance(reader, MediaTree) else ():  # there it is a bad record
         _refuse_pointer(file)
     return reader
 
@@ -163,7 +163,7 @@ def _require_folder(path: Path, *, kind: str) -> None:
 def _detect_tree(path: Path) -> str:
     if (path / HF_STATE).exists() or (path / HF_DICT).exists():
         return "hf"
-    if any(path.glob(f"**/{INDEX}")):
+    if any(is_mds_index(index) for index in path.glob(f"**/{INDEX}")):
         return "mds"
     suffixes = Counter(entry.suffix for entry in Tree(path).entries())
     if not suffixes:
@@ -178,12 +178,19 @@ def _detect_tree(path: Path) -> str:
         return "arrow"
     if path.is_dir() and any(is_tar(entry) for entry in path.iterdir()):
         return "webdataset"
-    if IMAGE_SUFFIXES & suffixes.keys():
-        return "images"
-    if AUDIO_SUFFIXES & suffixes.keys():
-        return "audio"
+    if (medium := _medium(suffixes)) is not None:
+        return medium
     kinds = {_BY_SUFFIX.get(bare_suffix(Path(entry.name))) for entry in Tree(path).entries()}
     return next((kind for kind in ("jsonl", "csv") if path.is_dir() and kind in kinds), "text")
+
+
+def _medium(suffixes: Counter[str]) -> str | None:
+    """Pictures or sounds, whichever are more; the others are left out and named."""
+    images = sum(suffixes[suffix] for suffix in IMAGE_SUFFIXES)
+    sounds = sum(suffixes[suffix] for suffix in AUDIO_SUFFIXES)
+    if not images and not sounds:
+        return None
+    return "images" if images >= sounds else "audio"
 
 
 def _detect_content(path: Path) -> str:

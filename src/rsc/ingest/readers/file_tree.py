@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from rsc.errors import DataError
 from rsc.ingest.readers.source import Part
 
+_END_BYTES = 22  # of a zip's end mark before its comment (APPNOTE 4.3.16)
 MAX_FILE_BYTES = 512 << 20  # of a record's file: a frame holds 1 GiB, and each process one file at a time
 
 
@@ -88,6 +89,26 @@ class Tree:
             told = "its packed bytes are damaged"
         raise DataError(f"cannot be unpacked: {told}")
 
+    def beginning(self, entry: Entry, *, size_bytes: int = 1 << 14) -> bytes:
+        """The first bytes of one file; none where they cannot be read, which `read` tells."""
+        try:
+            if not self._is_archive:
+                with (self.root if self.root.is_file() else self.root / entry.name).open("rb") as file:
+                    return file.read(size_bytes)
+            archive = self._open()
+            with archive.open(archive.infolist()[entry.member]) as member:
+                return member.read(size_bytes)
+        except (
+            zipfile.BadZipFile,
+            NotImplementedError,
+            RuntimeError,
+            zlib.error,
+            lzma.LZMAError,
+            EOFError,
+            OSError,
+        ):
+            return b""
+
     @property
     def _is_archive(self) -> bool:
         return self.root.suffix.lower() == ".zip" and self.root.is_file()
@@ -105,24 +126,51 @@ class Tree:
                     self._num_links += path.is_symlink()
 
     def _in_archive(self) -> Iterator[Entry]:
-        for number, member in enumerate(self._open().infolist()):
+        members = self._open().infolist()
+        has_backslashes = all("/" not in member.filename for member in members)
+        for number, member in enumerate(members):
             if member.flag_bits & 0x1:  # bit 0: encrypted (APPNOTE 4.4.4)
                 raise DataError(
                     f"{self.root.name} has encrypted members", hint="unpack it, then import the folder"
                 )
-            if not member.is_dir():
-                yield Entry(member.filename, member.file_size, number)
+            name = member.filename.replace("\\", "/") if has_backslashes else member.filename
+            if not name.endswith("/"):
+                yield Entry(name, member.file_size, number)
 
     def _open(self) -> zipfile.ZipFile:
         if self._archive is None:
             try:
                 self._archive = zipfile.ZipFile(self.root)
+                _require_one_archive(self._archive)
             except zipfile.BadZipFile as error:
                 raise DataError(
                     f"{self.root.name} is not a whole zip archive: {error}",
                     hint="the file was cut short or is not what its name says; fetch it again",
                 ) from None
         return self._archive
+
+
+def _require_one_archive(archive: zipfile.ZipFile) -> None:
+    """Raises BadZipFile where members are not listed.
+
+    zipfile believes the last end mark that it finds: of two archives joined it reads the members of one, and
+    it never compares the list with its count.
+    """
+    members, file = archive.infolist(), archive.fp
+    assert file is not None
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _END_BYTES - 0xFFFF))
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    counted, comment_bytes = (int.from_bytes(tail[at + shift :][:2], "little") for shift in (10, 20))
+    if len(tail) - at > _END_BYTES + comment_bytes:
+        raise zipfile.BadZipFile("bytes follow behind its end")
+    if counted not in (len(members), 0xFFFF):  # all ones: counted elsewhere (zip64)
+        raise zipfile.BadZipFile(f"its end counts {counted} members, {len(members)} are listed")
+    if members and (first := min(member.header_offset for member in members)) > 0:
+        file.seek(0)
+        if file.read(4) == b"PK\3\4":
+            raise zipfile.BadZipFile(f"its first {first} bytes are members that it does not list")
 
 
 def group_by_size(entries: Sequence[Entry], *, part_bytes: int) -> Iterator[Part]:

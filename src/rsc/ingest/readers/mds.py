@@ -197,6 +197,16 @@ class MdsFolder(Source):
         return found
 
 
+def is_mds_index(index: Path) -> bool:
+    """Other formats have an index.json too. One that cannot be read is ours where shards lie beside it."""
+    try:
+        return isinstance(json.loads(index.read_bytes())["shards"], list)
+    except (KeyError, TypeError):
+        return False
+    except (ValueError, OSError):
+        return any(index.parent.glob("*.mds*"))
+
+
 def _shard(folder: Path, record: dict[str, Any], *, split: str | None) -> _Shard:
     """The packed file where it is there, else the raw one."""
     raw, packed = record["raw_data"], record.get("zip_data")

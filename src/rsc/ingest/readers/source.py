@@ -122,6 +122,10 @@ class Source(Protocol):
         """This source with types that hold for every record, found by reading all of it once."""
         return self
 
+    def taken(self) -> list[tuple[str, str]]:
+        """What in the source was taken for what: (`folder val/`, `split validation`)."""
+        return []
+
     def files(self) -> list[Path]:
         """Every file that will be read; one that changes meanwhile stops the import."""
         ...

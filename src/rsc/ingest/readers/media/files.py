@@ -3,16 +3,16 @@
     [train|test|validation/]<class>/<name>.jpg       the class folder becomes `label`
     <name>.wav with label_pattern={label}_{speaker}   parts of the name become fields
     <name>.jpg beside <name>.txt                      the text becomes `text`
+    metadata.jsonl or metadata.csv with file_name     its other fields
 
 Fields: `image` or `audio` (the file as given, or decoded), then what was found of `label`, the
-pattern's names and `text`, then `path`.
+pattern's and metadata's names and `text`, then `path`. What deviates is told by layout.py.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,27 +20,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rsc.errors import ConfigError, DataError
+from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.chunks import note_chunk
+from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, readable_name
 from rsc.ingest.readers.file_tree import Entry, Tree, group_by_size
+from rsc.ingest.readers.media import metadata
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
+from rsc.ingest.readers.media.layout import Item, Layout, lay_out, stem
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
-from rsc.ingest.readers.split_names import SPLIT_NAMES
+from rsc.review.media.recognise import medium_of
 from rsc.store.format.schema import Field
 
 _CAPTION = ".txt"
-_SHOWN = 12  # values of a field that a message lists
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One record: its file, its split and the strings that its path tells."""
-
-    entry: Entry
-    split: str | None
-    strings: dict[str, str]
-    caption: Entry | None
+_SUFFIXES_NAMED = 8  # of files that are left out
 
 
 @dataclass
@@ -60,48 +53,57 @@ class MediaTree(Source):
         return "images" if self.medium == "image" else "audio"
 
     def fields(self) -> tuple[Field, ...]:
-        strings = [*self._string_names, *(["text"] if self._has_captions else []), "path"]
+        strings = [*self._layout.string_names, *(["text"] if self._layout.has_captions else []), "path"]
         return (self._codec.field(self.medium), *(Field(name, "string") for name in strings))
 
     def media(self) -> dict[str, str]:
         return {self.medium: self.medium}
 
     def splits(self) -> tuple[str, ...]:
-        found = {item.split for item in self._items if item.split}
+        found = {item.split for item in self._layout.items if item.split and not item.refusal}
         return tuple(name for name in ("train", "validation", "test") if name in found)
+
+    def taken(self) -> list[tuple[str, str]]:
+        return self._layout.taken
 
     def files(self) -> list[Path]:
         return self._tree.files()
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
-        return group_by_size([item.entry for item in self._items], part_bytes=part_bytes)
+        return group_by_size([item.entry for item in self._layout.items], part_bytes=part_bytes)
 
     def read(self, part: Part) -> Iterator[Chunk]:
-        """Chunks of one split each. A file that does not decode is a bad record."""
+        """Chunks of one split each. A file that does not decode or deviates is a bad record."""
+        items = self._layout.items
         start, stop = part.span
         while start < stop:
             end, size = start, 0
-            split = self._items[start].split
-            while end < stop and size < CHUNK_BYTES and self._items[end].split == split:
-                size += self._items[end].entry.size_bytes
+            split = items[start].split
+            while end < stop and size < CHUNK_BYTES and items[end].split == split:
+                size += items[end].entry.size_bytes
                 end += 1
             yield self._chunk(range(start, end), split=split, size_bytes=size)
             start = end
-        if stop == len(self._items) and self._num_others:
-            yield note_chunk({f"files that are no {self.medium}, left out": self._num_others})
+        if stop == len(items) and self._left_out:
+            yield note_chunk(self._left_out)
 
     def _chunk(self, numbers: range, *, split: str | None, size_bytes: int) -> Chunk:
         columns: dict[str, list[Any]] = {item.name: [] for item in self.fields()}
         kept, bad = [], []
         notes: Counter[str] = Counter()
         for number in numbers:
-            item = self._items[number]
+            item = self._layout.items[number]
             data = b""
             try:
                 data = self._tree.read(item.entry)
-                record = {self.medium: self._codec.value(data, notes=notes), **self._strings(item)}
+                if item.refusal:
+                    raise DataError(item.refusal)
+                record = {
+                    self.medium: self._codec.value(data, notes=notes),
+                    **self._strings(item, notes=notes),
+                }
             except DataError as error:
-                bad.append(BadRecord(number, item.entry.name, error.message, raw=data))
+                bad.append(BadRecord(number, readable_name(item.entry.name), error.message, raw=data))
                 continue
             kept.append(number)
             for name, column in columns.items():
@@ -115,117 +117,59 @@ class MediaTree(Source):
             notes=dict(notes),
         )
 
-    def _strings(self, item: _Item) -> dict[str, str]:
-        strings = {**item.strings, "path": item.entry.name}
-        if self._has_captions:
-            caption = self._tree.read(item.caption) if item.caption else b""
-            strings["text"] = _caption_text(caption, encoding=self.options.encoding)
+    def _strings(self, item: Item, *, notes: Counter[str]) -> dict[str, str]:
+        strings = {**item.strings, "path": readable_name(item.entry.name, notes=notes)}
+        if item.caption is not None:
+            strings["text"] = _caption_text(self._tree.read(item.caption), encoding=self.options.encoding)
         return strings
 
     @cached_property
+    def _layout(self) -> Layout:
+        texts = {stem(entry): entry for entry in self._tree.entries() if entry.suffix == _CAPTION}
+        found = metadata.read_metadata(self._tree, options=self.options)
+        return lay_out(self._entries, texts=texts, metadata=found, options=self.options)
+
+    @cached_property
     def _entries(self) -> list[Entry]:
-        suffixes = IMAGE_SUFFIXES if self.medium == "image" else AUDIO_SUFFIXES
-        found = [entry for entry in self._tree.entries() if entry.suffix in suffixes]
+        found = [entry for entry in self._tree.entries() if self._is_wanted(entry)]
         if not found:
-            raise DataError(
-                f"{self.root} holds no {self.medium} files", hint=f"known: {', '.join(sorted(suffixes))}"
-            )
+            suffixes = sorted(IMAGE_SUFFIXES if self.medium == "image" else AUDIO_SUFFIXES)
+            raise DataError(f"{self.root} holds no {self.medium} files", hint=f"known: {', '.join(suffixes)}")
         return found
 
-    @cached_property
-    def _captions(self) -> dict[str, Entry]:
-        """Texts by the path they share with a picture or sound."""
-        stems = {_stem(entry) for entry in self._entries}
-        texts = (entry for entry in self._tree.entries() if entry.suffix == _CAPTION)
-        return {_stem(entry): entry for entry in texts if _stem(entry) in stems}
-
-    @property
-    def _has_captions(self) -> bool:
-        return bool(self._captions)
-
-    @property
-    def _num_others(self) -> int:
-        return len(self._tree.entries()) - len(self._entries) - len(self._captions)
+    def _is_wanted(self, entry: Entry) -> bool:
+        """By the suffix where it is one of ours, else by the first bytes."""
+        if entry.suffix in IMAGE_SUFFIXES | AUDIO_SUFFIXES:
+            return entry.suffix in (IMAGE_SUFFIXES if self.medium == "image" else AUDIO_SUFFIXES)
+        if entry.suffix == _CAPTION or PurePosixPath(entry.name).name in metadata.NAMES:
+            return False
+        return medium_of(self._tree.beginning(entry)) == self.medium
 
     @cached_property
-    def _items(self) -> list[_Item]:
-        has_splits = all(entry.folders and entry.folders[0].lower() in SPLIT_NAMES for entry in self._entries)
-        folders = {entry.folders[has_splits:][:1] for entry in self._entries}
-        has_classes = len(folders) > 1 and () not in folders and self.options.label_pattern is None
-        items = [self._item(entry, has_splits=has_splits, has_classes=has_classes) for entry in self._entries]
-        if self.options.test_where is not None:
-            _require_both_splits(items, test_where=self.options.test_where)
-        return items
-
-    def _item(self, entry: Entry, *, has_splits: bool, has_classes: bool) -> _Item:
-        split = SPLIT_NAMES[entry.folders[0].lower()] if has_splits else None
-        strings = {"label": entry.folders[has_splits]} if has_classes else {}
-        if self._pattern is not None:
-            strings |= self._parse_name(entry)
-        if self.options.test_where is not None:
-            name, _, values = self.options.test_where.partition("=")
-            if name not in strings:
-                raise ConfigError(
-                    f"test_where: there is no field {name!r}",
-                    hint=f"there are: {', '.join(strings) or 'none'}",
-                )
-            split = "test" if strings[name] in values.split(",") else "train"
-        return _Item(entry, split, strings, self._captions.get(_stem(entry)))
-
-    def _parse_name(self, entry: Entry) -> dict[str, str]:
-        assert self._pattern is not None
-        stem = PurePosixPath(entry.name).stem
-        match = self._pattern.fullmatch(stem)
-        if match is None:
-            raise DataError(
-                f"{entry.name} does not fit label_pattern {self.options.label_pattern}",
-                hint="every file name has to; import the others from a folder of their own",
-            )
-        return match.groupdict()
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str] | None:
-        return None if self.options.label_pattern is None else name_pattern(self.options.label_pattern)
-
-    @property
-    def _string_names(self) -> Sequence[str]:
-        return tuple(self._items[0].strings)
-
-
-def name_pattern(text: str) -> re.Pattern[str]:
-    """`{label}_{speaker}` as a regular expression; each name takes as little as it can.
-
-    Raises ConfigError for a pattern without names, or with one twice.
-    """
-    pieces = re.split(r"\{([a-z][a-z0-9_]*)\}", text)
-    names = pieces[1::2]
-    if not names or len(set(names)) != len(names) or {"text", "path", "image", "audio"} & set(names):
-        raise ConfigError(
-            f"label_pattern {text!r} is not usable", hint="for example {label}_{speaker}_{index}"
-        )
-    return re.compile(
-        "".join(f"(?P<{piece}>.+?)" if odd % 2 else re.escape(piece) for odd, piece in enumerate(pieces))
-    )
-
-
-def _require_both_splits(items: Sequence[_Item], *, test_where: str) -> None:
-    """Raise ConfigError when `test_where` fits no file or all: then nothing is held out, or nothing left."""
-    name = test_where.partition("=")[0]
-    if {item.split for item in items} == {"train", "test"}:
-        return
-    there = sorted({item.strings[name] for item in items})
-    shown = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN:,} more" if len(there) > _SHOWN else "")
-    fits = "every file" if items[0].split == "test" else "no file"
-    raise ConfigError(f"test_where: {test_where} fits {fits}", hint=f"{name} is one of: {shown}")
-
-
-def _stem(entry: Entry) -> str:
-    return entry.name.removesuffix(PurePosixPath(entry.name).suffix)
+    def _left_out(self) -> dict[str, int]:
+        """Files that are neither records nor captions nor metadata, by suffix."""
+        used = {id(item.entry) for item in self._layout.items}
+        used |= {id(item.caption) for item in self._layout.items if item.caption is not None}
+        others = [
+            entry
+            for entry in self._tree.entries()
+            if id(entry) not in used and PurePosixPath(entry.name).name not in metadata.NAMES
+        ]
+        counts = Counter(entry.suffix or "no suffix" for entry in others).most_common()
+        notes = {
+            f"files that are no {self.medium}, left out ({suffix})": n
+            for suffix, n in counts[:_SUFFIXES_NAMED]
+        }
+        rest = sum(count for _, count in counts[_SUFFIXES_NAMED:])
+        return notes | ({f"files that are no {self.medium}, left out (others)": rest} if rest else {})
 
 
 def _caption_text(data: bytes, *, encoding: str) -> str:
-    """Raises DataError when a caption is in another encoding."""
+    """Raises DataError when a caption is blank or in another encoding."""
     try:
-        return data.decode(encoding).strip()
+        text = data.decode(encoding).removeprefix(BYTE_ORDER_MARK).strip()
     except UnicodeDecodeError:
         raise DataError(f"its caption is not {encoding.upper()}") from None
+    if not text:
+        raise DataError("its caption is blank")
+    return text

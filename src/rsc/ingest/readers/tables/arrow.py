@@ -74,6 +74,9 @@ class ArrowTables:
     def splits(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(table.split for table in self.tables if table.split))
 
+    def taken(self) -> list[tuple[str, str]]:
+        return []
+
     def files(self) -> list[Path]:
         paths = [table.path for table in self.tables if isinstance(table, ParquetFile | ArrowFile)]
         return [*self.also_read, *paths]
