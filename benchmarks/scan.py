@@ -1,6 +1,6 @@
 """Scanning speed on dense and sparse text, and what is found of what was planted.
 
-    python benchmarks/scan.py [--json] [--quick] [--runs N] [--corpus LABELLED.jsonl]
+    python benchmarks/scan.py [--json] [--quick] [--runs N] [--corpus LABELLED.jsonl ...]
 
 `dense` has about 3.5 planted values in 1,000 characters and look-alikes beside them, `sparse` 0.16. The unit
 is MB of UTF-8 text per second of CPU time of one process, warm. Subjects: `rsc` (the fastest engine here),
@@ -54,8 +54,8 @@ def measure(options: Options) -> Report:
             for subject, metrics in rates.items():
                 for metric, values in metrics.items():
                     report.add(case, metric=metric, subject=subject, values=values)
-        if options.arguments.corpus:
-            corpora[options.arguments.corpus.stem] = list(read_corpus(options.arguments.corpus))
+        for path in options.arguments.corpus:
+            corpora[path.stem] = list(read_corpus(path))
         for case, corpus in corpora.items():
             for subject in ("rsc", "presidio", "scrubadub"):
                 if subject in subjects:
@@ -140,7 +140,9 @@ def _add_quality(
     if subject != "rsc":
         corpus = corpus[:2000]
     result = score(corpus, scan=lambda text: scan_many([text])[0])
-    for metric, rate in (("recall", result.overall.covered), ("precision", result.overall.precision)):
+    overall = result.overall
+    rates = {"recall": overall.covered, "partial": overall.partial, "precision": overall.precision}
+    for metric, rate in rates.items():
         if rate.value is not None:
             report.add(case, metric=metric, subject=subject, values=[rate.value])
 
@@ -173,7 +175,9 @@ def _scrubadub() -> ScanMany:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--corpus", type=Path, help="also score on this labelled corpus (JSON lines)")
+    parser.add_argument(
+        "--corpus", type=Path, nargs="+", default=[], help="also score on these labelled corpora (JSON lines)"
+    )
 
 
 if __name__ == "__main__":

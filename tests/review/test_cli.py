@@ -20,10 +20,18 @@ def test_score_prints_rates_and_what_is_not_looked_for(tmp_path: Path, capsys):
     assert facts["records"] == 200
     recall = facts["overall"]["recall"]
     assert recall["low"] < recall["value"] <= recall["high"]
-    assert set(facts["types"]["email"]) == {"recall", "typed", "precision"}
+    assert set(facts["types"]["email"]) == {"recall", "partial", "typed", "precision"}
     assert "names of persons" in facts["not_looked_for"]
     assert run(["review", "score", str(truth)]) == 0
-    assert "not looked for: names of persons" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "not looked for: names of persons" in shown
+    assert "partly found, which counts as a miss: " in shown
+    assert run(["review", "score", str(truth), "--by", "language"]) == 2
+    assert "no record of the corpus names its language" in capsys.readouterr().err
+    corpus = tmp_path / "languages.jsonl"
+    corpus.write_text('{"text": "tel 2125550134", "spans": [[4, 14, "phone"]], "language": "en"}\n')
+    assert run(["review", "score", str(corpus), "--by", "language"]) == 0
+    assert "en" in capsys.readouterr().out
 
 
 def test_scan_shows_shapes_and_never_the_values(tmp_path: Path, capsys):

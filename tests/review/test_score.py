@@ -30,7 +30,8 @@ def test_covered_typed_and_right_are_counted_by_hand():
         ]
     )
     result = score(corpus, scan=lambda text: next(answers))
-    assert result.overall.covered == Rate(2, 2)
+    assert result.overall.covered == Rate(1, 2)
+    assert result.overall.partial == Rate(1, 2)
     assert result.overall.typed == Rate(1, 2)
     assert result.overall.precision == Rate(3, 4)
     assert result.not_scored == {"person": 1}
@@ -64,6 +65,17 @@ def test_a_broken_line_is_named(tmp_path: Path, line):
     path.write_text('{"text": "a", "spans": []}\n' + line + "\n")
     with pytest.raises(DataError, match="line 2"):
         list(read_corpus(path))
+
+
+def test_a_span_is_covered_when_no_letter_or_digit_is_left_and_rates_go_by_language():
+    spans = ((0, 6, "phone"),)
+    corpus = [Labelled("(1) 23", spans, language) for language in ("de", "de", "fr")]
+    answers = iter([[Finding("phone", 1, 6, "r")], [Finding("phone", 1, 5, "r")], []])
+    result = score(corpus, scan=lambda text: next(answers))
+    assert result.overall.covered == Rate(1, 3)
+    assert result.overall.partial == Rate(1, 3)
+    by_language = {name: rates.covered for name, rates in result.languages.items()}
+    assert by_language == {"de": Rate(1, 2), "fr": Rate(0, 1)}
 
 
 def test_type_names_of_other_tools():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -40,6 +40,7 @@ def score_corpus(
         Path, typer.Argument(help="JSON lines with text and spans; docs/review.md has the layout.")
     ],
     policy: PolicyFile = None,
+    by: Annotated[Literal["type", "language"], typer.Option(help="Lines of the table.")] = "type",
     as_json: JsonFlag = False,
 ) -> None:
     """Recall and precision per type on a labelled corpus, with 95 % intervals; with the policy's models."""
@@ -52,7 +53,7 @@ def score_corpus(
         **result,
         "not_looked_for": list(_not_looked_for(scanner)),
     }
-    emit(facts, as_json=as_json, text=_score_text(facts))
+    emit(facts, as_json=as_json, text=_score_text(facts, by=by))
 
 
 @app.command("scan")
@@ -135,12 +136,19 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _score_text(facts: dict[str, Any]) -> str:
-    scores = {**facts["types"], "all": facts["overall"]}
+def _score_text(facts: dict[str, Any], *, by: Literal["type", "language"]) -> str:
+    if by == "language" and not facts["languages"]:
+        raise ConfigError(
+            "no record of the corpus names its language",
+            hint='add "language" to each record, such as {"text": ..., "spans": [...], "language": "de"}',
+        )
+    scores = {**facts[f"{by}s"], "all": facts["overall"]}
     rows = [
         (name, *(_rate(s[part]) for part in ("recall", "typed", "precision"))) for name, s in scores.items()
     ]
-    lines = [table(rows, header=("type", "recall [95 %]", "right type", "precision"))]
+    lines = [table(rows, header=(by, "recall [95 %]", "right type", "precision"))]
+    partial = facts["overall"]["partial"]
+    lines.append(f"partly found, which counts as a miss: {_rate(partial)}")
     lines.append(f"{facts['records']} records, {facts['characters']} characters, engine {facts['engine']}")
     if facts["not_scored"]:
         labels = ", ".join(f"{name} {count}" for name, count in sorted(facts["not_scored"].items()))

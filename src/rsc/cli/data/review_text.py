@@ -139,7 +139,9 @@ def _score_table(score: Mapping[str, Any]) -> str:
         (name, _rate(rates["recall"]), _rate(rates["typed"]), _rate(rates["precision"]))
         for name, rates in {**score["types"], "all": score["overall"]}.items()
     ]
-    return table(rows, header=("type", "recall", "as the right type", "precision"))
+    partial = _rate(score["overall"]["partial"])
+    lines = table(rows, header=("type", "recall", "as the right type", "precision"))
+    return f"{lines}\npartly found, which counts as a miss: {partial}"
 
 
 def _rate(rate: Mapping[str, Any]) -> str:

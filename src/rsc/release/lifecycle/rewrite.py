@@ -158,12 +158,12 @@ class _Removal:
         num_rows = len(next(iter(columns.values())))
         if split == FINDINGS:
             erased = np.array(sorted(self.records), dtype=np.int64)
-            gone = np.isin(np.asarray(columns["record"]).astype(np.int64), erased)
-            places = zip(texts(columns["split"]), columns["sample"], strict=True)
-            gone |= np.array(
+            is_gone = np.isin(np.asarray(columns["record"]).astype(np.int64), erased)
+            places = zip(texts(columns["split"]), np.asarray(columns["sample"]), strict=True)
+            is_gone |= np.array(
                 [int(sample) in self.samples.get(name, ()) for name, sample in places], dtype=np.bool_
             )
-            return ~gone
+            return ~is_gone
         if split == QUARANTINE:
             raw = columns["raw"]
             assert isinstance(raw, Ragged), "its schema says bytes"

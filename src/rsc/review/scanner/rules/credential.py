@@ -132,7 +132,17 @@ RULES = (
         least=12,
         group="v",
     ),
-    Rule("netrc", "secret", r"(?:machine|default)\s", 8, _NETRC, strength=1, least=8, reach=420, group="v"),
+    Rule(
+        "netrc",
+        "secret",
+        r"(?:machine|default)\s",
+        8,
+        _NETRC,
+        strength=1,
+        least=8,
+        head=re.compile(r"(?:machine|default)\s"),
+        group="v",
+    ),
     Rule(
         "pgpass",
         "secret",
@@ -153,7 +163,7 @@ RULES = (
         _is_pair,
         strength=1,
         least=3,
-        reach=420,
+        head=re.compile(rf"(?<![A-Za-z0-9])(?:{_CLIENTS})\s"),
         group="v",
     ),
     Rule(
@@ -165,7 +175,7 @@ RULES = (
         _is_command,
         strength=1,
         least=3,
-        reach=320,
+        head=re.compile(rf"(?<![A-Za-z0-9])(?:{_COMMAND_WORDS})\s"),
         group="v",
     ),
     Rule(
@@ -177,7 +187,7 @@ RULES = (
         _is_typed,
         strength=1,
         least=5,
-        reach=200,
+        head=re.compile("(?<![A-Za-z0-9-])--?[a-z]"),
         group="v",
     ),
 )

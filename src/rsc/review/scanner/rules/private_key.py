@@ -33,9 +33,13 @@ _PUTTY = re.compile(
 _TWICE = re.compile(NOT_IN_WORD + r"LS0tLS1CRUdJTi[A-Za-z0-9+/]{60,16384}={0,2}")
 """base64 of "-----BEGIN "."""
 
+_BEGINS = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY|---- BEGIN SSH2 [A-Z ]{0,10}PRIVATE|Private-Lines:|LS0tLS1CRUdJTi"
+)
+
 RULES = (
     Rule(
-        "private_key", "secret", r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY", 64, _PEM, strength=0, reach=17000
+        "private_key", "secret", r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY", 64, _PEM, strength=0, head=_BEGINS
     ),
     Rule(
         "private_key_ssh2",
@@ -46,6 +50,6 @@ RULES = (
         strength=0,
         reach=17000,
     ),
-    Rule("private_key_putty", "secret", r"Private-Lines:", 14, _PUTTY, strength=0, reach=17000, group="v"),
-    Rule("private_key_base64", "secret", r"LS0tLS1CRUdJTi", 14, _TWICE, strength=0, reach=17000),
+    Rule("private_key_putty", "secret", r"Private-Lines:", 14, _PUTTY, strength=0, head=_BEGINS, group="v"),
+    Rule("private_key_base64", "secret", r"LS0tLS1CRUdJTi", 14, _TWICE, strength=0, head=_BEGINS),
 )

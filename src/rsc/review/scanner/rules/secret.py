@@ -137,7 +137,15 @@ def _is_random(value: str) -> bool:
 
 RULES = (
     Rule("aws_key", "secret", r"A(?:3T[A-Z0-9]|[A-Z]{2}A)[A-Z0-9]{16}", 20, _AWS, strength=0),
-    Rule("json_web_token", "secret", r"eyJ[A-Za-z0-9_-]{5}", 10, _JWT, strength=0, reach=15000),
+    Rule(
+        "json_web_token",
+        "secret",
+        r"eyJ[A-Za-z0-9_-]{5}",
+        10,
+        _JWT,
+        strength=0,
+        head=re.compile(r"eyJ[A-Za-z0-9_-]{5}"),
+    ),
     Rule(
         "password_assigned",
         "secret",

@@ -165,7 +165,7 @@ RULES = (
         26,
         re.compile(rf"{EDGE}(?:{'|'.join(_COMMON)}){END}"),
         strength=0,
-        reach=300,
+        head=re.compile(_COMMON_TRIGGER),
     ),
     Rule(
         "issued_token",
@@ -175,7 +175,7 @@ RULES = (
         re.compile(rf"{EDGE}(?:{'|'.join(map(''.join, _OTHERS))}){END}"),
         strength=0,
         least=3,
-        reach=710,
+        head=re.compile(rf"{EDGE}(?:{'|'.join(prefix for prefix, _ in _OTHERS)})"),
     ),
     Rule(
         "marked_token",
