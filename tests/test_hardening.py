@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rsc.cli.main import VERBS
+from rsc.ingest.workers import _start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prctl and /proc are of Linux")
 
@@ -93,30 +94,21 @@ def test_every_kind_of_worker_is_hardened(kind: str) -> None:
     assert json.loads(run_measured(code)) == HARDENED
 
 
-def test_the_worker_of_an_import_is_hardened(tmp_path: Path) -> None:
+def test_the_worker_of_an_import_is_hardened() -> None:
     """Its first part would be read after the plan came: the process is measured from outside before that."""
-    code = """
-from rsc.ingest.workers import _serve
-from multiprocessing import get_context
-import os, time
-if __name__ == "__main__":
-    ours, theirs = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=_serve, args=(theirs,))
-    process.start()
-    limits = ""
+    worker = _start()
+    limits = ["", ""]
     for _ in range(2000):
-        limits = open(f"/proc/{process.pid}/limits").read()
-        line = next(line for line in limits.splitlines() if line.startswith("Max core"))
-        if line.split()[4:6] == ["0", "0"]:
+        lines = Path(f"/proc/{worker.process.pid}/limits").read_text().splitlines()
+        limits = next(line.split()[4:6] for line in lines if line.startswith("Max core"))
+        if limits == ["0", "0"]:
             break
         time.sleep(0.01)
-    print(line.split()[4:6], os.stat(f"/proc/{process.pid}/environ").st_uid)
-    ours.close(); theirs.close(); process.kill()
-"""
-    path = tmp_path / "importing.py"
-    path.write_text(code)
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "['0', '0'] 0\n", done.stderr  # root owns what is not dumpable
+    owner = Path(f"/proc/{worker.process.pid}/environ").stat().st_uid
+    worker.process.kill()
+    worker.process.wait()
+    worker.connection.close()
+    assert (limits, owner) == (["0", "0"], 0)  # root owns what is not dumpable
 
 
 def test_an_import_that_is_quit_leaves_no_core(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ PACKAGE = Path(rsc.__file__).parent
 
 SHARED = {
     *("errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening", "pixels"),
-    *("durable", "untrusted", "tokenizer_json", "accounts"),
+    *("durable", "untrusted", "tokenizer_json", "accounts", "toml"),
 }
 
 MAY_IMPORT = {

@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import stat
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,7 +35,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from rsc.errors import ConfigError
+from rsc.toml import parse_toml, parse_value
 from rsc.units import parse_bytes
+
+_DEEPEST_KEY = 32  # parts of a dotted key; recipes nest four deep
 
 
 class FrozenModel(BaseModel):
@@ -292,10 +294,10 @@ def _is_workspace(root: Path) -> bool:
 
 def _read_settings(path: Path) -> Settings:
     try:
-        values = tomllib.loads(path.read_text())
+        values = parse_toml(path.read_text(), name=str(path))
     except FileNotFoundError:
         return Settings()
-    except (OSError, ValueError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     provenance: dict[str, str] = {}
     _merge({}, values, origin=str(path), provenance=provenance, prefix="")
@@ -329,10 +331,7 @@ def _read_layer(recipe: str) -> dict[str, Any]:
             ) from None
     else:
         text = recipe_text(recipe)
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"recipe {recipe} is not TOML: {error}") from None
+    return parse_toml(text, name=f"recipe {recipe}")
 
 
 def _recipe_name(recipe: str) -> str:
@@ -342,20 +341,12 @@ def _recipe_name(recipe: str) -> str:
 def _parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
-    if not equals or not all(parts):
+    if not equals or not all(parts) or len(parts) > _DEEPEST_KEY:
         raise ConfigError(f"override {text!r} is not section.key=value", hint="for example train.steps=200")
-    nested: Any = _parse_value(value.strip())
+    nested: Any = parse_value(value.strip())
     for part in reversed(parts):
         nested = {part: nested}
     return dict(nested)
-
-
-def _parse_value(text: str) -> Any:
-    """A TOML value; a bare word is a string, so that `data.name=posts` needs no quotes in a shell."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 def _merge(

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
@@ -88,12 +89,14 @@ class JsonTokenizer:
         return self._inner.id_to_token(number)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without any token around it."""
-        return list(self._inner.encode(text, add_special_tokens=False).ids)
+        """Ids of a text, without any token around it. Raises ConfigError where a pattern explodes."""
+        with _told():
+            return list(self._inner.encode(text, add_special_tokens=False).ids)
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text in `dtype`, on all cores."""
-        found = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Ids of each text in `dtype`, on all cores. Raises ConfigError as `encode` does."""
+        with _told():
+            found = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(item.ids, dtype=self.dtype) for item in found]
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -124,6 +127,20 @@ def read_tokenizer(path: Path) -> JsonTokenizer:
             hint="give the path of a tokenizer.json; an import with vocabulary=8000 trains one there",
         ) from None
     return JsonTokenizer(text, name=str(path))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A pattern that may match in too many ways ends in a panic of Rust, which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ConfigError(
+            "the tokenizer cannot encode this text: a pattern in it can match in too many ways",
+            hint="give another tokenizer.json, or let an import train one with vocabulary=8000",
+        ) from None
 
 
 def _with_special(text: str) -> str:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from rsc.config import Workspace
 from rsc.errors import DataError
+from rsc.ingest import workers
 from rsc.ingest.importer import import_columns
 from rsc.ingest.job import ImportResult
 from rsc.ingest.readers import file_tree
@@ -231,6 +232,7 @@ def test_a_zip_bomb_is_one_bad_record(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_tree, "MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(workers, "DECODED", frozenset())  # a worker would not see the line above
     files = {"a/1.jpg": image(), "b/1.jpg": image(), "b/bomb.jpg": bytes(5 << 20)}
     result = bring(workspace, zipped(tmp_path / "a.zip", files), holdout=0.0)
     assert result.bad == {"5242880 bytes in one file: too long for a record": 1}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ import pytest
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError, KeyUnavailable, ResourceError
+from rsc.ingest import workers
 from rsc.keys.providers.local import LocalKeyProvider
 from rsc.store.bulk import local
 from rsc.store.dataset import Dataset, list_datasets
@@ -205,10 +205,19 @@ def test_an_error_in_the_source_leaves_nothing(workspace: Workspace, tmp_path: P
 def test_a_worker_that_dies_is_an_error_with_a_way_out(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started: list[workers._Worker] = []
+    start = workers._start
+
+    def note_start() -> workers._Worker:
+        started.append(start())
+        return started[-1]
+
+    monkeypatch.setattr(workers, "_start", note_start)
+
     class KillWorkers:
         def update(self, **_: Any) -> None:
-            for process in multiprocessing.active_children():
-                process.kill()
+            for worker in started:
+                worker.process.kill()
 
         def finish(self) -> None:
             pass

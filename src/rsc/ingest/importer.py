@@ -145,6 +145,7 @@ def _run(
         schema=Schema(reader.fields()),
         options=options,
         policy=rules,
+        source_bytes=fingerprint.size_bytes,
         engine="re2" if 0 < fingerprint.size_bytes < _SMALL_BYTES else "auto",
         notes=notes | _withheld(reader.fields()),
     )

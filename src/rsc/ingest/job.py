@@ -11,6 +11,7 @@ from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable, ResourceError
 from rsc.ingest.keys import new_data_key
 from rsc.ingest.map_part import Plan
+from rsc.ingest.parse_limits import require_ratio
 from rsc.ingest.progress import Progress
 from rsc.ingest.provenance import import_facts, report_notes, require_records
 from rsc.ingest.readers.source import Fingerprint, NarrowTypes
@@ -122,7 +123,7 @@ class ImportJob:
     def _write(self, begun: _Begun, *, subject_key: SecretKey) -> None:
         """Every part that is left. Raises DataError when the source changed meanwhile."""
         start, totals = begun.start, begun.totals
-        done_bytes = saved_bytes = start.done_bytes
+        done_bytes = saved_bytes = unpacked_bytes = start.done_bytes
         results = run_parts(
             self.plan, first_part=start.next_part, num_processes=self.num_processes, subject_key=subject_key
         )
@@ -131,6 +132,8 @@ class ImportJob:
             for result in results:
                 write_part(begun.writer, result, totals=totals)
                 done_bytes += result.size_bytes
+                unpacked_bytes += max(result.size_bytes, result.unpacked_bytes)
+                require_ratio(unpacked_bytes, source_bytes=self.fingerprint.size_bytes)
                 if done_bytes - saved_bytes >= self.checkpoint_bytes:
                     position = replace(start, next_part=result.number + 1, done_bytes=done_bytes)
                     begun.writer.checkpoint(position.to_dict())

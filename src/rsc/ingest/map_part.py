@@ -17,6 +17,7 @@ import numpy as np
 
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
+from rsc.ingest.parse_limits import require_ratio
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, Values
 from rsc.ingest.readers.tables.typed_columns import each, take, to_store
 from rsc.ingest.screen import FoundIn, Screened, Screener
@@ -50,6 +51,8 @@ class Plan:
     policy: Policy
     engine: EngineName = "auto"
     tokenizer_json: str | None = None
+    source_bytes: int = 0
+    """Of all files of the source, as they lie there."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What the import says about the source as a whole; counted with the first part."""
     is_surveyed: bool = False
@@ -129,6 +132,7 @@ class PartResult:
     bad: list[BadRecord]
     report: ReviewReport
     num_read: int
+    unpacked_bytes: int = 0
     notes: Counter[str] = field(default_factory=Counter)
 
 
@@ -153,6 +157,8 @@ def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResu
         for note, count in chunk.notes.items():
             result.notes[public_text(note)] += count
         result.num_read += chunk.num_records + len(chunk.bad)
+        result.unpacked_bytes += chunk.size_bytes
+        require_ratio(result.unpacked_bytes, source_bytes=plan.source_bytes)
         screened = screener.screen(chunk)
         result.notes.update(_not_finite(screened.columns))
         result.bad += sorted(map(_public_reason, (*chunk.bad, *screened.bad)), key=lambda bad: bad.record)

@@ -19,6 +19,7 @@ from rsc.models.config import AudioConfig, ImageConfig
 from rsc.pixels import eight_bits
 
 MAX_PIXELS = 64_000_000  # 8000 x 8000: a picture that claims more is refused before it is unpacked
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # never EPS, which starts Ghostscript
 _HALF_WIDTH = 16  # zero crossings of the resampling filter on each side; -60 dB beyond the cut
 
 
@@ -29,7 +30,7 @@ def decode_image(data: bytes, *, config: ImageConfig) -> npt.NDArray[np.uint8]:
     the centre.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"picture of {image.width} x {image.height} pixels is over {MAX_PIXELS:,}")
             upright = ImageOps.exif_transpose(eight_bits(image)).convert(

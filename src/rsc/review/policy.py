@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import tomllib
 from typing import Annotated, Any, Literal
 
 import tomlkit
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rsc.errors import ConfigError
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
 from rsc.review.scanner.recogniser import ModelConfig
+from rsc.toml import parse_toml
 from rsc.units import parse_seconds
 
 Action = Literal["redact", "mask", "pseudonymise", "drop", "reject", "allow"]
@@ -131,8 +131,10 @@ def default_policy(*, single_person: bool = False) -> Policy:
 def parse_policy(content: bytes, *, name: str = "policy.toml") -> Policy:
     """Raises ConfigError with the field and the rule it breaks."""
     try:
-        return Policy.model_validate(tomllib.loads(content.decode()))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = content.decode()
+        hint = "write one with `rsc review policy new`"
+        return Policy.model_validate(parse_toml(text, name=name, hint=hint))
+    except UnicodeDecodeError as error:
         raise ConfigError(
             f"{name} is not TOML: {error}", hint="write one with `rsc review policy new`"
         ) from None

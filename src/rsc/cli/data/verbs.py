@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +25,7 @@ from rsc.release.agent.reviewers import acting_name, author_name
 from rsc.review.benchmark.synthetic import planted_posts
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets
+from rsc.toml import parse_toml, parse_value
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -167,27 +167,19 @@ def _options(flags: dict[str, Any], settings: Sequence[str]) -> ImportOptions:
         if section == "schema" and dot:
             values.setdefault("types", {})[field] = value.strip().strip("\"'")
         else:
-            values[key.strip()] = _toml_value(value.strip())
+            values[key.strip()] = parse_value(value.strip())
     origins = dict.fromkeys(values, "command line")
     return parse_as(ImportOptions, Resolved(name="rsc data import", values=values, provenance=origins))
 
 
 def _read_schema(path: Path) -> dict[str, Any]:
     """The types that a file declares. Raises ConfigError for a file that is no TOML."""
+    hint = 'a line a field: id = "int64"'
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return parse_toml(path.read_text(encoding="utf-8"), name=f"the schema {path}", hint=hint)
+    except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(
-            f"cannot read the schema {path}: {reason}", hint='a line a field: id = "int64"'
-        ) from None
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+        raise ConfigError(f"cannot read the schema {path}: {reason}", hint=hint) from None
 
 
 def _policy_bytes(house: Custody, *, path: Path | None, safeguard: str) -> bytes:

@@ -20,7 +20,6 @@ Secrets are read from files that only their owner can read, never from the envir
 from __future__ import annotations
 
 import getpass
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +33,7 @@ from rsc.keys.providers.local import LocalKeyProvider
 from rsc.keys.providers.pkcs11 import Pkcs11Provider
 from rsc.keys.providers.register import Register
 from rsc.keys.providers.vault import VaultProvider
+from rsc.toml import parse_toml
 from rsc.units import parse_seconds
 
 
@@ -119,10 +119,10 @@ def default_provider(folder: Path, *, clock: Clock | None = None) -> KeyProvider
 
 def _read(path: Path) -> ProvidersConfig:
     try:
-        return ProvidersConfig.model_validate(tomllib.loads(path.read_text()))
+        return ProvidersConfig.model_validate(parse_toml(path.read_text(), name=str(path)))
     except FileNotFoundError:
         return ProvidersConfig()
-    except tomllib.TOMLDecodeError as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
         problem = error.errors()[0]
