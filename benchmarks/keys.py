@@ -30,11 +30,12 @@ from rsc.keys.envelope import data_kek_id, data_key_context, new_envelope
 from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.agent.agent import KeyAgent
 from rsc.release.agent.client import KeyClient
+from rsc.release.agent.custody import Custody
 from rsc.release.agent.facts_cache import SETTLED_NS
 from rsc.release.agent.job_scope import Served
 from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.reviewers import enrol, open_identity
 from rsc.release.agent.server import AgentServer
-from rsc.review.approval.identity import create_identity
 from rsc.review.approval.verdict import approve, review_facts
 from rsc.review.policy import default_policy, policy_to_toml
 from rsc.store.dataset import Dataset, DatasetWriter
@@ -135,7 +136,8 @@ def fill(workspace: Workspace) -> None:
     provider.create(kek_id, period="2026-11")
     envelope, key = new_envelope(provider, kek_id=kek_id, context=context)
     schema, policy = Schema((Field("text", "string"),)), default_policy(single_person=True)
-    identity = create_identity(workspace.identities, name="bench")
+    house = Custody(workspace)
+    identity = open_identity(house, enrol(house, passphrase=None, name="bench"), passphrase=None)
     with (
         key,
         DatasetWriter.create(
@@ -143,7 +145,8 @@ def fill(workspace: Workspace) -> None:
         ) as writer,
     ):
         writer.append("train", columns_from_records(schema, [{"text": "hello"}]))
-        writer.commit(policy=policy_to_toml(policy), report=b"{}", facts={"author": "bench"})
+        ref = writer.commit(policy=policy_to_toml(policy), report=b"{}", facts={"author": "bench"})
+    house.audit.append("import", data="posts", version=ref.version, root_hash=ref.root_hash)
     dataset = Dataset.open(workspace.data, name="posts")
     facts = review_facts(
         root_hash=dataset.root_hash,
@@ -154,6 +157,7 @@ def fill(workspace: Workspace) -> None:
     )
     signed = approve(facts, policy=policy, identity=identity, note="", clock=clock)
     dataset.write_review("approvals/bench.json", signed.to_json())
+    house.audit.append("approve", data="posts", root_hash=ref.root_hash, approver="bench")
 
 
 if __name__ == "__main__":

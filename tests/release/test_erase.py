@@ -11,9 +11,10 @@ from house import House
 from power import PowerLoss, stop_at
 
 from rsc.audit.log import AuditLog
+from rsc.cli.data.end_text import erased_text, trace_text
 from rsc.config import Workspace
 from rsc.errors import ConfigError, KeyUnavailable, ReviewVoid
-from rsc.events import EventLog
+from rsc.events import EventLog, read_lines
 from rsc.ingest.importer import import_source
 from rsc.ingest.inspect import read_findings
 from rsc.ingest.screen import FINDINGS
@@ -22,6 +23,7 @@ from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle import erase as erase_module
 from rsc.release.lifecycle.erase import MARK, erase
+from rsc.release.lifecycle.expire import expire
 from rsc.release.lifecycle.subject import find_subject
 from rsc.release.lifecycle.trace import trace
 from rsc.review.policy import Policy, policy_to_toml
@@ -443,3 +445,68 @@ def test_every_spelling_goes_and_a_text_that_only_holds_letters_of_it_stays(hous
     assert not erased.left.hits
     gone = {f"row {place}" for place in range(len(SPELLINGS[subject]))}
     assert records_of(house, 2) == [text for text in before if text.rpartition("; ")[2] not in gone]
+
+
+def test_erasing_a_second_person_marks_the_runs_on_what_the_first_erasure_replaced(filled):
+    """The run read both persons in version 1, of which version 2 is what the first erasure left."""
+    first = "2026-11-21-language-aaaa"
+    assert [run.run for run in forget(filled, "ada.lovelace@example.org").marked] == [first]
+    train(filled, "2026-11-22-language-bbbb", data="posts", version=2)
+    other = "charles.babbage@example.net"
+    second = forget(filled, other)
+    assert second.removed["posts"] > 0
+    assert {(run.run, run.version) for run in second.marked} == {(first, 1), ("2026-11-22-language-bbbb", 2)}
+    assert {run.run for run in forget(filled, other).marked} == set(), "nothing is left of them to find"
+
+
+def test_what_cannot_be_searched_is_said_and_its_runs_are_marked_as_such(filled):
+    """The letters have expired: whether the person was in them cannot be known any more."""
+    bring(filled, "letters", lines=[json.dumps({"text": "write to ada.lovelace@example.org"})] * 3)
+    train(filled, "on-letters", data="letters")
+    expire(
+        filled.workspace,
+        "letters",
+        providers={"local": filled.provider},
+        audit=filled.audit,
+        user="ada",
+    )
+    found = look_for(filled, "ada.lovelace@example.org")
+    assert [closed.partition(":")[0] for closed in found.closed] == ["letters version 1"]
+    assert [run.run for run in found.runs_on_closed] == ["on-letters"]
+    done = forget(filled, "ada.lovelace@example.org")
+    assert [run.run for run in done.marked_unsearched] == ["on-letters"]
+    (mark,) = read_lines(filled.workspace.runs / "on-letters" / MARK)
+    assert (mark["kind"], mark["data"]) == ("data_not_searched", "letters")
+    told = erased_text(done.to_json())
+    assert "a second search finds 0 findings in what could be searched" in told
+    assert "not searched: letters version 1" in told
+    shutil.rmtree(filled.workspace.data / "letters")
+    gone = look_for(filled, "ada.lovelace@example.org")
+    assert "letters version 1: it is not here any more" in gone.closed
+    assert "on-letters" in {run.run for run in gone.runs_on_closed}
+
+
+def test_exports_are_traced_to_where_they_were_written(filled, tmp_path):
+    run, here, moved = "2026-11-21-language-aaaa", tmp_path / "export here", tmp_path / "moved"
+    for place in (here, moved):
+        place.mkdir()
+        filled.audit.append("run_export_began", run=run, path=str(place), user="ada")
+        filled.audit.append("exported", run=run, path=str(place), user="ada", sha256="0" * 64)
+    killed = tmp_path / "killed"
+    filled.audit.append("run_export_began", run=run, path=str(killed), user="ada")
+    moved.rename(tmp_path / "elsewhere")
+    (derived,) = look_for(filled, "ada.lovelace@example.org").runs
+    assert {str(here), str(moved), str(killed)} < set(derived.exports)
+    assert set(derived.exports_gone) == {str(moved), str(killed)}
+    done = forget(filled, "ada.lovelace@example.org")
+    assert (here / MARK).exists()
+    assert not moved.exists(), "a folder that is gone is not made again"
+    assert "not there any more" in erased_text(done.to_json())
+
+
+def test_a_run_that_the_log_does_not_know_is_said_to_be_unknown(filled):
+    (filled.workspace.runs / "stranger").mkdir()
+    (filled.workspace.runs / "stranger" / "run.json").write_text('{"lineage": {}}')
+    found = look_for(filled, "ada.lovelace@example.org")
+    assert found.runs_unrecorded == ("stranger",)
+    assert "what run stranger was trained on is not recorded" in trace_text(found.to_json())
