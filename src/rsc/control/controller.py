@@ -65,14 +65,14 @@ class Controller:
     def resume(self, run: RunFolder) -> int:
         """Go on with a run at its newest checkpoint. A finished one says so and is left alone."""
         record = run.record()
+        origin = self.gate.origin(run.id)
+        origin.require_papers(record.lineage)
+        _require_recipe(run, origin)  # it also says where copies go
         recipe = recipe_of(run)
         if record.state is RunState.FINISHED:
             open_copies(run, recipe.checkpoint, say=self.say)  # the last copy may have failed
             self.say(f"run {run.id} finished at step {record.step}; nothing is left to do")
             return 0
-        origin = self.gate.origin(run.id)
-        origin.require_papers(record.lineage)
-        _require_recipe(run, origin)
         admit_all(self.gate, recipe.data, model=recipe.model)
         isolation = isolation_of(self.gate, origin)
         return self._drive(run, recipe, isolation=isolation).to_its_end(
