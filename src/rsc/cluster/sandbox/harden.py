@@ -5,11 +5,13 @@ None of this needs root, and none of it can be undone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rsc.cluster.sandbox import seccomp, syscalls
 
@@ -29,8 +31,11 @@ def harden() -> None:
 def run_as_init(command: Sequence[str]) -> int:
     """Start `command`, pass signals on to it, reap whatever else ends, return its exit code.
 
-    For process 1 of a PID namespace: when this returns and exits, the kernel ends everything left.
+    For process 1 of a PID namespace: when this returns and exits, the kernel ends everything left. Without
+    such a namespace orphans come here all the same, and are ended here.
     """
+    if sys.platform == "linux":
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
     if child == 0:
         _execute(command)
@@ -42,7 +47,19 @@ def run_as_init(command: Sequence[str]) -> int:
         except InterruptedError:
             continue
         if ended == child:
+            if os.getpid() != 1 and sys.platform == "linux":
+                _end_orphans()
             return exit_code(status)
+
+
+def _end_orphans() -> None:
+    """Kill and reap every child, and theirs, which come here as they lose their parents."""
+    task = Path(f"/proc/self/task/{os.getpid()}/children")
+    with contextlib.suppress(OSError, ChildProcessError):
+        while left := task.read_text().split():
+            for pid in left:
+                os.kill(int(pid), signal.SIGKILL)
+                os.waitpid(int(pid), 0)
 
 
 def exit_code(status: int) -> int:

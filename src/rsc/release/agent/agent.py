@@ -25,6 +25,7 @@ from rsc.errors import ConfigError, GateRefused, IntegrityError, RscError
 from rsc.keys.envelope import Envelope, KeyProvider, data_key_context, open_envelope, run_key_context
 from rsc.keys.secret import SecretKey
 from rsc.release.agent.decision import DataFacts, Decision, decide
+from rsc.release.agent.denials import Denials
 from rsc.release.agent.facts_cache import Memory
 from rsc.release.agent.log_record import LiveRecord, Recorded
 from rsc.release.agent.origin_facts import facts_of
@@ -108,6 +109,7 @@ class KeyAgent:
         self._account = account or this_account()
         self._record = LiveRecord(audit, witness=workspace.witness)
         self._memory = Memory(workspace)
+        self._denials = Denials()
 
     def release(self, request: KeyRequest) -> SecretKey:
         """The key, for this process. Raises GateRefused (exit code 3) with one sentence when it is denied."""
@@ -131,26 +133,44 @@ class KeyAgent:
         recorded = self._record_now()
         found = [self._decide_and_open(one, recorded=recorded) for one in asked]
         try:
-            first = self._audit.append_many(
-                self._told(one.request, answer, holder=one.holder)
+            records = [
+                record
                 for one, answer in zip(asked, found, strict=True)
-            )
+                if self._has_to_be_written(
+                    record := self._told(one.request, answer, holder=one.holder), is_ours=not one.holder
+                )
+            ]
+            first = self._audit.append_many(records) if records else 0
         except BaseException:
             for answer in found:
                 if isinstance(answer, _Opened):
                     answer.key.close()
             raise
+        numbers = (n for n, record in enumerate(records, start=first) if record["kind"] == "key_released")
         return [
-            Grant(answer.key, answer.decision, number) if isinstance(answer, _Opened) else answer.error
-            for number, answer in enumerate(found, start=first)
+            Grant(answer.key, answer.decision, next(numbers)) if isinstance(answer, _Opened) else answer.error
+            for answer in found
         ]
+
+    def _has_to_be_written(self, record: Record, *, is_ours: bool) -> bool:
+        """A worker's refusals that repeat are counted; what a person asks for is written each time."""
+        is_denied = record["kind"] != "key_released"
+        return is_ours or not is_denied or self._denials.is_first(record, now_s=self._clock.monotonic_s())
+
+    def log_repeated(self, *, all_of_it: bool = False) -> None:
+        """Write how often refusals repeated, once a minute or at the end."""
+        repeated = self._denials.take(now_s=self._clock.monotonic_s(), all_of_it=all_of_it)
+        if repeated:
+            self._audit.append_many(repeated)
 
     def renew(self, request: KeyRequest, *, outside: tuple[str, ...] | None) -> Decision:
         """Decide again on a lease that runs. Only a denial is logged. Raises GateRefused then."""
         answer = self._decide_and_open(Asking(request, outside, {}), recorded=self._record_now())
         if isinstance(answer, _Denied):
             about = _about(self._nameable(request))
-            self._audit.append("lease_denied", **about, reason=answer.log_reason)
+            record = {"kind": "lease_denied", **about, "reason": answer.log_reason[:_MAX_REASON]}
+            if self._has_to_be_written(record, is_ours=False):
+                self._audit.append_many([record])
             raise answer.error
         answer.key.close()  # it was opened because a key destroyed meanwhile ends the lease
         return answer.decision
@@ -186,7 +206,7 @@ class KeyAgent:
             return _Denied(error, error.message if is_known else "what was asked for is not here")
         except OSError as error:
             told = f"the key agent cannot read its workspace: {error.strerror}"
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:
             # reports come from the asking process; what cannot be judged is refused, for this one alone
             told = f"the request cannot be judged: {type(error).__name__} in its reports or the run's lineage"
         return _Denied(GateRefused(told), told)

@@ -1,6 +1,7 @@
 """Who holds a key, and until when. A lease ends by word of its holder, by its holder's death, or by time.
 
-Time is enforced: the process that holds an expired lease and still lives is killed.
+Time is enforced: the process that holds an expired lease and still lives is killed. A lease covers what its
+holder forked: what is left behind is killed when the lease ends, however it ends.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import select
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rsc.release.agent.request import KeyRequest
+from rsc.release.agent.sandboxes import Sandbox, end_orphans
 
 
 class Process:
@@ -57,6 +60,8 @@ class Lease:
     """Index of the release in the audit log."""
     request: KeyRequest
     holder: Process
+    sandbox: Sandbox | None
+    """Where the holder lives, and so what it may leave behind."""
     expires_s: float
     """On the clock that stands still while the machine sleeps: a suspended laptop kills no run."""
 
@@ -76,12 +81,20 @@ class Leases:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._live: dict[int, Lease] = {}
+        self._mains: dict[int, int] = {}
+        """Of each sandbox, by its top: the command that was started in it."""
+        self._left: set[int] = set()
+        """Tops of sandboxes in which a lease ended since they were last searched for orphans."""
 
-    def add(self, number: int, *, request: KeyRequest, pid: int, expires_s: float) -> Lease:
+    def add(
+        self, number: int, *, request: KeyRequest, pid: int, expires_s: float, sandbox: Sandbox | None = None
+    ) -> Lease:
         """Raises ProcessLookupError when the holder has already gone."""
-        lease = Lease(number, request, Process(pid), expires_s)
+        lease = Lease(number, request, Process(pid), sandbox, expires_s)
         with self._lock:
             self._live[number] = lease
+            if sandbox is not None:
+                self._mains.setdefault(sandbox.top, sandbox.main)
         return lease
 
     def get(self, number: int) -> Lease | None:
@@ -96,6 +109,8 @@ class Leases:
         """Take a lease out and close its descriptor; False when it had ended."""
         with self._lock:
             lease = self._live.pop(number, None)
+            if lease is not None and lease.sandbox is not None:
+                self._left.add(lease.sandbox.top)
         if lease is not None:
             lease.holder.close()
         return lease is not None
@@ -119,7 +134,24 @@ class Leases:
             ]
             for lease in over:
                 del self._live[lease.number]
-        return [Ended(lease.number, lease.request, _finish(lease.holder)) for lease in over]
+        ended = [(lease, _finish(lease.holder)) for lease in over]
+        killed = self._end_orphans({lease.sandbox.top for lease in over if lease.sandbox is not None})
+        return [Ended(lease.number, lease.request, how + _left_behind(lease, killed)) for lease, how in ended]
+
+    def _end_orphans(self, tops: set[int]) -> dict[int, int]:
+        """A lease covers what its holder forked: how many processes were killed, by top of their sandbox."""
+        with self._lock:
+            tops, self._left = tops | self._left, set()
+            kept = {top: {self._mains[top]} for top in tops}
+            for lease in self._live.values():
+                if lease.sandbox is not None and lease.sandbox.top in kept:
+                    kept[lease.sandbox.top].add(lease.sandbox.main)
+        return {top: end_orphans(top, kept=mains) for top, mains in kept.items()}
+
+
+def _left_behind(lease: Lease, killed: Mapping[int, int]) -> str:
+    count = killed.get(lease.sandbox.top, 0) if lease.sandbox is not None else 0
+    return f"; {count} processes that were left behind were killed" if count else ""
 
 
 def _finish(holder: Process) -> str:

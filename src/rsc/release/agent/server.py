@@ -20,17 +20,18 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import selectors
 import socket
+import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rsc.accounts import Account, account_of
+from rsc.accounts import account_of
 from rsc.clock import Clock
 from rsc.errors import ConfigError, GateRefused, RscError
 from rsc.keys.secret import SecretKey
@@ -39,33 +40,18 @@ from rsc.release.agent.handover import Carrier, carriers, carry, send_inline
 from rsc.release.agent.job_scope import Served
 from rsc.release.agent.leases import Leases
 from rsc.release.agent.observe import meant_sockets, observe
+from rsc.release.agent.peers import IDLE_S, Peer, Peers
 from rsc.release.agent.request import KeyRequest
-from rsc.release.agent.wire import Line, error_message, peer_of, short_path
+from rsc.release.agent.sandboxes import sandbox_of
+from rsc.release.agent.wire import DescriptorsPassed, Line, error_message, peer_of, short_path
 
 _LOOK_S = 2.0  # how often expired leases are looked for
 _BACKLOG = 512
 _SLOW_THREADS = 16
 _MAX_LEASES = 256  # of one process, which holds two or three for each data set of its mixture
-_MAX_PEERS = 256  # connections; each takes a descriptor of this process, which has 1024 by default
 
 
-@dataclass
-class _Peer:
-    """Who is on the other side of a connection, as the kernel says."""
-
-    line: Line
-    pid: int
-    account: Account
-    untaken: SecretKey | None = None
-    """A released key that waits for `take` (carrier `socket` only)."""
-
-    def close(self) -> None:
-        if self.untaken is not None:
-            self.untaken.close()
-        self.line.connection.close()
-
-
-_Received = tuple[_Peer, dict[str, Any]]
+_Received = tuple[Peer, dict[str, Any]]
 
 
 class AgentServer:
@@ -104,6 +90,8 @@ class AgentServer:
         self._pool.shutdown()
         self._listener.close()
         self._log_ended()
+        with contextlib.suppress(OSError, RscError):
+            self._agent.log_repeated(all_of_it=True)
         self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> AgentServer:
@@ -124,52 +112,69 @@ class AgentServer:
         while not self._is_closing.wait(_LOOK_S):
             try:
                 self.end_overdue()
-            except Exception:  # leases are enforced in the next round, whatever became of this one
-                traceback.print_exc()
+                self._agent.log_repeated()
+            except Exception as error:  # leases are enforced in the next round all the same
+                _tell(error)
 
     def _serve(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
+        with contextlib.closing(Peers()) as peers:
+            peers.listen(self._listener)
             while not self._is_closing.is_set():
                 received: list[_Received] = []
-                for key, _ in selector.select():
-                    if key.data is None:
-                        self._accept(selector)
+                for peer in peers.wait(IDLE_S):
+                    if peer is None:
+                        self._accept(peers)
                     else:
-                        received += _receive(selector, key.data)
+                        received += self._receive(peers, peer)
                 if received and self._agent.is_immediate:
                     self._answer(received)
                 else:
                     for one in received:
                         self._pool.submit(self._answer, [one])
-            for key in list(selector.get_map().values()):
-                if key.data is not None:
-                    key.data.close()
+                peers.drop_idle(now_s=self._clock.monotonic_s())
 
-    def _accept(self, selector: selectors.BaseSelector) -> None:
+    def _receive(self, peers: Peers, peer: Peer) -> list[_Received]:
+        """What has arrived from one; nothing, and it is closed, when it hung up or talks nonsense."""
+        try:
+            messages = peer.line.receive_now()
+        except DescriptorsPassed as error:
+            messages, peer.passed = None, error.fds
+        except (OSError, ValueError, RecursionError):
+            messages = None
+        if messages is None:
+            peers.remove(peer)
+            return []
+        peer.heard_s = self._clock.monotonic_s()
+        peer.pending += len(messages)
+        return [(peer, message) for message in messages]
+
+    def _accept(self, peers: Peers) -> None:
         try:
             connection, _ = self._listener.accept()
             pid, uid = peer_of(connection)
         except OSError:
             return  # closing, or the other side has gone again
-        is_full = len(selector.get_map()) > _MAX_PEERS
-        if is_full or uid not in (0, os.getuid()):
+        if uid not in (0, os.getuid()):
             connection.close()  # the socket is for this user only, whatever became of its mode
             return
         connection.setblocking(False)
-        selector.register(connection, selectors.EVENT_READ, _Peer(Line(connection), pid, account_of(uid)))
+        now_s = self._clock.monotonic_s()
+        peers.add(Peer(Line(connection), pid, account_of(uid), heard_s=now_s))
 
     def _answer(self, received: list[_Received]) -> None:
         try:
             self._answer_each(received)
-        except Exception:  # ours to mend; until then it costs these peers their connections, nobody else
-            traceback.print_exc()
+        except Exception as error:  # ours to mend; until then it costs these peers their connections
+            _tell(error)
             for peer, _ in received:
-                _hang_up(peer)
+                peer.hang_up()
+        finally:
+            for peer, _ in received:
+                peer.pending -= 1
 
     def _answer_each(self, received: list[_Received]) -> None:
         """Answer each; requests for keys together."""
-        asked: list[tuple[_Peer, Asking]] = []
+        asked: list[tuple[Peer, Asking]] = []
         for peer, message in received:
             try:
                 if message.get("op") == "release":
@@ -180,29 +185,28 @@ class AgentServer:
                 _send(peer, error_message(error))
             except OSError as error:
                 _send(peer, error_message(_unlogged(error)))
-            except (AttributeError, KeyError, TypeError, ValueError):
-                _hang_up(peer)
+            except Exception:  # whatever it sent costs it alone its connection
+                peer.hang_up()
         if asked:
             self._release(asked)
 
-    def _answer_other(self, peer: _Peer, message: dict[str, Any]) -> None:
+    def _answer_other(self, peer: Peer, message: dict[str, Any]) -> None:
         op = message.get("op")
         if op == "take" and peer.untaken is not None:
             with peer.untaken as key:
                 peer.untaken = None
                 send_inline(peer.line.connection, key)
         elif op == "end":
-            self._end(int(message["lease"]), pid=peer.pid)
+            self._end(_number(message), pid=peer.pid)
             _send(peer, {"ok": True})
         elif op == "renew":
             asking = self._asking(peer, message)
-            number = int(message["lease"])
-            lease_s = self._renew(number, asking.request, asking.outside, pid=peer.pid)
+            lease_s = self._renew(_number(message), asking.request, asking.outside, pid=peer.pid)
             _send(peer, {"ok": True, "lease_s": lease_s})
         else:
             raise ValueError(op)
 
-    def _asking(self, peer: _Peer, message: dict[str, Any]) -> Asking:
+    def _asking(self, peer: Peer, message: dict[str, Any]) -> Asking:
         account = peer.account
         request = KeyRequest.from_json(message.get("request", {}))
         request = replace(request, user=account.name, uid=account.uid)
@@ -214,7 +218,7 @@ class AgentServer:
             refusal = GateRefused(f"this process holds {_MAX_LEASES} keys already")
         return Asking(request, outside, holder, refusal)
 
-    def _release(self, asked: list[tuple[_Peer, Asking]]) -> None:
+    def _release(self, asked: list[tuple[Peer, Asking]]) -> None:
         answers: list[Grant | RscError]
         try:
             answers = self._agent.grant([asking for _, asking in asked])
@@ -222,18 +226,29 @@ class AgentServer:
             answers = [error] * len(asked)
         except OSError as error:
             answers = [_unlogged(error)] * len(asked)
+        except Exception as error:
+            _tell(error)
+            if len(asked) == 1:
+                return asked[0][0].hang_up()
+            for one in asked:  # each alone, so that it costs nobody else
+                self._release([one])
+            return None
         for (peer, asking), answer in zip(asked, answers, strict=True):
             if isinstance(answer, RscError):
                 _send(peer, error_message(answer))
             else:
                 self._hand_over(peer, asking.request, answer)
 
-    def _hand_over(self, peer: _Peer, request: KeyRequest, grant: Grant) -> None:
+    def _hand_over(self, peer: Peer, request: KeyRequest, grant: Grant) -> None:
         lease_s = grant.decision.lease_s
         expires_s = self._clock.monotonic_s() + lease_s
         reply = {"ok": True, "lease": grant.number, "lease_s": lease_s, "carrier": self._carrier}
         try:
-            self._leases.add(grant.number, request=request, pid=peer.pid, expires_s=expires_s)
+            if not peer.has_key:
+                peer.sandbox, peer.has_key = sandbox_of(peer.pid), True
+            self._leases.add(
+                grant.number, request=request, pid=peer.pid, expires_s=expires_s, sandbox=peer.sandbox
+            )
             self._send_key(peer, reply, key=grant.key)
         except OSError as error:  # it is gone, or this process has no descriptor or page left
             grant.key.close()
@@ -241,7 +256,7 @@ class AgentServer:
             self._ended.put((grant.number, request, "not handed over"))
             _send(peer, error_message(GateRefused(f"the key was not handed over: {error.strerror}")))
 
-    def _send_key(self, peer: _Peer, reply: dict[str, Any], *, key: SecretKey) -> None:
+    def _send_key(self, peer: Peer, reply: dict[str, Any], *, key: SecretKey) -> None:
         if self._carrier == "socket":
             peer.untaken = key
             _send(peer, reply)
@@ -298,31 +313,29 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _receive(selector: selectors.BaseSelector, peer: _Peer) -> list[_Received]:
-    """What has arrived from one; nothing, and the connection closed, when it hung up or talks nonsense."""
-    try:
-        messages = peer.line.receive_now()
-    except (OSError, ValueError, RecursionError):
-        messages = None
-    if messages is not None:
-        return [(peer, message) for message in messages]
-    selector.unregister(peer.line.connection)
-    peer.close()
-    return []
-
-
-def _send(peer: _Peer, message: dict[str, Any], *, fd: int | None = None) -> None:
+def _send(peer: Peer, message: dict[str, Any], *, fd: int | None = None) -> None:
     """Never waits: whoever has gone, or leaves its answers unread, is hung up on."""
     try:
         peer.line.send(message, fd=fd)
     except OSError:
-        _hang_up(peer)
+        peer.hang_up()
 
 
-def _hang_up(peer: _Peer) -> None:
-    """The waiting thread finds the end of the connection and closes it."""
-    with contextlib.suppress(OSError):
-        peer.line.connection.shutdown(socket.SHUT_RDWR)
+def _number(message: Mapping[str, Any]) -> int:
+    """Of a lease. Raises ValueError for anything but a whole number that JSON counts exactly."""
+    number = message["lease"]
+    if type(number) is not int or not 0 <= number < 1 << 53:
+        raise ValueError("not the number of a lease")
+    return number
+
+
+def _tell(error: Exception) -> None:
+    """Our own mistake, without words of who caused it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{Path(last.filename).name}:{last.lineno}"
+    print(
+        f"key agent: {type(error).__name__} at {where}; its request was dropped", file=sys.stderr, flush=True
+    )
 
 
 def _unlogged(error: OSError) -> GateRefused:

@@ -28,7 +28,16 @@ from rsc.errors import GateRefused, RscError
 MAX_LINE_BYTES = 64 << 10
 _READ_BYTES = 4096
 _LOCAL_PEERCRED, _LOCAL_PEERPID = 1, 2  # sys/un.h of macOS and BSD
+_SCM_MAX_FD = 253  # in one message; with less room the kernel closes the others here and now
 _PATH_BYTES = 100  # sun_path holds 108 on Linux, 104 on macOS
+
+
+class DescriptorsPassed(ConnectionError):
+    """Somebody sent descriptors to the agent; they are still open."""
+
+    def __init__(self, fds: list[int]) -> None:
+        super().__init__(f"{len(fds)} descriptors")
+        self.fds = fds
 
 
 class Line:
@@ -60,14 +69,13 @@ class Line:
         return message, descriptors
 
     def receive_now(self) -> list[dict[str, Any]] | None:
-        """Every whole message among what has arrived; None when the other side hung up. Descriptors that
-        came along are closed: the agent takes none. Raises as `receive` does."""
-        fds = self._fill(_READ_BYTES)
-        if fds is None:
-            return None
-        for fd in fds:
-            os.close(fd)
-        return list(iter(self._next, None))
+        """Every whole message among what has arrived; None when the other side hung up. Raises as `receive`
+        does, and DescriptorsPassed: the agent takes none; closing one takes as long as its owner likes."""
+        data, fds, _, _ = socket.recv_fds(self.connection, _READ_BYTES, _SCM_MAX_FD)
+        if fds:
+            raise DescriptorsPassed(list(fds))
+        self._read += data
+        return list(iter(self._next, None)) if data else None
 
     def _fill(self, size_bytes: int) -> list[int] | None:
         data, fds, _, _ = socket.recv_fds(self.connection, size_bytes, 4)
