@@ -1,7 +1,7 @@
 """Refusals that repeat are counted instead of written again: the log is for ever, and asking is free.
 
-The first of a kind, and some more, are in the log before their answers go out; further ones in the same
-minute become one record with `times`. A worker that asks for everything that it can name does not fill the disk.
+The first of a kind, and some more, are in the log before their answers go out; further ones in one minute
+become one record with `times`. A worker that asks for everything that it can name does not fill the disk.
 """
 
 from __future__ import annotations
