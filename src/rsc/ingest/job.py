@@ -22,6 +22,7 @@ from rsc.ingest.tokenize import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
 from rsc.ingest.workers import run_parts
 from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope
 from rsc.keys.secret import SecretKey
+from rsc.review.public_text import public_text
 from rsc.review.report import ReviewReport
 from rsc.store.format.schema import Field
 from rsc.store.writer import DatasetRef, DatasetWriter
@@ -43,6 +44,12 @@ class ImportResult:
     bad_places: tuple[str, ...]
     notes: dict[str, int]
     fields: tuple[Field, ...]
+    kind: str
+    """The format that the source was read as."""
+    names: dict[str, str]
+    """Stored name -> name in the source, of fields that are called otherwise there."""
+    is_surveyed: bool
+    """Whether the first records told too little of the types, and the whole source was read for them."""
     source_bytes: int
     seconds: float
     taken: tuple[tuple[str, str], ...] = ()
@@ -196,10 +203,18 @@ class ImportJob:
             bad_places=tuple(totals.bad_places),
             notes=dict(totals.notes),
             fields=self.plan.stored_schema.fields,
+            kind=self.plan.source.kind,
+            names={name: _printable(source) for name, source in self.plan.source.names().items()},
+            is_surveyed=self.plan.is_surveyed,
             source_bytes=self.fingerprint.size_bytes,
             seconds=seconds,
             taken=tuple(self.plan.source.taken()),
         )
+
+
+def _printable(name: str) -> str:
+    """A name as its source has it, for whoever imports: nothing personal, and nothing that moves a cursor."""
+    return "".join(character if character.isprintable() else "?" for character in public_text(name))
 
 
 class _Begun:

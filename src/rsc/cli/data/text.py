@@ -34,6 +34,9 @@ def import_record(result: ImportResult) -> dict[str, Any]:
         "records": result.num_read,
         "splits": result.splits,
         "fields": {item.name: field_kind(item) for item in result.fields},
+        "source_names": result.names,
+        "format": result.kind,
+        "types_of_whole_source": result.is_surveyed,
         "resumed": result.num_resumed,
         "findings": result.report.findings,
         "by_type": result.report.by_type(),
@@ -52,7 +55,7 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in result.splits.items())
     lines = [
         f"{ref.name} version {ref.version}: {result.num_read:,} records read, stored as {splits}",
-        f"fields: {', '.join(f'{item.name} ({field_kind(item)})' for item in result.fields)}",
+        *_field_lines(result),
         *(f"taken: {what} as {became}" for what, became in result.taken),
         f"found: {_counts(result.report.by_type()) or 'nothing of what is looked for'}",
         *(f"note: {count:,} x {note}" for note, count in result.notes.items()),
@@ -70,6 +73,15 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
     return "\n".join(lines)
 
 
+def _field_lines(result: ImportResult) -> Iterator[str]:
+    """What was taken for what: the format, and each field with its type and its name in the source."""
+    yield f"read as {result.kind}, with these fields:"
+    rows = [(item.name, field_kind(item), result.names.get(item.name, item.name)) for item in result.fields]
+    yield table(rows, header=("field", "type", "in the source"))
+    if result.is_surveyed:
+        yield "types hold for all records; those of the first ones did not (docs/import/README.md#types)"
+
+
 def _advice(kinds: Mapping[str, str]) -> Iterator[str]:
     """What a newcomer may have missed, by what the fields lack."""
     media = [name for name in ("image", "audio") if name in kinds]
@@ -84,11 +96,13 @@ def _advice(kinds: Mapping[str, str]) -> Iterator[str]:
 
 
 def field_kind(item: Field) -> str:
-    """`string`, `int64`, `uint8[32x32x3]`, `uint16 tokens`."""
+    """`string`, `int64`, `int64?` where values may be missing, `uint8[32x32x3]`, `uint16 tokens`."""
     if item.kind in ("string", "bytes"):
         return item.kind
     shape = "x".join(map(str, item.shape))
-    return f"{item.dtype}[{shape}]" if shape else item.dtype + (" tokens" if item.kind == "tokens" else "")
+    if item.kind == "tokens":
+        return f"{item.dtype} tokens"
+    return f"{item.dtype}[{shape}]" if shape else item.dtype + ("" if item.missing is None else "?")
 
 
 def version_record(dataset: Dataset) -> dict[str, Any]:

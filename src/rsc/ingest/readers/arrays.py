@@ -22,7 +22,7 @@ from rsc.ingest.readers.tables.arrow_files import MemoryTable, StreamedTable
 from rsc.ingest.readers.tables.arrow_types import import_pyarrow
 from rsc.ingest.readers.tables.declared import declared_field
 from rsc.ingest.readers.tables.exact_casts import exact_cast, joined_dtype
-from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
+from rsc.ingest.readers.tables.infer_fields import chosen_names, is_unicode, stored_names
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field
 
@@ -241,20 +241,12 @@ def _checked_list(column: Sequence[Any], item: Field, *, where: str) -> list[Any
         try:
             "".join(column).encode()
         except UnicodeEncodeError:
-            row = next(row for row, text in enumerate(column) if not _is_unicode(text))
+            row = next(row for row, text in enumerate(column) if not is_unicode(text))
             raise DataError(
                 f"{where}, row {row}: half of a UTF-16 pair, which is no text",
                 hint="decode it with errors='replace', or leave the record out",
             ) from None
     return list(column)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_blank(column: Any) -> bool:

@@ -22,6 +22,7 @@ class Lines:
     texts: Sequence[str]
     numbers: Sequence[int]
     bad: Sequence[BadRecord]
+    last_byte: bytes = b"\n"
 
     @property
     def num_lines(self) -> int:
@@ -38,7 +39,7 @@ def decode_lines(block: bytes, *, first_line: int, name: str, options: ImportOpt
         texts.pop()
     if first_line == 0 and texts:
         texts[0] = texts[0].removeprefix(BYTE_ORDER_MARK)
-    return Lines(texts=texts, numbers=range(first_line, first_line + len(texts)), bad=())
+    return Lines(texts, numbers=range(first_line, first_line + len(texts)), bad=(), last_byte=block[-1:])
 
 
 def decode_text(data: bytes, *, first_line: int, name: str, options: ImportOptions) -> str:
@@ -79,7 +80,7 @@ def _decode_each(block: bytes, *, first_line: int, name: str, options: ImportOpt
             if options.bad_encoding == "stop":
                 raise not_encoded(f"{name} {place}", data=block, options=options) from None
             bad.append(BadRecord(number, place, f"not {options.encoding.upper()}", raw=line))
-    return Lines(texts=texts, numbers=numbers, bad=bad)
+    return Lines(texts, numbers=numbers, bad=bad, last_byte=block[-1:])
 
 
 def readable_name(name: str, *, notes: Counter[str] | None = None) -> str:

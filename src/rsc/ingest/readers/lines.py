@@ -180,6 +180,13 @@ def read_span(path: Path, part: Part, *, bare_returns: bool = False) -> bytes:
     return data.replace(b"\r", b"\n") if bare_returns else data
 
 
+def end_notes(data: bytes) -> dict[str, int]:
+    """A note where the bytes of a part, which holds whole lines, end without one: only the last part can."""
+    return (
+        {} if data.endswith(b"\n") else {"the last line has no line end, as in a file that was cut short": 1}
+    )
+
+
 def head(path: Path, *, size_bytes: int, bare_returns: bool = False) -> bytes:
     """The first bytes, cut after a whole line when there is more; a longer first line is read to its end,
     as far as a record goes."""

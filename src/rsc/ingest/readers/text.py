@@ -19,7 +19,7 @@ from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_lines, decode_text, not_encoded
 from rsc.ingest.readers.file_tree import Entry, Tree, group_by_size
-from rsc.ingest.readers.lines import MAX_RECORD_BYTES, cut_at_lines, has_bare_returns, read_span
+from rsc.ingest.readers.lines import MAX_RECORD_BYTES, cut_at_lines, end_notes, has_bare_returns, read_span
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.store.format.schema import Field
 
@@ -58,7 +58,7 @@ class TextFile(Source):
             text = self._decode(read_span(self.path, part), part.span.first_line)
             blocks = cut_blocks(text, block_chars=self.options.block_chars)
             numbers = range(part.first_record, part.first_record + len(blocks))
-            yield _chunk(blocks, numbers, size_bytes=part.size_bytes)
+            yield _chunk(blocks, numbers, size_bytes=part.size_bytes, notes=end_notes(text[-1:].encode()))
 
     def _lines(self, part: Part) -> Chunk:
         lines = decode_lines(
@@ -70,7 +70,8 @@ class TextFile(Source):
         kept = [(text.rstrip("\r"), number) for text, number in zip(lines.texts, lines.numbers, strict=True)]
         kept = [(text, number) for text, number in kept if text and not text.isspace()]
         texts, numbers = [text for text, _ in kept], [number for _, number in kept]
-        return _chunk(texts, numbers, size_bytes=part.size_bytes, bad=list(lines.bad))
+        notes = end_notes(lines.last_byte)
+        return _chunk(texts, numbers, size_bytes=part.size_bytes, bad=list(lines.bad), notes=notes)
 
     @cached_property
     def _bare_returns(self) -> bool:
@@ -173,11 +174,17 @@ def _block_end(text: str, start: int, *, block_chars: int) -> int:
 
 
 def _chunk(
-    texts: list[str], numbers: range | list[int], *, size_bytes: int, bad: list[BadRecord] | None = None
+    texts: list[str],
+    numbers: range | list[int],
+    *,
+    size_bytes: int,
+    bad: list[BadRecord] | None = None,
+    notes: dict[str, int] | None = None,
 ) -> Chunk:
     return Chunk(
         columns={"text": texts},
         numbers=np.array(numbers, dtype=np.uint64),
         size_bytes=size_bytes,
         bad=bad or [],
+        notes=notes or {},
     )

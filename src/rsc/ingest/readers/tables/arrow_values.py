@@ -14,7 +14,7 @@ from rsc.errors import DataError
 from rsc.ingest.readers.media.codec import MediaCodec
 from rsc.ingest.readers.source import NarrowTypes, Values
 from rsc.ingest.readers.tables.arrow_types import ArrowColumn, import_pyarrow, plain_type
-from rsc.ingest.readers.tables.infer_fields import declared_column, note_missing
+from rsc.ingest.readers.tables.infer_fields import declared_column, is_unicode, note_missing
 from rsc.ingest.readers.tables.value_types import EXACT_IN_FLOAT64
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field
@@ -172,18 +172,10 @@ def _strings(
         "".join(texts).encode()
     except UnicodeEncodeError:
         for row, text in enumerate(texts):
-            if not _is_unicode(text):
+            if not is_unicode(text):
                 bad.setdefault(row, f"field {column.field.name!r}: not UTF-8")
                 texts[row] = ""
     return texts
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _class_names(

@@ -21,6 +21,7 @@ from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_text
 from rsc.ingest.readers.lines import (
     MAX_RECORD_BYTES,
     LineSpan,
+    end_notes,
     has_bare_returns,
     head,
     is_compressed,
@@ -93,7 +94,9 @@ class DelimitedTable(Source):
     def read(self, part: Part) -> Iterator[Chunk]:
         """Raises DataError for text in another encoding and for a quote that is never closed."""
         for batch, bytes_per_line in self._batches(part):
-            yield self._chunk(batch, size_bytes=round(bytes_per_line * len(batch)))
+            chunk = self._chunk(batch, size_bytes=round(bytes_per_line * len(batch)))
+            chunk.notes |= end_notes(batch[-1][1].raw)
+            yield chunk
 
     def surveyed(self) -> DelimitedTable:
         return replace(self, known=self.survey())

@@ -192,6 +192,15 @@ def note_missing(item: Field, count: int, *, notes: Counter[str]) -> None:
         notes[f"field {item.name!r} missing: stored as {blank}"] += count
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it holds no surrogates, which UTF-8 cannot say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _plain_name(name: str, place: int) -> str:
     if not _LETTER.search(name):
         return f"field_{place}"
@@ -204,7 +213,7 @@ def _column(rows: Sequence[Row], source: SourceField, *, bad: dict[int, str], no
     values = [row.get(source.source_name) for row in rows]
     types = set(map(type, values))
     if item.kind == "string" and types == {str} and not source.is_unscanned:
-        return values
+        return _whole_texts(values, item, bad=bad)
     if types == {_PLAIN.get(item.dtype)} and item.kind == "tensor" and not item.shape:
         try:
             column = np.array(values, dtype=item.dtype)
@@ -241,7 +250,16 @@ def _checked(values: list[Any], source: SourceField, *, bad: dict[int, str], not
         note_missing(item, sum(value is None for value in values), notes=notes)
         return _typed(values, item)
     note_missing(item, sum(value is None for value in values), notes=notes)
-    return [_text(value) for value in values]
+    return _whole_texts([_text(value) for value in values], item, bad=bad)
+
+
+def _whole_texts(texts: list[Any], item: Field, *, bad: dict[int, str]) -> list[Any]:
+    """The texts; a half of a UTF-16 pair, which JSON can say and UTF-8 cannot, makes its record bad."""
+    if not all(map(str.isascii, texts)):
+        for index, text in enumerate(texts):
+            if not text.isascii() and not is_unicode(text):
+                bad.setdefault(index, f"field {item.name!r}: half of a UTF-16 pair, which is no text")
+    return texts
 
 
 _BLANK = object()
@@ -265,7 +283,7 @@ def declared_column(
     """The column of a declared type: a value that it would change makes its row bad."""
     if item.kind == "string":
         note_missing(item, sum(value is None for value in values), notes=notes)
-        return [_text(value) for value in values]
+        return _whole_texts([_text(value) for value in values], item, bad=bad)
     convert: Callable[[Any], Any] = {"i": _whole, "u": _whole, "f": _number, "b": _truth}[item.storage.kind]
     column = np.zeros(len(values), dtype=item.storage)
     for index, value in enumerate(values):

@@ -14,7 +14,7 @@ import numpy as np
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import Lines, decode_lines
-from rsc.ingest.readers.lines import cut_at_lines, has_bare_returns, head, read_span
+from rsc.ingest.readers.lines import cut_at_lines, end_notes, has_bare_returns, head, read_span
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.ingest.readers.tables.infer_fields import (
     SAMPLE_ROWS,
@@ -71,7 +71,9 @@ class JsonLines(Source):
             yield _too_long(part)
             return
         for lines, size_bytes in self._blocks(part):
-            yield self._parse(lines, size_bytes=size_bytes)
+            chunk = self._parse(lines, size_bytes=size_bytes)
+            chunk.notes |= end_notes(lines.last_byte)
+            yield chunk
 
     def surveyed(self) -> JsonLines:
         return replace(self, known=self.survey())
@@ -160,11 +162,6 @@ def parse_objects(lines: Sequence[str], *, numbers: Sequence[int]) -> Objects:
     for number, line in zip(numbers, lines, strict=True):
         try:
             row = decode(line)
-            if "\\ud" in line or "\\uD" in line:
-                json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            bad.append(_bad_line(number, line, reason="half of a UTF-16 pair (\\ud8...) in it: not text"))
-            continue
         except (ValueError, RecursionError) as error:
             if line.strip():
                 bad.append(_bad_line(number, line, reason=_why(error)))
