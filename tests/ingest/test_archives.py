@@ -183,14 +183,6 @@ def test_mds_pickles_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_mds_cut_short(tmp_path: Path) -> None:
-    root = mds(tmp_path / "mds", [5])
-    shard = root / "shard.00000.mds"
-    shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(DataError, match="cut short"):
-        read_all(open_source(root, options=PLAIN))
-
-
 def table(count: int) -> Any:
     arrow = pytest.importorskip("pyarrow")
     return arrow.table(

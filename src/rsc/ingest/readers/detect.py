@@ -11,7 +11,7 @@ from rsc.ingest.readers.containment import require_contained
 from rsc.ingest.readers.file_set import FileSet
 from rsc.ingest.readers.file_tree import Tree
 from rsc.ingest.readers.lines import bare_suffix, head
-from rsc.ingest.readers.mds import INDEX, MdsFolder, is_mds_index
+from rsc.ingest.readers.mds import INDEX, MdsFolder, is_litdata_index, is_mds_index
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from rsc.ingest.readers.media.files import MediaTree
 from rsc.ingest.readers.python_docs import PythonDocs
@@ -165,6 +165,11 @@ def _detect_tree(path: Path) -> str:
         return "hf"
     if any(is_mds_index(index) for index in path.glob(f"**/{INDEX}")):
         return "mds"
+    if is_litdata_index(path / INDEX):
+        raise DataError(
+            f"{path} is a LitData set, which is not read",
+            hint="write it as MDS, WebDataset or Parquet with LitData's own reader",
+        )
     suffixes = Counter(entry.suffix for entry in Tree(path).entries())
     if not suffixes:
         raise DataError(f"{path} holds no files", hint="hidden files are not looked at")

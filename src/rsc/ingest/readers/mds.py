@@ -8,20 +8,22 @@ Pickled columns are refused: reading them would run code that the source brings 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import zstandard
 
-from rsc.errors import ConfigError, DataError
+from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.chunks import Row, chunks
+from rsc.ingest.readers.mds_values import TEXTS, Decoder, codec
 from rsc.ingest.readers.media.codec import MediaCodec
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, own_name
 from rsc.ingest.readers.split_names import SPLIT_NAMES
@@ -29,24 +31,7 @@ from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
 from rsc.store.format.schema import Field
 
 INDEX = "index.json"
-_SCALARS = (
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "float16",
-    "float32",
-    "float64",
-)
-_TEXTS = ("str", "json", "str_int", "str_float", "str_decimal")
-_SHAPE_DTYPES = ("<u1", "<u2", "<u4", "<u8")
 _MAX_SHARD_BYTES = 1 << 32  # offsets are u32
-
-_Decoder: TypeAlias = Callable[[bytes], Any] | MediaCodec
 
 
 @dataclass(frozen=True)
@@ -57,7 +42,7 @@ class _Column:
     encoding: str
     size: int | None
     field: Field
-    decode: _Decoder
+    decode: Decoder
 
     def value(self, data: bytes, *, notes: Counter[str]) -> Any:
         if isinstance(self.decode, MediaCodec):
@@ -72,6 +57,8 @@ class _Shard:
     num_samples: int
     size_bytes: int
     split: str | None
+    hashes: tuple[tuple[str, str], ...] = ()
+    """Algorithm and digest of the file, as the index has them."""
 
 
 @dataclass
@@ -178,11 +165,11 @@ class MdsFolder(Source):
         encodings = dict(zip(layout["column_names"], layout["column_encodings"], strict=True))
         sizes = dict(zip(layout["column_names"], layout["column_sizes"], strict=True))
         names = chosen_names(list(encodings), options=self.options)
-        texts = [name for name in names if encodings[name] in _TEXTS]
+        texts = [name for name in names if encodings[name] in TEXTS]
         stored = stored_names(names, texts=texts, options=self.options)
         return {
             name: _Column(
-                name, encodings[name], sizes[name], *_codec(stored[name], encodings[name], self.options)
+                name, encodings[name], sizes[name], *codec(stored[name], encodings[name], self.options)
             )
             for name in names
         }
@@ -195,6 +182,13 @@ class MdsFolder(Source):
             for record in _index_shards(index):
                 found.append(_shard(index.parent, record, split=split))
         return found
+
+
+def is_litdata_index(index: Path) -> bool:
+    try:
+        return isinstance(json.loads(index.read_bytes())["chunks"], list)
+    except (KeyError, TypeError, ValueError, OSError):
+        return False
 
 
 def is_mds_index(index: Path) -> bool:
@@ -212,11 +206,22 @@ def _shard(folder: Path, record: dict[str, Any], *, split: str | None) -> _Shard
     raw, packed = record["raw_data"], record.get("zip_data")
     num_samples = int(record["samples"])
     if packed is None or not (folder / own_name(packed["basename"])).exists():
-        return _Shard(folder / own_name(raw["basename"]), False, num_samples, int(raw["bytes"]), split)
+        return _Shard(
+            folder / own_name(raw["basename"]), False, num_samples, int(raw["bytes"]), split, _hashes(raw)
+        )
     compression = str(record.get("compression"))
     if not compression.startswith("zstd"):
         raise DataError(f"{packed['basename']} is packed with {compression}", hint="only zstd is read")
-    return _Shard(folder / packed["basename"], True, num_samples, int(packed["bytes"]), split)
+    return _Shard(
+        folder / packed["basename"], True, num_samples, int(packed["bytes"]), split, _hashes(packed)
+    )
+
+
+def _hashes(record: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    found = record.get("hashes")
+    return (
+        tuple((str(name), str(digest)) for name, digest in found.items()) if isinstance(found, dict) else ()
+    )
 
 
 def _index_shards(index: Path) -> list[dict[str, Any]]:
@@ -231,6 +236,13 @@ def _index_shards(index: Path) -> list[dict[str, Any]]:
 
 def _shard_bytes(shard: _Shard) -> memoryview:
     data = shard.path.read_bytes()
+    if len(data) != shard.size_bytes:
+        raise DataError(
+            f"{shard.path.name} has {len(data)} bytes, its index says {shard.size_bytes}: cut short?"
+        )
+    for algorithm, digest in shard.hashes:
+        if algorithm in hashlib.algorithms_guaranteed and hashlib.new(algorithm, data).hexdigest() != digest:
+            raise DataError(f"{shard.path.name} does not have the {algorithm} of its index")
     if shard.is_packed:
         try:
             data = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_SHARD_BYTES)
@@ -248,43 +260,3 @@ def _offsets(data: memoryview, shard: _Shard) -> list[int]:
     if offsets[0] < head or offsets[-1] != len(data) or offsets != sorted(offsets):
         raise DataError(f"{shard.path.name} is cut short or not an MDS shard")
     return offsets
-
-
-def _codec(name: str, encoding: str, options: ImportOptions) -> tuple[Field, _Decoder]:
-    """Field and decoder of one encoding. Raises ConfigError for those that we do not read."""
-    if encoding in _TEXTS:
-        return Field(name, "string"), bytes.decode
-    if encoding in ("jpeg", "png"):
-        codec = MediaCodec("image", options)
-        return codec.field(name), codec
-    if encoding == "bytes":
-        return Field(name, "bytes"), bytes
-    if encoding in ("int", *_SCALARS):
-        dtype = np.dtype("int64" if encoding == "int" else encoding)
-        return Field(name, "tensor", dtype.name), lambda data: np.frombuffer(data, dtype)[0]
-    kind, _, rest = encoding.partition(":")
-    dtype_name, _, shape = rest.partition(":")
-    if kind == "ndarray" and dtype_name in _SCALARS:
-        return _array_codec(name, np.dtype(dtype_name), shape)
-    raise ConfigError(
-        f"column {name!r} is encoded as {encoding}, which is not read here",
-        hint="choose the others with --fields" + ("; pickles can run code" if encoding == "pkl" else ""),
-    )
-
-
-def _array_codec(name: str, dtype: np.dtype[Any], shape: str) -> tuple[Field, Callable[[bytes], Any]]:
-    if shape:
-        sizes = tuple(map(int, shape.split(",")))
-        return Field(name, "tensor", dtype.name, sizes), lambda data: np.frombuffer(data, dtype).reshape(
-            sizes
-        )
-    return Field(name, "tokens", dtype.name), lambda data: _shaped_array(data, dtype)
-
-
-def _shaped_array(data: bytes, dtype: np.dtype[Any]) -> np.ndarray:
-    """An array that carries its shape: dims and the width of a size in one byte, sizes, values."""
-    num_dims, width = data[0] >> 2, np.dtype(_SHAPE_DTYPES[data[0] & 3])
-    if num_dims != 1:
-        raise DataError(f"an array of {num_dims} dims where the shape is not fixed")
-    size = int(np.frombuffer(data, width, count=1, offset=1)[0])
-    return np.frombuffer(data, dtype, count=size, offset=1 + width.itemsize)
