@@ -220,3 +220,16 @@ def test_a_folder_with_other_files_is_not_taken_over_as_a_workspace(tmp_path: Pa
     assert tmp_path.stat().st_mode & 0o777 == 0o755
     tmp_path.chmod(0o700)
     Workspace.from_environment({"RSC_HOME": str(tmp_path)})
+
+
+def test_a_base_that_leads_back_by_another_spelling_is_refused(tmp_path: Path) -> None:
+    """`./b.toml`, a link, a detour: the same file is the same base."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.toml").write_text('base = "sub/../b.toml"')
+    (tmp_path / "b.toml").write_text('base = "./sub/../a.toml"')
+    with pytest.raises(ConfigError, match="is its own base"):
+        resolve(str(tmp_path / "a.toml"))
+    (tmp_path / "link.toml").symlink_to(tmp_path / "c.toml")
+    (tmp_path / "c.toml").write_text('base = "link.toml"')
+    with pytest.raises(ConfigError, match="is its own base"):
+        resolve(str(tmp_path / "c.toml"))

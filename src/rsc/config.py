@@ -304,8 +304,13 @@ def _read_settings(path: Path) -> Settings:
     return parse_as(Settings, Resolved(name=str(path), values=values, provenance=provenance))
 
 
+def _same_recipe(recipe: str) -> str:
+    """Equal for two spellings of one recipe."""
+    return os.path.realpath(recipe) if recipe.endswith(".toml") else recipe
+
+
 def _layers(recipe: str, *, seen: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if recipe in seen:
+    if _same_recipe(recipe) in map(_same_recipe, seen):
         raise ConfigError(
             f"recipe {recipe} is its own base: {' -> '.join((*seen, recipe))}", hint="remove one `base`"
         )

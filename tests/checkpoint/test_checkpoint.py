@@ -305,3 +305,27 @@ def test_same_step_saved_again_replaces_the_first(tmp_path: Path, key: SecretKey
     checkpoint = newest_good(LocalStore(tmp_path), run=RUN, key=key)
     assert checkpoint is not None
     assert all(map(torch.equal, load(checkpoint)[0].parameters(), model.parameters()))
+
+
+def test_a_damaged_checkpoint_does_not_push_out_the_good_one_before_it(
+    tmp_path: Path, key: SecretKey
+) -> None:
+    """Step 3 could not be read at this start: 2 stays for as long as nothing newer is known to be good."""
+    writer, _ = writer_for(tmp_path, key, keep=2)
+    for step in (1, 2, 3):
+        save(writer, step=step)
+    again, _ = writer_for(tmp_path, key, keep=2)
+    again.damaged = {3}
+    save(again, step=4)
+    assert finished(LocalStore(tmp_path)) == [2, 3, 4]
+    save(again, step=3)
+    save(again, step=5)
+    assert finished(LocalStore(tmp_path)) == [4, 5], "step 3 was written anew and counts again"
+
+
+def test_the_best_step_stays_whatever_is_newer(tmp_path: Path, key: SecretKey) -> None:
+    writer, _ = writer_for(tmp_path, key, keep=1)
+    for step in (1, 2, 3, 4):
+        writer.best = min(step, 2)
+        save(writer, step=step)
+    assert finished(LocalStore(tmp_path)) == [2, 4]

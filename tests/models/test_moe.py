@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig, MoeConfig, TextConfig, TrunkConfig
 from rsc.models.heads import Want
-from rsc.models.moe import MoE, Router, balance_experts
+from rsc.models.moe import MoE, Router, balance_experts, forget_loads
 
 
 def moe(**changes: object) -> MoE:
@@ -130,3 +130,13 @@ def test_the_move_is_made_from_the_load_of_all_ranks(moe_model: Model) -> None:
     worst = balance_experts(moe_model, add_over_ranks=lambda load: load.add_(torch.tensor([0.0, 0, 0, 12])))
     torch.testing.assert_close(router.bias, torch.tensor([0.0, 0.01, 0.01, -0.01]))
     assert worst == pytest.approx(12 / 5)
+
+
+def test_a_batch_that_is_left_out_says_nothing_about_the_next_balance(moe_model: Model) -> None:
+    tokens = torch.arange(24).reshape(2, 12)
+    moe_model.train()
+    moe_model({"tokens_BL": tokens}, Want.LOGITS)
+    routers = [module for module in moe_model.modules() if isinstance(module, Router)]
+    assert all(router.load.any() for router in routers)
+    forget_loads(moe_model)
+    assert not any(router.load.any() for router in routers)

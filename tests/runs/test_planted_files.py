@@ -41,7 +41,7 @@ from tests.checkpoint.test_checkpoint import save, writer_for
 MARKER = "of-somebody-else-0f9c"
 """Stands in every file outside the run."""
 RECIPE = load_recipe("language", overrides=["data.name=posts"])
-TRUNK = RECIPE.recipe.model.trunk
+MODEL = RECIPE.recipe.model
 STEP = "checkpoints/step-00000005"
 PLACES = (
     *("run.json", "resolved.toml", "key.json", "events.jsonl", "evaluation.json", "lock", "lock.gate"),
@@ -210,7 +210,7 @@ READERS: dict[str, Callable[[Place], Any]] = {
     "push papers": lambda place: place.copies().push_papers(precision=place.run.precision()),
     "pull": lambda place: (place.copies().push_newest(), place.copies().pull()),
     "pull over it": lambda place: _pull_over(place),
-    "parent": lambda place: find_parent(place.run.id, runs=place.workspace.runs, trunk=TRUNK),
+    "parent": lambda place: find_parent(place.run.id, runs=place.workspace.runs, model=MODEL),
     "open model": lambda place: open_run(place.run, key=place.key),
     "agent": lambda place: run_record(place.workspace, place.run.id),
     "trace": lambda place: list(derived_runs(place.workspace, {("posts", 1)})),

@@ -19,7 +19,7 @@ from rsc.errors import ConfigError
 from rsc.events import EventLog
 from rsc.recipes.recipe import load_recipe, recipe_of
 from rsc.runs.code_version import code_facts
-from rsc.runs.folder import RunFolder, RunState, find_run, list_runs
+from rsc.runs.folder import RunFolder, RunState, find_run, list_runs, unreadable_runs
 from rsc.runs.status import present
 from rsc.runs.time_ledger import ledger
 from rsc.train.batches.streams import stream_seed
@@ -251,3 +251,17 @@ def test_streams_are_apart_and_stay_what_they_were() -> None:
     }
     assert len(seeds) == 4
     assert stream_seed(0, "weights") == 4194789700723333633
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"id": 1}', b'{"state": "sideways"}', b"\xff", b"[" * 50_000]
+)
+def test_a_run_that_cannot_be_read_hides_no_other(content: bytes, tmp_path: Path, clock: Any) -> None:
+    good = RunFolder.create(tmp_path, recipe="toy", steps=1, lineage={}, clock=clock)
+    bad = RunFolder.create(tmp_path, recipe="bad", steps=1, lineage={}, clock=clock)
+    (bad.path / "run.json").write_bytes(content)
+    assert [run.id for run in list_runs(tmp_path)] == [good.id]
+    assert unreadable_runs(tmp_path) == [bad.id]
+    assert find_run(tmp_path, "last").id == good.id
+    with pytest.raises(ConfigError, match=r"run\.json cannot be read"):
+        bad.record()

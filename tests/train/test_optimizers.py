@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from rsc.models.config import ImageConfig
+from rsc.models.stems import ImageStem
 from rsc.recipes.sections import OptimizerConfig
 from rsc.train.engine.optimizers import (
     build_optimizer,
@@ -98,3 +100,10 @@ def test_later_adamw_steps_remember_by_the_betas() -> None:
         square = beta2 * square + (1 - beta2) * gradient**2
         expected -= 0.5 * (mean / (1 - beta1**step)) / (square / (1 - beta2**step)) ** 0.5
     assert model.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_learnt_positions_do_not_decay() -> None:
+    stem = ImageStem(ImageConfig(height=8, width=8, channels=1, patch=4), width=8)
+    decayed, plain = split_by_decay(stem)
+    assert id(stem.places) in map(id, plain)
+    assert id(stem.places) not in map(id, decayed)

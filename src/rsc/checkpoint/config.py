@@ -14,6 +14,9 @@ class CheckpointConfig(FrozenModel):
     """Optimiser steps between two checkpoints; 0 writes only the last one."""
     keep: Annotated[int, Field(ge=1)] = 2
     """Newest checkpoints that stay; older ones are deleted when a newer one is durable."""
+    keep_best: bool = False
+    """Write a checkpoint where `eval.every` finds the lowest validation loss so far, and keep that one.
+    Copies in `folder` follow `keep` alone."""
     keep_every: Annotated[int, Field(ge=0)] = 0
     """Checkpoints at multiples of this many steps are kept for good; 0 keeps none beyond `keep`."""
     folder: str = ""

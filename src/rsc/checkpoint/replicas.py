@@ -56,7 +56,7 @@ class Copies:
         self._papers: BulkStore = open_store(f"{folder}/{run.name}")
         self._theirs: BulkStore = open_store(f"{folder}/{run.name}/checkpoints")
         self._ours = UntrustedStore(run, "checkpoints")
-        self._retention = {"keep": keep, "keep_every": keep_every}
+        self._keep, self._keep_every = keep, keep_every
 
     def push_papers(self, *, precision: str = "unknown") -> None:
         """Everything small that a resume needs; the key's envelope among them, which opens nothing alone.
@@ -87,7 +87,7 @@ class Copies:
             for name in sources:
                 self._theirs.delete(f"{folder}/{name}")
             return False
-        prune(self._theirs, **self._retention)
+        prune(self._theirs, keep=self._keep, keep_every=self._keep_every)
         return True
 
     def _open_all(self, folder: str, opened: ExitStack) -> dict[str, RandomAccess]:

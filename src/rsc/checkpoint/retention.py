@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from rsc.checkpoint.names import ROOT_FILE, folder_name, step_of
 from rsc.checkpoint.read_counts import CheckpointFiles
@@ -21,9 +21,13 @@ def to_delete(steps: Iterable[int], *, keep: int, keep_every: int) -> list[int]:
     return [step for step in ordered[: -max(1, keep)] if not keep_every or step % keep_every]
 
 
-def prune(store: BulkStore, *, keep: int, keep_every: int) -> list[int]:
-    """Delete what retention gives up; returns those steps. The root goes first, so none is half there."""
-    gone = to_delete(finished(store), keep=keep, keep_every=keep_every)
+def prune(store: BulkStore, *, keep: int, keep_every: int, besides: Collection[int] = ()) -> list[int]:
+    """Delete what retention gives up; returns those steps. The root goes first, so none is half there.
+
+    Steps `besides` stay and count for nothing: a damaged one must not push out the good one before it.
+    """
+    counted = [step for step in finished(store) if step not in besides]
+    gone = to_delete(counted, keep=keep, keep_every=keep_every)
     for step in gone:
         store.delete(f"{folder_name(step)}/{ROOT_FILE}")
         store.delete_folder(folder_name(step))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -60,6 +60,7 @@ class CheckpointWriter:
         events: Events,
         keep: int,
         keep_every: int = 0,
+        damaged: Iterable[int] = (),
         pinned: bool = False,
         stopwatch_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -71,6 +72,10 @@ class CheckpointWriter:
         self._meeting = meeting
         self._events = events
         self._retention = {"keep": keep, "keep_every": keep_every}
+        self.damaged = set(damaged)
+        """Steps that this start could not read."""
+        self.best: int | None = None
+        """The step to keep whatever is newer."""
         self._stopwatch_s = stopwatch_s
         self._staging = Staging(pinned=pinned)
         self._thread: threading.Thread | None = None
@@ -131,7 +136,9 @@ class CheckpointWriter:
         self._events.append(
             "checkpoint", step=step, size_bytes=root.size_bytes, root=root.merkle_root, **timing
         )
-        prune(self._store, **self._retention)
+        self.damaged.discard(step)  # it was written anew
+        best = set() if self.best is None else {self.best}
+        prune(self._store, **self._retention, besides=self.damaged | best)
 
     def _remove_parts(self, step: int) -> None:
         """What other ranks wrote of a checkpoint that failed would keep a full disk full."""

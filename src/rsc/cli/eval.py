@@ -36,6 +36,7 @@ from rsc.store.format.reserved_names import SIDECARS
 from rsc.train.batches.collate import STILL_USED
 
 Model = Annotated[str, typer.Argument(help="A run (id, unique part of it, or `last`) or an exported folder.")]
+Step = Annotated[str, typer.Option(help="Checkpoint of a run: newest, best (by validation), or a step.")]
 
 
 def eval(  # noqa: A001 (the command is called so)
@@ -43,11 +44,12 @@ def eval(  # noqa: A001 (the command is called so)
     overrides: Annotated[list[str] | None, typer.Argument(help="eval.key=value, e.g. groups.")] = None,
     data: Annotated[str | None, typer.Option(help="Another data set than the run's.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to measure on; the recipe's if left out.")] = None,
+    step: Step = "newest",
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a model on held-out data: figures with 95 % intervals, slices, calibration."""
     workspace = Workspace.from_environment()
-    trained = open_model(model, workspace=workspace)
+    trained = open_model(model, workspace=workspace, step=step)
     config = trained.recipe.eval if trained.recipe else EvalConfig()
     config = override(config, section="eval", overrides=overrides or [])
     dataset = _dataset(trained, data=data, workspace=workspace)
@@ -91,10 +93,11 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 takes the best token each time.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Draw from the k best only; 0: from all.")] = 0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same text.")] = 0,
+    step: Step = "newest",
     as_json: JsonFlag = False,
 ) -> None:
     """Continue a text. What comes out may repeat what the model was trained on."""
-    trained = open_model(model, workspace=Workspace.from_environment())
+    trained = open_model(model, workspace=Workspace.from_environment(), step=step)
     if trained.config.head.kind != "next_token":
         raise ConfigError(f"{trained.name} is no language model", hint=f"try `rsc predict {model} FILE`")
     tokenizer = trained.tokenizer()
@@ -113,11 +116,12 @@ def generate(
 def predict(
     model: Model,
     file: Annotated[Path, typer.Argument(help="A picture, a recording, a text file or .jsonl.")],
+    step: Step = "newest",
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a trained model makes of a file."""
     require_file(file)
-    trained = open_model(model, workspace=Workspace.from_environment())
+    trained = open_model(model, workspace=Workspace.from_environment(), step=step)
     predictions = list(predict_file(trained, file=file))
     rows = [
         (
@@ -134,9 +138,11 @@ def predict(
         say(line)
 
 
-def open_model(name: str, *, workspace: Workspace) -> Trained:
+def open_model(name: str, *, workspace: Workspace, step: str = "newest") -> Trained:
     """A run of the workspace, or an exported folder. The release of a run's key is logged."""
     if is_export(Path(name)):
+        if step != "newest":
+            raise ConfigError(f"{name} is an export, which has one step", hint="leave --step out")
         opened = read_export(Path(name))
         return from_state(
             name,
@@ -148,7 +154,9 @@ def open_model(name: str, *, workspace: Workspace) -> Trained:
     run = find_run(workspace.runs, name)
     request = KeyRequest("checkpoint", run=run.id)
     with release(request, workspace=workspace) as key:
-        trained = open_run(run, key=key)
+        trained = open_run(run, key=key, step=step)
+    for damaged in trained.passed_over:
+        say(f"the checkpoint of step {damaged} is damaged; an older one is used")
     say(f"run {run.id} at step {trained.step}, {trained.precision.name}: {trained.precision.reason}")
     return trained
 

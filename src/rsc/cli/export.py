@@ -27,7 +27,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def export_run(
-    run: RunFolder, *, workspace: Workspace, target: Path | None, dtype: str, as_json: bool
+    run: RunFolder, *, workspace: Workspace, target: Path | None, dtype: str, step: str, as_json: bool
 ) -> None:
     """Write the folder and say what it is. Raises GateRefused where the data's policy forbids it."""
     if dtype not in _DTYPES:
@@ -38,7 +38,7 @@ def export_run(
     for name, version in origin.own_data():  # publishing a model is a use of its data: asked and logged
         house.agent.release(KeyRequest("export", data=name, version=version)).close()
     with house.agent.release(KeyRequest("export", run=run.id)) as key:
-        config, state, step = whole_state(run, key=key)
+        config, state, trained_step = whole_state(run, key=key, step=step)
     reason = why_not_open(config, state=state)
     facts = card_facts(
         run,
@@ -46,11 +46,11 @@ def export_run(
         recipe=recipe,
         num_parameters=sum(tensor.numel() for tensor in state.values()),
         layout=f"RSC's own layout ({reason})" if reason else "open layout (config.json, safetensors)",
-        step=step,
+        step=trained_step,
         evaluation=kept_in(run.path),
     )
-    place = (target or run.path / "export" / f"step-{step}").absolute()
-    about = {"run": run.id, "path": str(place), "user": house.account.name, "step": step}
+    place = (target or run.path / "export" / f"step-{trained_step}").absolute()
+    about = {"run": run.id, "path": str(place), "user": house.account.name, "step": trained_step}
     house.audit.append("run_export_began", **about)  # a kill on the way leaves no copy that nobody knows of
     result = write_export(
         place,
@@ -59,12 +59,17 @@ def export_run(
         context=recipe.data.sequence_length,
         separator=recipe.data.separator if recipe.is_packed_language else None,
         dtype=_DTYPES[dtype],
-        settings={"run": run.id, "step": step},
+        settings={"run": run.id, "step": trained_step},
         extra_files={"README.md": to_markdown(facts), "card.json": to_json(facts)},
     )
     digest = folder_digest(place)
     house.audit.append("exported", **about, data=recipe.data.name, layout=result.layout, sha256=digest)
-    record = {"path": str(result.path), "layout": result.layout, "reason": result.reason, "step": step}
+    record = {
+        "path": str(result.path),
+        "layout": result.layout,
+        "reason": result.reason,
+        "step": trained_step,
+    }
     record |= {"parameters": result.num_parameters, "files": list(result.files)}
     emit(record, as_json=as_json, text=str(result.path))
     if result.reason:

@@ -8,6 +8,7 @@ people is escaped here: names, messages and logs can hold what untrusted code or
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,13 +32,24 @@ def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     With RSC_JSON_FILE set the JSON goes to that file as well, so that a script can show a command to its
     reader and still use the result.
     """
-    document = json.dumps({"schema": 1, **result}, indent=2, default=str)
+    document = json.dumps(_strict({"schema": 1, **result}), indent=2, default=str, allow_nan=False)
     if os.environ.get(JSON_FILE):
         Path(os.environ[JSON_FILE]).write_text(document)
     if as_json:
         print(document)
     elif text:
         print(printable(text))
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no NaN and no infinity: a figure that is none is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _strict(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(each) for each in value]
+    return value
 
 
 def say(message: str) -> None:

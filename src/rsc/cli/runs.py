@@ -14,7 +14,7 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError
-from rsc.runs.folder import RunFolder, RunState, find_run, list_runs
+from rsc.runs.folder import RunFolder, RunState, find_run, list_runs, unreadable_runs
 from rsc.runs.status import present
 from rsc.runs.time_ledger import ledger
 from rsc.units import format_seconds
@@ -31,7 +31,10 @@ Run = Annotated[str, typer.Argument(help="Id of a run, a unique part of it, or `
 @app.command("ls")
 def ls(as_json: JsonFlag = False) -> None:
     """List the runs of this workspace, oldest first."""
-    rows = [_row(run) for run in list_runs(Workspace.from_environment().runs)]
+    runs = Workspace.from_environment().runs
+    rows = [_row(run) for run in list_runs(runs)]
+    for name in unreadable_runs(runs):
+        say(f"left out: {name}, whose run.json cannot be read")
     cells = [(row["id"], row["state"], f"{row['step']}/{row['steps']}", _loss(row["loss"])) for row in rows]
     emit({"runs": rows}, as_json=as_json, text=table(cells, header=("run", "state", "step", "loss")))
 
@@ -98,13 +101,14 @@ def export(
     run: Run,
     target: Annotated[Path | None, typer.Option("--to", help="A new folder; else one in the run.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    step: Annotated[str, typer.Option(help="newest, best (by validation), or a step.")] = "newest",
     as_json: JsonFlag = False,
 ) -> None:
     """Write open weights, tokenizer and a model card."""
     from rsc.cli.export import export_run
 
     workspace = Workspace.from_environment()
-    export_run(_find(run), workspace=workspace, target=target, dtype=dtype, as_json=as_json)
+    export_run(_find(run), workspace=workspace, target=target, dtype=dtype, step=step, as_json=as_json)
 
 
 def _find(name: str) -> RunFolder:

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from rsc.checkpoint.load import newest_good
+from rsc.checkpoint.load import Checkpoint, newest_good
+from rsc.checkpoint.read_counts import CheckpointFiles
+from rsc.checkpoint.retention import finished
 from rsc.checkpoint.shards import state_pieces
-from rsc.errors import ConfigError, NotFinished
+from rsc.errors import ConfigError, IntegrityError, NotFinished
 from rsc.keys.secret import SecretKey
 from rsc.models.build import Model, build_model
 from rsc.models.config import ModelConfig
@@ -37,6 +39,8 @@ class Trained:
     """Optimiser steps behind it; None for weights from elsewhere."""
     recipe: Recipe | None
     """Settings of the run; None for weights from elsewhere."""
+    passed_over: tuple[int, ...] = ()
+    """Newer checkpoints that could not be read."""
 
     @property
     def text_field(self) -> str:
@@ -50,20 +54,30 @@ class Trained:
         return open_tokenizer(self.config.text)
 
 
-def open_run(run: RunFolder, *, key: SecretKey) -> Trained:
-    """The newest good checkpoint of a run, in the precision it was trained in.
+@dataclass(frozen=True)
+class _Loaded:
+    model: Model
+    step: int
+    passed_over: tuple[int, ...]
 
-    Raises NotFinished when there is none yet, IntegrityError when it is damaged.
+
+def open_run(run: RunFolder, *, key: SecretKey, step: str = "newest") -> Trained:
+    """A good checkpoint of a run, in the precision it was trained in: the `newest`, the `best` by its
+    validations, or that of a step.
+
+    Raises NotFinished when there is none yet, ConfigError for a step that is not there, IntegrityError when
+    it is damaged.
     """
     recipe = recipe_of(run)
-    model, step = _load(run, recipe=recipe, key=key)
+    loaded = _load(run, recipe=recipe, key=key, step=step)
     return _ready(
         run.id,
-        model,
+        loaded.model,
         context=recipe.data.sequence_length,
         separator=recipe.data.separator if recipe.is_packed_language else None,
         requested=recipe.train.precision,
-        step=step,
+        step=loaded.step,
+        passed_over=loaded.passed_over,
         recipe=recipe,
     )
 
@@ -82,22 +96,64 @@ def from_state(
     return _ready(name, model, context=context, separator=separator, requested="auto", step=None, recipe=None)
 
 
-def whole_state(run: RunFolder, *, key: SecretKey) -> tuple[ModelConfig, dict[str, torch.Tensor], int]:
+def whole_state(
+    run: RunFolder, *, key: SecretKey, step: str = "newest"
+) -> tuple[ModelConfig, dict[str, torch.Tensor], int]:
     """Config, float32 weights and step of a run, for export. Raises as `open_run`."""
     recipe = recipe_of(run)
-    model, step = _load(run, recipe=recipe, key=key)
-    return recipe.model, model.state_dict(), step
+    loaded = _load(run, recipe=recipe, key=key, step=step)
+    return recipe.model, loaded.model.state_dict(), loaded.step
 
 
-def _load(run: RunFolder, *, recipe: Recipe, key: SecretKey) -> tuple[Model, int]:
-    checkpoint = newest_good(UntrustedStore(run.path, "checkpoints"), run=run.id, key=key)
-    if checkpoint is None:
-        raise NotFinished(
-            f"run {run.id} has no checkpoint yet", hint=f"go on with it: `rsc runs resume {run.id}`"
+def _load(run: RunFolder, *, recipe: Recipe, key: SecretKey, step: str) -> _Loaded:
+    """The newest checkpoint that can be read, whatever a damaged one before it; or the very one asked for."""
+    store, damaged = UntrustedStore(run.path, "checkpoints"), []
+    for wanted in _candidates(store, run=run, key=key, step=step):
+        model = build_model(recipe.model)
+        try:
+            checkpoint = Checkpoint(store, step=wanted, run=run.id, key=key)
+            checkpoint.read_into(state_pieces([model], [], is_writer=lambda _: True))
+        except (IntegrityError, OSError):
+            if step != "newest":
+                raise
+            damaged.append(wanted)
+            continue
+        return _Loaded(model, checkpoint.step, tuple(damaged))
+    if damaged:
+        raise IntegrityError(
+            f"none of the {len(damaged)} checkpoints of run {run.id} can be read",
+            hint="with copies in checkpoint.folder, `rsc runs resume` fetches them",
+            outcome="frame",
         )
-    model = build_model(recipe.model)
-    checkpoint.read_into(state_pieces([model], [], is_writer=lambda _: True))
-    return model, checkpoint.step
+    raise NotFinished(
+        f"run {run.id} has no checkpoint yet", hint=f"go on with it: `rsc runs resume {run.id}`"
+    )
+
+
+def _candidates(store: CheckpointFiles, *, run: RunFolder, key: SecretKey, step: str) -> list[int]:
+    """Steps to try, in this order. Raises ConfigError for one that is not there."""
+    steps = finished(store)
+    if step == "newest" or not steps:
+        return steps[::-1]
+    wanted = _best_step(store, run=run, key=key) if step == "best" else step
+    if str(wanted) not in map(str, steps):
+        raise ConfigError(
+            f"run {run.id} has no checkpoint of step {wanted}",
+            hint=f"it has: {', '.join(map(str, steps))}; `newest` and, with checkpoint.keep_best, `best`",
+        )
+    return [int(wanted)]
+
+
+def _best_step(store: CheckpointFiles, *, run: RunFolder, key: SecretKey) -> str:
+    """As the newest checkpoint tells it, which every rank agreed on."""
+    newest = newest_good(store, run=run.id, key=key)
+    best = newest.root.state["progress"].get("best_step") if newest is not None else None
+    if best is None:
+        raise ConfigError(
+            f"run {run.id} was never validated, so none of its steps is the best",
+            hint="train with eval.every=100 and checkpoint.keep_best=true",
+        )
+    return str(best)
 
 
 def _ready(name: str, model: Model, *, requested: Any, **facts: Any) -> Trained:

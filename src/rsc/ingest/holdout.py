@@ -15,19 +15,20 @@ _SCALE = 1 << 64
 
 
 def held_out(
-    contents: Sequence[str | bytes], *, name: str, share: float
+    contents: Sequence[str | bytes], *, key: str, share: float
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """bool [n]: True for about `share` of the distinct contents.
 
-    A keyed BLAKE2b (RFC 7693) of the content falls uniformly on [0, 1); below `share` is held out. The
-    key is the data set's name: a later version of the set holds out the same records.
+    A keyed BLAKE2b (RFC 7693) of the content falls uniformly on [0, 1); below `share` is held out. `key` is
+    empty, so that the same text is held out of every data set that has it, stored as text or as ids; sets
+    made before that have their name, and keep it.
     """
     if share == 0:
         return np.zeros(len(contents), dtype=np.bool_)
-    key = hashlib.sha256(f"rsc-holdout-1\n{name}\n".encode()).digest()
+    secret = hashlib.sha256(f"rsc-holdout-1\n{key}\n".encode()).digest()
     limit = round(share * _SCALE)
     return np.fromiter(
-        (_draw(content, key=key) < limit for content in contents), np.bool_, count=len(contents)
+        (_draw(content, key=secret) < limit for content in contents), np.bool_, count=len(contents)
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
-from rsc.errors import ConfigError, DataError
+from rsc.errors import ConfigError, DataError, RscError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
@@ -34,6 +34,7 @@ from rsc.keys.providers.configured import default_provider
 from rsc.keys.secret import SecretKey
 from rsc.review.policy import parse_policy
 from rsc.review.public_text import WITHHELD, is_public, public_errors, public_text
+from rsc.store.dataset import Dataset
 from rsc.store.format.columns import Ragged
 from rsc.store.format.reserved_names import check_new_name
 from rsc.store.format.schema import Field, Schema
@@ -147,6 +148,7 @@ def _run(
         policy=rules,
         source_bytes=fingerprint.size_bytes,
         engine="re2" if 0 < fingerprint.size_bytes < _SMALL_BYTES else "auto",
+        holdout_key=_holdout_key(workspace, name),
         notes=notes | _withheld(reader.fields()),
     )
     _require_public(plan.schema)
@@ -193,6 +195,15 @@ def _require_public(schema: Schema) -> None:
                 f"the name of field {number} holds personal data, and names are stored in the open",
                 hint="rename it in the source",
             )
+
+
+def _holdout_key(workspace: Workspace, name: str) -> str:
+    """That of the set's newest version: what it held out must not be trained on in the next one."""
+    try:
+        before = Dataset.open(workspace.bulk, name=name)
+    except RscError:
+        return ""
+    return str(before.facts.get("holdout_key", name))
 
 
 def _with_tokenizer(plan: Plan) -> Plan:

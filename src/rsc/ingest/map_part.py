@@ -53,6 +53,8 @@ class Plan:
     tokenizer_json: str | None = None
     source_bytes: int = 0
     """Of all files of the source, as they lie there."""
+    holdout_key: str = ""
+    """See holdout.py."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What the import says about the source as a whole; counted with the first part."""
     is_surveyed: bool = False
@@ -217,7 +219,7 @@ def _splits(screened: Screened, chunk: Chunk, *, plan: Plan) -> dict[str, np.nda
         return {}
     if not plan.holdout or chunk.split not in (None, TRAIN):
         return {chunk.split or TRAIN: np.arange(num_rows)}
-    out = held_out(_contents(screened, plan), name=plan.name, share=plan.holdout)
+    out = held_out(_contents(screened, plan), key=plan.holdout_key, share=plan.holdout)
     halves = {TRAIN: np.flatnonzero(~out), VALIDATION: np.flatnonzero(out)}
     return {split: rows for split, rows in halves.items() if len(rows)}
 

@@ -32,6 +32,7 @@ def import_facts(
         },
         "options": public_value(plan.options.model_dump(mode="json", exclude_defaults=True)),
         "holdout": plan.holdout,
+        "holdout_key": plan.holdout_key,
         "records": {
             "read": totals.num_read,
             "stored": sum(totals.samples.values()),

@@ -119,6 +119,13 @@ class _Permute(torch.autograd.Function):
         return grad_MD[order_M.argsort()], None
 
 
+def forget_loads(model: nn.Module) -> None:
+    """After a batch that is left out: its tokens say nothing about the next step's balance."""
+    for module in model.modules():
+        if isinstance(module, Router):
+            module.load.zero_()
+
+
 @torch.no_grad()
 def balance_experts(model: nn.Module, *, add_over_ranks: Callable[[torch.Tensor], object]) -> float | None:
     """After an optimiser step: move every router's bias by its rate towards even load, and reset the counts.

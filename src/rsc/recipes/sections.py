@@ -95,6 +95,8 @@ class EvalConfig(FrozenModel):
     """Stop after this many batches; 0 reads the whole split."""
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between two validations during training, told in the metrics; 0 turns them off."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Such validations in a row without a lower loss that end the training early; 0 trains every step."""
     every_batches: Positive = 4
     """Batches of such a validation, of training's size and always the same."""
     overlap: Fraction = 0.5

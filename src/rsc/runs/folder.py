@@ -16,6 +16,7 @@ report in their own parts (losses, metrics, their events) is true.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import heapq
 import json
@@ -32,7 +33,7 @@ from typing import Any, TextIO
 
 from rsc.clock import Clock, timestamp
 from rsc.durable import replace_file
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, DataError
 from rsc.events import EventLog, is_event, last_lines, read_lines
 from rsc.runs.reports import is_event_of_workers, is_metrics
 from rsc.untrusted import UntrustedFolder
@@ -119,10 +120,13 @@ class RunFolder:
         """Read `run.json`, but what a newer version noted there. Raises ConfigError if this is no run."""
         try:
             values = json.loads(self._files.read("run.json"))
-        except (OSError, ValueError):
-            raise ConfigError(f"{self.path} is not a run", hint="list them with `rsc runs ls`") from None
-        known = {each.name: values[each.name] for each in fields(RunRecord) if each.name in values}
-        return RunRecord(**{**known, "state": RunState(values["state"])})
+            known = {each.name: values[each.name] for each in fields(RunRecord) if each.name in values}
+            return RunRecord(**{**known, "state": RunState(values["state"])})
+        except (OSError, ValueError, LookupError, TypeError, RecursionError, DataError):
+            raise ConfigError(
+                f"{self.path} is not a run: its run.json cannot be read",
+                hint="list the others with `rsc runs ls`; restore run.json from a copy of the run",
+            ) from None
 
     def write(self, record: RunRecord) -> None:
         replace_file(self.path / "run.json", json.dumps(asdict(record), indent=2).encode(), mode=0o644)
@@ -231,9 +235,22 @@ def events_of_workers(run: Path) -> Path:
 
 
 def list_runs(runs: Path) -> list[RunFolder]:
-    """Every run, oldest first."""
-    folders = [RunFolder(path.parent) for path in runs.glob("*/run.json")]
-    return sorted(folders, key=lambda run: (run.record().created, run.id))
+    """Every run whose record can be read, oldest first: one bad file does not hide the others."""
+    found = []
+    for run in _folders(runs):
+        with contextlib.suppress(ConfigError):
+            found.append((run.record().created, run.id, run))
+    return [run for *_, run in sorted(found, key=itemgetter(0, 1))]
+
+
+def unreadable_runs(runs: Path) -> list[str]:
+    """Names of the folders that `list_runs` leaves out, for the person to look at."""
+    readable = {run.id for run in list_runs(runs)}
+    return sorted(run.id for run in _folders(runs) if run.id not in readable)
+
+
+def _folders(runs: Path) -> list[RunFolder]:
+    return [RunFolder(path.parent) for path in runs.glob("*/run.json")]
 
 
 def find_run(runs: Path, name: str) -> RunFolder:

@@ -120,6 +120,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, data: DataPlace) -> Lo
         events=events,
         keep=recipe.checkpoint.keep,
         keep_every=recipe.checkpoint.keep_every,
+        damaged=restorer.damaged,
         pinned=mesh.device.type == "cuda",
     )
     peak = peak_of(mesh.device, dtype=precision.dtype)
@@ -132,6 +133,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, data: DataPlace) -> Lo
         rank=mesh.rank,
         local_rank=place.local_rank,
         config=recipe.train,
+        patience=recipe.eval.patience,
         checkpoint=recipe.checkpoint,
         stepper=Stepper(engine, config=recipe.train.optimizer, steps=recipe.train.steps),
         source=source,

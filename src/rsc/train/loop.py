@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +43,20 @@ class Progress:
     skipped: int = 0
     """Steps whose batch was left out because it was bad."""
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=_SPIKE_WINDOW))
+    best_loss: float | None = None
+    """Lowest validation loss so far."""
+    best_step: int | None = None
+    since_best: int = 0
+    """Validations after it."""
+
+    def validated(self, loss: float) -> bool:
+        """Take note of a validation after `step`; whether its loss is the lowest so far."""
+        is_best = math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
+        if is_best:
+            self.best_loss, self.best_step, self.since_best = loss, self.step, 0
+        else:
+            self.since_best += 1
+        return is_best
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -49,11 +64,16 @@ class Progress:
             "items": self.items,
             "skipped": self.skipped,
             "losses": list(self.losses),
+            "best_loss": self.best_loss,
+            "best_step": self.best_step,
+            "since_best": self.since_best,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.items, self.skipped = state["step"], state["items"], state["skipped"]
         self.losses = deque(state["losses"], maxlen=_SPIKE_WINDOW)
+        self.best_loss, self.best_step = state.get("best_loss"), state.get("best_step")
+        self.since_best = state.get("since_best", 0)
 
     def is_spike(self, loss: float, *, sigmas: float) -> bool:
         """Whether a loss is so many standard deviations above the recent mean."""
@@ -70,6 +90,8 @@ class Loop:
     rank: int
     local_rank: int
     config: TrainConfig
+    patience: int
+    """Validations without a lower loss that end the training; 0: none do."""
     checkpoint: CheckpointConfig
     stepper: Stepper
     source: BatchSource
@@ -94,23 +116,37 @@ class Loop:
         first_step = self.progress.step
         known = {"step": first_step, "first_step": first_step, "items": self.progress.items}
         self.board.beat(self.local_rank, phase=Phase.DATA, **known)
-        while self.progress.step < self.config.steps:
-            record = self._step()
+        self.writer.best = self.progress.best_step if self.checkpoint.keep_best else None
+        while self.progress.step < self.config.steps and not self._is_out_of_patience():
+            record, is_best = self._step()
             if self.progress.step == first_step + 1:  # before it, the optimiser remembers nothing
                 self.writer.prepare(self.pieces())
             done = self.progress.step
-            is_last = done == self.config.steps or record.stop_requested
+            is_last = done == self.config.steps or record.stop_requested or self._is_out_of_patience()
             started_s = time.monotonic()
-            if is_last or (self.checkpoint.every and done % self.checkpoint.every == 0):
+            is_kept = is_best and self.checkpoint.keep_best
+            if is_last or is_kept or (self.checkpoint.every and done % self.checkpoint.every == 0):
                 self._save()
             elif self.memory is not None and done % self.config.snapshot_every == 0:
                 self._snapshot(self.memory)
             self.gauge.held_s += time.monotonic() - started_s
             if record.stop_requested and done < self.config.steps:
                 return self._end(Ending.REQUEUE)
+        if not self.progress.items:
+            raise BadLoss(
+                f"none of the {self.config.steps} steps changed the model: every batch was left out",
+                hint="`rsc runs show` lists why; lower train.optimizer.learning_rate, or look at the data",
+            )
+        if self.rank == 0 and self._is_out_of_patience():
+            best = {"best_step": self.progress.best_step, "best_loss": self.progress.best_loss}
+            self.events.append("stopped_early", step=self.progress.step, **best)
         return self._end(Ending.FINISHED)
 
-    def _step(self) -> StepRecord:
+    def _is_out_of_patience(self) -> bool:
+        return bool(self.patience) and self.progress.since_best >= self.patience
+
+    def _step(self) -> tuple[StepRecord, bool]:
+        """The step, and whether a validation after it found the lowest loss so far."""
         number = self.progress.step
         started_s = time.monotonic()
         self.board.beat(self.local_rank, phase=Phase.DATA)
@@ -128,16 +164,19 @@ class Loop:
         )
         own_s = data_s + time.process_time() - cpu_s
         self._note(record)
-        self._tell(record, step_s=time.monotonic() - started_s, data_s=data_s, own_s=own_s)
-        return record
+        is_best = self._tell(record, step_s=time.monotonic() - started_s, data_s=data_s, own_s=own_s)
+        return record, is_best
 
-    def _tell(self, record: StepRecord, *, step_s: float, data_s: float, own_s: float) -> None:
+    def _tell(self, record: StepRecord, *, step_s: float, data_s: float, own_s: float) -> bool:
         step, items = self.progress.step, self.progress.items
         facts = {"loss": record.loss, "grad_norm": record.grad_norm, "step_s": step_s, "own_s": own_s}
         self.board.beat(self.local_rank, phase=Phase.DATA, step=step, items=items, **facts)
         validation = self.validator.facts(step) if self.validator is not None else {}
+        is_best = "val_loss" in validation and self.progress.validated(validation["val_loss"])
+        if is_best and self.checkpoint.keep_best:
+            self.writer.best = step
         if step % self.config.metrics_every and not validation:
-            return
+            return False
         communication_s = max(0.0, step_s - own_s)
         self.metrics.write(
             step=step,
@@ -151,6 +190,7 @@ class Loop:
             **self.gauge.facts(flops=record.flops, step_s=step_s),
             **validation,
         )
+        return is_best
 
     def _batches(self) -> Iterator[Batch]:
         for _ in range(self.config.accumulate):

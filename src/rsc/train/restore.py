@@ -51,6 +51,8 @@ class Restorer:
         self._store = store
         self._events = events
         self._reads = reads
+        self.damaged: list[int] = []
+        """Steps that some rank could not read at this start."""
 
     def restore(self, engine: Engine, *, source: BatchSource, progress: Progress) -> None:
         """Load the newest state that all ranks have: a snapshot in memory if it is newer than every
@@ -135,6 +137,7 @@ class Restorer:
             reason = error.strerror or type(error).__name__
         if self._all_agree(state is not None):
             return state
+        self.damaged.append(step)
         if reason:
             self._events.append("checkpoint_damaged", step=step, rank=self._mesh.rank, reason=reason)
         return None

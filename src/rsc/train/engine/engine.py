@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from rsc.checkpoint.shards import Piece, state_pieces
 from rsc.models.build import build_model, positions_by_stem
-from rsc.models.moe import balance_experts
+from rsc.models.moe import balance_experts, forget_loads
 from rsc.parallel.apply import How, Placed, fill, parallelize
 from rsc.parallel.layout import Layout
 from rsc.parallel.mesh import Mesh
@@ -95,6 +95,11 @@ class Engine:
         self.optimizer.step()
         for module in self.placed.modules:
             balance_experts(module, add_over_ranks=self._add_over_stage)
+
+    def skip(self) -> None:
+        """Leave a step out: nothing of its batches stays."""
+        for module in self.placed.modules:
+            forget_loads(module)
 
     def _add_over_stage(self, tensor: torch.Tensor) -> None:
         """Sum over all ranks that hold these routers, which see different tokens."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rsc.models.stems import ImageStem
 from rsc.models.trunk import Attention
 from rsc.recipes.sections import OptimizerConfig
 from rsc.train.engine.muon import Muon, is_muon_weight
@@ -97,8 +98,10 @@ def split_by_heads(
 
 
 def split_by_decay(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters that decay (matrices) and those that do not (norms, biases, embeddings), in model order."""
+    """Parameters that decay (matrices) and those that do not (norms, biases, embeddings, learnt positions),
+    in model order."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables |= {id(module.places) for module in model.modules() if isinstance(module, ImageStem)}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     decayed = [p for p in parameters if p.ndim >= 2 and id(p) not in tables]
     plain = [p for p in parameters if p.ndim < 2 or id(p) in tables]

@@ -96,6 +96,8 @@ class Stepper:
         applied = math.isfinite(loss) and math.isfinite(grad_norm) and not is_spike(loss)
         if applied:
             engine.update(divisor=sums.count / self._clip(grad_norm))
+        else:
+            engine.skip()
         return StepRecord(
             loss=loss,
             count=int(sums.count),
