@@ -26,6 +26,7 @@ def add_run(house, name: str, *, period: str = "2026-11") -> None:
         (folder / part / "weights").write_bytes(bytes(100))
     (folder / "key.json").write_text(envelope.to_json())
     (folder / "run.json").write_text("{}")
+    house.add_run(name, {})
 
 
 def late(house) -> list[str]:
