@@ -164,7 +164,8 @@ class ArrowTables:
                 distinct[
                     names[number] if names[number] not in distinct else f"{names[number]} ({number})"
                 ] = schema
-        return columns_of(distinct, known=self.known, options=self.options)
+        constants = self.tables[0].constants
+        return columns_of(distinct, constants=constants, known=self.known, options=self.options)
 
 
 def open_parquet(path: Path, *, options: ImportOptions) -> ArrowTables:

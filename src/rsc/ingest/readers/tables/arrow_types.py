@@ -21,7 +21,7 @@ names (HF ClassLabel) are stored as the names.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ class WholeFacts:
 
 @dataclass(frozen=True)
 class ArrowColumn:
-    """A column to take. `constant` is its text where it stands in the path of the file alone."""
+    """A column to take, and how its values are read."""
 
     source_name: str
     field: Field
@@ -68,10 +68,13 @@ class ArrowColumn:
 def columns_of(
     schemas: Mapping[str, pyarrow.Schema],
     *,
+    constants: Collection[str],
     known: Mapping[str, WholeFacts] | None,
     options: ImportOptions,
 ) -> list[ArrowColumn]:
     """The columns that the options ask for, of tables in files (name -> schema) with the same columns.
+
+    `constants` are those that stand in the paths of the files: never the text to train on by themselves.
 
     Raises DataError for columns that differ, ConfigError for a chosen one that is not there.
     """
@@ -88,7 +91,7 @@ def columns_of(
             )
     names = chosen_names(first.names, options=options)
     types = {name: [plain_type(schema.field(name).type) for schema in schemas.values()] for name in names}
-    texts = [name for name in names if all(map(is_text, types[name]))]
+    texts = [name for name in names if all(map(is_text, types[name])) and name not in constants]
     stored = stored_names(names, texts=texts, options=options)
     features = _hf_features(first)
     return [

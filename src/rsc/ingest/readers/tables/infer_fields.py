@@ -297,7 +297,7 @@ def declared_column(
             if exact == item.missing or (column[index] != exact and exact == exact):
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
-            bad.setdefault(index, _misfit(item, value))
+            bad.setdefault(index, _misfit(item, value, is_declared=True))
     return column
 
 
@@ -321,14 +321,14 @@ def _truth(value: Any) -> bool:
     return value
 
 
-def _misfit(item: Field, value: Any) -> str:
-    """The reason, which never quotes the value."""
+def _misfit(item: Field, value: Any, *, is_declared: bool = False) -> str:
+    """The reason, which never quotes the value. A uint8 that nobody declared holds truths."""
     wanted = {"i": "whole number", "u": "whole number", "f": "number", "b": "true or false"}[
         item.storage.kind
     ]
     if item.shape or item.kind == "tokens":
         wanted = "list of numbers"
-    elif item.dtype == "uint8":
+    elif item.dtype == "uint8" and not is_declared:
         wanted = "true or false"
     words = {"null": "nothing", "text": "text", "bool": "true or false", "nested": "a list or an object"}
     found = words.get(kind_of(value), "a number that does not fit")
