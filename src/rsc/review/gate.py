@@ -11,10 +11,11 @@ fields the caller does not name; the text of dropped records is not kept anywher
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rsc.review.field_label import LONGEST_VALUE, field_label
 from rsc.review.findings import RECOGNISER_TYPES, TYPES, Finding, not_looked_for
 from rsc.review.policy import Policy
 from rsc.review.redact import Replacement, redact
@@ -68,19 +69,36 @@ class Gate:
     def pass_record(self, record: Mapping[str, Any], *, fields: Sequence[str]) -> GatedRecord:
         """Scan the named text fields; other fields are copied. A field that is absent or None is skipped."""
         texts = {name: record[name] for name in fields if record.get(name) is not None}
-        found = {name: self._scanner.scan(text) for name, text in texts.items()}
-        return self._decide(record, texts=texts, found=found)
+        found = zip(texts, self._scan([texts]), strict=True)
+        return self._decide(record, texts=texts, found=dict(found))
 
     def pass_records(
         self, records: Sequence[Mapping[str, Any]], *, fields: Sequence[str]
     ) -> list[GatedRecord]:
         """`[pass_record(record, fields=fields) for record in records]`, scanned together: faster."""
         texts = [{name: r[name] for name in fields if r.get(name) is not None} for r in records]
-        found = iter(self._scanner.scan_many([text for named in texts for text in named.values()]))
+        found = self._scan(texts)
         return [
             self._decide(record, texts=named, found={name: next(found) for name in named})
             for record, named in zip(records, texts, strict=True)
         ]
+
+    def _scan(self, texts: Sequence[Mapping[str, str]]) -> Iterator[list[Finding]]:
+        """Findings of each text, a short one read behind its field's name as behind a form's label."""
+        labels = [
+            field_label(name) if len(text) <= LONGEST_VALUE else ""
+            for named in texts
+            for name, text in named.items()
+        ]
+        values = [text for named in texts for text in named.values()]
+        labelled = [label + text for label, text in zip(labels, values, strict=True)]
+        for label, found in zip(labels, self._scanner.scan_many(labelled), strict=True):
+            first = len(label)
+            yield [
+                Finding(f.type, max(0, f.start - first), f.end - first, f.rule)
+                for f in found
+                if f.end > first
+            ]
 
     def _decide(
         self, record: Mapping[str, Any], *, texts: Mapping[str, str], found: Mapping[str, list[Finding]]

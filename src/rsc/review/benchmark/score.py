@@ -4,8 +4,8 @@ A corpus is JSON lines: {"text": ..., "spans": [{"start", "end", "type"}, ...]};
 variants that are understood. A planted span is *covered* when none of its letters and digits lies outside
 of findings of any type, *partial* when some do, and *typed* when 80 % lie in findings of its own type.
 What is left of a partly redacted span often says the rest, so it counts as a miss. A finding is *right* when
-at least half of it lies in a planted span of any type. Spans of types nobody looks for (names, places) are not
-counted for recall; findings inside them are not counted as wrong.
+at least half of it lies in a planted span of any type. Spans of types nobody looks for (names, places) are
+not counted for recall; findings inside them are not counted as wrong.
 
 Intervals: Wilson 1927, as restated by Brown, Cai and DasGupta 2001, equation 4.
 """

@@ -43,7 +43,7 @@ CALLS = frozenset(
     ).split("|")
 )
 """More words that say so, in a trigger and a rule of their own."""
-_OWN_SENTENCE = frozenset(
+SENTENCE_WORDS = frozenset(
     any_of(
         "text texted txt call called calls calling ring dial reach contact message messages signal answer",
         "answering desk office nummer numero portable handy extension movil born nee ne nato nata",
@@ -119,7 +119,7 @@ def is_said(text: str, start: int, *, words: frozenset[str], against: frozenset[
         if word == SENTENCE:
             is_same_sentence = is_same_sentence and not place
             is_nearest_sentence = False
-        elif word in words and (is_same_sentence or word not in _OWN_SENTENCE):
+        elif word in words and (is_same_sentence or word not in SENTENCE_WORDS):
             return True
         elif word in _ABBREVIATIONS and is_same_sentence:
             is_nearest_sentence = True
