@@ -14,6 +14,7 @@ from rsc.evaluate.measures import (
     confusion,
     edits,
     f1_scores,
+    fold_small_groups,
     macro_f1,
     ratio,
     share,
@@ -98,6 +99,18 @@ def test_calibration_of_a_model_that_knows_what_it_knows() -> None:
     assert good.error == pytest.approx(0.0)
     assert good.brier == pytest.approx(0.8 * (0.04 + 0.04) + 0.2 * (0.64 + 0.64))
     assert calibration(probabilities, labels_N=np.array([1] * 10)).error == pytest.approx(0.8)
+
+
+def test_small_groups_are_folded() -> None:
+    masks = {name: np.arange(100) < size for name, size in {"a": 3, "b": 4, "c": 40, "d": 100}.items()}
+    apart = {"e": np.arange(100) >= 91, "f": np.arange(100) < 5}  # 9 and 5 samples
+    assert list(fold_small_groups(masks, least=1)) == list(masks)
+    folded = fold_small_groups(masks, least=10)
+    assert {name: int(mask.sum()) for name, mask in folded.items()} == {"d": 100, "other (3 groups)": 40}
+    assert {name: int(mask.sum()) for name, mask in fold_small_groups(apart, least=10).items()} == {
+        "other (2 groups)": 14
+    }
+    assert fold_small_groups({"f": apart["f"]}, least=10) == {}
 
 
 def test_slices_show_who_is_wronged() -> None:

@@ -152,6 +152,23 @@ class Slice:
     """Share of the group's positives that are missed."""
 
 
+def fold_small_groups(groups: dict[str, Array], *, least: int) -> dict[str, Array]:
+    """Groups of `least` samples and more; the others as one, with the smallest of these where that is small
+    too. Nothing is left where all samples in groups are fewer."""
+    by_size = sorted(groups, key=lambda name: int(groups[name].sum()))
+    folded: list[str] = []
+    other = np.zeros(0, bool)
+    for name in by_size:
+        if int(groups[name].sum()) >= least and (not folded or int(other.sum()) >= least):
+            break
+        folded.append(name)
+        other = np.logical_or.reduce([groups[each] for each in folded])
+    kept = {name: mask for name, mask in groups.items() if name not in folded}
+    if folded and int(other.sum()) >= least:
+        kept[f"other ({len(folded)} groups)"] = other
+    return kept
+
+
 def slices(
     groups: dict[str, Array], *, labels_N: Array, guesses_N: Array, positive: Sequence[int]
 ) -> list[Slice]:

@@ -23,6 +23,7 @@ from rsc.evaluate.measures import (
     calibration,
     confusion,
     f1_scores,
+    fold_small_groups,
     macro_f1,
     ratio,
     share,
@@ -140,6 +141,7 @@ class _Answers:
         log_p_NK = shifted_NK - np.log(np.exp(shifted_NK).sum(1, keepdims=True))
         table_KK = confusion(labels_N, guesses_N=guesses_N, num_classes=num_classes)
         positive = _positive(self._labels, wanted=config.positive)
+        groups = fold_small_groups(self._all_groups(), least=config.min_group)
         return SampleReport(
             measures={
                 "accuracy": share(int((guesses_N == labels_N).sum()), count=len(labels_N)),
@@ -150,7 +152,7 @@ class _Answers:
             per_class=dict(zip(self._labels, f1_scores(table_KK).tolist(), strict=True)),
             confusion=table_KK.tolist(),
             calibration=calibration(np.exp(log_p_NK), labels_N=labels_N),
-            slices=slices(self._all_groups(), labels_N=labels_N, guesses_N=guesses_N, positive=positive),
+            slices=slices(groups, labels_N=labels_N, guesses_N=guesses_N, positive=positive),
             bad=dict(+bad),
         )
 

@@ -149,15 +149,16 @@ def _run(
         source_bytes=fingerprint.size_bytes,
         engine="re2" if 0 < fingerprint.size_bytes < _SMALL_BYTES else "auto",
         holdout_key=_holdout_key(workspace, name),
-        notes=notes | _withheld(reader.fields()),
+        notes=notes,
     )
-    _require_public(plan.schema)
     require_safeguard(rules, media=reader.media(), bytes_fields=plan.bytes_fields, scan=options.scan)
     for split in plan.splits:
         check_new_name(split, what="split")
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES
 
     def attempt(plan: Plan) -> ImportResult:
+        _require_public(plan.schema)
+        plan = replace(plan, notes={**plan.notes, **_withheld(plan.schema.fields)})
         job = ImportJob(
             plan=_with_tokenizer(plan),
             title=title,

@@ -107,3 +107,5 @@ class EvalConfig(FrozenModel):
     """Fields whose values are groups: false-positive and false-negative rates are shown for each."""
     slice_terms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Groups by words in the text: name -> words, in any case; a sample may be in several."""
+    min_group: Positive = 10
+    """Groups of fewer samples are shown together as `other`: the rates of a few describe persons."""

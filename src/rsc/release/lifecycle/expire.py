@@ -26,6 +26,7 @@ from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable, RscError
 from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope, rewrap
 from rsc.release.lifecycle.kek_index import Providers, active_keks, kek_info, new_kek
+from rsc.review.public_text import public_text
 from rsc.store.bulk.interface import BulkStore, read_all
 from rsc.store.bulk.locations import open_store
 from rsc.store.cache.node_cache import forget_chunks
@@ -92,6 +93,7 @@ def expire_held(
     reason: str,
 ) -> Expired:
     """`expire` by somebody who sees to it that nobody imports meanwhile (`only_writer`)."""
+    reason = public_text(reason)  # the log keeps it for ever
     versions = [version] if version is not None else list_versions(workspace.bulk, name)
     datasets = [Dataset.open(workspace.bulk, name=name, version=number) for number in versions]
     datasets = datasets or [Dataset.open(workspace.bulk, name=name)]
