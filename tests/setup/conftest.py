@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +17,11 @@ import pytest
 
 from rsc.setup.pip import Pip
 from rsc.setup.torch_install import TorchInstaller
+
+from .wheels import make_hatchling, make_wheel, pip_wheel
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = "import sys, torch; print(torch.__version__, *sys.argv[1:])\n"
 
 
 @dataclass
@@ -22,6 +31,7 @@ class Machine:
     folder: Path
     cpu_index: str
     settings: dict[str, str] = field(default_factory=dict)
+    has_gpu: bool = False
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -37,15 +47,14 @@ class Machine:
         """The version that the set-up put here; its lines are in `lines`."""
         environment = {**self.environment, "PIP_TARGET": str(self.site)}
         pip = Pip(Path(sys.executable), environment, log=self.folder / "log")
-        TorchInstaller(pip, self.cpu_index, self.lines.append).install(wanted)
+        TorchInstaller(pip, self.lines.append, self.cpu_index, wants_gpu=self.has_gpu).install(wanted)
         found = [path.name for path in self.site.glob("torch-*.dist-info")]
         return found[0].removeprefix("torch-").removesuffix(".dist-info") if found else None
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(tmp_path: Path) -> Machine:
     """Without a GPU, without an index, and with a PyTorch index that refuses connections."""
-    monkeypatch.setattr("rsc.setup.torch_install.has_gpu", lambda: False)
     folder = tmp_path / "with a space"
     folder.mkdir()
     return Machine(folder, cpu_index="http://127.0.0.1:9/whl/cpu", settings={"PIP_NO_INDEX": "1"})
@@ -56,3 +65,62 @@ def silent_server() -> Iterator[str]:
     """The address of a server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stand-in for everything that pyproject.toml names, a torch, and pip."""
+    folder = tmp_path_factory.mktemp("all of it") / "wheels"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+        name, version = re.match(r"([\w-]+)(?:\[.*\])?(?:>=([\d.]+))?", requirement).groups()
+        if name not in ("torch", "openrsc"):
+            make_wheel(folder, name, version or "1")
+    for extra in project["optional-dependencies"]["test"][-1].partition("[")[2].rstrip("]").split(","):
+        for requirement in project["optional-dependencies"][extra]:
+            make_wheel(folder, *re.match(r"([\w-]+)>=([\d.]+)", requirement).groups())
+    make_wheel(folder, "torch", "2.13.0+cpu")
+    make_hatchling(folder)
+    make_wheel(folder, "editables", "1")
+    pip_wheel(folder)
+    return folder
+
+
+class Checkout:
+    """The real script and the real `rsc.setup`, with a program of one line in place of all the rest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        package = folder / "src" / "rsc"
+        package.mkdir(parents=True)
+        shutil.copytree(
+            ROOT / "src" / "rsc" / "setup", package / "setup", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        for name in ("rsc", "pyproject.toml", "src/rsc/__init__.py", "src/rsc/errors.py"):
+            shutil.copy2(ROOT / name, folder / name)
+        for module in ("train/loop.py", "cli/main.py"):  # what the set-up imports at its end
+            (package / module).parent.mkdir()
+            (package / module).write_text("def main(): ...\n")
+        (package / "__main__.py").write_text(PROGRAM)
+        (folder / "tests").mkdir()
+        (folder / "tests" / "run.py").write_text(PROGRAM)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        home = str(self.folder / "no home")
+        return {"PATH": os.environ["PATH"], "HOME": home, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
+
+    def rsc(
+        self, *arguments: str, before: Sequence[str] = (), **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the script with `settings`; `before` are the words of a command that runs it."""
+        environment = {**self.environment, **settings}
+        command = [*before, str(self.folder / "rsc"), *arguments]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, cwd=self.folder.parent
+        )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path / "a checkout")

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from .wheels import make_wheel, pip_wheel
+from rsc.setup.bundle import Target, collect
+from rsc.setup.checkout import write_wheel
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "import sys, torch; print(torch.__version__, *sys.argv[1:])\n"
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stand-in for everything that pyproject.toml names, a torch, and pip."""
-    folder = tmp_path_factory.mktemp("all of it") / "wheels"
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
-        name, version = re.match(r"([\w-]+)(?:\[.*\])?(?:>=([\d.]+))?", requirement).groups()
-        if name not in ("torch", "openrsc"):
-            make_wheel(folder, name, version or "1")
-    for extra in project["optional-dependencies"]["test"][-1].partition("[")[2].rstrip("]").split(","):
-        for requirement in project["optional-dependencies"][extra]:
-            make_wheel(folder, *re.match(r"([\w-]+)>=([\d.]+)", requirement).groups())
-    make_wheel(folder, "torch", "2.13.0+cpu")
-    pip_wheel(folder)
-    return folder
+from .conftest import ROOT, Checkout
+from .wheels import make_wheel
 
 
 @pytest.fixture(scope="module")
@@ -53,77 +35,53 @@ def python_without_ensurepip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-class Checkout:
-    """The real script and the real `rsc.setup`, with a program of one line in place of all the rest."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        package = folder / "src" / "rsc"
-        package.mkdir(parents=True)
-        shutil.copytree(
-            ROOT / "src" / "rsc" / "setup", package / "setup", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        for name in ("rsc", "pyproject.toml", "src/rsc/__init__.py", "src/rsc/errors.py"):
-            shutil.copy2(ROOT / name, folder / name)
-        for module in ("train/loop.py", "cli/main.py"):  # what the set-up imports at its end
-            (package / module).parent.mkdir()
-            (package / module).write_text("def main(): ...\n")
-        (package / "__main__.py").write_text(PROGRAM)
-        (folder / "tests").mkdir()
-        (folder / "tests" / "run.py").write_text(PROGRAM)
-
-    def rsc(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder / "no home"),
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_NO_INDEX": "1",
-            **settings,
-        }
-        command = [str(self.folder / "rsc"), *arguments]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, cwd=self.folder.parent
-        )
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout(tmp_path / "a checkout")
-
-
-def test_a_folder_of_wheels_sets_up_once_and_keeps_its_torch(
+def test_a_bundle_sets_up_once_without_a_network_and_its_torch_stays(
     checkout: Checkout, wheels: Path, tmp_path: Path
 ) -> None:
-    """Path with spaces, a half-made environment, a home that cannot be written, no index, no ensurepip."""
+    """Path with spaces, a half-made environment, a home that is not there; the second start runs no pip."""
+    bundle = tmp_path / "a bundle"
+    environment = {**checkout.environment, "PIP_FIND_LINKS": wheels.as_uri()}
+    here = Target(platform=None, python_version=None)
+    collect(checkout.folder, bundle, target=here, extras=["test"], environment=environment, say=print)
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=bundle, check=True)
+
     venv = checkout.folder / ".venv"
     (venv / "bin").mkdir(parents=True)
     (venv / "rsc-unfinished").touch()
     (venv / "bin" / "python").symlink_to("/nowhere/python3.11")
-    first = checkout.rsc("train", "a b", RSC_WHEELS=str(wheels))
+    first = checkout.rsc("train", "a b", before=without_network(), RSC_WHEELS=str(bundle))
     assert (first.returncode, first.stdout) == (0, "2.13.0+cpu train a b\n"), first.stderr
     assert not (venv / "rsc-unfinished").exists()
     log = (venv / "rsc-setup.log").stat().st_size
 
-    second = checkout.rsc("train", RSC_WHEELS=str(wheels))
+    second = checkout.rsc("train", RSC_WHEELS=str(bundle))
     assert (second.stdout, second.stderr) == ("2.13.0+cpu train\n", "")
     assert (venv / "rsc-setup.log").stat().st_size == log, "the second start ran pip"
 
-    newer = tmp_path / "newer"
-    shutil.copytree(wheels, newer)
-    make_wheel(newer, "torch", "2.14.0+cpu")
-    make_wheel(newer, "pytest", "99", requires=["torch>=2.11"])
-    tests = checkout.rsc("test", RSC_WHEELS=str(newer))
+    make_wheel(bundle, "torch", "2.14.0+cpu")
+    make_wheel(bundle, "pytest", "99", requires=["torch>=2.11"])
+    tests = checkout.rsc("test", before=without_network(), RSC_WHEELS=str(bundle))
     assert (tests.returncode, tests.stdout) == (0, "2.13.0+cpu\n"), tests.stderr
-    assert subprocess.run([venv / "bin" / "rsc"], capture_output=True).returncode != 127, (
-        "no `rsc` in the environment"
-    )
+    assert (venv / "bin" / "rsc").exists()
 
 
-def test_without_ensurepip_pip_comes_out_of_the_folder_of_wheels(
-    checkout: Checkout, wheels: Path, python_without_ensurepip: Path
+def without_network() -> list[str]:
+    """Words before a command that run it in an empty network namespace, where users may make one."""
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    can = shutil.which("unshare") and subprocess.run([*alone, "true"], capture_output=True).returncode == 0
+    return alone if can else []
+
+
+def test_without_ensurepip_the_folder_gives_pip_and_the_interpreter_its_torch(
+    checkout: Checkout, wheels: Path, python_without_ensurepip: Path, tmp_path: Path
 ) -> None:
-    done = checkout.rsc("doctor", RSC_WHEELS=str(wheels), RSC_PYTHON=str(python_without_ensurepip))
-    assert (done.returncode, done.stdout) == (0, "2.13.0+cpu doctor\n"), done.stderr
+    prefix = tmp_path / "python"
+    shutil.copytree(python_without_ensurepip.parents[1], prefix, symlinks=True)
+    (site,) = prefix.glob("lib/*/site-packages")
+    shutil.unpack_archive(make_wheel(tmp_path, "torch", "2.12.0"), site, "zip")
+    python = prefix / "bin" / python_without_ensurepip.name
+    done = checkout.rsc("doctor", RSC_WHEELS=str(wheels), RSC_PYTHON=str(python))
+    assert (done.returncode, done.stdout) == (0, "2.12.0 doctor\n"), done.stderr
 
 
 def test_without_ensurepip_and_pip_one_sentence_says_what_to_install(
@@ -136,25 +94,13 @@ def test_without_ensurepip_and_pip_one_sentence_says_what_to_install(
     assert "Traceback" not in done.stderr
 
 
-def test_a_torch_that_the_interpreter_has_is_used(
-    checkout: Checkout, wheels: Path, python_without_ensurepip: Path, tmp_path: Path
-) -> None:
-    prefix = tmp_path / "python"
-    shutil.copytree(python_without_ensurepip.parents[1], prefix, symlinks=True)
-    (site,) = prefix.glob("lib/*/site-packages")
-    shutil.unpack_archive(make_wheel(tmp_path, "torch", "2.12.0"), site, "zip")
-    done = checkout.rsc(
-        "doctor", RSC_WHEELS=str(wheels), RSC_PYTHON=str(prefix / "bin" / python_without_ensurepip.name)
-    )
-    assert (done.returncode, done.stdout) == (0, "2.12.0 doctor\n"), done.stderr
+def test_a_set_up_without_torch_does_not_ask_for_one(tmp_path: Path) -> None:
+    def needs(with_torch: bool) -> list[str]:
+        with zipfile.ZipFile(write_wheel(ROOT, tmp_path, with_torch=with_torch)) as wheel:
+            (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
+            return wheel.read(name).decode().splitlines()
 
-
-def test_a_set_up_without_torch_installs_the_rest(checkout: Checkout, wheels: Path) -> None:
-    (checkout.folder / "src" / "rsc" / "__main__.py").write_text(
-        "import numpy, importlib.util as u; print(u.find_spec('torch'))"
-    )
-    done = checkout.rsc("data", RSC_WHEELS=str(wheels), RSC_TORCH="skip")
-    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+    assert [line for line in needs(True) if line not in needs(False)] == ["Requires-Dist: torch>=2.11"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import files
 from pathlib import Path
 
@@ -16,28 +16,46 @@ def make_wheel(
     version: str,
     *,
     requires: Sequence[str] = (),
-    text: str | None = None,
-    padding_bytes: int = 0,
+    tag: str = "py3-none-any",
+    modules: Mapping[str, str] | None = None,
 ) -> Path:
-    """A wheel whose module says its own version, or holds `text`."""
+    """A wheel whose only module says its own version, or which holds `modules`."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Dist: {each}" for each in requires]
     contents = {
-        f"{module}.py": f"__version__ = {version!r}\n" if text is None else text,
+        **({f"{module}.py": f"__version__ = {version!r}\n"} if modules is None else modules),
         f"{info}/METADATA": "\n".join([*lines, ""]),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
-    if padding_bytes:
-        contents[f"{module}_padding.bin"] = "\0" * padding_bytes
     contents[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*contents, f"{info}/RECORD"])
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{module}-{version}-py3-none-any.whl"
+    path = folder / f"{module}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         for inside, content in contents.items():
             wheel.writestr(inside, content)
     return path
+
+
+BACKEND = """
+import zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    name = "openrsc-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
+        metadata = ["Metadata-Version: 2.1", "Name: openrsc", "Version: 0.1.0", ""]
+        wheel.writestr("openrsc-0.1.0.dist-info/METADATA", "\\n".join(metadata))
+        wheel.writestr("openrsc-0.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nTag: py3-none-any\\n")
+        wheel.writestr("openrsc-0.1.0.dist-info/RECORD", "")
+    return name
+"""
+
+
+def make_hatchling(folder: Path) -> Path:
+    """A build backend of the name that pyproject.toml asks for; its wheels are empty."""
+    return make_wheel(
+        folder, "hatchling", "1", modules={"hatchling/__init__.py": "", "hatchling/build.py": BACKEND}
+    )
 
 
 def make_index(folder: Path, wheels: Iterable[Path]) -> str:

@@ -34,6 +34,7 @@ class Verb:
 VERBS = {
     "quickstart": Verb("quickstart", "the main job, end to end, on this machine"),
     "doctor": Verb("doctor", "what this machine has, worst first"),
+    "bundle": Verb("bundle", "collect the wheels that a machine without internet needs"),
     "data": Verb("data.verbs", "import, review, approve, show, expire, erase data sets"),
     "review": Verb("review", "score the scanner on a labelled corpus, explain a policy"),
     "keys": Verb("keys", "list, rotate and destroy keys"),

@@ -21,7 +21,7 @@ from rsc.setup.checkout import write_wheel
 from rsc.setup.environment import Environment, torch_version_of, why_import_fails
 from rsc.setup.pip import INSTALL, Pip
 from rsc.setup.torch_build import OLDEST, is_new_enough
-from rsc.setup.torch_install import PYTORCH_CPU_INDEX, TorchInstaller
+from rsc.setup.torch_install import PYTORCH_CPU_INDEX, TorchInstaller, has_gpu
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Order:
         wheels = environment.get("RSC_WHEELS")
         if wheels and not any(Path(wheels).glob("*.whl")):
             raise ConfigError(
-                f"RSC_WHEELS={wheels} is no folder with wheels", hint="name a folder that holds .whl files"
+                f"RSC_WHEELS={wheels} is no folder with wheels", hint="`rsc bundle DIR` makes one"
             )
         return cls(
             checkout=Path(checkout),
@@ -134,7 +134,7 @@ def _bring_torch(environment: Environment, pip: Pip, order: Order) -> None:
     if is_new_enough(found) and order.torch in ("", "cpu", "cuda"):
         say(f"torch: {found}, which is there already")
         return
-    TorchInstaller(pip, order.cpu_index, say).install(order.torch)
+    TorchInstaller(pip, say, order.cpu_index, wants_gpu=has_gpu()).install(order.torch)
 
 
 def _check(environment: Environment, order: Order) -> None:

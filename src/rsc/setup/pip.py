@@ -7,6 +7,7 @@ it means to `pip install`.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -22,6 +23,17 @@ IGNORED = re.compile(r"^Ignoring indexes: ", re.MULTILINE)
 
 INSTALL = ("install", "--quiet", "--no-compile")
 """Python compiles a module at its first import. Compiling all of torch takes 20 s, most of it unused."""
+
+ELSEWHERE = """
+import json, sys
+from pip._vendor.packaging import markers
+here, there = markers.default_environment, json.loads(sys.argv.pop(1))
+markers.default_environment = lambda: {**here(), **there}
+from pip._internal.cli.main import main
+sys.exit(main())
+"""
+"""pip with the environment markers of another machine. Its own `--platform` chooses among wheels and leaves
+markers as they are here (pypa/pip#11664): on Linux it asks for packages that macOS does not need."""
 
 SILENCE_S = 15
 """How long an index may stay silent while offers are listed: pip's own default for any request."""
@@ -82,12 +94,23 @@ class Listing:
 
 
 class Pip:
-    """`log` takes all that pip prints, for somebody who looks for the cause of a failure."""
+    """`log` takes all that pip prints, for somebody who looks for the cause of a failure.
 
-    def __init__(self, python: Path, environment: Mapping[str, str], *, log: Path) -> None:
+    `markers` are values of environment markers on another machine, to resolve dependencies for it.
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        environment: Mapping[str, str],
+        *,
+        log: Path,
+        markers: Mapping[str, str] | None = None,
+    ) -> None:
         self.log = log
         # -P: a folder with a pip.py in which the command was typed is nothing to import from
-        self._command = [str(python), "-P", "-m", "pip", "--no-input", "--disable-pip-version-check"]
+        pip = ["-c", ELSEWHERE, json.dumps(dict(markers))] if markers else ["-m", "pip"]
+        self._command = [str(python), "-P", *pip, "--no-input", "--disable-pip-version-check"]
         kept = {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
         self._environment = {**kept, "PIP_USER": "0", "PIP_NO_COLOR": "1"}
 

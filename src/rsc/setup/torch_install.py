@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rsc.errors import ResourceError
-from rsc.setup.pip import INSTALL, Listing, Offer, Pip
+from rsc.setup.pip import INSTALL, Answer, Listing, Offer, Pip
 from rsc.setup.torch_build import OLDEST, cpu_builds, look_at, new_enough
 
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -26,16 +26,24 @@ Way = Callable[[], bool]
 
 AT_LEAST = f"torch>={OLDEST[0]}.{OLDEST[1]}"
 HINT = (
-    "set RSC_TORCH to a requirement or a wheel that pip can reach here, "
-    "or to skip for everything but training and evaluation"
+    "set RSC_TORCH to a requirement or a wheel that pip can reach here, RSC_WHEELS to a folder made by "
+    "`rsc bundle`, or RSC_TORCH=skip to go without training and evaluation"
 )
 
 
 @dataclass(frozen=True)
 class TorchInstaller:
+    """`command` is what pip does with a wheel: install it here, or download it for another machine.
+
+    `target` are pip's options for that machine. `wants_gpu`: the build that pip takes by itself is the one.
+    """
+
     pip: Pip
-    cpu_index: str
     say: Callable[[str], None]
+    cpu_index: str
+    wants_gpu: bool
+    command: tuple[str, ...] = INSTALL
+    target: tuple[str, ...] = ()
 
     def install(self, wanted: str) -> None:
         """`wanted` is RSC_TORCH: empty, cpu, cuda, or a requirement. Raises ResourceError."""
@@ -48,21 +56,22 @@ class TorchInstaller:
             partial(self._install_offered, listing),
             partial(self._install_from_pytorch, listing),
         ]
-        by_machine = [own_build, *cpu_build] if has_gpu() else [*cpu_build, own_build]
+        by_machine = [own_build, *cpu_build] if self.wants_gpu else [*cpu_build, own_build]
         ways = {"cpu": cpu_build, "cuda": [own_build]}.get(wanted, by_machine)
         if not any(way() for way in ways):
-            raise ResourceError(f"no {AT_LEAST} could be installed; the lines above say why", hint=HINT)
+            raise ResourceError(f"no {AT_LEAST} could be had; the lines above say why", hint=HINT)
+
+    def _take(self, requirement: str, *options: str) -> Answer:
+        return self.pip.run(*self.command, *self.target, *options, requirement)
 
     def _install_requirement(self, wanted: str) -> None:
         self.say(f"torch: {wanted} (from RSC_TORCH)")
-        answer = self.pip.run(*INSTALL, wanted)
+        answer = self._take(wanted)
         if answer.code != 0:
-            raise ResourceError(
-                f"pip could not install {wanted} (from RSC_TORCH): {answer.reason}", hint=HINT
-            )
+            raise ResourceError(f"pip could not take {wanted} (from RSC_TORCH): {answer.reason}", hint=HINT)
 
     def _list_offers(self) -> Listing:
-        listing = self.pip.offers("torch")
+        listing = self.pip.offers("torch", *self.target)
         for page in listing.silent:
             self.say(f"torch: {page} does not answer")
         if listing.silent and listing.is_index_read:
@@ -81,7 +90,7 @@ class TorchInstaller:
     def _install_from_pytorch(self, known: Listing) -> bool:
         at = ("--index-url", self.cpu_index)
         once = ("--retries", "0", "--timeout", str(PYTORCH_SILENCE_S))
-        listing = self.pip.offers("torch", *at, *once, limit_s=PYTORCH_LIST_S)
+        listing = self.pip.offers("torch", *self.target, *at, *once, limit_s=PYTORCH_LIST_S)
         more = [offer for offer in new_enough(listing.offers) if offer not in known.offers]
         builds = [offer for offer in more if offer.label == "cpu"]
         if not builds:
@@ -99,7 +108,7 @@ class TorchInstaller:
         """The newest of `offers` that constraints allow."""
         for offer in offers:
             self.say(f"torch: {offer.version}, the CPU build {source}{_size(look_at(offer).size_bytes)}")
-            answer = self.pip.run(*INSTALL, "--no-deps", *options, offer.requirement)
+            answer = self._take(offer.requirement, "--no-deps", *options)
             if answer.code == 0:
                 return True
             self.say(f"torch: {offer.version} not taken: {answer.reason}")
@@ -107,7 +116,7 @@ class TorchInstaller:
 
     def _install_own_build(self, listing: Listing) -> bool:
         self.say(f"torch: the build that pip takes by itself{_cost(new_enough(listing.offers))}")
-        answer = self.pip.run(*INSTALL, AT_LEAST)
+        answer = self._take(AT_LEAST)
         if answer.code != 0:
             self.say(f"torch: not taken: {answer.reason}")
         return answer.code == 0
