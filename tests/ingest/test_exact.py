@@ -21,7 +21,7 @@ from rsc.ingest.readers.tables import delimited, jsonl
 from .conftest import read_all
 
 PLAIN = ImportOptions()
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=8)
 wholes = st.one_of(

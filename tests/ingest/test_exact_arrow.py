@@ -135,7 +135,7 @@ def test_a_column(case: str, tmp_path: Path) -> None:
     kind, values, expected = CASES[case]
     containers = st.sampled_from([name for name in ("parquet", "arrow", "feather") if storable(case, name)])
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.one_of(values, values, st.none()), min_size=1, max_size=6), st.booleans(), containers)
     def check(column: list[Any], is_sliced: bool, container: str) -> None:
         table = pa.table({"v": pa.array(column, kind), "k": pa.array(range(len(column)))})
