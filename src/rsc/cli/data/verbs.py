@@ -64,7 +64,10 @@ def import_(
     flags["types"] = None if schema is None else _read_schema(schema)  # type: ignore[assignment]
     flags["fields"] = None if fields is None else tuple(part.strip() for part in fields.split(","))  # type: ignore[assignment]
     options = _options(flags, settings or [])
+    is_first = not house.recorded.reviewers
     author = author_name(house, as_name)
+    if is_first and house.recorded.reviewers:
+        say(f"enrolled {author}, who owns this workspace, as its first reviewer")
     rules = _policy_bytes(house, path=policy, safeguard=safeguard)
     name = name or _name_of(source)
     try:
