@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,25 @@ MAY_IMPORT = {
 controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox; train ->
 export: a run may start from open weights."""
 
-NO_TORCH = {"audit", "keys", "review", "store", "ingest", "release", "runs", "cluster", "setup", *SHARED}
+MOST_FILES = 20
+
+NO_TORCH = {
+    *("audit", "keys", "review", "store", "ingest", "release", "runs", "recipes", "control", "cluster", "setup"),
+    *SHARED,
+}
+    "recipes",
+    "control",
+    "audit",
+    "keys",
+    "review",
+    "store",
+    "ingest",
+    "release",
+    "runs",
+    "cluster",
+    "setup",
+    *SHARED,
+}
 
 
 def python_files() -> list[Path]:
@@ -83,6 +102,18 @@ def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
     allowed = SHARED if room in SHARED else MAY_IMPORT[room] | SHARED | {room}
     foreign = imported_rooms(path) - allowed - {"__version__"}
     assert not foreign, f"{room}/ may not import {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_permission_that_nothing_uses_is_none(room: str) -> None:
+    used = {name for path in python_files() if room_of(path) == room for name in imported_rooms(path)}
+    assert MAY_IMPORT[room] <= used, f"nothing in {room}/ imports {sorted(MAY_IMPORT[room] - used)}"
+
+
+def test_no_folder_has_more_files_than_one_looks_through() -> None:
+    counts = Counter(path.parent for path in python_files() if path.name != "__init__.py")
+    full = {str(folder.relative_to(PACKAGE)): count for folder, count in counts.items() if count > MOST_FILES}
+    assert not full, "a folder with more files wants rooms of its own"
 
 
 @pytest.mark.parametrize("room", sorted(NO_TORCH))
