@@ -22,6 +22,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from harness import Options, Report, alternate, main
+from rsc.release.record.reviewers import enrol, open_identity
 
 from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
@@ -34,7 +35,6 @@ from rsc.release.agent.custody import Custody
 from rsc.release.agent.facts_cache import SETTLED_NS
 from rsc.release.agent.job_scope import Served
 from rsc.release.agent.request import KeyRequest
-from rsc.release.agent.reviewers import enrol, open_identity
 from rsc.release.agent.server import AgentServer
 from rsc.review.approval.verdict import approve, review_facts
 from rsc.review.policy import default_policy, policy_to_toml

@@ -51,21 +51,8 @@ export: a run may start from open weights."""
 MOST_FILES = 20
 
 NO_TORCH = {
-    *("audit", "keys", "review", "store", "ingest", "release", "runs", "recipes", "control", "cluster", "setup"),
-    *SHARED,
-}
-    "recipes",
-    "control",
-    "audit",
-    "keys",
-    "review",
-    "store",
-    "ingest",
-    "release",
-    "runs",
-    "cluster",
-    "setup",
-    *SHARED,
+    *("audit", "keys", "review", "store", "ingest", "release", "runs", "recipes", "control", "cluster"),
+    *("setup", *SHARED),
 }
 
 

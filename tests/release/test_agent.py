@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from house import SERVES, House
+from rsc.release.record.log_record import replay
 
 from rsc.accounts import Account
 from rsc.audit.witness import Witness
@@ -33,7 +34,6 @@ from rsc.release.agent.agent import Asking
 from rsc.release.agent.client import KeyClient, hold_keys, request_key
 from rsc.release.agent.facts_cache import SETTLED_NS, TRUSTED_S, Memory
 from rsc.release.agent.handover import carriers
-from rsc.release.agent.log_record import replay
 from rsc.release.agent.request import KeyRequest
 from rsc.release.agent.server import AgentServer
 from rsc.review.approval.identity import create_identity

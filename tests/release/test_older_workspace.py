@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from rsc.release.record.reviewers import acting_name
 
 from rsc.accounts import this_account
 from rsc.clock import SystemClock
@@ -18,7 +19,6 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError, GateRefused, ReviewMissing
 from rsc.release.agent.custody import Custody
 from rsc.release.agent.request import KeyRequest
-from rsc.release.agent.reviewers import acting_name
 from rsc.release.lifecycle.attest import attest
 from rsc.release.lifecycle.trace import trace
 from rsc.release.verify.verify import verify

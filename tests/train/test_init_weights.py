@@ -28,7 +28,7 @@ from rsc.models.build import build_model
 from rsc.recipes.data_fit import Samples
 from rsc.recipes.recipe import Recipe, load_recipe
 from rsc.release.agent.job_scope import Served
-from rsc.release.agent.run_origin import DataUsed, RunOrigin, used_before, used_in
+from rsc.release.record.run_origin import DataUsed, RunOrigin, used_before, used_in
 from rsc.runs.folder import RunFolder, list_runs
 from rsc.store.bulk.local import LocalStore
 from rsc.store.format.schema import Field, Schema

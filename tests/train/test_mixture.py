@@ -12,8 +12,8 @@ from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.loader.config import DataConfig
-from rsc.release.agent.log_record import replay
 from rsc.release.lifecycle.trace import derived_runs
+from rsc.release.record.log_record import replay
 from tests.train.conftest import Rsc, topics
 
 MIXED = (

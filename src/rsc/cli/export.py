@@ -20,7 +20,7 @@ from rsc.export.weights import write_export
 from rsc.recipes.recipe import recipe_of
 from rsc.release.agent.custody import Custody
 from rsc.release.agent.request import KeyRequest
-from rsc.release.agent.run_origin import require_origin
+from rsc.release.record.run_origin import require_origin
 from rsc.runs.folder import RunFolder
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

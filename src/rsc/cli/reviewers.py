@@ -13,7 +13,7 @@ from rsc.cli.data.access import As, PassphraseFile, passphrase_from, signer
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table, write_new
 from rsc.errors import ConfigError
 from rsc.release.agent.custody import Custody
-from rsc.release.agent.reviewers import admit, enrol, own_identity, read_handed_over
+from rsc.release.record.reviewers import admit, enrol, own_identity, read_handed_over
 from rsc.review.approval.enrolment import enrolment_from, enrolment_of
 
 

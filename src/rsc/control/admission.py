@@ -13,7 +13,7 @@ from rsc.models.config import ModelConfig
 from rsc.recipes.data_fit import Samples, check_fields
 from rsc.recipes.tokens_fit import check_tokens
 from rsc.release.agent.job_scope import Served
-from rsc.release.agent.run_origin import RunOrigin, Version
+from rsc.release.record.run_origin import RunOrigin, Version
 from rsc.runs.folder import RunFolder
 
 _ABOUT_DATA = ("data", "review", "key_period")

@@ -22,7 +22,7 @@ from rsc.errors import IntegrityError
 from rsc.interrupts import uninterrupted
 from rsc.models.config import TOKENIZER_FILE
 from rsc.recipes.recipe import LoadedRecipe, Recipe, recipe_of
-from rsc.release.agent.run_origin import RunOrigin
+from rsc.release.record.run_origin import RunOrigin
 from rsc.runs.folder import RunFolder, RunState
 
 

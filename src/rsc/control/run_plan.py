@@ -14,7 +14,7 @@ from rsc.parallel.layout import Layout
 from rsc.recipes.pin import count_workers, pin
 from rsc.recipes.recipe import LoadedRecipe, Recipe
 from rsc.recipes.tokens_fit import tokenizer_of
-from rsc.release.agent.run_origin import RunOrigin, used_in
+from rsc.release.record.run_origin import RunOrigin, used_in
 from rsc.tokenizer_json import JsonTokenizer
 
 

@@ -38,11 +38,11 @@ from rsc.release.agent.decision import DataFacts, decide
 from rsc.release.agent.facts import data_facts
 from rsc.release.agent.facts_cache import Memory
 from rsc.release.agent.job_scope import Served
-from rsc.release.agent.log_record import LiveRecord
-from rsc.release.agent.origin_facts import facts_of
 from rsc.release.agent.request import KeyRequest
-from rsc.release.agent.run_origin import BEGAN, RunOrigin, Version, require_origin
 from rsc.release.agent.server import AgentServer
+from rsc.release.record.log_record import LiveRecord
+from rsc.release.record.origin_facts import facts_of
+from rsc.release.record.run_origin import BEGAN, RunOrigin, Version, require_origin
 from rsc.runs.code_version import code_facts
 from rsc.runs.folder import RunFolder
 from rsc.store.dataset import Dataset

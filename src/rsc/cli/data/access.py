@@ -13,7 +13,7 @@ from rsc.cli.output import say
 from rsc.errors import ConfigError
 from rsc.keys.providers.configured import read_secret
 from rsc.release.agent.custody import Custody
-from rsc.release.agent.reviewers import needs_passphrase, open_identity, signing_reviewer
+from rsc.release.record.reviewers import needs_passphrase, open_identity, signing_reviewer
 from rsc.review.approval.enrolment import Enrolment
 from rsc.review.approval.identity import Identity
 

@@ -12,10 +12,10 @@ from rsc.cli.data.access import As, Name, Subject
 from rsc.cli.output import JsonFlag, emit, next_commands
 from rsc.errors import ConfigError
 from rsc.release.agent.custody import Custody
-from rsc.release.agent.reviewers import acting_name
 from rsc.release.lifecycle.erase import erase
 from rsc.release.lifecycle.expire import expire
 from rsc.release.lifecycle.trace import trace
+from rsc.release.record.reviewers import acting_name
 
 
 def trace_(subject: Subject, as_name: As = None, as_json: JsonFlag = False) -> None:

@@ -20,7 +20,7 @@ from rsc.keys.secret import SecretKey
 from rsc.recipes.data_fit import stored_tokenizer
 from rsc.recipes.tokens_fit import settings_for
 from rsc.release.agent.custody import Custody
-from rsc.release.agent.reviewers import acting_name
+from rsc.release.record.reviewers import acting_name
 from rsc.review.approval.packet import Packet
 from rsc.review.benchmark.score import Rate, read_corpus, score
 from rsc.review.explain import explain, lint

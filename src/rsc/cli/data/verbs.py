@@ -21,7 +21,7 @@ from rsc.ingest.importer import import_source
 from rsc.ingest.progress import ProgressLine
 from rsc.keys.envelope import KeyProvider
 from rsc.release.agent.custody import Custody
-from rsc.release.agent.reviewers import acting_name, author_name
+from rsc.release.record.reviewers import acting_name, author_name
 from rsc.review.benchmark.synthetic import planted_posts
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets

@@ -14,7 +14,7 @@ from rsc.cli.data.review import assess, train_command
 from rsc.cli.output import next_commands, say, write_new
 from rsc.errors import ConfigError, GateRefused
 from rsc.release.agent.custody import Custody
-from rsc.release.agent.reviewers import identities_folder, read_handed_over
+from rsc.release.record.reviewers import identities_folder, read_handed_over
 from rsc.review.approval import verdict
 from rsc.review.approval.enrolment import Enrolment
 from rsc.review.approval.identity import is_protected, load_identity

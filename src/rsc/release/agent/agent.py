@@ -27,10 +27,10 @@ from rsc.keys.secret import SecretKey
 from rsc.release.agent.decision import DataFacts, Decision, decide
 from rsc.release.agent.denials import Denials
 from rsc.release.agent.facts_cache import Memory
-from rsc.release.agent.log_record import LiveRecord, Recorded
-from rsc.release.agent.origin_facts import facts_of
 from rsc.release.agent.request import KeyRequest
-from rsc.release.agent.run_origin import require_origin
+from rsc.release.record.log_record import LiveRecord, Recorded
+from rsc.release.record.origin_facts import facts_of
+from rsc.release.record.run_origin import require_origin
 from rsc.store.dataset import list_datasets
 from rsc.untrusted import UntrustedFolder
 

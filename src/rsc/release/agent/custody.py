@@ -18,8 +18,8 @@ from rsc.keys.secret import SecretKey
 from rsc.release.agent.agent import KeyAgent
 from rsc.release.agent.decision import DataFacts
 from rsc.release.agent.facts import data_facts
-from rsc.release.agent.log_record import LiveRecord, Recorded
 from rsc.release.agent.request import KeyRequest
+from rsc.release.record.log_record import LiveRecord, Recorded
 from rsc.store.dataset import Dataset
 
 

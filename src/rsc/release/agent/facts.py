@@ -18,7 +18,7 @@ from rsc.config import Workspace
 from rsc.errors import ReviewVoid
 from rsc.release.agent.carried_review import CARRIED, read_carry
 from rsc.release.agent.decision import DataFacts
-from rsc.release.agent.log_record import Recorded, Said
+from rsc.release.record.log_record import Recorded, Said
 from rsc.review.approval.verdict import (
     Approval,
     ReviewState,

@@ -29,7 +29,7 @@ from rsc.config import Workspace
 from rsc.keys.envelope import Envelope
 from rsc.release.agent.decision import DataFacts
 from rsc.release.agent.facts import ReviewFiles, conclude
-from rsc.release.agent.log_record import Recorded
+from rsc.release.record.log_record import Recorded
 from rsc.store.dataset import Dataset
 
 SETTLED_NS = (

@@ -25,9 +25,9 @@ from rsc.config import resolve
 from rsc.errors import ConfigError, GateRefused, RscError
 from rsc.release.agent.custody import Custody
 from rsc.release.agent.facts import ReviewFiles
-from rsc.release.agent.log_record import Recorded
-from rsc.release.agent.reviewers import enrol
-from rsc.release.agent.run_origin import ATTESTED, DataUsed, RunOrigin, used_before, used_in
+from rsc.release.record.log_record import Recorded
+from rsc.release.record.reviewers import enrol
+from rsc.release.record.run_origin import ATTESTED, DataUsed, RunOrigin, used_before, used_in
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.untrusted import UntrustedFolder
 

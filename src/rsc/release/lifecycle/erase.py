@@ -28,14 +28,14 @@ from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.events import EventLog, read_lines
 from rsc.release.agent.agent import KeyAgent
-from rsc.release.agent.log_record import replay
-from rsc.release.agent.run_origin import Version
 from rsc.release.lifecycle.expire import Expired, expire_held
 from rsc.release.lifecycle.import_lock import no_imports
 from rsc.release.lifecycle.kek_index import Providers
 from rsc.release.lifecycle.rewrite import REASON, House, finish_carries, rewrite
 from rsc.release.lifecycle.subject import Hit
 from rsc.release.lifecycle.trace import DerivedRun, Trace, derived_runs, trace, with_ancestors
+from rsc.release.record.log_record import replay
+from rsc.release.record.run_origin import Version
 from rsc.store.dataset import Dataset, DatasetRef, list_names, list_versions
 
 MARK = "erasures.jsonl"

@@ -24,10 +24,10 @@ from rsc.audit.log import AuditLog
 from rsc.config import Workspace
 from rsc.errors import GateRefused
 from rsc.release.agent.agent import KeyAgent
-from rsc.release.agent.log_record import Recorded, replay
 from rsc.release.agent.request import KeyRequest
-from rsc.release.agent.run_origin import Version
 from rsc.release.lifecycle.subject import Hit, find_subject
+from rsc.release.record.log_record import Recorded, replay
+from rsc.release.record.run_origin import Version
 from rsc.store.dataset import Dataset, list_names, list_versions
 from rsc.store.staging import list_unfinished
 from rsc.untrusted import UntrustedFolder

@@ -21,12 +21,12 @@ from rsc.clock import parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import RscError
 from rsc.release.agent.facts import ReviewFiles, data_facts
-from rsc.release.agent.log_record import Recorded, replay
 from rsc.release.agent.observe import meant_sockets, observe
 from rsc.release.lifecycle.kek_index import Providers, active_keks
 from rsc.release.lifecycle.retention import overdue
 from rsc.release.lifecycle.run_keys import overdue_run_keys
 from rsc.release.lifecycle.unused_keys import overdue_unused
+from rsc.release.record.log_record import Recorded, replay
 from rsc.release.verify.plaintext_search import plaintext_files
 from rsc.release.verify.promise import Breach, Promise, judge, unknown
 from rsc.review.approval.verdict import ReviewState, person_of

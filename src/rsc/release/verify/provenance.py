@@ -9,7 +9,7 @@ from typing import Any
 
 from rsc.config import resolve
 from rsc.errors import RscError
-from rsc.release.agent.run_origin import RunOrigin
+from rsc.release.record.run_origin import RunOrigin
 from rsc.release.verify.checks import House
 from rsc.release.verify.promise import Breach, Promise, judge
 from rsc.untrusted import UntrustedFolder

@@ -4,7 +4,7 @@ The workspace's owner is enrolled first and signs for themselves: the root of tr
 countersigned by one who is enrolled. An enrolment counts once it is in the audit log, in this order.
 
 The account is the number that the kernel gave the process that made the enrolment; where it comes as a file
-from another account, the owner of that file (release/agent/reviewers.py). Two keys of one account are one
+from another account, the owner of that file (release/record/reviewers.py). Two keys of one account are one
 person.
 
 Not covered: whether an account belongs to the person it is named for; the machine's administrator gives them.

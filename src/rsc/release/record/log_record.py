@@ -24,7 +24,7 @@ from rsc.audit.log import AuditLog
 from rsc.audit.merkle import Frontier, leaf_hash
 from rsc.audit.witness import Witness
 from rsc.errors import ConfigError, GateRefused, IntegrityError
-from rsc.release.agent.run_origin import ATTESTED, BEGAN, RunOrigin, Version, origin_from
+from rsc.release.record.run_origin import ATTESTED, BEGAN, RunOrigin, Version, origin_from
 from rsc.review.approval.enrolment import Enrolment, enrolment_from
 
 _COMES = ("import", "review_carried", "version_attested")

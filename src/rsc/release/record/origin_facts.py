@@ -9,8 +9,8 @@ from rsc.errors import ConfigError, IntegrityError
 from rsc.release.agent.decision import DataFacts
 from rsc.release.agent.facts import data_facts
 from rsc.release.agent.facts_cache import Memory
-from rsc.release.agent.log_record import Recorded
-from rsc.release.agent.run_origin import Version
+from rsc.release.record.log_record import Recorded
+from rsc.release.record.run_origin import Version
 from rsc.review.approval.verdict import ReviewState
 from rsc.review.policy import Policy
 from rsc.store.dataset import Dataset
