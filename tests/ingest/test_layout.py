@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rsc.config import Workspace
-from rsc.errors import DataError
+from rsc.errors import DataError, RscError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.job import ImportResult
 from rsc.ingest.readers.detect import detect, open_source
@@ -175,3 +175,17 @@ def test_a_zip_behind_a_program_is_read(tmp_path: Path) -> None:
     path = tmp_path / "pets.zip"
     path.write_bytes(b"#!/bin/sh\nexit 1\n" + zipped(SPLIT))
     assert len(read_all(open_source(path, options=PLAIN))[0]) == 4
+
+
+def test_a_damaged_zip_is_refused_or_its_members_are_quarantined(tmp_path: Path) -> None:
+    path, data = tmp_path / "pets.zip", zipped(SPLIT)
+    rng = np.random.default_rng(6)
+    for at in rng.choice(len(data), 200, replace=False):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            rows, bad = read_all(open_source(path, options=PLAIN))
+        except RscError:
+            continue
+        assert len(rows) + len(bad) <= 4

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rsc.errors import DataError
+from rsc.errors import DataError, RscError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.detect import open_source
+from rsc.ingest.readers.source import Fingerprint
 
 from .conftest import read_all
 from .test_archives import mds, mds_shard, mds_values
@@ -60,3 +61,22 @@ def test_other_formats_with_an_index_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "chunk-0-0.bin").write_bytes(bytes(99))
     with pytest.raises(DataError, match="LitData"):
         open_source(tmp_path, options=PLAIN)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_damaged_index_is_refused_or_changes_nothing(packed: bool, tmp_path: Path) -> None:
+    root = mds(tmp_path / "mds", [3], packed=packed)
+    whole = (root / "index.json").read_bytes()
+    rows, _ = read_all(open_source(root, options=PLAIN))
+    rng = np.random.default_rng(4)
+    for at in rng.choice(len(whole), 150, replace=False):
+        damaged = bytearray(whole)
+        damaged[at] = int(rng.integers(32, 127))
+        (root / "index.json").write_bytes(damaged)
+        try:
+            source = open_source(root, options=PLAIN)
+            Fingerprint.of(source.files())  # as an import does first: the files are there
+            found, bad = read_all(source)
+        except RscError:
+            continue
+        assert len(found) + len(bad) == len(rows)

@@ -142,7 +142,7 @@ class Tree:
             try:
                 self._archive = zipfile.ZipFile(self.root)
                 _require_one_archive(self._archive)
-            except zipfile.BadZipFile as error:
+            except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
                 raise DataError(
                     f"{self.root.name} is not a whole zip archive: {error}",
                     hint="the file was cut short or is not what its name says; fetch it again",

@@ -228,10 +228,28 @@ def _index_shards(index: Path) -> list[dict[str, Any]]:
     try:
         shards: list[dict[str, Any]] = json.loads(index.read_bytes())["shards"]
         if all(shard["format"] == "mds" and shard["version"] == 2 for shard in shards):
+            for shard in shards:
+                _check(shard)
             return shards
     except (ValueError, KeyError, TypeError):
         pass
     raise DataError(f"{index} is not an index of MDS version 2")
+
+
+def _check(shard: dict[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError for what a shard's record in the index lacks."""
+    names, encodings, sizes = (shard[name] for name in ("column_names", "column_encodings", "column_sizes"))
+    if not len(names) == len(encodings) == len(sizes) or len(set(names)) < len(names):
+        raise ValueError
+    if not all(isinstance(name, str) for name in (*names, *encodings)):
+        raise TypeError
+    if not all(size is None or (isinstance(size, int) and size >= 0) for size in sizes):
+        raise TypeError
+    for file in (shard["raw_data"], *([shard["zip_data"]] if shard.get("zip_data") else [])):
+        str.encode(file["basename"])
+        int(file["bytes"])
+    if int(shard["samples"]) < 0:
+        raise ValueError
 
 
 def _shard_bytes(shard: _Shard) -> memoryview:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -26,6 +27,7 @@ _SCALARS = (
     "float64",
 )
 TEXTS = ("str", "json", "str_int", "str_float", "str_decimal")
+_SHAPE = re.compile(r"|[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*")
 _SHAPE_DTYPES = ("<u1", "<u2", "<u4", "<u8")
 
 Decoder: TypeAlias = Callable[[bytes], Any] | MediaCodec
@@ -45,7 +47,7 @@ def codec(name: str, encoding: str, options: ImportOptions) -> tuple[Field, Deco
         return Field(name, "tensor", dtype.name), lambda data: np.frombuffer(data, dtype).reshape(())[()]
     kind, _, rest = encoding.partition(":")
     dtype_name, _, shape = rest.partition(":")
-    if kind == "ndarray" and dtype_name in _SCALARS:
+    if kind == "ndarray" and dtype_name in _SCALARS and _SHAPE.fullmatch(shape):
         return _array_codec(name, np.dtype(dtype_name), shape)
     raise ConfigError(
         f"column {name!r} is encoded as {encoding}, which is not read here",
