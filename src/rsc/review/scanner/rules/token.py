@@ -137,7 +137,7 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     ("api_org_", "[A-Za-z]{34}"),  # Hugging Face
     ("vc[pkrai]{1,2}_", "[A-Za-z0-9]{24,60}"),  # Vercel
     (r"s\.[A-Za-z0-9]{8}", "[A-Za-z0-9]{16}"),  # Vault before version 1.10
-    (r"[a-z0-9-]{1,40}\.webhook\.office\.com/webhookb2/", "[A-Za-z0-9@/-]{40,180}"),  # Teams
+    (r"webhook\.office\.com/webhookb2/", "[A-Za-z0-9@/-]{40,180}"),  # Teams
     (r"zapier\.com/hooks/catch/", "[A-Za-z0-9/]{8,40}"),
 )
 """What a token begins with, in the subset of the engines, and how it goes on."""
@@ -165,7 +165,7 @@ RULES = (
         26,
         re.compile(rf"{EDGE}(?:{'|'.join(_COMMON)}){END}"),
         strength=0,
-        head=re.compile(_COMMON_TRIGGER),
+        head=re.compile(_COMMON_TRIGGER.replace("[0-9]{8}:AA", "[0-9]{8,10}:AA")),
     ),
     Rule(
         "issued_token",
