@@ -22,7 +22,6 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from harness import Options, Report, alternate, main
-from rsc.release.record.reviewers import enrol, open_identity
 
 from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
@@ -36,6 +35,7 @@ from rsc.release.agent.facts_cache import SETTLED_NS
 from rsc.release.agent.job_scope import Served
 from rsc.release.agent.request import KeyRequest
 from rsc.release.agent.server import AgentServer
+from rsc.release.record.reviewers import enrol, open_identity
 from rsc.review.approval.verdict import approve, review_facts
 from rsc.review.policy import default_policy, policy_to_toml
 from rsc.store.dataset import Dataset, DatasetWriter

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from rsc.release.record.log_record import replay
-
 from rsc.accounts import Account, this_account
 from rsc.audit.log import AuditLog
 from rsc.clock import SystemClock
 from rsc.config import Workspace
+from rsc.release.record.log_record import replay
 from rsc.review.approval.enrolment import Protection, enrolment_of
 from rsc.review.approval.identity import Identity, create_identity, load_identity
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rsc.release.record.run_origin import RunOrigin
 
 from rsc.cluster.launch.launcher import LocalLauncher
 from rsc.cluster.sandbox.wrap import METHODS, Level, Method, Wrapped, wrap
@@ -27,6 +26,7 @@ from rsc.loader.config import DataConfig
 from rsc.recipes.data_fit import Samples
 from rsc.recipes.recipe import load_recipe
 from rsc.release.agent.job_scope import Served
+from rsc.release.record.run_origin import RunOrigin
 from rsc.runs.folder import RunFolder
 from rsc.store.format.schema import Field, Schema
 from tests.conftest import FakeClock

@@ -6,8 +6,6 @@ import shutil
 import subprocess
 
 import pytest
-from rsc.release.record.log_record import replay
-from rsc.release.record.run_origin import BEGAN, RunOrigin, used_before, used_in
 
 from rsc.accounts import Account
 from rsc.audit.log import AuditLog
@@ -18,6 +16,8 @@ from rsc.release.agent.agent import KeyAgent
 from rsc.release.agent.decision import DataFacts
 from rsc.release.agent.facts import data_facts
 from rsc.release.agent.job_scope import Served
+from rsc.release.record.log_record import replay
+from rsc.release.record.run_origin import BEGAN, RunOrigin, used_before, used_in
 from rsc.review.approval.verdict import ReviewFacts, approve, reject, review_facts
 from rsc.review.policy import Policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter, list_versions

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from house import SERVES, House
-from rsc.release.record.log_record import replay
 
 from rsc.accounts import Account
 from rsc.audit.witness import Witness
@@ -36,6 +35,7 @@ from rsc.release.agent.facts_cache import SETTLED_NS, TRUSTED_S, Memory
 from rsc.release.agent.handover import carriers
 from rsc.release.agent.request import KeyRequest
 from rsc.release.agent.server import AgentServer
+from rsc.release.record.log_record import replay
 from rsc.review.approval.identity import create_identity
 from rsc.review.approval.verdict import approve
 from rsc.store.dataset import Dataset

@@ -11,7 +11,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from rsc.release.record.reviewers import acting_name
 
 from rsc.accounts import this_account
 from rsc.clock import SystemClock
@@ -21,6 +20,7 @@ from rsc.release.agent.custody import Custody
 from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle.attest import attest
 from rsc.release.lifecycle.trace import trace
+from rsc.release.record.reviewers import acting_name
 from rsc.release.verify.verify import verify
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "workspace-7daea6a.tar.xz"

@@ -12,6 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from rsc.accounts import Account, this_account
+from rsc.cli.main import run
+from rsc.config import Workspace
+from rsc.errors import ConfigError, GateRefused
+from rsc.release.agent.custody import Custody
 from rsc.release.record.reviewers import (
     acting_name,
     admit,
@@ -22,12 +28,6 @@ from rsc.release.record.reviewers import (
     read_handed_over,
     signing_reviewer,
 )
-
-from rsc.accounts import Account, this_account
-from rsc.cli.main import run
-from rsc.config import Workspace
-from rsc.errors import ConfigError, GateRefused
-from rsc.release.agent.custody import Custody
 from rsc.review.approval.enrolment import enrolment_of
 from rsc.review.approval.identity import create_identity, is_protected
 from rsc.store.dataset import Dataset

@@ -27,7 +27,6 @@ from rsc.evaluate.open_model import open_run
 from rsc.events import EventLog, EventTail, last_lines, read_lines
 from rsc.keys.secret import SecretKey
 from rsc.recipes.recipe import load_recipe, recipe_of
-from rsc.release.agent.facts import run_record
 from rsc.release.lifecycle.run_keys import _remove
 from rsc.release.lifecycle.trace import derived_runs
 from rsc.release.verify import run_folders
@@ -212,7 +211,6 @@ READERS: dict[str, Callable[[Place], Any]] = {
     "pull over it": lambda place: _pull_over(place),
     "parent": lambda place: find_parent(place.run.id, runs=place.workspace.runs, model=MODEL),
     "open model": lambda place: open_run(place.run, key=place.key),
-    "agent": lambda place: run_record(place.workspace, place.run.id),
     "trace": lambda place: list(derived_runs(place.workspace, {("posts", 1)})),
     "plaintext": lambda place: plaintext_files(place.workspace),
     "remove": lambda place: _remove(UntrustedFolder(place.run.path), "checkpoints"),
