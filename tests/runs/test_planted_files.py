@@ -29,6 +29,8 @@ from rsc.keys.secret import SecretKey
 from rsc.recipes.recipe import load_recipe, recipe_of
 from rsc.release.lifecycle.run_keys import _remove
 from rsc.release.lifecycle.trace import derived_runs
+from rsc.release.record.log_record import Recorded
+from rsc.release.record.run_origin import DataUsed, RunOrigin
 from rsc.release.verify import run_folders
 from rsc.release.verify.plaintext_search import plaintext_files
 from rsc.runs.folder import RunFolder, RunState, find_run, list_runs
@@ -49,6 +51,7 @@ PLACES = (
     *("checkpoints/step-00000007", "checkpoints/step-x", f"{STEP}/other.kek", "export"),
 )
 
+RECORDED = Recorded(runs={"r1": RunOrigin("r1", "language", "0" * 64, (DataUsed("posts", 1, "0" * 64),))})
 WORST_PLACES = ("logs/events.jsonl", f"{STEP}/rank-0000-a0.rsc")
 
 
@@ -211,7 +214,7 @@ READERS: dict[str, Callable[[Place], Any]] = {
     "pull over it": lambda place: _pull_over(place),
     "parent": lambda place: find_parent(place.run.id, runs=place.workspace.runs, model=MODEL),
     "open model": lambda place: open_run(place.run, key=place.key),
-    "trace": lambda place: list(derived_runs(place.workspace, {("posts", 1)})),
+    "trace": lambda place: list(derived_runs(place.workspace, {("posts", 1)}, recorded=RECORDED)),
     "plaintext": lambda place: plaintext_files(place.workspace),
     "remove": lambda place: _remove(UntrustedFolder(place.run.path), "checkpoints"),
     "rsc runs ls": lambda place: rsc(["runs", "ls"]),

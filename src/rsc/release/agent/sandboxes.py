@@ -16,7 +16,6 @@ Not covered: workers with the isolation `none`, which nothing is above; systems 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import time
@@ -41,13 +40,13 @@ class Sandbox:
 def sandbox_of(pid: int) -> Sandbox | None:
     """None where no process of ours is above it that would get its orphans."""
     try:
-        own = _namespace(pid)
-        if own != _namespace(os.getpid()):
-            inside = list(itertools.takewhile(lambda each: _is_in(each, own), _line_of(pid)))
+        line = list(_line_of(pid))
+        if len(_numbers(pid)) > len(_numbers(os.getpid())):  # process 1 of its namespace is above it
+            top = next(place for place, each in enumerate(line) if _numbers(each)[-1] == 1)
+            inside = line[: top + 1]
         else:  # no PID namespace: what this process started, down to the holder
-            line = list(_line_of(pid))
             inside = line[: line.index(os.getpid())]
-    except (OSError, ValueError):
+    except (OSError, ValueError, StopIteration):
         return None
     return Sandbox(top=inside[-1], main=inside[-2]) if len(inside) > 1 else None
 
@@ -86,14 +85,6 @@ def _line_of(pid: int) -> Iterator[int]:
         pid = _parent(pid)
 
 
-def _is_in(pid: int, namespace: int) -> bool:
-    """Whether it is in that PID namespace; what may not be looked at is outside."""
-    try:
-        return _namespace(pid) == namespace
-    except PermissionError:
-        return False
-
-
 def _parent(pid: int) -> int:
     return int(_stat(pid)[1])
 
@@ -125,5 +116,10 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _namespace(pid: int) -> int:
-    return Path(f"/proc/{pid}/ns/pid").stat().st_ino
+def _numbers(pid: int) -> list[int]:
+    """Its numbers in this PID namespace and those below, down to its own. Anybody may read them; not so
+    `/proc/PID/ns` of a process that hides its memory."""
+    for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+        if line.startswith("NSpid:"):
+            return [int(number) for number in line.split()[1:]]
+    return [pid]
