@@ -24,7 +24,7 @@ from rsc.units import format_bytes
 
 PARSE_BYTES = 4 << 30  # the largest file of a record has 512 MiB; decoding takes a few times as much
 PART_CPU_S = 900  # a part of 8 MiB takes half a second to scan, and some ten to decode as pictures
-_FREE_BYTES = 256 << 20  # what any source may unpack to
+_FREE_BYTES = 64 << 20  # what any source may unpack to; a minute of scanning at worst
 _MOST_TIMES = 250  # text packs to a tenth, logs to a fiftieth
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 
