@@ -92,7 +92,7 @@ def test_policy_names_a_model_and_keeps_it():
     assert policy.models[0].labels == {"PERSON": "person"}
     sentences = explain(policy)
     assert any("en_core_web_lg looks for person; recall: 1.0 of" in sentence for sentence in sentences)
-    assert any(sentence.startswith("What is found of person keeps its shape") for sentence in sentences)
+    assert any(sentence.startswith("What is found of person is replaced") for sentence in sentences)
     assert "names of persons" not in sentences[-1]
 
 
