@@ -197,7 +197,12 @@ def test_a_lease_ends_what_its_holder_forked(server, tmp_path, method):
         **options,
     )
     process = subprocess.Popen(
-        wrapped.argv, env=wrapped.environment, stdout=subprocess.PIPE, text=True, cwd=folder
+        wrapped.argv,
+        env=wrapped.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        start_new_session=True,
     )
     try:
         assert process.stdout.readline() == "forked\n"
@@ -213,8 +218,7 @@ def test_a_lease_ends_what_its_holder_forked(server, tmp_path, method):
         assert (folder / "beat").stat().st_size == size, "something still runs with the key"
         assert process.poll() is None, "the supervisor and its sandbox live on, to start the rank again"
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # without a sandbox nothing else ends the supervisor
         process.wait()
         process.stdout.close()
 
