@@ -17,9 +17,9 @@ from pathlib import Path
 
 FOUND = re.compile(r"^\s*Found link (\S+).*, version: (\S+)$", re.MULTILINE)
 SILENT = re.compile(r"^\s*Could not fetch URL (\S+): (?!404)", re.MULTILINE)
-READ = re.compile(r"^\s*(?:Fetched page |Getting page file:)", re.MULTILINE)
+READ = re.compile(r'^\s*(?:Getting page file:|\S+ "(?:GET|HEAD) .* HTTP/[\d.]+" \d)', re.MULTILINE)
 IGNORED = re.compile(r"^Ignoring indexes: ", re.MULTILINE)
-"""Lines that `pip index versions -vv` has printed in the same words from pip 22.0 to 26.2."""
+"""Lines that `pip index versions -vv` prints in the same words from pip 22.0 to 26.2: tests/setup/recorded."""
 
 INSTALL = ("install", "--quiet", "--no-compile")
 """Python compiles a module at its first import. Compiling all of torch takes 20 s, most of it unused."""
@@ -92,6 +92,19 @@ class Listing:
     is_cut_short: bool
     """The time was over before pip had asked everywhere."""
 
+    @classmethod
+    def read(cls, answer: Answer) -> Listing:
+        """From what `pip index versions -vv` printed."""
+        offers = {Offer(version, url) for url, version in FOUND.findall(answer.output)}
+        newest_first = sorted(offers, key=lambda offer: (release_of(offer.version), offer.url), reverse=True)
+        return cls(
+            offers=tuple(newest_first),
+            silent=tuple(SILENT.findall(answer.output)),
+            is_index_read=bool(READ.search(answer.output)),
+            is_offline=bool(IGNORED.search(answer.output)),
+            is_cut_short=answer.code is None,
+        )
+
 
 class Pip:
     """`log` takes all that pip prints, for somebody who looks for the cause of a failure.
@@ -147,14 +160,6 @@ class Pip:
     def offers(self, project: str, *options: str, limit_s: float | None = None) -> Listing:
         """Every wheel of `project` that fits, whatever constraints say about it."""
         quick = ("--retries", "1", "--timeout", str(SILENCE_S))
-        answer = self.run("index", "versions", "-vvvv", *quick, *options, project, limit_s=limit_s)
-        offers = {Offer(version, url) for url, version in FOUND.findall(answer.output)}
-        return Listing(
-            offers=tuple(
-                sorted(offers, key=lambda offer: (release_of(offer.version), offer.url), reverse=True)
-            ),
-            silent=tuple(SILENT.findall(answer.output)),
-            is_index_read=bool(READ.search(answer.output)),
-            is_offline=bool(IGNORED.search(answer.output)),
-            is_cut_short=answer.code is None,
+        return Listing.read(
+            self.run("index", "versions", "-vvvv", *quick, *options, project, limit_s=limit_s)
         )
