@@ -9,8 +9,8 @@ import pytest
 from rsc.setup.pip import Answer, Listing, Offer
 
 RECORDED = Path(__file__).parent / "recorded"
-"""`pip index versions -vvvv --timeout 1 torch` with an index that wants a password, one that hangs, one without
-torch, and a folder of wheels in a path with a space. Hosts and paths were renamed."""
+"""`pip index versions -vvvv torch` with an index that has a password, one that hangs, one without torch, and
+a folder of wheels in a path with a space. Hosts and paths were renamed."""
 
 
 @pytest.mark.parametrize("file", sorted(RECORDED.iterdir()), ids=lambda file: file.stem)

@@ -19,7 +19,7 @@ FOUND = re.compile(r"^\s*Found link (\S+).*, version: (\S+)$", re.MULTILINE)
 SILENT = re.compile(r"^\s*Could not fetch URL (\S+): (?!404)", re.MULTILINE)
 READ = re.compile(r'^\s*(?:Getting page file:|\S+ "(?:GET|HEAD) .* HTTP/[\d.]+" \d)', re.MULTILINE)
 IGNORED = re.compile(r"^Ignoring indexes: ", re.MULTILINE)
-"""Lines that `pip index versions -vv` prints in the same words from pip 22.0 to 26.2: tests/setup/recorded."""
+"""Lines of `pip index versions -vv`, the same words from pip 22.0 to 26.2 (tests/setup/recorded)."""
 
 INSTALL = ("install", "--quiet", "--no-compile")
 """Python compiles a module at its first import. Compiling all of torch takes 20 s, most of it unused."""
