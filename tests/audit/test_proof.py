@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import struct
 import threading
 import time
@@ -31,7 +32,9 @@ def published():
     log = AuditLog.open_disk(disk, clock=SystemClock())
     log.append_many([{"kind": "k", "n": n, "time": ""} for n in range(SIZE)])
     log.checkpoint()
-    return disk, [leaf_hash(b'{"time":"","kind":"k","n":%d}' % n) for n in range(SIZE)]
+    return disk, [
+        leaf_hash(b'{"time":"","kind":"k","n":%d,"uid":%d}' % (n, os.getuid())) for n in range(SIZE)
+    ]
 
 
 def test_a_range_of_leaves_has_the_root_of_rfc_6962(published):

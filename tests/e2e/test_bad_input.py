@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -61,7 +62,7 @@ def test_labels_that_the_recipe_does_not_know_are_told(rsc: Rsc, tmp_path: Path)
     rsc("data", "approve", "posts", "--note", "made up")
     train = ["train", "harmful-content", "data.name=posts", "train.steps=2", "train.batch_size=30"]
     told = rsc(*train, 'model.head.labels=["a", "b"]').stderr
-    assert "samples with something wrong, of those that rank 0 met: 20 label" in told
+    assert re.search(r"samples with something wrong, of those that rank 0 met: [12][0-9] label\b", told)
     told = rsc(*train, 'model.head.labels=["A", "B"]', expect=2).stderr
     assert "step 1: no sample of the batch can be used (30 label)" in told
     assert "name the classes as they stand in the data" in told
