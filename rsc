@@ -16,7 +16,8 @@
 # pip's configuration (indexes, wheel folders, constraints, proxy) holds throughout. src/rsc/setup has the steps.
 set -eu
 
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+self=$(readlink -f -- "$0" 2>/dev/null || printf '%s' "$0") # a link in ~/bin leads here as well
+here=$(CDPATH='' cd -- "$(dirname -- "$self")" && pwd)
 venv=${RSC_VENV:-$here/.venv}
 
 fail() { printf 'rsc: %s\n' "$1" "hint: $2" >&2; exit 2; }

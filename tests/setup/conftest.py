@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,29 @@ from rsc.setup.torch_install import TorchInstaller
 from .wheels import make_hatchling, make_wheel, pip_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "openrsc"
+requires-python = ">=3.11"
+dependencies = [
+    "torch>=2.11",
+    "numpy>=2",
+    "tomlkit>=0.13",
+    "hyperscan>=0.7; sys_platform == 'linux' and platform_machine == 'x86_64'",
+]
+
+[project.optional-dependencies]
+parquet = ["pyarrow>=8"]
+test = ["pytest>=8", "openrsc[parquet]"]
+
+[project.scripts]
+rsc = "rsc.cli.main:main"
+"""
+"""Each kind of line of our own, and few of them: pip takes its time over every package."""
 PROGRAM = "import sys, torch; print(torch.__version__, *sys.argv[1:])\n"
 
 
@@ -69,19 +90,12 @@ def silent_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stand-in for everything that pyproject.toml names, a torch, and pip."""
+    """A stand-in for everything that PYPROJECT names, a torch, and the tools of a bundle."""
     folder = tmp_path_factory.mktemp("all of it") / "wheels"
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
-        name, version = re.match(r"([\w-]+)(?:\[.*\])?(?:>=([\d.]+))?", requirement).groups()
-        if name not in ("torch", "openrsc"):
-            make_wheel(folder, name, version or "1")
-    for extra in project["optional-dependencies"]["test"][-1].partition("[")[2].rstrip("]").split(","):
-        for requirement in project["optional-dependencies"][extra]:
-            make_wheel(folder, *re.match(r"([\w-]+)>=([\d.]+)", requirement).groups())
+    for name in ("numpy", "tomlkit", "hyperscan", "pyarrow", "pytest", "editables"):
+        make_wheel(folder, name, "9")
     make_wheel(folder, "torch", "2.13.0+cpu")
     make_hatchling(folder)
-    make_wheel(folder, "editables", "1")
     pip_wheel(folder)
     return folder
 
@@ -96,7 +110,8 @@ class Checkout:
         shutil.copytree(
             ROOT / "src" / "rsc" / "setup", package / "setup", ignore=shutil.ignore_patterns("__pycache__")
         )
-        for name in ("rsc", "pyproject.toml", "src/rsc/__init__.py", "src/rsc/errors.py"):
+        (folder / "pyproject.toml").write_text(PYPROJECT)
+        for name in ("rsc", "src/rsc/__init__.py", "src/rsc/errors.py"):
             shutil.copy2(ROOT / name, folder / name)
         for module in ("train/loop.py", "cli/main.py"):  # what the set-up imports at its end
             (package / module).parent.mkdir()
@@ -111,11 +126,11 @@ class Checkout:
         return {"PATH": os.environ["PATH"], "HOME": home, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1"}
 
     def rsc(
-        self, *arguments: str, before: Sequence[str] = (), **settings: str
+        self, *arguments: str, before: Sequence[str] = (), script: Path | None = None, **settings: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run the script with `settings`; `before` are the words of a command that runs it."""
+        """Run the script, or a link to it. `before` are the words of a command that runs it."""
         environment = {**self.environment, **settings}
-        command = [*before, str(self.folder / "rsc"), *arguments]
+        command = [*before, str(script or self.folder / "rsc"), *arguments]
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, cwd=self.folder.parent
         )

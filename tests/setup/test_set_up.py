@@ -54,7 +54,9 @@ def test_a_bundle_sets_up_once_without_a_network_and_its_torch_stays(
     assert not (venv / "rsc-unfinished").exists()
     log = (venv / "rsc-setup.log").stat().st_size
 
-    second = checkout.rsc("train", RSC_WHEELS=str(bundle))
+    link = tmp_path / "link to rsc"
+    link.symlink_to(checkout.folder / "rsc")
+    second = checkout.rsc("train", script=link, RSC_WHEELS=str(bundle))
     assert (second.stdout, second.stderr) == ("2.13.0+cpu train\n", "")
     assert (venv / "rsc-setup.log").stat().st_size == log, "the second start ran pip"
 
@@ -75,7 +77,7 @@ def without_network() -> list[str]:
 def test_without_ensurepip_the_folder_gives_pip_and_the_interpreter_its_torch(
     checkout: Checkout, wheels: Path, python_without_ensurepip: Path, tmp_path: Path
 ) -> None:
-    prefix = tmp_path / "python"
+    prefix = tmp_path / "a python"
     shutil.copytree(python_without_ensurepip.parents[1], prefix, symlinks=True)
     (site,) = prefix.glob("lib/*/site-packages")
     shutil.unpack_archive(make_wheel(tmp_path, "torch", "2.12.0"), site, "zip")

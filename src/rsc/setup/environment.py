@@ -58,19 +58,24 @@ class Environment:
             )
 
     def add_pip(self, wheels: Path | None) -> None:
-        """From the standard library, else from `wheels`, else with the pip of the interpreter."""
+        """From `wheels`, else from the standard library, else with the pip of the interpreter."""
         if _succeeds([self.python, "-P", "-m", "pip", "--version"]):
             return
-        ways: list[list[str | Path]] = [[self.python, "-I", "-m", "ensurepip", "--default-pip"]]
-        for wheel in sorted(wheels.glob("pip-*.whl")) if wheels else ():
-            ways.append([self.python, wheel / "pip", "install", "--no-index", wheel])
+        ways: list[list[str | Path]] = []
+        for wheel in sorted(wheels.glob("pip-*.whl")) if wheels else ():  # unpacked, pip is installed
+            ways.append([self.python, "-I", "-m", "zipfile", "--extract", wheel, self._site_packages])
+        ways.append([self.python, "-I", "-m", "ensurepip", "--default-pip"])
         ways.append([sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet", "pip"])
         if not any(_succeeds(way) for way in ways):
-            minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+            minor = "{}.{}".format(*sys.version_info)
             raise ResourceError(
                 f"{sys.executable} has neither ensurepip nor pip, so it cannot fill an environment",
                 hint=f"Debian, Ubuntu: apt install python{minor}-venv; or set RSC_PYTHON to another Python",
             )
+
+    @property
+    def _site_packages(self) -> Path:
+        return self.folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
 
     def finish(self) -> None:
         (self.folder / UNFINISHED).unlink(missing_ok=True)
@@ -80,7 +85,7 @@ class Environment:
         return "include-system-site-packages = true" in (self.folder / "pyvenv.cfg").read_text()
 
     def has(self, project: str) -> bool:
-        return any(self.folder.glob(f"lib/python*/site-packages/{project}-*.dist-info"))
+        return any(self._site_packages.glob(f"{project}-*.dist-info"))
 
 
 def torch_version_of(python: Path | str) -> str | None:

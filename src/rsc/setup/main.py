@@ -80,9 +80,11 @@ def main(arguments: list[str]) -> None:
 
 
 def set_up(order: Order) -> None:
-    say(f"setting up {order.venv} with Python {sys.version.split()[0]}: about a minute, once")
     environment = Environment(order.venv)
-    if not environment.is_usable:
+    if environment.is_usable:
+        say(f"bringing {order.venv} up to date{' with the test tools' if order.extras else ''}")
+    else:
+        say(f"setting up {order.venv} with Python {sys.version.split()[0]}: about a minute, once")
         _make(environment, order)
     environment.add_pip(order.wheels)
     pip = Pip(environment.python, os.environ, log=order.venv / "rsc-setup.log")
