@@ -113,7 +113,7 @@ def test_the_worker_of_an_import_is_hardened() -> None:
 
 def test_an_import_that_is_quit_leaves_no_core(tmp_path: Path) -> None:
     source = tmp_path / "posts.jsonl"
-    source.write_text('{"text": "a line of a post that nobody else should read"}\n' * 60_000)
+    source.write_text('{"text": "a line of a post that nobody else should read"}\n' * 600_000)
     here = tmp_path / "here"
     here.mkdir()
     child = os.fork()

@@ -19,8 +19,8 @@ from house import require_namespaces
 
 from rsc.cli.main import VERBS, _load
 
-HEAVY = {"quickstart", "train", "eval", "generate", "predict", "runs", "doctor"}
-"""They load torch or start processes; workers have a sandbox and its probe instead."""
+HEAVY = {"quickstart", "train", "eval", "generate", "predict", "runs", "doctor", "bundle"}
+"""They load torch or start processes, and workers have a sandbox and its probe instead; `bundle` fetches."""
 
 TRIED = [
     "data plant posts.jsonl --truth truth.jsonl --records 40",

@@ -32,7 +32,7 @@ class Verb:
 
 
 VERBS = {
-    "quickstart": Verb("quickstart", "the main job, end to end, on this machine"),
+    "quickstart": Verb("quickstart.main", "the main job, end to end, on this machine"),
     "doctor": Verb("doctor", "what this machine has, worst first"),
     "bundle": Verb("bundle", "collect the wheels that a machine without internet needs"),
     "data": Verb("data.verbs", "import, review, approve, show, expire, erase data sets"),

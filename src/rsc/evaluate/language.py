@@ -25,6 +25,7 @@ from rsc.models.cross_entropy import IGNORED
 from rsc.models.heads import Want
 
 XZ_PRESET = 9  # what `xz -9` uses
+POOL_BATCHES = 64  # windows of so many batches are sorted by length: short ones share a batch
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def evaluate_language(
     stride = max(1, round(context * (1 - overlap)))
     windows = _windows(held, separator=separator, context=context, stride=stride)
     device = next(model.parameters()).device
-    while some := list(itertools.islice(windows, batch_size)):
+    for some in _batches(windows, size=batch_size):
         losses_B = model(_batch(some, device=device), Want.ITEM_LOSSES)["losses"].sum(1).cpu().numpy()
         np.add.at(nats_of_document, [window.document for window in some], losses_B)
     tokens = np.array([len(document.ids) for document in held])
@@ -110,6 +111,12 @@ def _windows(
             end = min(start + context, len(targets))
             yield _Window(number, inputs[start:end], targets[start:end], skip=scored - start)
             scored = end
+
+
+def _batches(windows: Iterator[_Window], *, size: int) -> Iterator[Sequence[_Window]]:
+    while pool := list(itertools.islice(windows, POOL_BATCHES * size)):
+        pool.sort(key=lambda window: len(window.inputs))
+        yield from (pool[start : start + size] for start in range(0, len(pool), size))
 
 
 def _batch(windows: Sequence[_Window], *, device: torch.device) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from rsc.models.tokenizer import Tokenizer, open_tokenizer
 from rsc.recipes.recipe import Recipe, recipe_of
 from rsc.runs.folder import RunFolder
 from rsc.store.bulk.untrusted import UntrustedStore
+from rsc.train.allocator import keep_freed_memory
 from rsc.train.engine.precision import Precision, choose_precision
 
 
@@ -157,6 +158,7 @@ def _best_step(store: CheckpointFiles, *, run: RunFolder, key: SecretKey) -> str
 
 
 def _ready(name: str, model: Model, *, requested: Any, **facts: Any) -> Trained:
+    keep_freed_memory()  # the kernel otherwise takes a third of the time of an evaluation for its pages
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = choose_precision(requested, device_type=device.type)
     model.to(device=device, dtype=precision.dtype).eval()

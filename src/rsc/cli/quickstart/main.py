@@ -8,19 +8,18 @@ summary comes out of the JSON of a command, and the steps that must fail are run
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rsc.cli.output import JSON_FILE, JsonFlag, emit, next_commands, say, table
+import typer
+
+from rsc.cli.output import JsonFlag, emit, next_commands, say, table
+from rsc.cli.quickstart.drill import WHOLE_STEPS, Drill, Pace, fitting_drill, pace_of, whole_minutes
+from rsc.cli.quickstart.guide import Guide
+from rsc.cluster.health.cpu import Cpu, this_cpu
 from rsc.config import Workspace
 from rsc.errors import ConfigError, GateRefused, RequeueMe, RscError
 from rsc.runs.folder import RunFolder
@@ -29,71 +28,57 @@ from rsc.units import format_seconds
 MARKER = "made-by-rsc-quickstart"
 """A file that says a workspace may be deleted; without it quickstart leaves a folder alone."""
 
+DEFAULT_MINUTES = 3.0
 NUM_POSTS = 1000
 MIN_SENTENCE = 24
 """Characters that make a sentence worth seeking: shorter ones could stand in a file by chance."""
 
-SMALL = ["train.steps=260", "checkpoint.every=25", "parallel.workers=2"]
-"""The language recipe cut to a minute and a half on two cores, in two workers: one of them will be killed."""
+PROBE_STEPS = 8
+"""Steps of the run that measures how fast this machine trains."""
 
-KILL_STEP = 40
-"""After one checkpoint and before the next."""
-
-COMPARE_STEPS = 75
-"""How far the run that nobody kills goes: 50 steps beyond the checkpoint that the other resumes from."""
+TRAIN = ("train", "language", "data.name=pydocs", "parallel.workers=2")
+"""Two workers, because one of them will be killed."""
 
 
-def quickstart(as_json: JsonFlag = False) -> None:
+def quickstart(
+    minutes: Annotated[
+        float | None, typer.Option(help="Train as many steps as fit in this time (3 unless given).")
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train the whole recipe, however long it takes.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Private text in, trained model out: import, review, encrypt, train, kill, resume, export, erase."""
-    started_s = time.monotonic()
-    guide = Guide(_fresh_workspace(Workspace.from_environment()))
+    limit_s = None if full else 60 * _checked(minutes, full=full)
+    guide, cpu = Guide(_fresh_workspace(Workspace.from_environment())), this_cpu()
+    _announce(cpu, limit_s=limit_s)
     guide.tell("What this machine has")
     guide.run("doctor")
-    summary = _bring_data_in(guide)
-    summary |= _train_and_kill(guide)
+    summary: dict[str, Any] = {"machine": {**asdict(cpu), "flags": sorted(cpu.flags), "lacks": cpu.lacks}}
+    summary |= _bring_data_in(guide)
+    pace = _measure(guide)
+    drill = Drill(WHOLE_STEPS) if limit_s is None else fitting_drill(limit_s - guide.seconds(), pace=pace)
+    _announce_drill(drill, pace=pace, guide=guide)
+    summary |= {"drill": {"steps": drill.steps, "checkpoint_every": drill.checkpoint_every, **asdict(pace)}}
+    summary |= _train_and_kill(guide, drill=drill)
     summary |= _evaluate_and_export(guide, run=summary["run"])
+    _judge(summary["eval"], drill=drill, pace=pace)
     summary |= _search_for_plaintext(guide)
     summary |= _expire(guide)
     guide.tell("Every promise, checked once more")
     guide.run("verify")
-    summary["seconds"] = round(time.monotonic() - started_s, 1)
+    summary |= {"stages": guide.stages(), "seconds": round(guide.seconds(), 1)}
     emit(summary, as_json=as_json, text=_summary_table(summary))
     _next(guide, run=summary["run"])
 
 
-@dataclass(frozen=True)
-class Ran:
-    exit_code: int
-    result: dict[str, Any]
-    """The JSON of the command; empty for an action that has none."""
-
-
-@dataclass(frozen=True)
-class Guide:
-    """Runs `rsc` commands the way the reader would, and shows each before it runs."""
-
-    workspace: Workspace
-
-    def tell(self, title: str) -> None:
-        say(f"\n== {title}")
-
-    def run(self, *arguments: str, expect: int = 0) -> Ran:
-        """Run one command in the workspace, its text on stderr. Raises RscError for another exit code."""
-        say(f"$ rsc {shlex.join(arguments)}")
-        with tempfile.TemporaryDirectory() as folder:
-            document = Path(folder) / "result.json"
-            done = subprocess.run(
-                [sys.executable, "-m", "rsc", *arguments],
-                env={**os.environ, "RSC_HOME": str(self.workspace.root), JSON_FILE: str(document)},
-                cwd=self.workspace.root,
-                stdout=sys.stderr,
-            )
-            if done.returncode != expect:
-                raise RscError(
-                    f"`rsc {shlex.join(arguments)}` ended with exit code {done.returncode}, not {expect}",
-                    hint=f"its output is above; the workspace is {self.workspace.root}",
-                )
-            return Ran(done.returncode, json.loads(document.read_text()) if document.exists() else {})
+def _checked(minutes: float | None, *, full: bool) -> float:
+    if full and minutes is not None:
+        raise ConfigError("--full and --minutes contradict each other", hint="give one of them")
+    if minutes is not None and not minutes > 0:
+        raise ConfigError(f"--minutes {minutes:g} leaves no time", hint="give a number above 0")
+    return minutes or DEFAULT_MINUTES
 
 
 def _fresh_workspace(outer: Workspace) -> Workspace:
@@ -104,6 +89,16 @@ def _fresh_workspace(outer: Workspace) -> Workspace:
     root.mkdir(mode=0o700)
     (root / MARKER).touch()
     return Workspace(root)
+
+
+def _announce(cpu: Cpu, *, limit_s: float | None) -> None:
+    """How long this will take on this CPU, and why."""
+    if limit_s is None:
+        say("This trains the whole recipe; how long that takes is measured before it begins.")
+    else:
+        say(f"This takes about {whole_minutes(limit_s)}: training gets as many steps as fit in that time.")
+        say("Another length: --minutes N. The whole recipe: --full.")
+    say(f"This machine: {cpu}.")
 
 
 def _bring_data_in(guide: Guide) -> dict[str, Any]:
@@ -122,23 +117,38 @@ def _bring_data_in(guide: Guide) -> dict[str, Any]:
     return {"review": {key: score[key] for key in ("recall", "precision")}}
 
 
-def _train_and_kill(guide: Guide) -> dict[str, Any]:
-    guide.tell(f"Training on two worker processes; one of them is killed (SIGKILL) at step {KILL_STEP}")
-    command = ["train", "language", "data.name=pydocs", *SMALL]
-    killed = guide.run(*command, f"train.fail_at=rank=1,step={KILL_STEP},kind=sigkill").result
+def _measure(guide: Guide) -> Pace:
+    guide.tell(f"How fast does this machine train? {PROBE_STEPS} steps to see")
+    probe = guide.run(*TRAIN, f"train.steps={PROBE_STEPS}")
+    lines = RunFolder(Path(probe.result["path"])).metrics()
+    return pace_of(probe.seconds, steps_s=[line["step_s"] for line in lines])
+
+
+def _announce_drill(drill: Drill, *, pace: Pace, guide: Guide) -> None:
+    rate = f"{format_seconds(pace.step_s)} a step, {format_seconds(pace.start_s)} to start and to end a run"
+    say(f"{rate}: the drill gets {drill.steps} of the recipe's {WHOLE_STEPS} steps.")
+    rest_s = pace.seconds(drill)
+    say(f"About {whole_minutes(rest_s)} from here, {whole_minutes(guide.seconds() + rest_s)} in all.")
+
+
+def _train_and_kill(guide: Guide, *, drill: Drill) -> dict[str, Any]:
+    guide.tell(f"Training on two worker processes; one of them is killed (SIGKILL) at step {drill.kill_step}")
+    command = [*TRAIN, f"train.steps={drill.steps}", f"checkpoint.every={drill.checkpoint_every}"]
+    killed = guide.run(*command, f"train.fail_at=rank=1,step={drill.kill_step},kind=sigkill").result
     if not killed["restarts"]:
-        raise RscError(f"no worker died at step {KILL_STEP} of run {killed['run']}")
-    guide.tell(f"The same run with nobody killed, asked to stop at step {COMPARE_STEPS} (exit code 75)")
-    stop = f"train.fail_at=rank=0,step={COMPARE_STEPS},kind=sigterm"
+        raise RscError(f"no worker died at step {drill.kill_step} of run {killed['run']}")
+    far = drill.compare_steps
+    guide.tell(f"The same run with nobody killed, asked to stop at step {far} (exit code 75)")
+    stop = f"train.fail_at=rank=0,step={far},kind=sigterm"
     whole = guide.run(*command, stop, expect=RequeueMe.exit_code).result
     ours, theirs = _losses(guide, killed["run"]), _losses(guide, whole["run"])
     common = ours.keys() & theirs.keys()
-    equal = len(common) >= COMPARE_STEPS and all(ours[step] == theirs[step] for step in common)
+    equal = len(common) >= far and all(ours[step] == theirs[step] for step in common)
     resumed_at = killed["resumed_at"]
     say(f"losses of steps 1 to {len(common)} in both, {resumed_at + 1} and later after the resume:")
     say("equal, bit for bit" if equal else "DIFFERENT")
-    drill = {"killed_at_step": KILL_STEP, "resumed_at_step": resumed_at, "losses_equal": equal}
-    return {"run": killed["run"], "resume": {**drill, "losses_compared": len(common)}}
+    found = {"killed_at_step": drill.kill_step, "resumed_at_step": resumed_at, "losses_equal": equal}
+    return {"run": killed["run"], "resume": {**found, "losses_compared": len(common)}}
 
 
 def _losses(guide: Guide, run: str) -> dict[int, float]:
@@ -192,6 +202,16 @@ def _evaluate_and_export(guide: Guide, *, run: str) -> dict[str, Any]:
     }
 
 
+def _judge(measured: dict[str, Any], *, drill: Drill, pace: Pace) -> None:
+    """Say plainly when so few steps did not make a model that compresses better than xz."""
+    if measured["bits_per_byte"] < measured["xz_bits_per_byte"]:
+        return
+    say(f"The model does not beat xz -9 after {drill.steps} steps.")
+    if drill.steps < WHOLE_STEPS:
+        more = whole_minutes(pace.seconds(Drill(WHOLE_STEPS)))
+        say(f"`rsc quickstart --full` trains all {WHOLE_STEPS} of the recipe: about {more} on this machine.")
+
+
 def _expire(guide: Guide) -> dict[str, Any]:
     guide.tell("The posts' time is over: their key is destroyed, their bytes deleted, and both proved")
     gone = guide.run("data", "expire", "posts")
@@ -202,6 +222,7 @@ def _expire(guide: Guide) -> dict[str, Any]:
 
 def _summary_table(summary: dict[str, Any]) -> str:
     review, resume, measured = summary["review"], summary["resume"], summary["eval"]
+    beaten = "" if measured["bits_per_byte"] < measured["xz_bits_per_byte"] else " (not beaten)"
     rows = [
         ("personal data found", f"recall {review['recall']:.3f}, precision {review['precision']:.3f}"),
         (
@@ -212,10 +233,11 @@ def _summary_table(summary: dict[str, Any]) -> str:
         ("losses after it", "equal, bit for bit" if resume["losses_equal"] else "DIFFERENT"),
         (
             "held-out text",
-            f"{measured['bits_per_byte']:.2f} bits a byte; xz -9 {measured['xz_bits_per_byte']:.2f}",
+            f"{measured['bits_per_byte']:.2f} bits a byte; xz -9 {measured['xz_bits_per_byte']:.2f}{beaten}",
         ),
         ("after expiry", f"training refused with exit code {summary['expire']['refused_exit_code']}"),
         ("exported to", summary["export"]["path"]),
+        ("trained", f"{summary['drill']['steps']} of the recipe's {WHOLE_STEPS} steps"),
         ("took", format_seconds(summary["seconds"])),
     ]
     return "\n" + table(rows, header=("what", "result"))
