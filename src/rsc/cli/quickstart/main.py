@@ -62,7 +62,7 @@ def quickstart(
     _announce_drill(drill, pace=pace, guide=guide)
     summary |= {"drill": {"steps": drill.steps, "checkpoint_every": drill.checkpoint_every, **asdict(pace)}}
     summary |= _train_and_kill(guide, drill=drill)
-    summary |= _evaluate_and_export(guide, run=summary["run"])
+    summary |= _evaluate_and_export(guide, run=summary["run"], drill=drill)
     _judge(summary["eval"], drill=drill, pace=pace)
     summary |= _search_for_plaintext(guide)
     summary |= _expire(guide)
@@ -190,9 +190,9 @@ def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
 
 
-def _evaluate_and_export(guide: Guide, *, run: str) -> dict[str, Any]:
+def _evaluate_and_export(guide: Guide, *, run: str, drill: Drill) -> dict[str, Any]:
     guide.tell("How good is it? Held-out bits per byte, beside xz -9 of the same bytes")
-    measured = guide.run("eval", run).result
+    measured = guide.run("eval", run, *drill.evaluation).result
     guide.run("generate", run, "--prompt", "The str type ", "--bytes", "200")
     guide.tell("Open weights, tokenizer and a model card")
     exported = guide.run("runs", "export", run).result
