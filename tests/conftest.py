@@ -26,7 +26,7 @@ LONGEST = (
     "e2e/test_bad_input.py",
     "e2e/test_bad_samples.py",
     "train/test_data_on_s3.py",
-    "parallel/test_dryrun.py",
+    "plan/test_dry_run.py",
     "store/test_atomic.py",
     "e2e/test_own_file.py",
 )

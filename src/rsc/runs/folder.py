@@ -85,10 +85,11 @@ class RunFolder:
         cls, runs: Path, *, recipe: str, steps: int, lineage: dict[str, Any], clock: Clock
     ) -> RunFolder:
         """Make `<date>-<recipe>-<4 hex>` and its `run.json`. The random part makes two starts differ."""
+        runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         for _ in range(16):
             name = f"{clock.now():%Y-%m-%d}-{recipe}-{secrets.token_hex(2)}"
             try:
-                (runs / name).mkdir(parents=True, mode=0o700)
+                (runs / name).mkdir(mode=0o700)
             except FileExistsError:
                 continue
             break
