@@ -29,7 +29,8 @@ FIXTURE = Path(__file__).parent.parent / "fixtures" / "workspace-7daea6a.tar.xz"
 @pytest.fixture
 def older(tmp_path: Path) -> Custody:
     with tarfile.open(FIXTURE) as archive:
-        archive.extractall(tmp_path / "home", filter="data")
+        how = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 brought it
+        archive.extractall(tmp_path / "home", **how)
     (tmp_path / "home").chmod(0o700)
     (tmp_path / "home/keys/providers.toml").chmod(0o600)
     return Custody(Workspace.from_environment({"RSC_HOME": str(tmp_path / "home")}))
