@@ -19,8 +19,8 @@ settings.load_profile("untimed")
 
 LONGEST = (
     "e2e/test_quickstart.py",
-    "parallel/test_equality.py",
     "train/test_kills.py",
+    "parallel/test_equality.py",
     "train/test_faults.py",
     "train/test_end_to_end.py",
     "e2e/test_bad_input.py",

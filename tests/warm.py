@@ -34,7 +34,7 @@ MODULES = (
     "tests.parallel.job",  # torch, and what a rank needs of it
 )
 FORK = multiprocessing.get_context("fork")
-PATIENCE_S = 600.0  # a command that should end: on a busy machine
+PATIENCE_S = 1800.0  # a command that should end: on a busy machine
 
 
 class Command:
