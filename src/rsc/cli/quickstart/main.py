@@ -50,7 +50,8 @@ def quickstart(
     as_json: JsonFlag = False,
 ) -> None:
     """Private text in, trained model out: import, review, encrypt, train, kill, resume, export, erase."""
-    limit_s = None if full else 60 * _checked(minutes, full=full)
+    checked = _checked(minutes, full=full)
+    limit_s = None if full else 60 * checked
     guide, cpu = Guide(_fresh_workspace(Workspace.from_environment())), this_cpu()
     _announce(cpu, limit_s=limit_s)
     guide.tell("What this machine has")
