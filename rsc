@@ -22,7 +22,7 @@ venv=${RSC_VENV:-$here/.venv}
 
 fail() { printf 'rsc: %s\n' "$1" "hint: $2" >&2; exit 2; }
 
-is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+is_new_enough() { "$1" -c 'import sys, venv, zlib; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 find_python() {
     if [ -n "${RSC_PYTHON:-}" ]; then

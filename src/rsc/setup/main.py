@@ -136,7 +136,9 @@ def _bring_torch(environment: Environment, pip: Pip, order: Order) -> None:
     if is_new_enough(found) and order.torch in ("", "cpu", "cuda"):
         say(f"torch: {found}, which is there already")
         return
-    TorchInstaller(pip, say, order.cpu_index, wants_gpu=has_gpu()).install(order.torch)
+    offered_by = "RSC_WHEELS" if order.wheels else "your pip configuration"
+    installer = TorchInstaller(pip, say, order.cpu_index, wants_gpu=has_gpu(), offered_by=offered_by)
+    installer.install(order.torch)
 
 
 def _check(environment: Environment, order: Order) -> None:

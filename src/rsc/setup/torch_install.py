@@ -42,6 +42,7 @@ class TorchInstaller:
     say: Callable[[str], None]
     cpu_index: str
     wants_gpu: bool
+    offered_by: str = "your pip configuration"
     command: tuple[str, ...] = INSTALL
     target: tuple[str, ...] = ()
 
@@ -84,8 +85,8 @@ class TorchInstaller:
     def _install_offered(self, listing: Listing) -> bool:
         builds = cpu_builds(new_enough(listing.offers))
         if not builds:
-            self.say("torch: your pip configuration offers no CPU build")
-        return self._install_newest(builds, source="offered by your pip configuration")
+            self.say(f"torch: {self.offered_by} offers no CPU build")
+        return self._install_newest(builds, source=f"that {self.offered_by} offers")
 
     def _install_from_pytorch(self, known: Listing) -> bool:
         at = ("--index-url", self.cpu_index)
