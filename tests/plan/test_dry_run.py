@@ -83,7 +83,7 @@ def small_jobs() -> dict[str, Any]:
         {"name": name, "world": world, "parallel": axes, "moe": moe, "train": {"precision": "fp32", **train}}
         for name, (world, axes, train, moe) in SMALL.items()
     ]
-    job = Path(__file__).with_name("measure.py")
+    job = Path(__file__).parent.parent / "parallel" / "measure.py"
     done = subprocess.run([sys.executable, str(job), json.dumps(cases)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))
