@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from rsc.errors import ConfigError
-from rsc.toml import parse_toml, parse_value
+from rsc.toml import MOST_BYTES, parse_toml, parse_value
 from rsc.units import parse_bytes
 
 _DEEPEST_KEY = 32  # parts of a dotted key; recipes nest four deep
@@ -328,7 +328,8 @@ def _read_layer(recipe: str) -> dict[str, Any]:
     path = Path(recipe)
     if path.suffix == ".toml":
         try:
-            text = path.read_text()
+            with path.open("rb") as file:  # what is too long is refused by its length, not read first
+                text = file.read(MOST_BYTES + 1).decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from rsc.errors import ConfigError
 
-_MOST_BYTES = 1 << 20  # the longest recipe has 4 KiB
+MOST_BYTES = 1 << 20  # the longest recipe has 4 KiB
 _DEEPEST = 32  # ours nest four deep; what walks the values does so by recursion
 
 _LONG_KEY = re.compile(rf"(?:[A-Za-z0-9_\"'-]{{1,64}}[ \t]*\.[ \t]*){{{_DEEPEST}}}")
@@ -16,7 +16,7 @@ _LONG_KEY = re.compile(rf"(?:[A-Za-z0-9_\"'-]{{1,64}}[ \t]*\.[ \t]*){{{_DEEPEST}
 
 def parse_toml(text: str, *, name: str, hint: str | None = None) -> dict[str, Any]:
     """Raises ConfigError for what is not TOML, too long, or nested too deeply."""
-    if len(text) > _MOST_BYTES:
+    if len(text) > MOST_BYTES:
         raise ConfigError(f"{name} has {len(text):,} characters; no settings are so long", hint=hint)
     if _LONG_KEY.search(text):  # tomllib takes time by the square of their parts
         raise ConfigError(f"{name} has a key of more than {_DEEPEST} parts", hint=hint)

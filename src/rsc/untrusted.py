@@ -64,12 +64,7 @@ class UntrustedFolder:
             self._require_plain(os.stat(name, dir_fd=folder, follow_symlinks=False), path)
             fd = self._open_at(folder, name, flags=_FILE, path=path)
             try:
-                found = os.fstat(fd)
-                self._require_plain(found, path)
-                if found.st_nlink > 1 and not _has_all_names_here(fd, folder):
-                    raise DataError(
-                        f"{path} in {self.root} has another name elsewhere (a hard link)", hint=_PLANTED
-                    )
+                self._require_ours(fd, folder, path=path)
             except BaseException:
                 os.close(fd)
                 raise
@@ -81,7 +76,7 @@ class UntrustedFolder:
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             fd = self._open_at(folder, name, flags=flags, path=path)
             try:
-                self._require_plain(os.fstat(fd), path)
+                self._require_ours(fd, folder, path=path)
             except BaseException:
                 os.close(fd)
                 raise
@@ -195,6 +190,13 @@ class UntrustedFolder:
             is_folder = bool(flags & os.O_DIRECTORY)
             self._refuse(os.stat(name, dir_fd=folder, follow_symlinks=False), path, is_folder=is_folder)
             raise  # it was exchanged between the two looks
+
+    def _require_ours(self, fd: int, folder: int, *, path: str) -> None:
+        """An opened file is a plain one, and no other file of the user under a second name."""
+        found = os.fstat(fd)
+        self._require_plain(found, path)
+        if found.st_nlink > 1 and not _has_all_names_here(fd, folder):
+            raise DataError(f"{path} in {self.root} has another name elsewhere (a hard link)", hint=_PLANTED)
 
     def _require_plain(self, found: os.stat_result, path: str) -> None:
         if not stat.S_ISREG(found.st_mode):

@@ -23,8 +23,10 @@ VALIDATED = [
 
 def test_best_early_stop_and_a_chosen_step(trained: Rsc, tmp_path: Path) -> None:
     rsc = trained.copy(tmp_path)
-    run = rsc.json("train", "language", "data.name=posts", *TINY, *VALIDATED)
+    done = rsc("train", "language", "data.name=posts", *TINY, *VALIDATED, "--json")
+    run = json.loads(done.stdout)
     assert run["state"] == "finished"
+    assert f"stopped early at step {run['step']}" in done.stderr
     assert run["step"] < 40
     lines = (Path(run["path"]) / "metrics" / "rank0.jsonl").read_text().splitlines()
     losses = {line["step"]: line["val_loss"] for line in map(json.loads, lines) if "val_loss" in line}

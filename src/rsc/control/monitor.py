@@ -203,6 +203,12 @@ class Watched:
             self.line.close()
             where = f"step {event['step']} cannot be read by rank {event['rank']}: {event['reason']}"
             self.say(f"checkpoint of {where}")
+        if event["kind"] == "stopped_early":
+            self.line.close()
+            self.say(
+                f"stopped early at step {event['step']}: no validation was better than that of step "
+                f"{event['best_step']} (eval.patience)"
+            )
         if event["kind"] == "problems":
             self.line.close()
             self.say(f"samples with something wrong, of those that rank 0 met: {event['counts']}")

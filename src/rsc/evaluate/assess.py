@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rsc.durable import replace_file
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, DataError
 from rsc.evaluate.language import Document, evaluate_language, xz_bits_per_byte
 from rsc.evaluate.measures import Measure
 from rsc.evaluate.open_model import Trained
@@ -83,11 +83,16 @@ def keep(assessment: Assessment, *, folder: Path) -> Path:
 
 
 def kept_in(folder: Path) -> dict[str, Any]:
-    """Evaluations beside a run by split; none when there is no file."""
+    """Evaluations beside a run by split; none when there is no file. Raises DataError for another file."""
     try:
         return dict(json.loads(UntrustedFolder(folder).read(FILE)))
     except FileNotFoundError:
         return {}
+    except (ValueError, TypeError, RecursionError):
+        raise DataError(
+            f"{FILE} of run {folder.name} holds no evaluations",
+            hint=f"move {folder / FILE} away, then `rsc eval {folder.name}` writes it anew",
+        ) from None
 
 
 def _limited(columns: Iterable[Columns], *, samples: int) -> Iterator[Columns]:

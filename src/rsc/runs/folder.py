@@ -34,8 +34,8 @@ from typing import Any, TextIO
 from rsc.clock import Clock, timestamp
 from rsc.durable import replace_file
 from rsc.errors import ConfigError, DataError
-from rsc.events import EventLog, is_event, last_lines, read_lines
-from rsc.runs.reports import is_event_of_workers, is_metrics
+from rsc.events import EventLog, last_lines, read_lines
+from rsc.runs.reports import is_event_of_controller, is_event_of_workers, is_metrics
 from rsc.untrusted import UntrustedFolder
 
 _PID_LETTERS = 20
@@ -163,7 +163,7 @@ class RunFolder:
         Raises DataError where something else lies in the place of a file, or one is larger than events are.
         """
         read = last_lines if newest else partial(read_lines, limit_bytes=_EVENTS_BYTES)
-        ours = filter(is_event, read(self._events, beneath=self.path))
+        ours = filter(is_event_of_controller, read(self._events, beneath=self.path))
         theirs = filter(is_event_of_workers, read(events_of_workers(self.path), beneath=self.path))
         return list(heapq.merge(ours, theirs, key=itemgetter("time")))
 

@@ -51,6 +51,10 @@ def _is_number_or_none(value: Any) -> bool:
     return value is None or _is_number(value)
 
 
+def _is_none(value: Any) -> bool:
+    return value is None
+
+
 _EVENTS: dict[str, dict[str, Check]] = {
     "worker_started": {"rank": _is_rank, "pid": _is_count, "attempt": _is_count},
     "resumed": {"step": _is_count},
@@ -63,10 +67,22 @@ _EVENTS: dict[str, dict[str, Check]] = {
     "checkpoint_failed": {"step": _is_count, "reason": _is_text},
     "checkpoint_damaged": {"step": _is_count, "rank": _is_rank, "reason": _is_text},
     "problems": {"counts": _is_text},
+    "stopped_early": {"step": _is_count, "best_step": _is_count},
     "fault_injected": {},
     "peak": {},
     "snapshots": {},
     "warning": {"message": _is_text},
+}
+_OF_CONTROLLER: dict[str, dict[str, Check]] = {
+    "driven": {},
+    "worker": {"rank": _is_rank, "pid": _is_count},
+    "failure": {"step": _is_count, "reason": _is_text, "message": _is_text, "rank": _is_none},
+    "ended": {"step": _is_count, "exit_code": _is_number, "drove_s": _is_seconds},
+    "energy": {"used_wh": _is_seconds, "source": _is_text},
+    "checkpoint_copied": {"step": _is_count},
+    "checkpoint_copy_failed": {"step": _is_count, "reason": _is_text},
+    "mover_started": {"pid": _is_count},
+    "mover_lost": {"code": _is_number},
 }
 _SPOKEN: dict[str, dict[str, Check]] = {
     "progress": {"step": _is_count, "loss": _is_number, "items": _is_count, "time_s": _is_seconds},
@@ -83,6 +99,11 @@ def is_event_of_workers(line: Mapping[str, Any]) -> bool:
     """Whether it is an event that ranks or their supervisor write. The controller's own have other kinds:
     `driven` or `ended` in a file of the workers is a forgery."""
     return is_event(line) and _fits(line, _EVENTS.get(line["kind"]))
+
+
+def is_event_of_controller(line: Mapping[str, Any]) -> bool:
+    """Whether it is an event that the controller writes. Without a sandbox a worker can write there too."""
+    return is_event(line) and _fits(line, _OF_CONTROLLER.get(line["kind"]))
 
 
 def is_metrics(line: Mapping[str, Any]) -> bool:
