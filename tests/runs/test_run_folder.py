@@ -19,7 +19,14 @@ from rsc.errors import ConfigError
 from rsc.events import EventLog
 from rsc.recipes.recipe import load_recipe, recipe_of
 from rsc.runs.code_version import code_facts
-from rsc.runs.folder import RunFolder, RunState, find_run, list_runs, unreadable_runs
+from rsc.runs.folder import (
+    RunFolder,
+    RunState,
+    events_of_workers,
+    find_run,
+    list_runs,
+    unreadable_runs,
+)
 from rsc.runs.status import present
 from rsc.runs.time_ledger import ledger
 from rsc.train.batches.streams import stream_seed
@@ -149,7 +156,8 @@ def test_a_board_is_the_same_memory_for_everyone(tmp_path: Path) -> None:
 
 def test_a_running_run_says_its_step_and_what_it_does(tmp_path: Path, clock: Any) -> None:
     run = make(tmp_path, clock)
-    events, metrics = run.events(clock=clock), EventLog(run.path / "metrics" / "rank0.jsonl", clock=clock)
+    ours, events = run.events(clock=clock), EventLog(events_of_workers(run.path), clock=clock)
+    metrics = EventLog(run.path / "metrics" / "rank0.jsonl", clock=clock)
 
     def now() -> tuple[int, str]:
         clock.advance(2)
@@ -157,7 +165,7 @@ def test_a_running_run_says_its_step_and_what_it_does(tmp_path: Path, clock: Any
         return found.step, found.doing
 
     assert now() == (0, "it is being made")
-    events.append("driven")
+    ours.append("driven")
     assert now() == (0, "the supervisor is starting, for 2 s")
     events.append("resumed", rank=0, step=0)
     assert now() == (0, "the first step since the start is on its way, for 2 s")

@@ -137,9 +137,9 @@ class Loop:
                 f"none of the {self.config.steps} steps changed the model: every batch was left out",
                 hint="`rsc runs show` lists why; lower train.optimizer.learning_rate, or look at the data",
             )
-        if self.rank == 0 and self.progress.best_step is not None and self._is_out_of_patience():
-            best = {"best_step": self.progress.best_step, "best_loss": self.progress.best_loss}
-            self.events.append("stopped_early", step=self.progress.step, **best)
+        if self.rank == 0 and self._is_out_of_patience():
+            best = self.progress.best_step or 0  # 0: no validation gave a number
+            self.events.append("stopped_early", step=self.progress.step, best_step=best)
         return self._end(Ending.FINISHED)
 
     def _is_out_of_patience(self) -> bool:
