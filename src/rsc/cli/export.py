@@ -12,7 +12,7 @@ from rsc.config import Workspace
 from rsc.control.init_from import file_digest
 from rsc.errors import ConfigError
 from rsc.evaluate.assess import kept_in
-from rsc.evaluate.open_model import whole_state
+from rsc.evaluate.open_model import load_run
 from rsc.export.card import to_json, to_markdown
 from rsc.export.card_facts import card_facts
 from rsc.export.layout import why_not_open
@@ -38,7 +38,10 @@ def export_run(
     for name, version in origin.own_data():  # publishing a model is a use of its data: asked and logged
         house.agent.release(KeyRequest("export", data=name, version=version)).close()
     with house.agent.release(KeyRequest("export", run=run.id)) as key:
-        config, state, trained_step = whole_state(run, key=key, step=step)
+        loaded = load_run(run, key=key, step=step)
+    config, state, trained_step = recipe.model, loaded.model.state_dict(), loaded.step
+    for damaged in loaded.passed_over:
+        say(f"the checkpoint of step {damaged} is damaged; an older one is exported")
     reason = why_not_open(config, state=state)
     facts = card_facts(
         run,

@@ -56,10 +56,11 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class LoadedRun:
     model: Model
     step: int
     passed_over: tuple[int, ...]
+    """Newer checkpoints that could not be read."""
 
 
 def open_run(run: RunFolder, *, key: SecretKey, step: str = "newest") -> Trained:
@@ -97,16 +98,12 @@ def from_state(
     return _ready(name, model, context=context, separator=separator, requested="auto", step=None, recipe=None)
 
 
-def whole_state(
-    run: RunFolder, *, key: SecretKey, step: str = "newest"
-) -> tuple[ModelConfig, dict[str, torch.Tensor], int]:
-    """Config, float32 weights and step of a run, for export. Raises as `open_run`."""
-    recipe = recipe_of(run)
-    loaded = _load(run, recipe=recipe, key=key, step=step)
-    return recipe.model, loaded.model.state_dict(), loaded.step
+def load_run(run: RunFolder, *, key: SecretKey, step: str = "newest") -> LoadedRun:
+    """The weights of a run in float32, for export. Raises as `open_run`."""
+    return _load(run, recipe=recipe_of(run), key=key, step=step)
 
 
-def _load(run: RunFolder, *, recipe: Recipe, key: SecretKey, step: str) -> _Loaded:
+def _load(run: RunFolder, *, recipe: Recipe, key: SecretKey, step: str) -> LoadedRun:
     """The newest checkpoint that can be read, whatever a damaged one before it; or the very one asked for."""
     store, damaged = UntrustedStore(run.path, "checkpoints"), []
     for wanted in _candidates(store, run=run, key=key, step=step):
@@ -119,7 +116,7 @@ def _load(run: RunFolder, *, recipe: Recipe, key: SecretKey, step: str) -> _Load
                 raise
             damaged.append(wanted)
             continue
-        return _Loaded(model, checkpoint.step, tuple(damaged))
+        return LoadedRun(model, checkpoint.step, tuple(damaged))
     if damaged:
         raise IntegrityError(
             f"none of the {len(damaged)} checkpoints of run {run.id} can be read",

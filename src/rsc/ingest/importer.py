@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
-from rsc.errors import ConfigError, DataError, RscError
+from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
@@ -199,10 +199,11 @@ def _require_public(schema: Schema) -> None:
 
 
 def _holdout_key(workspace: Workspace, name: str) -> str:
-    """That of the set's newest version: what it held out must not be trained on in the next one."""
+    """That of the set's newest version: what it held out must not be trained on in the next one. Raises
+    IntegrityError where that version cannot say."""
     try:
         before = Dataset.open(workspace.bulk, name=name)
-    except RscError:
+    except ConfigError:  # there is none yet
         return ""
     return str(before.facts.get("holdout_key", name))
 
