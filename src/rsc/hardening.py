@@ -3,7 +3,7 @@
 Every process that can hold plaintext or keys calls `harden_process` first: the command line, the workers of
 an import and of a scan, the supervisor with the ranks it forks, and the mover. `SecretKey` calls it too, so a
 program that uses RSC as a library is hardened before it holds its first key. A fork inherits the settings;
-exec resets one of them, which is why each program calls this itself. None of it can be undone.
+exec resets one of them, which is why each program calls this itself.
 
 Not covered: root on the same machine; swap and hibernation (`rsc doctor` looks at swap); systems without
 prctl, where only the core limit is set; a debugger can no longer attach to these processes either.

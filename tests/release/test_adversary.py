@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from house import SERVES, House
 
+from rsc.cluster.sandbox import syscalls
 from rsc.errors import GateRefused, IntegrityError, KeyUnavailable, ReviewMissing, ReviewVoid
 from rsc.keys.envelope import data_key_context, open_envelope
 from rsc.keys.secret import SecretKey
@@ -134,7 +135,9 @@ def test_environment_arguments_and_files_of_a_holder_show_no_key(house, tmp_path
         held = client.release(TRAIN)
         secret = bytes(held.key.view)
         forms = (secret, secret.hex().encode(), base64.b64encode(secret))
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # else only root may read its environment, even itself
         shown = [Path(f"/proc/self/{name}").read_bytes() for name in ("environ", "cmdline")]
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         shown += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
         assert not any(form in content for form in forms for content in shown)
         client.end(held)
