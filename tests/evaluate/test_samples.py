@@ -15,7 +15,8 @@ from PIL import Image
 from rsc.errors import ConfigError, DataError
 from rsc.evaluate.open_model import from_state
 from rsc.evaluate.predict import predict
-from rsc.evaluate.samples import evaluate_samples, read_symbols
+from rsc.evaluate.samples import evaluate_samples
+from rsc.evaluate.scorers import read_symbols
 from rsc.models.build import Model, build_model
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
 from rsc.models.heads import Want

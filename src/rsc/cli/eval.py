@@ -98,7 +98,7 @@ def generate(
 ) -> None:
     """Continue a text. What comes out may repeat what the model was trained on."""
     trained = open_model(model, workspace=Workspace.from_environment(), step=step)
-    if trained.config.head.kind != "next_token":
+    if not trained.config.task.is_language:
         raise ConfigError(f"{trained.name} is no language model", hint=f"try `rsc predict {model} FILE`")
     tokenizer = trained.tokenizer()
     ids = continue_ids(

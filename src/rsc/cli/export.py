@@ -77,7 +77,7 @@ def export_run(
     emit(record, as_json=as_json, text=str(result.path))
     if result.reason:
         say(f"in RSC's own layout, not an open one: {result.reason}")
-    speaks = config.head.kind == "next_token"
+    speaks = config.task.is_language
     next_commands(f"rsc generate {result.path}" if speaks else f"rsc predict {result.path} FILE")
 
 

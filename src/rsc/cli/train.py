@@ -68,10 +68,10 @@ def finish(run: RunFolder, *, code: int, as_json: bool) -> None:
 
 def ask(run: RunFolder) -> list[str]:
     """The command that asks the model something, where one fits its head."""
-    kind = recipe_of(run).model.head.kind
-    if kind == "next_token":
+    task = recipe_of(run).model.task
+    if task.is_language:
         return [f"rsc generate {run.id}"]
-    return [f"rsc predict {run.id} FILE"] if kind in ("classes", "multi_label", "ctc") else []
+    return [f"rsc predict {run.id} FILE"] if task.answers_field else []
 
 
 def summary(run: RunFolder) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from rsc.errors import ConfigError, DataError
 from rsc.evaluate.language import Document, evaluate_language, xz_bits_per_byte
 from rsc.evaluate.measures import Measure
 from rsc.evaluate.open_model import Trained
-from rsc.evaluate.samples import SampleReport, evaluate_samples
+from rsc.evaluate.samples import evaluate_samples
+from rsc.evaluate.scorers import SampleReport
 from rsc.recipes.sections import EvalConfig
 from rsc.store.format.columns import Columns, Ragged, slice_columns
 from rsc.store.splits import SplitReader
@@ -54,7 +55,7 @@ def assess(
     facts: dict[str, Any] = {"name": trained.name, "step": trained.step, "data": data, "version": version}
     facts |= {"split": split, "precision": trained.precision.name}
     columns = _limited(reader.iterate(), samples=config.max_batches * config.batch_size)
-    if trained.config.head.kind != "next_token":
+    if not trained.config.task.is_language:
         report = evaluate_samples(trained.model, columns=columns, config=config)
         return Assessment(**facts, count=report.count, measures=report.measures, details=report)
     documents = list(_documents(columns, trained=trained))

@@ -21,7 +21,7 @@ import torch
 
 from rsc.errors import ConfigError, DataError
 from rsc.evaluate.open_model import Trained
-from rsc.evaluate.samples import read_symbols
+from rsc.evaluate.scorers import SCORERS
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.config import AudioConfig, ImageConfig, ModelConfig, TextConfig
 from rsc.models.heads import Want
@@ -48,11 +48,12 @@ def predict(trained: Trained, *, file: Path) -> Iterator[Prediction]:
     """One prediction per sample, one sample at a time. Raises ConfigError for a model that does not sort
     samples, DataError for a file that holds none."""
     config = trained.config
-    if config.head.kind not in ("classes", "multi_label", "ctc"):
+    if not config.task.answers_field:
         raise ConfigError(
             f"{trained.name} has a {config.head.kind} head and sorts no samples",
-            hint="a language model answers `rsc generate`" if config.head.kind == "next_token" else None,
+            hint="a language model answers `rsc generate`" if config.task.is_language else None,
         )
+    scorer = SCORERS[config.head.kind](config.head.labels)
     binder, device = Binder(config), next(trained.model.parameters()).device
     number = 0
     for number, sample in enumerate(read_samples(file, config=config), start=1):
@@ -63,7 +64,7 @@ def predict(trained: Trained, *, file: Path) -> Iterator[Prediction]:
         if len(_stems(config)) == 1 and not STILL_USED.issuperset(problems):
             yield Prediction(number, "", None, {}, problems)
         else:
-            yield _prediction(number, outputs, config=config, problems=problems)
+            yield Prediction(number, *scorer.read(outputs), problems)
     if not number:
         raise DataError(f"{file} holds no sample")
 
@@ -139,23 +140,6 @@ def _line_hint(config: ModelConfig) -> str:
 
 def _stems(config: ModelConfig) -> list[ImageConfig | AudioConfig | TextConfig]:
     return [stem for stem in (config.image, config.audio, config.text) if stem is not None]
-
-
-def _prediction(
-    number: int, outputs: dict[str, torch.Tensor], *, config: ModelConfig, problems: tuple[str, ...]
-) -> Prediction:
-    labels, logits = config.head.labels, outputs["logits"].float().cpu()
-    if config.head.kind == "ctc":
-        heard = read_symbols(logits, lengths=outputs["lengths"].cpu(), labels=labels)[0]
-        return Prediction(number, heard, None, {}, problems)
-    several = config.head.kind == "multi_label"
-    shares = (logits[0].sigmoid() if several else logits[0].softmax(-1)).tolist()
-    probabilities = dict(zip(labels, shares, strict=True))
-    if several:
-        said = [name for name, p in probabilities.items() if p > 0.5]
-        return Prediction(number, ", ".join(said), None, probabilities, problems)
-    best = max(probabilities, key=probabilities.__getitem__)
-    return Prediction(number, best, probabilities[best], probabilities, problems)
 
 
 def _read(path: Path) -> bytes:

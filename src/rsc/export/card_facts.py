@@ -48,7 +48,7 @@ def card_facts(
 ) -> CardFacts:
     """Everything the card says. What cannot be found is "unknown"."""
     domain = domain_of(recipe.model)
-    sorts = recipe.model.head.kind in ("classes", "multi_label")
+    sorts = recipe.model.task.pools_features
     slices = [facts for result in evaluation.values() for facts in _slices(result)]
     limits = [*_LIMITS, *_unknown_origin(run)]
     limits += [*([_SLICE_LIMIT if len(slices) > 1 else _NO_SLICE_LIMIT] if sorts else [])]
@@ -73,7 +73,7 @@ def domain_of(config: ModelConfig) -> str:
     if len(stems) > 1:
         return "multimodal"
     return {"image": "vision", "audio": "speech"}.get(
-        stems[0], "language" if config.head.kind == "next_token" else "text"
+        stems[0], "language" if config.task.is_language else "text"
     )
 
 
@@ -84,7 +84,7 @@ def _input(recipe: Recipe) -> str:
     if model.audio is not None:
         parts.append(f"sound at {model.audio.sample_rate:,} Hz, up to {model.audio.max_seconds:g} s")
     if model.text is not None:
-        length = recipe.data.sequence_length if model.head.kind == "next_token" else model.text.max_length
+        length = recipe.data.sequence_length if model.task.is_language else model.text.max_length
         parts.append(f"text of {length:,} {'bytes' if model.text.tokenizer == 'bytes' else 'tokens'}")
     return " and ".join(parts)
 

@@ -40,7 +40,7 @@ _NUMBERS = {torch.float32, torch.float64, torch.float16, torch.bfloat16}
 def why_not_open(config: ModelConfig, *, state: Tensors | None = None) -> str | None:
     """Why neither layout can express this model (and this state), or None when one can."""
     trunk, moe = config.trunk, config.trunk.moe
-    if config.head.kind != "next_token":
+    if not config.task.is_language:
         return f"a {config.head.kind} head"
     if config.text is not None and (config.text.ngrams or config.text.words):
         return "vectors of token sequences in the text stem"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rsc.models.config import AudioConfig, ModelConfig, TrunkConfig
-from rsc.models.heads import ClassHead, ContrastiveHead, CtcHead, TokenHead, Want
+from rsc.models.heads import Want
 from rsc.models.initial import STD, first_value
 from rsc.models.moe import MoE
 from rsc.models.placement import PlacementPlan, placement_plan
@@ -40,11 +40,11 @@ class Model(nn.Module):
         self.config = config
         self.stems = nn.ModuleDict(dict(_stems(config)))
         self.trunk = Trunk(config.trunk, blocks=_blocks(config.trunk))
-        self.head = _head(config)
+        self.head = config.task.build_head()
 
     def forward(self, batch: Batch, want: Want = Want.LOSS) -> Answer:
         """What `want` names, as a dict of tensors. Three hops: embed, run, answer."""
-        if self.config.head.kind == "contrastive":
+        if self.config.task.compares_samples:
             return self._compare(batch, want)
         return self.answer(self.run(self.embed(batch), batch), batch, want)
 
@@ -207,15 +207,3 @@ def _blocks(config: TrunkConfig) -> Iterator[Block]:
             yield Block(config, mlp=MoE(config.moe, width=config.width))
         else:
             yield Block(config, mlp=GatedMLP(width=config.width, mlp_width=config.mlp_width))
-
-
-def _head(config: ModelConfig) -> nn.Module:
-    width, kind = config.trunk.width, config.head.kind
-    if kind in ("classes", "multi_label"):
-        return ClassHead(config.head, width=width, bag=config.bag)
-    if kind == "ctc":
-        return CtcHead(config.head, width=width)
-    if kind == "contrastive":
-        return ContrastiveHead(config.head, width=width)
-    assert config.text is not None, "config.py refuses a token head without text"
-    return TokenHead(width=width, rows=config.text.rows, vocabulary=config.text.vocabulary)

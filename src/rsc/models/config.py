@@ -19,6 +19,8 @@ from pydantic import (
 )
 
 from rsc.config import FrozenModel
+from rsc.models.tasks.kinds import TASKS, task_of
+from rsc.models.tasks.task import Task
 
 NUM_BYTES = 256
 TOKENIZER_FILE = "tokenizer.json"  # its name in the folder of a run or an export
@@ -255,18 +257,19 @@ class HeadConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _labels_fit(self) -> HeadConfig:
-        if self.kind in ("classes", "multi_label", "ctc"):
-            if len(self.labels) < (1 if self.kind == "multi_label" else 2):
+        task = TASKS[self.kind]
+        if task.answers_field:
+            if len(self.labels) < task.least_labels:
                 raise ValueError(f'a {self.kind} head needs `labels`, for example ["cat", "dog"]')
             if len(set(self.labels)) < len(self.labels):
                 raise ValueError("labels has a name twice")
-        if self.label_smoothing and self.kind not in ("classes", "multi_label"):
+        if self.label_smoothing and not task.pools_features:
             raise ValueError(
                 f"label_smoothing {self.label_smoothing} has no meaning for a {self.kind} head: set 0"
             )
-        if self.dropout and self.kind not in ("classes", "multi_label"):
+        if self.dropout and not task.pools_features:
             raise ValueError(f"dropout {self.dropout} has no meaning for a {self.kind} head: set 0")
-        if self.balance and self.kind != "classes":
+        if self.balance and not task.balances_classes:
             raise ValueError(f"balance {self.balance} has no meaning for a {self.kind} head: set 0")
         return self
 
@@ -311,36 +314,24 @@ class ModelConfig(FrozenModel):
     """A run of the same workspace, or a folder of open weights (an export, Llama, Mixtral), to start from:
     weights of the same name and shape are taken over."""
 
+    @property
+    def task(self) -> Task:
+        """What `head.kind` names, with these settings."""
+        return task_of(self)
+
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelConfig:
         stems = [name for name in ("image", "audio", "text") if getattr(self, name) is not None]
         if not stems:
             raise ValueError("no stem: set [model.text], [model.image] or [model.audio]")
-        kind = self.head.kind
-        if kind in ("next_token", "masked_token") and stems != ["text"]:
-            raise ValueError(f"a {kind} head reads text alone, the stems are {', '.join(stems)}")
-        by_words = self.text is not None and self.text.positions == "words"
-        if by_words and kind in ("next_token", "masked_token"):
-            raise ValueError(f"a {kind} head answers by token: set text.positions = tokens")
-        if kind == "next_token" and not self.trunk.causal:
-            raise ValueError("a next_token head needs trunk.causal = true, or it sees what it shall say")
-        if kind == "masked_token" and self.trunk.causal:
-            raise ValueError("a masked_token head needs trunk.causal = false, to look at both sides")
-        if kind == "masked_token" and self.text is not None and self.text.rows == self.text.vocabulary:
-            raise ValueError(
-                "a masked_token head needs a padding row to stand for hidden tokens: raise text.pad_to"
-            )
-        if kind == "contrastive" and (len(stems) != 2 or "text" not in stems):
-            raise ValueError(f"a contrastive head needs text and one other stem, got {', '.join(stems)}")
-        if kind == "ctc" and stems != ["audio"]:
-            raise ValueError(f"a ctc head reads audio alone, the stems are {', '.join(stems)}")
+        self.task.check(stems)
         return self
 
     @model_validator(mode="after")
     def _bag_fits(self) -> ModelConfig:
         if self.bag is None or not self.bag.num_tables:
             return self
-        if self.head.kind != "classes" or self.text is None:
+        if not self.task.balances_classes or self.text is None:
             raise ValueError(
                 f"a bag sorts texts into classes, here is a {self.head.kind} head"
                 f"{'' if self.text is not None else ' without text'}: set bag.ngrams = [] and bag.words = 0"

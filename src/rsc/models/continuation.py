@@ -24,7 +24,7 @@ class Continuation:
     """A next-token model that remembers the sequence it has read. Holds one sequence."""
 
     def __init__(self, model: Model) -> None:
-        assert model.config.head.kind == "next_token", "only a next-token model continues a sequence"
+        assert model.config.task.is_language, "only a next-token model continues a sequence"
         self._model = model
         self._kept: dict[str, Kept] = {}
         self.length = 0

@@ -71,9 +71,8 @@ class TokenHead(nn.Module):
 
 
 class ClassHead(nn.Module):
-    """Mean over the real positions -> scores of K classes; the answer is `label_B`, or `labels_BK` of 0 and 1
-    where several hold at once (-1 in its first column: not counted). With a bag (bag.py) its opinion counts
-    as much as the trunk's."""
+    """Mean over the real positions -> scores of K classes; the answer is `label_B`. With a bag
+    (bag_of_ngrams.py) its opinion counts as much as the trunk's."""
 
     class_counts: torch.Tensor
 
@@ -99,11 +98,9 @@ class ClassHead(nn.Module):
         logits_BK = agreed(opinions)
         if want is Want.LOGITS:
             return {"logits": logits_BK}
-        if self.config.kind == "multi_label":
-            return self._any_of(logits_BK, answers)
-        return self._one_of(logits_BK, answers, taught=opinions if self.training else [logits_BK])
+        return self.judge(logits_BK, answers, taught=opinions if self.training else [logits_BK])
 
-    def _one_of(
+    def judge(
         self, logits_BK: torch.Tensor, answers: Answers, *, taught: Sequence[torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         """Loss of `taught`: in training of each opinion by itself. One that is taught together with another
@@ -129,7 +126,14 @@ class ClassHead(nn.Module):
         weights_K = shares_K**-self.config.balance
         return weights_K / (weights_K * shares_K).sum()
 
-    def _any_of(self, logits_BK: torch.Tensor, answers: Answers) -> dict[str, torch.Tensor]:
+
+class MultiLabelHead(ClassHead):
+    """As ClassHead, where several classes hold at once; the answer is `labels_BK` of 0 and 1 (-1 in its first
+    column: not counted)."""
+
+    def judge(
+        self, logits_BK: torch.Tensor, answers: Answers, *, taught: Sequence[torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         labels_BK = answers["labels_BK"]
         counted_B = labels_BK[:, 0] >= 0
         smoothing = self.config.label_smoothing if self.training else 0.0

@@ -62,18 +62,18 @@ def placement_plan(config: ModelConfig) -> PlacementPlan:
         if config.text.ngrams or config.text.words:
             roles["stems.text.ngrams"] = Role.WHOLE
         divisors["vocabulary"] = config.text.rows
-    has_vocabulary = config.head.kind in ("next_token", "masked_token")
-    roles["head"] = Role.VOCABULARY_OUT if has_vocabulary else Role.WHOLE
+    task = config.task
+    roles["head"] = Role.VOCABULARY_OUT if task.answers_tokens else Role.WHOLE
     stages: tuple[tuple[str, ...], ...] = (
         ("stems",),
         *((block,) for block in blocks),
         ("trunk.norm", "head"),
     )
-    if config.head.kind == "contrastive":  # the trunk runs twice, once for each side
+    if task.compares_samples:  # the trunk runs twice, once for each side
         stages = (tuple(name for stage in stages for name in stage),)
         roles["head.company"] = Role.COMPANY
     return PlacementPlan(
-        roles=roles, units=tuple(blocks), stages=stages, cuts_batch=has_vocabulary, divisors=divisors
+        roles=roles, units=tuple(blocks), stages=stages, cuts_batch=task.answers_tokens, divisors=divisors
     )
 
 

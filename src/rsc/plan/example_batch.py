@@ -11,17 +11,7 @@ def largest_batch(config: ModelConfig, *, rows: int, sequence_length: int) -> di
     """`rows` samples with answers, each as long as the settings allow; packed documents have
     `sequence_length` tokens. On torch's default device; keys are those of models/build.py."""
     batch = _inputs(config, rows=rows, sequence_length=sequence_length)
-    kind = config.head.kind
-    if kind in ("next_token", "masked_token"):
-        batch["targets_BL"] = torch.zeros_like(batch["tokens_BL"])
-    elif kind == "classes":
-        batch["label_B"] = torch.zeros(rows, dtype=torch.int64)
-    elif kind == "multi_label":
-        batch["labels_BK"] = torch.zeros(rows, len(config.head.labels), dtype=torch.int64)
-    elif kind == "ctc":
-        batch["symbols_BU"] = torch.ones(rows, 1, dtype=torch.int64)
-        batch["symbol_count_B"] = torch.ones(rows, dtype=torch.int64)
-    return batch
+    return {**batch, **config.task.largest_targets(batch, rows=rows)}
 
 
 def _inputs(config: ModelConfig, *, rows: int, sequence_length: int) -> dict[str, torch.Tensor]:
@@ -33,7 +23,7 @@ def _inputs(config: ModelConfig, *, rows: int, sequence_length: int) -> dict[str
     if config.audio is not None:
         batch["audio_BS"] = torch.zeros(rows, config.audio.max_samples)
         batch["audio_length_B"] = torch.full((rows,), config.audio.max_samples)
-    if config.text is not None and config.head.kind == "next_token":
+    if config.text is not None and config.task.is_language:
         batch["tokens_BL"] = torch.zeros(rows, sequence_length, dtype=torch.int64)
         batch["document_ids_BL"] = torch.zeros(rows, sequence_length, dtype=torch.int64)
     elif config.text is not None:

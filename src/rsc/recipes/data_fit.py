@@ -58,8 +58,7 @@ def stored_tokenizer(dataset: Dataset) -> StoredTokenizer | None:
 def fields_of(config: ModelConfig) -> tuple[str, ...]:
     """The fields of a sample that training reads."""
     stems = [stem.field for stem in (config.image, config.audio, config.text) if stem is not None]
-    answers = [config.head.field] if config.head.kind in ("classes", "multi_label", "ctc") else []
-    return tuple(dict.fromkeys([*stems, *answers]))
+    return tuple(dict.fromkeys([*stems, *config.task.answer_fields]))
 
 
 def check_fields(samples: Samples, *, model: ModelConfig, text_field: str) -> None:
@@ -68,7 +67,7 @@ def check_fields(samples: Samples, *, model: ModelConfig, text_field: str) -> No
     `text_field` is what a language model reads (`data.text_field`).
     """
     fields = {item.name: item for item in samples.schema.fields}
-    if model.head.kind == "next_token":
+    if model.task.is_language:
         _field(fields, text_field, what="data.text_field")
         return
     if model.image is not None:
@@ -80,10 +79,10 @@ def check_fields(samples: Samples, *, model: ModelConfig, text_field: str) -> No
             _sounds(sound, rate=samples.sample_rate, wanted=model.audio.sample_rate)
     if model.text is not None:
         _field(fields, model.text.field, what="model.text.field")
-    if model.head.kind in ("classes", "multi_label", "ctc"):
-        answer = _field(fields, model.head.field, what="model.head.field")
-        if model.head.kind == "multi_label":
-            _fits(answer, shape=(len(model.head.labels),))
+    for name in model.task.answer_fields:
+        answer = _field(fields, name, what="model.head.field")
+        if model.task.answer_shape is not None:
+            _fits(answer, shape=model.task.answer_shape)
 
 
 def _field(fields: Mapping[str, Field], name: str, *, what: str) -> Field:

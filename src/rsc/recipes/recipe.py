@@ -30,7 +30,7 @@ class Recipe(FrozenModel):
     @property
     def is_packed_language(self) -> bool:
         """Whether documents are packed end to end, so that every sample has the same length."""
-        return self.model.head.kind == "next_token"
+        return self.model.task.is_language
 
     def layout(self, *, world: int) -> Layout:
         """The mesh of a job of `world` ranks. Raises ConfigError when there is none that fits."""
@@ -45,12 +45,7 @@ class Recipe(FrozenModel):
     def _refusals(self) -> Iterator[tuple[str, str]]:
         """Axes that do not serve this model, with the reason."""
         model = self.model
-        if model.head.kind == "contrastive":
-            reason = "a contrastive head compares all samples of a batch, and microbatches never meet"
-            yield "pp", reason
-        is_token_model = model.head.kind in ("next_token", "masked_token")
-        if is_token_model and model.text is not None and (model.text.ngrams or model.text.words):
-            yield "cp", "the batch itself is cut, and n-grams and words need the tokens before the cut"
+        yield from model.task.refused_axes()
         if model.trunk.documents == "joined" and not self.is_packed_language:
             reason = "sequences are padded, and with trunk.documents = joined everything looks at padding"
             yield from (("tp", reason), ("cp", reason))

@@ -34,7 +34,7 @@ def check_tokens(
     """
     if model.text is None:
         return
-    is_packed = model.head.kind == "next_token"
+    is_packed = model.task.is_language
     name = text_field if is_packed else model.text.field
     kind = next((item.kind for item in samples.schema.fields if item.name == name), None)
     tokenizer = tokenizer_of(model.text)

@@ -11,18 +11,16 @@ Shapes that can never fit are found before there is a run (recipes/data_fit.py).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
-from rsc.config import nearest
-from rsc.errors import ConfigError, DataError
+from rsc.errors import DataError
 from rsc.loader.ragged import RaggedTensor
-from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig
-from rsc.models.cross_entropy import IGNORED
+from rsc.models.config import AudioConfig, ImageConfig, ModelConfig, TextConfig
 from rsc.models.decode import decode_audio, decode_image
-from rsc.models.sample_random import Purpose, uniforms
+from rsc.models.tasks.task import column_of
 from rsc.models.tokenizer import Tokenizer, open_tokenizer
 from rsc.train.batches.sample_seeds import Draws
 
@@ -39,12 +37,12 @@ class Bound:
 
 
 class Binder:
-    """Binds batches for one model. Holds its tokenizer and its label numbers, nothing that changes."""
+    """Binds batches for one model. Holds its tokenizer and its task, nothing that changes."""
 
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
         self._tokenizer: Tokenizer | None = None if config.text is None else open_tokenizer(config.text)
-        self._numbers = {label: number for number, label in enumerate(config.head.labels)}
+        self._task = config.task
 
     def bind(
         self, columns: Mapping[str, Column], *, with_answers: bool = True, draws: Draws | None = None
@@ -55,63 +53,27 @@ class Binder:
         bound = Bound({} if draws is None else {"draw_B": draws.of(len(next(iter(columns.values()))))})
         if config.image is not None:
             bound.batch |= bind_images(
-                _column(columns, config.image.field),
+                column_of(columns, config.image.field),
                 is_good_B=columns.get(f"{config.image.field}_is_good"),
                 config=config.image,
                 bad=bound.bad,
             )
         if config.audio is not None:
             bound.batch |= bind_sounds(
-                _column(columns, config.audio.field), config=config.audio, bad=bound.bad
+                column_of(columns, config.audio.field), config=config.audio, bad=bound.bad
             )
         if config.text is not None:
             assert self._tokenizer is not None
             bound.batch |= bind_texts(
-                _column(columns, config.text.field),
+                column_of(columns, config.text.field),
                 config=config.text,
                 tokenizer=self._tokenizer,
                 bad=bound.bad,
             )
         if with_answers:
-            bound.batch |= self._answers(columns, bound)
+            usable_B = _usable(bound.batch, config=config)
+            bound.batch |= self._task.targets(columns, bound.batch, usable_B=usable_B, bad=bound.bad)
         return bound
-
-    def _answers(self, columns: Mapping[str, Column], bound: Bound) -> dict[str, torch.Tensor]:
-        head = self._config.head
-        if head.kind == "contrastive":
-            return {}
-        if head.kind in ("next_token", "masked_token"):
-            return _token_answers(bound.batch, config=self._config)
-        column = _column(columns, head.field)
-        usable_B = _usable(bound.batch, config=self._config)
-        if head.kind == "multi_label":
-            return {"labels_BK": _several(column, head=head, usable_B=usable_B, bad=bound.bad)}
-        if head.kind == "ctc":
-            return self._symbols(column, usable_B=usable_B, bad=bound.bad)
-        label_B = torch.tensor([self._label(value, bad=bound.bad) for value in _values(column)])
-        return {"label_B": label_B.masked_fill(~usable_B, IGNORED)}
-
-    def _label(self, value: int | str, *, bad: Counter[str]) -> int:
-        if isinstance(value, str):
-            value = self._numbers.get(value.strip(), -1)
-        if 0 <= value < len(self._numbers):
-            return value
-        bad["label"] += 1
-        return IGNORED
-
-    def _symbols(
-        self, column: Column, *, usable_B: torch.Tensor, bad: Counter[str]
-    ) -> dict[str, torch.Tensor]:
-        rows, counts = [], []
-        for text, is_usable in zip(_values(column), usable_B.tolist(), strict=True):
-            units = str(text).split() if self._config.head.unit == "words" else list(str(text))
-            row = [self._numbers.get(unit, -1) + 1 for unit in units]
-            bad["label"] += 0 in row
-            rows.append(row)
-            counts.append(len(row) if is_usable and 0 not in row else -1)
-        most = max(1, *map(len, rows))
-        symbols_BU = torch.tensor([row + [0] * (most - len(row)) for row in rows])
-        return {"symbols_BU": symbols_BU, "symbol_count_B": torch.tensor(counts)}
 
 
 def bind_texts(
@@ -173,12 +135,6 @@ def bind_sounds(column: Column, *, config: AudioConfig, bad: Counter[str]) -> di
     return {"audio_BS": audio_BS, "audio_length_B": length_B * finite_B}
 
 
-def _column(columns: Mapping[str, Column], name: str) -> Column:
-    if name not in columns:
-        raise ConfigError(f"the batch has no field {name!r}", hint=nearest(name, columns, what="data.fields"))
-    return columns[name]
-
-
 def _ids(sample: torch.Tensor, *, is_text: bool, tokenizer: Tokenizer) -> list[int]:
     """Bytes are ids already; text for another tokenizer is uint8, its ids are wider."""
     if is_text and sample.dtype == torch.uint8:
@@ -194,21 +150,6 @@ def _sound(sample: torch.Tensor, *, config: AudioConfig) -> torch.Tensor:
         except DataError:
             return torch.zeros(0)
     return sample.float() / 32768 if sample.dtype == torch.int16 else sample.float()
-
-
-def _values(column: Column) -> Iterable[int | str]:
-    if isinstance(column, RaggedTensor):
-        return [data.decode(errors="replace") for data in column.to_bytes()]
-    return [int(value) for value in column.reshape(len(column)).tolist()]
-
-
-def _several(column: Column, *, head: HeadConfig, usable_B: torch.Tensor, bad: Counter[str]) -> torch.Tensor:
-    if not isinstance(column, torch.Tensor) or column.shape[1:] != (len(head.labels),):
-        raise ConfigError(f"field {head.field} must hold {len(head.labels)} numbers, one per label")
-    labels_BK = column.to(torch.int64)
-    known_B = ((labels_BK == 0) | (labels_BK == 1)).all(1)
-    bad["label"] += int((~known_B).sum())
-    return labels_BK.masked_fill(~(known_B & usable_B)[:, None], -1)
 
 
 def _usable(batch: Mapping[str, torch.Tensor], *, config: ModelConfig) -> torch.Tensor:
@@ -229,20 +170,3 @@ def _finite(values: torch.Tensor, *, bad: Counter[str]) -> tuple[torch.Tensor, t
     bad["not_finite"] += int((~finite_B).sum())
     shape = (-1, *[1] * (values.ndim - 1))
     return torch.where(finite_B.view(shape), values, torch.zeros_like(values)), finite_B
-
-
-def _token_answers(batch: Mapping[str, torch.Tensor], *, config: ModelConfig) -> dict[str, torch.Tensor]:
-    """next_token: the token one further on. masked_token: the tokens that are hidden from the model now,
-    drawn by sample; a hidden token is replaced by the first padding row of the vocabulary."""
-    tokens_BL, length_B = batch["tokens_BL"], batch["text_length_B"]
-    place_L = torch.arange(tokens_BL.shape[1])
-    if config.head.kind == "next_token":
-        targets_BL = tokens_BL.roll(-1, dims=1)
-        return {"targets_BL": targets_BL.masked_fill(place_L >= length_B[:, None] - 1, IGNORED)}
-    assert config.text is not None
-    drawn_BL = uniforms(batch["draw_B"], place_L, purpose=Purpose.HIDE)
-    hidden_BL = (drawn_BL < config.head.mask_share) & (place_L < length_B[:, None])
-    return {
-        "tokens_BL": tokens_BL.masked_fill(hidden_BL, config.text.vocabulary),
-        "targets_BL": tokens_BL.masked_fill(~hidden_BL, IGNORED),
-    }

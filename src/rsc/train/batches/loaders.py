@@ -87,7 +87,7 @@ def _open_set(
         "threads": config.threads,
         "connections": config.connections,
     }
-    if recipe.model.head.kind == "next_token":
+    if recipe.model.task.is_language:
         return PackedLoader(
             split,
             sequence_length=config.sequence_length,

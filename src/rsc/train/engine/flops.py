@@ -24,12 +24,14 @@ def model_flops(config: ModelConfig, *, rows: int, positions: Mapping[str, int])
     """Forward and backward of `rows` samples, to whose sequence each stem gives so many `positions`."""
     trunk = config.trunk
     length = sum(positions.values())
-    sides = list(positions.values()) if config.head.kind == "contrastive" else [length]
+    sides = list(positions.values()) if config.task.compares_samples else [length]
     heads = trunk.num_heads * trunk.head_features
     attention = trunk.width * trunk.head_features * 2 * (trunk.num_heads + trunk.kv_heads)
     weights = sum(attention + _mlp_weights(config, layer) for layer in range(trunk.num_layers))
     squares = 12 * trunk.num_layers * heads * sum(side * side for side in sides)
-    return float(rows * (6 * length * weights + squares + _head(config, length) + _stems(config, positions)))
+    return float(
+        rows * (6 * length * weights + squares + config.task.head_flops(length) + _stems(config, positions))
+    )
 
 
 def _mlp_weights(config: ModelConfig, layer: int) -> int:
@@ -39,16 +41,6 @@ def _mlp_weights(config: ModelConfig, layer: int) -> int:
         return 3 * trunk.width * trunk.mlp_width
     moe = trunk.moe
     return trunk.width * (moe.num_experts + 3 * moe.expert_width * (moe.top_k + moe.num_shared))
-
-
-def _head(config: ModelConfig, length: int) -> int:
-    """Of one sample. Classes are read off the mean of its positions, symbols and tokens at each of them."""
-    head, width = config.head, config.trunk.width
-    if head.kind in ("next_token", "masked_token"):
-        return 6 * length * width * (config.text.rows if config.text is not None else 0)
-    if head.kind == "ctc":
-        return 6 * length * width * (len(head.labels) + 1)
-    return 6 * width * (2 * head.projection if head.kind == "contrastive" else len(head.labels))
 
 
 def _stems(config: ModelConfig, positions: Mapping[str, int]) -> int:

@@ -1,0 +1,107 @@
+"""Sorting whole samples: into one of the labels, or any of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rsc.errors import ConfigError
+from rsc.models.tasks.task import FieldTask, Ragged, column_of, values_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from rsc.models.tasks.task import Tensors
+
+
+class _Sorting(FieldTask):
+    pools_features = True
+
+    def check(self, stems: Sequence[str]) -> None:
+        """Any stems will do."""
+
+    def head_flops(self, length: int) -> int:
+        """Read off the mean of the positions."""
+        return 6 * self.config.trunk.width * len(self.head_config.labels)
+
+
+class Classes(_Sorting):
+    kind = "classes"
+    least_labels = 2
+    balances_classes = True
+
+    def build_head(self) -> nn.Module:
+        from rsc.models.heads import ClassHead
+
+        return ClassHead(self.head_config, width=self.config.trunk.width, bag=self.config.bag)
+
+    def targets(
+        self,
+        columns: Mapping[str, torch.Tensor | Ragged],
+        inputs: Tensors,
+        *,
+        usable_B: torch.Tensor,
+        bad: Counter[str],
+    ) -> Tensors:
+        import torch
+
+        from rsc.models.cross_entropy import IGNORED
+
+        column = column_of(columns, self.head_config.field)
+        label_B = torch.tensor([self._number(value, bad=bad) for value in values_of(column)])
+        return {"label_B": label_B.masked_fill(~usable_B, IGNORED)}
+
+    def _number(self, value: int | str, *, bad: Counter[str]) -> int:
+        from rsc.models.cross_entropy import IGNORED
+
+        if isinstance(value, str):
+            value = self._numbers.get(value.strip(), -1)
+        if 0 <= value < len(self._numbers):
+            return value
+        bad["label"] += 1
+        return IGNORED
+
+    def largest_targets(self, inputs: Tensors, *, rows: int) -> Tensors:
+        import torch
+
+        return {"label_B": torch.zeros(rows, dtype=torch.int64)}
+
+
+class MultiLabel(_Sorting):
+    kind = "multi_label"
+    least_labels = 1
+
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        return (len(self.head_config.labels),)
+
+    def build_head(self) -> nn.Module:
+        from rsc.models.heads import MultiLabelHead
+
+        return MultiLabelHead(self.head_config, width=self.config.trunk.width)
+
+    def targets(
+        self,
+        columns: Mapping[str, torch.Tensor | Ragged],
+        inputs: Tensors,
+        *,
+        usable_B: torch.Tensor,
+        bad: Counter[str],
+    ) -> Tensors:
+        import torch
+
+        column = column_of(columns, self.head_config.field)
+        if not isinstance(column, torch.Tensor) or tuple(column.shape[1:]) != self.answer_shape:
+            wanted = f"{self.answer_shape[0]} numbers, one per label"
+            raise ConfigError(f"field {self.head_config.field} must hold {wanted}")
+        labels_BK = column.to(torch.int64)
+        known_B = ((labels_BK == 0) | (labels_BK == 1)).all(1)
+        bad["label"] += int((~known_B).sum())
+        return {"labels_BK": labels_BK.masked_fill(~(known_B & usable_B)[:, None], -1)}
+
+    def largest_targets(self, inputs: Tensors, *, rows: int) -> Tensors:
+        import torch
+
+        return {"labels_BK": torch.zeros(rows, *self.answer_shape, dtype=torch.int64)}
