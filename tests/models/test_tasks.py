@@ -57,7 +57,7 @@ def test_the_largest_targets_are_named_and_shaped_as_real_ones(kind):
         "multi_label": torch.tensor([[0, 1, 1], [1, 0, 0]]),
         "ctc": Texts(b"one two", b"two"),
     }
-    columns = {name: answers[kind] for name in one.answer_fields}
+    columns = {one.head_config.field: answers[kind]} if one.answers_field else {}
     real = one.targets(columns, inputs, usable_B=torch.tensor([True, True]), bad=(bad := Counter()))
     largest = one.largest_targets(inputs, rows=2)
     assert not +bad
