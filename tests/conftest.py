@@ -13,6 +13,8 @@ from rsc.config import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytest_plugins = ["rsc.cluster.dev.fixture"]
+
 settings.register_profile("untimed", deadline=None)  # a busy machine takes longer, which is no failure
 settings.load_profile("untimed")
 

@@ -43,6 +43,7 @@ VERBS = {
     "recipes": Verb("recipes", "list, print and copy training recipes"),
     "train": Verb("train", "train a recipe on approved data"),
     "runs": Verb("runs", "list, show, follow, stop, resume and export runs"),
+    "cluster": Verb("cluster", "what runs start on: Slurm, its state, a private one to try"),
     "eval": Verb("eval", "measure a run on held-out data"),
     "generate": Verb("eval", "continue a text with a trained language model"),
     "predict": Verb("eval", "apply a trained model to a file"),
