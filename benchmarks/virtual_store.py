@@ -22,20 +22,22 @@ import numpy as np
 from rsc.errors import ResourceError
 from rsc.keys.secret import SecretKey
 from rsc.store.bulk.interface import BulkFile, RandomAccess
-from rsc.store.format.container import frame_nonce
-from rsc.store.format.footer import BLOCK_BYTES, HASH_BYTES, HEADER_BYTES, TAG_BYTES, pack_trailer, tail_bytes
+from rsc.store.format.footer import BLOCK_BYTES, HASH_BYTES, HEADER_BYTES, pack_trailer, tail_bytes
 from rsc.store.format.manifest import ENTRY, FAN_OUT, ManifestTotals, level_sizes, page_digest
 from rsc.store.format.root import Root, SplitRecord, shard_context
 from rsc.store.format.schema import Field, Schema
+from rsc.store.format.suites import AES_256_GCM
 
 NAME, SPLIT, VERSION_ID = "virtual", "train", "0" * 32
 SAMPLE_TOKENS, FRAME_SAMPLES, SHARD_FRAMES = 1024, 256, 512
 SCHEMA = Schema((Field("tokens", "tensor", "uint16", (SAMPLE_TOKENS,)),))
 SHARD_SAMPLES = FRAME_SAMPLES * SHARD_FRAMES
 _PLAIN_BYTES = FRAME_SAMPLES * SAMPLE_TOKENS * 2
-_SEALED_BYTES = _PLAIN_BYTES + TAG_BYTES
+_SEALED_BYTES = _PLAIN_BYTES + AES_256_GCM.tag_bytes
 _BODY_BYTES = HEADER_BYTES + SHARD_FRAMES * _SEALED_BYTES
-SHARD_BYTES = _BODY_BYTES + tail_bytes(body_bytes=_BODY_BYTES, num_frames=SHARD_FRAMES)
+SHARD_BYTES = _BODY_BYTES + tail_bytes(
+    body_bytes=_BODY_BYTES, num_frames=SHARD_FRAMES, tag_bytes=AES_256_GCM.tag_bytes
+)
 
 
 class Computed:
@@ -71,7 +73,8 @@ class VirtualShard:
     def tail(self) -> bytes:
         blocks = bytes(-(-_BODY_BYTES // BLOCK_BYTES) * HASH_BYTES)
         table = struct.pack("<II", _PLAIN_BYTES, FRAME_SAMPLES) * SHARD_FRAMES
-        sealed = self._aead.encrypt(frame_nonce(SHARD_FRAMES, is_last=True), table, self._header + blocks)
+        nonce = AES_256_GCM.nonce(SHARD_FRAMES, is_last=True)
+        sealed = self._aead.encrypt(nonce, table, self._header + blocks)
         return (
             blocks
             + sealed
@@ -97,7 +100,7 @@ class VirtualShard:
         first = self._shard * SHARD_SAMPLES + frame * FRAME_SAMPLES
         tokens = np.zeros((FRAME_SAMPLES, SAMPLE_TOKENS), "<u2")
         tokens[:, :4] = np.arange(first, first + FRAME_SAMPLES, dtype="<u8")[:, None].view("<u2")
-        return self._aead.encrypt(frame_nonce(frame, is_last=False), tokens.tobytes(), self._header)
+        return self._aead.encrypt(AES_256_GCM.nonce(frame, is_last=False), tokens.tobytes(), self._header)
 
 
 class VirtualManifest:

@@ -7,18 +7,22 @@ import pytest
 
 from rsc.errors import DataError, IntegrityError
 from rsc.keys.secret import SecretKey
-from rsc.store.format.container import ContainerReader, ContainerRecord, ContainerWriter, frame_nonce
+from rsc.store.format.container import ContainerReader, ContainerRecord, ContainerWriter
 from rsc.store.format.footer import BLOCK_BYTES, BlockHasher, bad_blocks, read_tail
+from rsc.store.format.suites import AEGIS_256, AES_256_GCM, SUITES, Suite
 from tests.store.memory import MemoryFile
 
 CONTEXT = b"here"
 
 
+every_suite = pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.cipher)
+
+
 def write(
-    key: SecretKey, frames: list[bytes], *, context: bytes = CONTEXT
+    key: SecretKey, frames: list[bytes], *, context: bytes = CONTEXT, suite: Suite = AES_256_GCM
 ) -> tuple[MemoryFile, ContainerRecord]:
     file = MemoryFile()
-    writer = ContainerWriter(file, key=key, context=context)
+    writer = ContainerWriter(file, key=key, context=context, suite=suite)
     for number, frame in enumerate(frames):
         writer.write_frame(frame, num_samples=number)
     return file, writer.finish()
@@ -37,11 +41,13 @@ def outcome_of(
     return "ok"
 
 
+@every_suite
 @pytest.mark.parametrize("sizes", [[], [0], [1], [0, 0], [4096], [5, 1 << 20, 0, 7], [3 << 20, 1]])
-def test_frames_come_back(key: SecretKey, sizes: list[int]) -> None:
+def test_frames_come_back(key: SecretKey, sizes: list[int], suite: Suite) -> None:
     frames = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
-    file, record = write(key, frames)
+    file, record = write(key, frames, suite=suite)
     reader = ContainerReader(file, key=key, context=CONTEXT, expected_digest=record.digest)
+    assert reader.suite == suite
     assert [bytes(reader.read_frame(number)) for number in range(len(frames))] == frames
     assert reader.frames["num_samples"].tolist() == list(range(len(frames)))
     assert reader.frames["first_sample"].tolist() == [n * (n - 1) // 2 for n in range(len(frames))]
@@ -53,9 +59,10 @@ def test_frames_come_back(key: SecretKey, sizes: list[int]) -> None:
     )
 
 
-def test_every_byte_is_authenticated(key: SecretKey) -> None:
+@every_suite
+def test_every_byte_is_authenticated(key: SecretKey, suite: Suite) -> None:
     """Flip each byte of a small file in turn: never `ok`, never another exception."""
-    file, _ = write(key, [b"abc", b"", b"defgh"])
+    file, _ = write(key, [b"abc", b"", b"defgh"], suite=suite)
     for position in range(file.size_bytes):
         changed = MemoryFile(bytes(file.data))
         changed.data[position] ^= 0x40
@@ -107,8 +114,18 @@ def test_same_plaintext_twice_gives_different_bytes(key: SecretKey) -> None:
 
 
 def test_nonces_are_counters_with_a_last_flag() -> None:
-    assert frame_nonce(0, is_last=False) == bytes(12)
-    assert frame_nonce(258, is_last=True) == bytes(9) + b"\x01\x02\x01"
+    assert AES_256_GCM.nonce(0, is_last=False) == bytes(12)
+    assert AES_256_GCM.nonce(258, is_last=True) == bytes(9) + b"\x01\x02\x01"
+    assert AEGIS_256.nonce(0, is_last=False) == bytes(32)
+    assert AEGIS_256.nonce(258, is_last=True) == bytes(29) + b"\x01\x02\x01"
+
+
+@every_suite
+def test_a_header_of_the_other_suite_opens_nothing(key: SecretKey, suite: Suite) -> None:
+    file, record = write(key, [b"abc" * 40], suite=suite)
+    file.data[10] = 3 - suite.number
+    assert outcome_of(file, key) == "no_key"
+    assert read_tail(file).digest == record.digest
 
 
 def test_a_frame_above_the_limit_is_refused(key: SecretKey, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,10 @@ class SecretKey:
         return key
 
     @property
+    def is_closed(self) -> bool:
+        return self._view is None
+
+    @property
     def view(self) -> memoryview:
         """The live bytes, writable, never a copy. Raises KeyUnavailable after `close()`."""
         if self._view is None:

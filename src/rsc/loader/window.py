@@ -37,9 +37,9 @@ from rsc.loader.layout import Bytes, aligned, lay_out, runs_of
 from rsc.loader.order import Int64s
 from rsc.store.format.frames import ALIGNMENT
 from rsc.store.format.schema import Field, Schema
+from rsc.store.format.suites import MOST_TAG_BYTES
 from rsc.units import format_bytes
 
-_TAG_BYTES = 16
 _HUGE_PAGE_BYTES = 2 << 20
 _ROOM = 1.0625  # arenas differ a little from window to window; growing one means fresh pages
 
@@ -148,8 +148,8 @@ class Scratch:
 
     def sealed(self, size: int) -> bytearray:
         """Room for a frame of `size` bytes and its tag."""
-        if len(self._sealed) < size + _TAG_BYTES:
-            self._sealed = bytearray(size + _TAG_BYTES)
+        if len(self._sealed) < size + MOST_TAG_BYTES:
+            self._sealed = bytearray(size + MOST_TAG_BYTES)
         return self._sealed
 
 

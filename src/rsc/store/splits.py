@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from rsc.store.cache.node_cache import CachedShard, ShardCache
 from rsc.store.cache.prefetch import CachedRead, Follower
 from rsc.store.format.columns import Columns
 from rsc.store.format.container import ContainerReader
-from rsc.store.format.footer import TAG_BYTES
 from rsc.store.format.frames import decode_frame
 from rsc.store.format.manifest import ManifestReader, ManifestTotals, ShardRecord
 from rsc.store.format.root import manifest_path, shard_context, shard_path
@@ -69,6 +68,14 @@ class SampleLocation:
 
 
 _TABLES_KEPT = 256  # of shards that are read in turn; more than any loader keeps open
+
+
+class _CachedTable(NamedTuple):
+    """A shard's bytes in the cache, and what is needed to find its frames there."""
+
+    source: CachedShard
+    frames: np.ndarray[Any, Any]
+    tag_bytes: int
 
 
 class SplitReader:
@@ -125,23 +132,23 @@ class SplitReader:
 
     def _cached_reads(self, frames: Iterator[tuple[int, int]]) -> Iterator[CachedRead]:
         """Where coming frames lie; keeps the tables of the last shards named."""
-        tables: OrderedDict[int, tuple[CachedShard, np.ndarray[Any, Any]]] = OrderedDict()
+        tables: OrderedDict[int, _CachedTable] = OrderedDict()
         for shard, frame in frames:
             if shard not in tables:
                 tables[shard] = self._cached_table(shard)
                 if len(tables) > _TABLES_KEPT:
                     tables.popitem(last=False)
             tables.move_to_end(shard)
-            source, table = tables[shard]
-            size = int(table["plain_bytes"][frame]) + TAG_BYTES
-            yield CachedRead(source, offset=int(table["offset"][frame]), size_bytes=size)
+            table = tables[shard]
+            size = int(table.frames["plain_bytes"][frame]) + table.tag_bytes
+            yield CachedRead(table.source, offset=int(table.frames["offset"][frame]), size_bytes=size)
 
-    def _cached_table(self, shard: int) -> tuple[CachedShard, np.ndarray[Any, Any]]:
+    def _cached_table(self, shard: int) -> _CachedTable:
         """A shard's bytes and frames; they stay usable when nobody keeps the shard open."""
         reader = self.open_shard(shard)
         source = reader.source
         assert isinstance(source, CachedShard), "only called where there is a cache"
-        return source, reader.frames
+        return _CachedTable(source, reader.frames, reader.suite.tag_bytes)
 
     def iterate(self, *, shards: Sequence[int] | None = None) -> Iterator[Columns]:
         """Columns of each frame in written order, each in a new buffer, none before its tag verified; of all

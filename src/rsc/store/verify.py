@@ -12,6 +12,7 @@ from rsc.store.bulk.interface import BulkStore, RandomAccess, read_all
 from rsc.store.format.container import ContainerReader
 from rsc.store.format.footer import bad_blocks, read_tail
 from rsc.store.format.manifest import ManifestTotals, ShardRecord
+from rsc.store.format.suites import MOST_TAG_BYTES
 from rsc.store.splits import SplitPlace, open_manifest
 
 
@@ -129,7 +130,7 @@ def _check_frames(source: RandomAccess, place: SplitPlace, record: ShardRecord, 
     context = place.shard_context(record.shard)
     reader = ContainerReader(source, key=key, context=context, expected_digest=record.digest)
     buffer = bytearray(int(reader.frames["plain_bytes"].max(initial=0)))
-    scratch = bytearray(len(buffer) + 16)
+    scratch = bytearray(len(buffer) + MOST_TAG_BYTES)
     for frame in range(reader.num_frames):
         reader.read_frame_into(frame, buffer, scratch=scratch)
     if (reader.num_frames, reader.num_samples) != (record.num_frames, record.num_samples):

@@ -2,11 +2,11 @@
 
     header (128) | frame 0 | ... | frame n-1 | block list | sealed frame table | trailer (32)
 
-AES-256-GCM in the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizar 2015, eprint 2015/189) with the
-nonce layout of the age file format: 11-byte big-endian counter, then 1 for the last frame and 0 otherwise.
-The last frame is the frame table. Each file has its own keys: HKDF-SHA256 (RFC 5869) of the data key and a
-random 32-byte salt gives the frame key, the key of the header's MAC, and a commitment to the data key that
-is stored, so that no file decrypts under two keys. The header is associated data of every frame.
+AES-256-GCM or AEGIS-256 (suites.py) in the STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizar 2015,
+eprint 2015/189) with the nonce layout of the age file format: a big-endian counter, then 1 for the last frame
+and 0 otherwise. The last frame is the frame table. Each file has its own keys: HKDF-SHA256 (RFC 5869) of the
+data key and a random 32-byte salt gives the frame key, the key of the header's MAC, and a commitment to the
+data key that is stored, so that no file decrypts under two keys. The header is associated data of all frames.
 
 `context` says where the file belongs (data set, version, split, number); it enters the header's MAC and is
 stored nowhere, so a file moved to another place fails with `header`.
@@ -25,7 +25,7 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -36,7 +36,6 @@ from rsc.store.bulk.interface import MappedAccess, RandomAccess
 from rsc.store.bulk.outbox import Outbox, Sink
 from rsc.store.format.footer import (
     HEADER_BYTES,
-    TAG_BYTES,
     BlockHasher,
     Tail,
     pack_trailer,
@@ -44,12 +43,10 @@ from rsc.store.format.footer import (
     tail_bytes,
 )
 from rsc.store.format.schema import MAX_FRAME_BYTES
-
-Buffer: TypeAlias = bytes | bytearray | memoryview
+from rsc.store.format.suites import AES_256_GCM, SUITES, Buffer, Suite
 
 MAGIC = b"\x89RSC\r\n\x1a\n"  # as PNG's: shows text-mode transfers and 7-bit paths at once
 _VERSION = 1
-_SUITE_AES_256_GCM_HKDF_SHA256 = 1
 _HEADER = struct.Struct("<8sHH20s32s32s32s")
 _SALT_BYTES = 32
 _MAC_START = HEADER_BYTES - 32
@@ -83,14 +80,16 @@ class ContainerWriter:
         *,
         key: SecretKey,
         context: bytes,
+        suite: Suite = AES_256_GCM,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
+        self._suite = suite
         self._blocks = BlockHasher()
         self._outbox = Outbox(file, look=self._blocks.update)
         salt = random_bytes(_SALT_BYTES)
-        with _FileKeys(key, salt=salt) as keys:
-            self._header = _make_header(keys, salt=salt, context=context)
-            self._aead = keys.frame.aead()
+        with _FileKeys(key, salt=salt, suite=suite) as keys:
+            self._header = _make_header(keys, salt=salt, suite=suite, context=context)
+            self._aead = suite.aead(keys.frame)
         self._entries: list[tuple[int, int]] = []
         self.body_bytes = 0
         self._reserve(len(self._header))[:] = self._header
@@ -100,8 +99,8 @@ class ContainerWriter:
         plain = memoryview(buffer).cast("B")
         if len(plain) > MAX_FRAME_BYTES or len(self._entries) == MAX_FRAMES:
             raise DataError(f"frame {len(self._entries)} of {len(plain)} bytes is above the format's limits")
-        nonce = frame_nonce(len(self._entries), is_last=False)
-        self._aead.encrypt_into(nonce, plain, self._header, self._reserve(len(plain) + TAG_BYTES))
+        nonce = self._suite.nonce(len(self._entries), is_last=False)
+        self._aead.encrypt_into(nonce, plain, self._header, self._reserve(len(plain) + self._suite.tag_bytes))
         self._entries.append((len(plain), num_samples))
 
     def finish(self) -> ContainerRecord:
@@ -109,10 +108,12 @@ class ContainerWriter:
         num_frames = len(self._entries)
         self._outbox.show_rest()
         block_list = self._blocks.finish()
-        nonce = frame_nonce(num_frames, is_last=True)
+        nonce = self._suite.nonce(num_frames, is_last=True)
         table = np.array(self._entries, _ENTRY).tobytes()
         sealed_table = self._aead.encrypt(nonce, table, self._header + block_list)
-        size = self.body_bytes + tail_bytes(body_bytes=self.body_bytes, num_frames=num_frames)
+        size = self.body_bytes + tail_bytes(
+            body_bytes=self.body_bytes, num_frames=num_frames, tag_bytes=self._suite.tag_bytes
+        )
         trailer = pack_trailer(body_bytes=self.body_bytes, num_frames=num_frames, size_bytes=size)
         tail = block_list + sealed_table + trailer
         self._outbox.reserve(len(tail))[:] = tail
@@ -152,10 +153,11 @@ class ContainerReader:
         self.source = source
         self._mapped = source if isinstance(source, MappedAccess) else None
         self._header = _read_header(source)
-        with _FileKeys(key, salt=self._header[32:64]) as keys:
+        self.suite = SUITES[_suite_number(self._header)]
+        with _FileKeys(key, salt=self._header[32:64], suite=self.suite) as keys:
             _check_header(keys, self._header, context=context)
-            self._aead = keys.frame.aead()
-        self.tail = read_tail(source)
+            self._aead = self.suite.aead(keys.frame)
+        self.tail = read_tail(source, tag_bytes=self.suite.tag_bytes)
         self.frames = self._open_table(self.tail)
         # Plain lists: asked for every frame, where a look-up in a structured array takes 15 times as long.
         self._offsets: list[int] = self.frames["offset"].tolist()
@@ -180,10 +182,10 @@ class ContainerReader:
     def read_frame_into(self, index: int, buffer: Buffer, *, scratch: bytearray | None = None) -> int:
         """Decrypt one frame to the start of `buffer`; returns its length.
 
-        `scratch` (plain_bytes + 16 or more) takes the ciphertext and saves an allocation a call. Raises
+        `scratch` (plain_bytes and a tag, or more) takes the ciphertext and saves an allocation a call. Raises
         IntegrityError `frame`; then `buffer` holds zeros where the frame would be, never plaintext.
         """
-        size = self._plain_bytes[index] + TAG_BYTES
+        size = self._plain_bytes[index] + self.suite.tag_bytes
         offset = self._offsets[index]
         if self._mapped is not None:
             return self.open_frame_into(index, self._mapped.view(offset, size), buffer)
@@ -196,7 +198,7 @@ class ContainerReader:
         size = self._plain_bytes[index]
         plain = memoryview(buffer).cast("B")[:size]
         try:
-            self._aead.decrypt_into(frame_nonce(index, is_last=False), sealed, self._header, plain)
+            self._aead.decrypt_into(self.suite.nonce(index, is_last=False), sealed, self._header, plain)
         except InvalidTag:
             plain[:] = bytes(size)  # the library leaves unauthenticated plaintext behind
             raise IntegrityError(
@@ -205,26 +207,28 @@ class ContainerReader:
         return size
 
     def close(self) -> None:
-        """Close the source and drop the cipher, whose key OpenSSL wipes."""
+        """Close the source and drop the cipher, which wipes its key."""
         self.source.close()
         del self._aead
 
     def _open_table(self, tail: Tail) -> np.ndarray[Any, np.dtype[Any]]:
-        nonce = frame_nonce(tail.num_frames, is_last=True)
+        nonce = self.suite.nonce(tail.num_frames, is_last=True)
         try:
             table = self._aead.decrypt(nonce, tail.sealed_table, self._header + tail.block_list)
         except InvalidTag:
             raise IntegrityError("the frame table failed authentication", outcome="frame") from None
-        return _frame_table(np.frombuffer(table, _ENTRY), body_bytes=tail.body_bytes)
+        return _frame_table(
+            np.frombuffer(table, _ENTRY), body_bytes=tail.body_bytes, tag_bytes=self.suite.tag_bytes
+        )
 
 
 class _FileKeys:
     """The three secrets of one file; wiped on exit."""
 
-    def __init__(self, key: SecretKey, *, salt: bytes) -> None:
-        self.frame = key.derive(salt=salt, info=b"rsc-container-1 frame")
-        self.mac = key.derive(salt=salt, info=b"rsc-container-1 header")
-        self.commitment = key.derive(salt=salt, info=b"rsc-container-1 commitment")
+    def __init__(self, key: SecretKey, *, salt: bytes, suite: Suite) -> None:
+        self.frame = key.derive(salt=salt, info=suite.label + b"frame")
+        self.mac = key.derive(salt=salt, info=suite.label + b"header")
+        self.commitment = key.derive(salt=salt, info=suite.label + b"commitment")
 
     def __enter__(self) -> _FileKeys:
         return self
@@ -234,13 +238,8 @@ class _FileKeys:
             key.close()
 
 
-def frame_nonce(counter: int, *, is_last: bool) -> bytes:
-    """12 bytes: counter (11, big-endian), then 1 for the frame table and 0 for every other frame."""
-    return counter.to_bytes(11, "big") + (b"\x01" if is_last else b"\x00")
-
-
-def _make_header(keys: _FileKeys, *, salt: bytes, context: bytes) -> bytes:
-    start = (MAGIC, _VERSION, _SUITE_AES_256_GCM_HKDF_SHA256, bytes(20), salt, bytes(keys.commitment.view))
+def _make_header(keys: _FileKeys, *, salt: bytes, suite: Suite, context: bytes) -> bytes:
+    start = (MAGIC, _VERSION, suite.number, bytes(20), salt, bytes(keys.commitment.view))
     unsigned = _HEADER.pack(*start, bytes(32))[:_MAC_START]
     return unsigned + _header_mac(keys, unsigned, context=context)
 
@@ -258,13 +257,17 @@ def _read_header(source: RandomAccess) -> bytes:
     if len(header) < HEADER_BYTES:
         raise IntegrityError(f"{len(header)} bytes, a header has {HEADER_BYTES}", outcome="truncated")
     _, version, suite, reserved, *_ = _HEADER.unpack(header)
-    if (version, suite, reserved) != (_VERSION, _SUITE_AES_256_GCM_HKDF_SHA256, bytes(20)):
+    if (version, reserved) != (_VERSION, bytes(20)) or suite not in SUITES:
         raise IntegrityError(
             f"container version {version}, suite {suite} is not known to this program",
             hint="read it with a newer release",
             outcome="header",
         )
     return bytes(header)
+
+
+def _suite_number(header: bytes) -> int:
+    return int.from_bytes(header[10:12], "little")
 
 
 def _check_header(keys: _FileKeys, header: bytes, *, context: bytes) -> None:
@@ -276,14 +279,14 @@ def _check_header(keys: _FileKeys, header: bytes, *, context: bytes) -> None:
 
 
 def _frame_table(
-    entries: np.ndarray[Any, np.dtype[Any]], *, body_bytes: int
+    entries: np.ndarray[Any, np.dtype[Any]], *, body_bytes: int, tag_bytes: int
 ) -> np.ndarray[Any, np.dtype[Any]]:
     """Add offsets and first samples. Frames must be within the limit and fill the body exactly."""
     if len(entries) and int(entries["plain_bytes"].max()) > MAX_FRAME_BYTES:
         raise IntegrityError(f"the table has a frame above {MAX_FRAME_BYTES} bytes", outcome="frame")
     frames = np.zeros(len(entries), _FRAME)
     frames["plain_bytes"], frames["num_samples"] = entries["plain_bytes"], entries["num_samples"]
-    sealed = frames["plain_bytes"] + TAG_BYTES
+    sealed = frames["plain_bytes"] + tag_bytes
     frames["offset"] = HEADER_BYTES + np.cumsum(sealed) - sealed
     frames["first_sample"] = np.cumsum(frames["num_samples"]) - frames["num_samples"]
     end = HEADER_BYTES + int(sealed.sum())

@@ -14,22 +14,22 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from rsc.errors import IntegrityError
 from rsc.store.bulk.interface import RandomAccess
+from rsc.store.format.suites import TAG_SIZES
 
 HEADER_BYTES = 128
-TAG_BYTES = 16
 ENTRY_BYTES = 8
 BLOCK_BYTES = 1 << 20
 HASH_BYTES = 32
 TRAILER_MAGIC = b"RSCend\r\n"
 _TRAILER = struct.Struct("<8sQQQ")
 TRAILER_BYTES = _TRAILER.size
-MIN_FILE_BYTES = HEADER_BYTES + HASH_BYTES + TAG_BYTES + TRAILER_BYTES
+MIN_FILE_BYTES = HEADER_BYTES + HASH_BYTES + min(TAG_SIZES) + TRAILER_BYTES
 _FIRST_READ_BYTES = (
     1 << 16
 )  # holds the whole tail of a file of up to half a GiB in 256 KiB frames: one request
@@ -104,15 +104,16 @@ def pack_trailer(*, body_bytes: int, num_frames: int, size_bytes: int) -> bytes:
     return _TRAILER.pack(TRAILER_MAGIC, body_bytes, num_frames, size_bytes)
 
 
-def tail_bytes(*, body_bytes: int, num_frames: int) -> int:
+def tail_bytes(*, body_bytes: int, num_frames: int, tag_bytes: int) -> int:
     """Length of the tail that belongs to such a body."""
     num_blocks = -(-body_bytes // BLOCK_BYTES)
-    return num_blocks * HASH_BYTES + num_frames * ENTRY_BYTES + TAG_BYTES + TRAILER_BYTES
+    return num_blocks * HASH_BYTES + num_frames * ENTRY_BYTES + tag_bytes + TRAILER_BYTES
 
 
-def read_tail(source: RandomAccess, *, limit_bytes: int | None = None) -> Tail:
+def read_tail(source: RandomAccess, *, tag_bytes: int | None = None, limit_bytes: int | None = None) -> Tail:
     """Parse the tail of a file, in one read for files up to about 1 GiB.
 
+    `tag_bytes` is that of the file's suite; who has not looked at the header takes a tail of any suite.
     Raises IntegrityError: `truncated` (too short, or no trailer anywhere), `trailing` (bytes after the
     trailer), `frame` (a trailer whose numbers contradict each other, or tell of a tail above the limit).
     """
@@ -121,7 +122,7 @@ def read_tail(source: RandomAccess, *, limit_bytes: int | None = None) -> Tail:
         raise IntegrityError(f"{size} bytes are fewer than an empty file has", outcome="truncated")
     end = _read(source, start=max(0, size - _FIRST_READ_BYTES), stop=size)
     if end[-TRAILER_BYTES:].startswith(TRAILER_MAGIC):
-        length = _tail_length(end, size=size)
+        length = _tail_length(end, size=size, tag_sizes=TAG_SIZES if tag_bytes is None else {tag_bytes})
         if limit_bytes is not None and length > limit_bytes:
             raise IntegrityError(f"a tail of {length} bytes in a file of {size}", outcome="frame")
         return parse_tail(
@@ -132,10 +133,10 @@ def read_tail(source: RandomAccess, *, limit_bytes: int | None = None) -> Tail:
 
 def parse_tail(end: bytes, *, size_bytes: int) -> Tail:
     """The tail out of the last bytes of a file of `size_bytes`. Raises IntegrityError as `read_tail`."""
-    length = _tail_length(end, size=size_bytes)
+    length = _tail_length(end, size=size_bytes, tag_sizes=TAG_SIZES)
     _, body_bytes, num_frames, _ = _TRAILER.unpack(end[-TRAILER_BYTES:])
     tail = end[-length:]
-    table_start = length - TRAILER_BYTES - TAG_BYTES - num_frames * ENTRY_BYTES
+    table_start = -(-body_bytes // BLOCK_BYTES) * HASH_BYTES
     return Tail(
         body_bytes=body_bytes,
         num_frames=num_frames,
@@ -145,19 +146,20 @@ def parse_tail(end: bytes, *, size_bytes: int) -> Tail:
     )
 
 
-def _tail_length(end: bytes, *, size: int) -> int:
+def _tail_length(end: bytes, *, size: int, tag_sizes: Collection[int]) -> int:
     """What the trailer says, once its numbers agree with each other and with the size of the file."""
     _, body_bytes, num_frames, size_bytes = _TRAILER.unpack(end[-TRAILER_BYTES:])
     if size_bytes != size:
         outcome = "truncated" if size_bytes > size else "trailing"
         raise IntegrityError(f"the trailer says {size_bytes} bytes, the file has {size}", outcome=outcome)
-    length = tail_bytes(body_bytes=body_bytes, num_frames=num_frames)
-    if body_bytes < HEADER_BYTES or body_bytes + length != size:
+    without_tag = tail_bytes(body_bytes=body_bytes, num_frames=num_frames, tag_bytes=0)
+    tag_bytes = size - body_bytes - without_tag
+    if body_bytes < HEADER_BYTES or tag_bytes not in tag_sizes:
         raise IntegrityError(
             f"trailer numbers do not add up: body {body_bytes}, frames {num_frames}, file {size}",
             outcome="frame",
         )
-    return length
+    return int(size - body_bytes)
 
 
 def bad_blocks(source: RandomAccess, tail: Tail) -> Iterator[int]:
