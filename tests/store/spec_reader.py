@@ -11,8 +11,6 @@ import struct
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from nacl.bindings import crypto_aead_aegis256_decrypt, crypto_aead_aegis256_encrypt
-from nacl.exceptions import CryptoError
 
 MAGIC = b"\x89RSC\r\n\x1a\n"
 END = b"RSCend\r\n"
@@ -49,16 +47,24 @@ def nonce(counter: int, last: int, suite: int = 1) -> bytes:
 def seal(suite: int, key: bytes, nonce: bytes, plain: bytes, associated: bytes) -> bytes:
     if suite == 1:
         return AESGCM(key).encrypt(nonce, plain, associated)
+    from nacl.bindings import crypto_aead_aegis256_encrypt  # nobody else needs it
+
     return crypto_aead_aegis256_encrypt(plain, associated, nonce, key)
 
 
 def unseal(suite: int, key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
     """Raises Outcome `frame`."""
-    try:
-        if suite == 1:
+    if suite == 1:
+        try:
             return AESGCM(key).decrypt(nonce, sealed, associated)
+        except InvalidTag:
+            raise Outcome("frame") from None
+    from nacl.bindings import crypto_aead_aegis256_decrypt
+    from nacl.exceptions import CryptoError
+
+    try:
         return crypto_aead_aegis256_decrypt(sealed, associated, nonce, key)
-    except (InvalidTag, CryptoError):
+    except (CryptoError, ValueError):
         raise Outcome("frame") from None
 
 
