@@ -38,7 +38,7 @@ from rsc.store.cache.chunk_folder import ChunkFolder
 from rsc.store.cache.eviction import belady_misses, lru_misses
 from rsc.store.cache.node_cache import CHUNK_BYTES, NodeCache
 from rsc.store.cache.prefetch import CachedRead, Follower
-from rsc.store.cache.read_plans import Plan
+from rsc.store.cache.read_plans import ReadPlan
 from rsc.store.format.container import ContainerRecord, ContainerWriter
 
 _FRAMES_PER_CHUNK, _CHUNKS_PER_SHARD, _LANES = 8, 8, 4
@@ -137,7 +137,7 @@ def _real_misses(jobs: list[list[str]], capacity: int, first: int) -> int:
         folder = ChunkFolder(
             Path(name), limit_bytes=capacity * _SMALL_CHUNK, slack_bytes=0, clock=SystemClock()
         )
-        plans = [Plan(Path(name)) for _ in jobs]
+        plans = [ReadPlan(Path(name)) for _ in jobs]
         horizon = len(jobs[0]) // 3
         before = 0
         for position in range(len(jobs[0])):

@@ -13,7 +13,7 @@ class PowerLoss(BaseException):
 
 
 class CrashDisk:
-    """Implements rsc.audit.disk.Disk. `crash_at` counts operations that change something."""
+    """Implements rsc.audit.disk.LogDisk. `crash_at` counts operations that change something."""
 
     def __init__(self, *, crash_at: int | None = None, how: str = "before", seed: int = 0) -> None:
         self.files: dict[str, bytes] = {}

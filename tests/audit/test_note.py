@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsc.audit.note import Checkpoint, Signer, Verifier, open_checkpoint, parse_checkpoint
+from rsc.audit.note import Signer, TreeHead, Verifier, open_checkpoint, parse_checkpoint
 from rsc.errors import ConfigError, IntegrityError
 
 # The example of the C2SP signed-note specification and of golang.org/x/mod/sumdb/note: key, text, signature
@@ -31,7 +31,7 @@ def test_the_published_example_of_a_signed_note_verifies():
 @given(st.integers(min_value=0, max_value=2**63), st.binary(min_size=32, max_size=32))
 def test_a_checkpoint_comes_back(size, root):
     signer = Signer.generate("openrsc")
-    checkpoint = Checkpoint(signer.verifier.name, size, root)
+    checkpoint = TreeHead(signer.verifier.name, size, root)
     note = checkpoint.signed(signer)
     assert open_checkpoint(note, verifier=signer.verifier) == checkpoint
     assert parse_checkpoint(note) == checkpoint

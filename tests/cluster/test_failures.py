@@ -6,9 +6,9 @@ import pytest
 
 from rsc.cluster.supervise.failures import (
     Failure,
-    Pace,
     Restarts,
     Silence,
+    StepPace,
     collective_patience_s,
     first_failure,
     is_hang,
@@ -105,7 +105,7 @@ def test_silence_is_what_the_supervisor_lived_through() -> None:
 
 
 def test_one_slow_step_makes_no_straggler_and_a_slow_rank_is_told_once() -> None:
-    pace = Pace(ratio=1.5)
+    pace = StepPace(ratio=1.5)
     assert [pace.fresh_stragglers([1.0, 9.0 if step == 3 else 1.0]) for step in range(16)] == [[]] * 16
     slow = [pace.fresh_stragglers([1.0, 2.0]) for _ in range(16)]
     assert sorted(slow) == [[]] * 15 + [[1]]

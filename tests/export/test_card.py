@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from rsc.export.card import CardFacts, DataFacts, MeasureFacts, RunFacts, SliceFacts, to_json, to_markdown
+from rsc.export.card import CardData, CardFacts, MeasureFacts, RunFacts, SliceFacts, to_json, to_markdown
 
 FACTS = CardFacts(
     name="language-posts",
@@ -15,7 +15,7 @@ FACTS = CardFacts(
     layout="llama",
     context="256 bytes",
     data=[
-        DataFacts(
+        CardData(
             name="posts",
             version=3,
             root_hash="a1" * 32,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 
-from rsc.ingest.progress import ProgressLine, progress_text
+from rsc.ingest.progress import ImportProgressLine, progress_text
 
 
 class Tick:
@@ -30,7 +30,7 @@ def test_share_rate_and_time_left() -> None:
 def test_a_terminal_gets_one_line_and_a_log_few() -> None:
     for stream, updates in ((Terminal(), 10), (io.StringIO(), 1)):
         clock = Tick()
-        line = ProgressLine(clock=clock, stream=stream)  # type: ignore[arg-type]
+        line = ImportProgressLine(clock=clock, stream=stream)  # type: ignore[arg-type]
         for step in range(60):
             clock.now_s = step
             line.update(done_bytes=step, total_bytes=100, num_records=step)
@@ -43,7 +43,7 @@ def test_a_terminal_gets_one_line_and_a_log_few() -> None:
 
 def test_bytes_of_an_earlier_attempt_do_not_count_for_the_rate() -> None:
     clock, stream = Tick(), Terminal()
-    line = ProgressLine(clock=clock, stream=stream)  # type: ignore[arg-type]
+    line = ImportProgressLine(clock=clock, stream=stream)  # type: ignore[arg-type]
     line.update(done_bytes=1 << 30, total_bytes=1 << 31, num_records=1)
     clock.now_s = 10
     line.update(done_bytes=(1 << 30) + (10 << 20), total_bytes=1 << 31, num_records=2)

@@ -31,7 +31,7 @@ from rsc.review.redact import pseudonym
 from rsc.store.bulk.local import LocalStore
 from rsc.store.dataset import Dataset, DatasetWriter, list_versions
 from rsc.store.format.columns import columns_from_records
-from rsc.store.staging import Progress, only_writer
+from rsc.store.staging import StagedProgress, only_writer
 
 POSTS = [
     "nothing here",
@@ -371,7 +371,7 @@ def test_an_import_that_can_go_on_is_in_the_way(filled):
     """Nobody can look through what it holds."""
     begun = filled.workspace.data / "posts" / ".staging-0011"
     begun.mkdir()
-    (begun / "progress.json").write_bytes(Progress({}, {}, {}).to_bytes())
+    (begun / "progress.json").write_bytes(StagedProgress({}, {}, {}).to_bytes())
     with pytest.raises(ConfigError, match="was stopped half-way") as refusal:
         forget(filled, "ada.lovelace@example.org")
     assert "delete that folder" in refusal.value.hint

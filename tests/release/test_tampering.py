@@ -35,7 +35,7 @@ from rsc.release.verify.completeness import versions_whole
 from rsc.release.verify.provenance import reviewers_enrolled, runs_recorded
 from rsc.review.approval.identity import create_identity, load_identity
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.staging import Progress, only_writer
+from rsc.store.staging import StagedProgress, only_writer
 from tests.people import account_of_person, enrol
 
 CHECKS = tuple(check for check in room.CHECKS if check.__name__ != "nothing_phones_out")  # takes a second
@@ -334,7 +334,7 @@ def test_what_a_killed_writer_left_is_said_and_swept_once_nobody_holds_it(lived_
 def test_a_version_that_can_be_resumed_is_left_alone(lived_in):
     left = lived_in.workspace.data / "posts/.staging-0123456789abcdef"
     left.mkdir()
-    (left / "progress.json").write_bytes(Progress({}, {}, {}).to_bytes())
+    (left / "progress.json").write_bytes(StagedProgress({}, {}, {}).to_bytes())
     assert versions_whole(checked(lived_in)).state == "kept"
 
 

@@ -22,10 +22,10 @@ from rsc.release.verify.verify import verify
 from rsc.store import verify as store_verify
 from rsc.store.dataset import Dataset
 from rsc.store.format.footer import HEADER_BYTES
-from rsc.store.verify import Part
+from rsc.store.verify import VerifyPart
 
 
-def rows(house: House, *, read: Part | None = None) -> dict:
+def rows(house: House, *, read: VerifyPart | None = None) -> dict:
     found = verify(
         house.workspace,
         providers={"local": house.provider},
@@ -180,13 +180,13 @@ def flip_inside_a_shard(house: House, *, name: str = "posts") -> None:
 
 
 def test_a_bit_inside_a_shard_is_found_by_reading_and_told_until_all_is_read_again(busy):
-    assert rows(busy, read=Part())["bytes whole"].state == "kept"
+    assert rows(busy, read=VerifyPart())["bytes whole"].state == "kept"
     flip_inside_a_shard(busy)
     before = rows(busy)
     assert before["versions whole"].told.endswith("as recorded; --read-data reads every byte")
     assert before["versions whole"].state == "kept"
     assert "bytes whole" not in before
-    row = rows(busy, read=Part())["bytes whole"]
+    row = rows(busy, read=VerifyPart())["bytes whole"]
     assert (row.state, row.data) == ("broken", ("posts",))
     assert row.told == "posts/v0001/train/000000000.rsc: MiB 0 of the file does not have its recorded hash"
     busy.clock.advance(3600)
@@ -194,8 +194,10 @@ def test_a_bit_inside_a_shard_is_found_by_reading_and_told_until_all_is_read_aga
     assert (later.state, later.since) == ("broken", row.since)
     assert "found before; `rsc verify --read-data` looks again" in later.told
     flip_inside_a_shard(busy)
-    assert rows(busy, read=Part(1, 2))["bytes whole"].state == "broken", "half of it says nothing against it"
-    assert rows(busy, read=Part())["bytes whole"].state == "kept"
+    assert rows(busy, read=VerifyPart(1, 2))["bytes whole"].state == "broken", (
+        "half of it says nothing against it"
+    )
+    assert rows(busy, read=VerifyPart())["bytes whole"].state == "kept"
 
 
 def test_each_shard_is_in_one_part_and_damage_is_found_in_it(busy):
@@ -206,7 +208,7 @@ def test_each_shard_is_in_one_part_and_damage_is_found_in_it(busy):
         completeness.bytes_whole(
             Checked(busy.workspace, {"local": busy.provider}, busy.audit, busy.clock.now(), part)
         )
-        for part in (Part(1, 3), Part(2, 3), Part(3, 3))
+        for part in (VerifyPart(1, 3), VerifyPart(2, 3), VerifyPart(3, 3))
     ]
     assert sorted(name for row in found for name in row.data) == ["b", "c", "d", "e"]
 
@@ -219,7 +221,7 @@ def test_shards_of_ended_data_are_not_missed(busy):
         audit=busy.audit,
         user="ada",
     )
-    assert rows(busy, read=Part())["bytes whole"].told == "every byte of 0 shards read, 0 B"
+    assert rows(busy, read=VerifyPart())["bytes whole"].told == "every byte of 0 shards read, 0 B"
 
 
 def test_a_bad_sector_is_told_with_its_file(busy, monkeypatch):
@@ -244,7 +246,7 @@ def test_a_bad_sector_is_told_with_its_file(busy, monkeypatch):
 @pytest.mark.parametrize("text", ["", "2", "0/7", "8/7", "1/0", "a/b", "-1/7"])
 def test_a_part_that_is_none_is_refused(text):
     with pytest.raises(ConfigError, match="is no part of the shards"):
-        Part.parse(text)
+        VerifyPart.parse(text)
 
 
 def test_the_log_is_read_three_times_by_all_checks_together(busy, monkeypatch):
@@ -253,5 +255,5 @@ def test_the_log_is_read_three_times_by_all_checks_together(busy, monkeypatch):
     monkeypatch.setattr(
         AuditLog, "entries", lambda log, **options: reads.append(1) or entries(log, **options)
     )
-    rows(busy, read=Part())
+    rows(busy, read=VerifyPart())
     assert len(reads) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rsc.review.field_label import LONGEST_VALUE, field_label
-from rsc.review.gate import Gate
+from rsc.review.gate import RecordGate
 from rsc.review.policy import default_policy
 
 NAMED = {
@@ -33,7 +33,7 @@ VALUES = {
 
 @pytest.mark.parametrize("kind", NAMED)
 def test_a_bare_value_is_found_by_its_fields_name(kind):
-    gate = Gate(default_policy(single_person=True))
+    gate = RecordGate(default_policy(single_person=True))
     for name in NAMED[kind]:
         gated = gate.pass_record({name: VALUES[kind]}, fields=(name,))
         assert gated.record == {name: f"[{kind.upper()}]"}, name
@@ -47,12 +47,12 @@ def test_a_bare_value_is_found_by_its_fields_name(kind):
 @pytest.mark.parametrize("value", ["2125550134", "07.03.1984", "536904399", "X1234567"])
 def test_names_that_say_nothing_label_nothing(name, value):
     assert field_label(name) == ""
-    gated = Gate(default_policy(single_person=True)).pass_record({name: value}, fields=(name,))
+    gated = RecordGate(default_policy(single_person=True)).pass_record({name: value}, fields=(name,))
     assert gated.record == {name: value}
 
 
 def test_a_long_text_is_not_labelled_and_one_by_one_is_as_together():
-    gate = Gate(default_policy(single_person=True))
+    gate = RecordGate(default_policy(single_person=True))
     records = [
         {"phone": "2125550134"},
         {"phone": "2125550134 " + "x" * LONGEST_VALUE},

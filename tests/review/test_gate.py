@@ -6,7 +6,7 @@ import pytest
 
 from rsc.errors import ConfigError
 from rsc.review.benchmark.synthetic import planted_posts
-from rsc.review.gate import Gate
+from rsc.review.gate import RecordGate
 from rsc.review.policy import Policy, default_policy, parse_policy
 from rsc.review.redact import pseudonym
 from rsc.review.report import report_from_json
@@ -15,13 +15,13 @@ from rsc.review.scanner.scanner import Scanner
 KEY = bytes(range(32))
 
 
-def gate(lines: str = "", **options) -> Gate:
-    return Gate(parse_policy(lines.encode()), **options)
+def gate(lines: str = "", **options) -> RecordGate:
+    return RecordGate(parse_policy(lines.encode()), **options)
 
 
 def test_redacted_spans_lead_both_ways():
     text = "write to ana@example.org or call +1 312 555 0143 today"
-    result = Gate(default_policy()).pass_text(text)
+    result = RecordGate(default_policy()).pass_text(text)
     assert result.text == "write to [EMAIL] or call [PHONE] today"
     assert [text[f.start : f.end] for f in result.findings] == ["ana@example.org", "+1 312 555 0143"]
     assert [result.text[f.redacted_start : f.redacted_end] for f in result.findings] == ["[EMAIL]", "[PHONE]"]
@@ -29,7 +29,7 @@ def test_redacted_spans_lead_both_ways():
 
 def test_clean_text_is_the_same_object():
     text = "nothing to see here"
-    assert Gate(default_policy()).pass_text(text).text is text
+    assert RecordGate(default_policy()).pass_text(text).text is text
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_pseudonymise_without_key_refuses():
 
 
 def test_records_keep_other_fields_and_count_by_field():
-    gated = Gate(default_policy())
+    gated = RecordGate(default_policy())
     record = {"title": "ana@example.org", "body": "call +1 312 555 0143", "n": 3, "empty": None}
     result = gated.pass_record(record, fields=("title", "body", "empty", "absent"))
     assert result.record == {"title": "[EMAIL]", "body": "call [PHONE]", "n": 3, "empty": None}
@@ -114,7 +114,7 @@ def test_report_and_errors_hold_no_personal_text():
 
 
 def test_nothing_planted_survives_redaction():
-    gated = Gate(Policy(), scanner=Scanner("re"))
+    gated = RecordGate(Policy(), scanner=Scanner("re"))
     for post in planted_posts(400, seed=5, planted_share=0.9):
         clean = gated.pass_text(post.text).text
         for start, end, name in post.spans:
@@ -123,7 +123,7 @@ def test_nothing_planted_survives_redaction():
 
 
 def test_a_report_written_before_there_were_recognisers_is_read():
-    facts = json.loads(Gate(default_policy()).report().to_json())
+    facts = json.loads(RecordGate(default_policy()).report().to_json())
     del facts["recognisers"], facts["media"], facts["notes"]
     old = report_from_json(json.dumps(facts).encode())
     assert (old.recognisers, old.media, old.notes) == ((), {}, ())

@@ -9,7 +9,7 @@ import pytest
 from rsc.errors import ConfigError
 from rsc.review.explain import explain
 from rsc.review.findings import NOT_LOOKED_FOR
-from rsc.review.gate import Gate
+from rsc.review.gate import RecordGate
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
 from rsc.review.scanner.recogniser import GlinerRecogniser, PresidioRecogniser, load_recognisers
 from rsc.review.scanner.scanner import Scanner
@@ -56,7 +56,7 @@ def test_scanning_together_gives_each_text_to_the_recogniser():
 
 
 def test_report_says_what_a_recogniser_looks_for_and_its_recall():
-    gate = Gate(default_policy(), scanner=Scanner(recognisers=(PERSONS,)))
+    gate = RecordGate(default_policy(), scanner=Scanner(recognisers=(PERSONS,)))
     assert gate.pass_text(TEXT).text == "[PERSON] lives in Lyon, [EMAIL]"
     report = gate.report()
     assert report.recognisers == (
@@ -65,7 +65,7 @@ def test_report_says_what_a_recogniser_looks_for_and_its_recall():
     assert {"person", "place"} <= set(report.looked_for)
     assert "names of persons" not in report.not_looked_for
     assert "names of organisations" in report.not_looked_for
-    assert Gate(default_policy()).report().not_looked_for == NOT_LOOKED_FOR
+    assert RecordGate(default_policy()).report().not_looked_for == NOT_LOOKED_FOR
 
 
 def test_streams_refuse_recognisers():
@@ -128,6 +128,6 @@ def test_presidio_reads_with_the_model_of_the_policy(tmp_path: Path):
     nlp.add_pipe("entity_ruler").add_patterns([{"label": "PERSON", "pattern": "Jane Planted"}])
     nlp.to_disk(tmp_path / "model")
     policy = parse_policy(POLICY % str(tmp_path / "model").encode())
-    gate = Gate(policy, scanner=Scanner(recognisers=load_recognisers(policy.models)))
+    gate = RecordGate(policy, scanner=Scanner(recognisers=load_recognisers(policy.models)))
     assert gate.pass_text(TEXT).text == "Xxxx Xxxxxxx lives in Lyon, [EMAIL]"
     assert gate.report().recognisers == ("presidio looks for person; recall: 1.0 of the one name it knows",)

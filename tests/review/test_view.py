@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rsc.review.findings import Finding
-from rsc.review.gate import Gate
+from rsc.review.gate import RecordGate
 from rsc.review.policy import Policy, default_policy, parse_policy, policy_to_toml
 from rsc.review.redact import Replacement, is_mask, mask, redact
 from rsc.review.view import ReviewText, Sample, SampleKeeper, in_context
@@ -17,7 +17,7 @@ ALLOWING = b"[actions]\nip_address = 'allow'\n[reasons]\nip_address = 'machines 
 
 
 def test_allowed_values_are_masked_and_offsets_hold():
-    result = Gate(parse_policy(ALLOWING)).pass_text("mail ana@example.org from 192.0.2.77 now")
+    result = RecordGate(parse_policy(ALLOWING)).pass_text("mail ana@example.org from 192.0.2.77 now")
     assert result.text == "mail [EMAIL] from 192.0.2.77 now"
     view = ReviewText(result.text, findings=result.findings)
     assert view.text == "mail [EMAIL] from [IP_ADDRESS 9-16] now"
@@ -29,7 +29,7 @@ def test_allowed_values_are_masked_and_offsets_hold():
 
 
 def test_control_characters_do_not_reach_the_terminal():
-    result = Gate(default_policy()).pass_text("\x1b[31mred\r\nana@example.org\x07")
+    result = RecordGate(default_policy()).pass_text("\x1b[31mred\r\nana@example.org\x07")
     line = in_context(result.text, replacements=result.findings, record=0, field="t")[0].line()
     assert line.isprintable()
 
@@ -78,7 +78,7 @@ def test_a_mask_is_made_of_its_type_and_length_alone(value: str, last: int) -> N
 
 def test_a_policy_may_have_the_last_characters_shown() -> None:
     policy = parse_policy(b"default_action = 'mask'\n[mask_last]\ncredit_card = 4\n")
-    text = Gate(policy).pass_text("card 4532 0151 1283 0366, ana@example.org").text
+    text = RecordGate(policy).pass_text("card 4532 0151 1283 0366, ana@example.org").text
     assert text == "card [CREDIT_CARD 17-32 ..0366], [EMAIL 9-16]"
     assert parse_policy(policy_to_toml(policy)).mask_last == {"credit_card": 4}
 

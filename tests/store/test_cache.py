@@ -22,7 +22,7 @@ from rsc.store.cache.chunk_folder import ChunkFolder
 from rsc.store.cache.eviction import belady_misses
 from rsc.store.cache.node_cache import CHUNK_BYTES, CachedShard, NodeCache
 from rsc.store.cache.prefetch import CachedRead, Follower
-from rsc.store.cache.read_plans import Plan, read_plans
+from rsc.store.cache.read_plans import ReadPlan, read_plans
 from rsc.store.dataset import Dataset, DatasetWriter
 from rsc.store.format.columns import Ragged, columns_from_records
 from rsc.store.format.container import ContainerReader, ContainerRecord, ContainerWriter
@@ -269,7 +269,7 @@ def test_one_job_with_a_plan_misses_as_rarely_as_possible(tmp_path: Path, clock:
     names = [f"{number:02x}.0" for number in range(40)]
     trace = [name for seed in range(4) for name in random.Random(seed).sample(names, len(names))]
     folder = folder_of(tmp_path, clock, chunks=15)
-    plan = Plan(folder.folder)
+    plan = ReadPlan(folder.folder)
     for position, name in enumerate(trace):
         future: dict[str, float] = {}
         for ahead, coming in enumerate(trace[position:]):
@@ -372,12 +372,12 @@ def use_of(shard: CachedShard, chunk: int) -> CachedRead:
 
 
 def test_plans_of_the_living_count(tmp_path: Path) -> None:
-    mine = Plan(tmp_path)
+    mine = ReadPlan(tmp_path)
     mine.publish({"aa.0": 1.5, "bb.17": 2.0})
     assert read_plans(tmp_path) == [{"aa.0": 1.5, "bb.17": 2.0}]
     child = os.fork()
     if child == 0:
-        Plan(tmp_path).publish({"cc.0": 1.0})
+        ReadPlan(tmp_path).publish({"cc.0": 1.0})
         os._exit(0)
     os.waitpid(child, 0)
     assert read_plans(tmp_path) == [{"aa.0": 1.5, "bb.17": 2.0}]
@@ -434,15 +434,15 @@ def test_a_plan_that_cannot_be_written_is_written_later(
     cache: NodeCache, shards: list[CachedShard], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that looks ahead lives on; so does the plan before."""
-    publish = Plan.publish
+    publish = ReadPlan.publish
     errors = [OSError(errno.ENOSPC, "no room"), ResourceError("the mover is gone")]
 
-    def failing(plan: Plan, next_use_s: Mapping[str, float]) -> None:
+    def failing(plan: ReadPlan, next_use_s: Mapping[str, float]) -> None:
         if errors:
             raise errors.pop()
         publish(plan, next_use_s)
 
-    monkeypatch.setattr(Plan, "publish", failing)
+    monkeypatch.setattr(ReadPlan, "publish", failing)
     uses = [use_of(shards[0], chunk) for chunk in range(3)]
     follower = Follower(cache, reads=iter(uses), ahead_bytes=CHUNK_BYTES, horizon=4, clock=clock)
     follower.wait()

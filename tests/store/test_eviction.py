@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsc.store.cache.eviction import Entry, belady_misses, choose_victims, lru_misses, merge_plans
+from rsc.store.cache.eviction import CachedChunk, belady_misses, choose_victims, lru_misses, merge_plans
 
 
 def fewest_misses(trace: tuple[int, ...], *, capacity: int) -> int:
@@ -49,7 +49,9 @@ def test_a_second_shuffled_epoch_misses_less_than_with_lru(percent: int) -> None
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), max_size=8), st.integers(0, 20))
 def test_victims_free_enough_and_no_more(items: list[tuple[int, int]], free_bytes: int) -> None:
-    entries = [Entry(str(number), size_bytes=size, used_s=used) for number, (used, size) in enumerate(items)]
+    entries = [
+        CachedChunk(str(number), size_bytes=size, used_s=used) for number, (used, size) in enumerate(items)
+    ]
     victims = choose_victims(entries, next_use_s={}, free_bytes=free_bytes)
     freed = sum(victim.size_bytes for victim in victims)
     assert freed >= free_bytes or len(victims) == len(entries)
@@ -59,7 +61,7 @@ def test_victims_free_enough_and_no_more(items: list[tuple[int, int]], free_byte
 
 
 def test_unplanned_go_first_then_the_farthest() -> None:
-    entries = [Entry(name, size_bytes=1, used_s=0) for name in "abcd"]
+    entries = [CachedChunk(name, size_bytes=1, used_s=0) for name in "abcd"]
     plan = merge_plans([{"a": 5.0, "b": 50.0}, {"a": 90.0, "c": 20.0}])
     assert plan == {"a": 5.0, "b": 50.0, "c": 20.0}
     order = [victim.name for victim in choose_victims(entries, next_use_s=plan, free_bytes=4)]

@@ -14,7 +14,7 @@ from rsc.keys.secret import SecretKey
 from rsc.store.format.container import ContainerReader
 from rsc.store.format.manifest import ENTRY, ManifestReader, ManifestTotals, page_digest
 from rsc.store.format.root import Root
-from rsc.store.staging import Progress
+from rsc.store.staging import StagedProgress
 from tests.store import spec_reader
 from tests.store.make_vectors import CONTEXT, FRAMES, GOOD, KEY, Forge
 from tests.store.memory import MemoryFile
@@ -178,4 +178,4 @@ def test_roots_are_whole_or_refused(name: str, value: object, deep: bool) -> Non
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_json_files_are_refused(data: bytes) -> None:
     assert word(lambda: Root.from_bytes(data)) == "header"
-    assert word(lambda: Progress.from_bytes(data)) == "header"
+    assert word(lambda: StagedProgress.from_bytes(data)) == "header"

@@ -22,7 +22,7 @@ from rsc.keys.secret import SecretKey
 from rsc.store.bulk.local import LocalReader, LocalStore
 from rsc.train.batches.batch_source import BatchSource
 from rsc.train.engine.engine import Engine
-from rsc.train.loop import Progress
+from rsc.train.loop import TrainProgress
 from rsc.train.restore import Restorer
 from tests.checkpoint.test_checkpoint import RUN, Events, pieces_of, trained, writer_for
 
@@ -55,7 +55,7 @@ def restore(folder: LocalStore, *, key: SecretKey, memory: SnapshotMemory | None
     )
     mesh: Any = SimpleNamespace(rank=0, device=torch.device("cpu"), layout="alone")
     source: Any = SimpleNamespace(load_state_dict=lambda _: None)
-    events, progress = Events(), Progress()
+    events, progress = Events(), TrainProgress()
     restorer = Restorer(
         folder, memory, run=RUN, key=key, mesh=mesh, store=HashStore(), events=events, reads=StoreReads()
     )
@@ -67,7 +67,7 @@ def save_two(folder: Path, key: SecretKey) -> nn.Module:
     writer, _ = writer_for(folder, key)
     model, optimizer = trained()
     for step in (1, 2):
-        state = {"progress": Progress(step=step).state_dict(), "loader": {}}
+        state = {"progress": TrainProgress(step=step).state_dict(), "loader": {}}
         writer.save(step=step, pieces=pieces_of(model, optimizer), state=state)
     writer.wait()
     return model

@@ -18,7 +18,7 @@ from typing import Protocol
 from rsc.durable import replace_file, sync_folder, write_all
 
 
-class Disk(Protocol):
+class LogDisk(Protocol):
     """Paths are relative, with slashes."""
 
     def read(self, path: str, *, offset: int = 0) -> bytes:

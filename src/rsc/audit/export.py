@@ -8,12 +8,12 @@ from pathlib import Path
 
 from rsc.audit.disk import LocalDisk
 from rsc.audit.log import AuditLog
-from rsc.audit.note import Checkpoint, Verifier, open_checkpoint
-from rsc.audit.verify import VerifyReport, verify_log
+from rsc.audit.note import TreeHead, Verifier, open_checkpoint
+from rsc.audit.verify import LogReport, verify_log
 from rsc.errors import ConfigError
 
 
-def export_log(log: AuditLog, *, source: Path, target: Path) -> Checkpoint:
+def export_log(log: AuditLog, *, source: Path, target: Path) -> TreeHead:
     """Publish, then copy checkpoint, tiles and public key to the new folder `target`. The signing key stays.
 
     Raises ConfigError when `target` exists.
@@ -30,7 +30,7 @@ def export_log(log: AuditLog, *, source: Path, target: Path) -> Checkpoint:
     return open_checkpoint(note, verifier=log.verifier)
 
 
-def verify_folder(folder: Path, *, key: str, known: Mapping[int, bytes] | None = None) -> VerifyReport:
+def verify_folder(folder: Path, *, key: str, known: Mapping[int, bytes] | None = None) -> LogReport:
     """Check an exported log. `key` is the verifier key, got by another way than the log.
 
     Raises ConfigError for a key that is none and for a folder without a checkpoint.

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from rsc.audit import tiles, write_ahead
-from rsc.audit.disk import Disk, LocalDisk
+from rsc.audit.disk import LocalDisk, LogDisk
 from rsc.audit.merkle import Frontier, leaf_hash
-from rsc.audit.note import Checkpoint, Signer, Verifier, open_checkpoint
-from rsc.audit.verify import VerifyReport, verify_log
+from rsc.audit.note import Signer, TreeHead, Verifier, open_checkpoint
+from rsc.audit.verify import LogReport, verify_log
 from rsc.clock import Clock, timestamp
 from rsc.errors import ConfigError, IntegrityError
 
@@ -55,7 +55,7 @@ class _Position:
     """The checkpoint that the tail goes on from: each publication signs a new one, then empties the tail. A
     file's own number would not do, because the next file may get the number of the one before."""
     tail_end: int
-    unpublished: list[write_ahead.Block] = field(default_factory=list)
+    unpublished: list[write_ahead.LogBlock] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Stretch:
 
 
 class AuditLog:
-    def __init__(self, disk: Disk, *, signer: Signer, clock: Clock) -> None:
+    def __init__(self, disk: LogDisk, *, signer: Signer, clock: Clock) -> None:
         self._disk = disk
         self._signer = signer
         self._clock = clock
@@ -83,7 +83,7 @@ class AuditLog:
         return cls.open_disk(LocalDisk(folder), clock=clock)
 
     @classmethod
-    def open_disk(cls, disk: Disk, *, clock: Clock) -> AuditLog:
+    def open_disk(cls, disk: LogDisk, *, clock: Clock) -> AuditLog:
         with disk.lock():
             return cls(disk, signer=_signer(disk), clock=clock)
 
@@ -147,14 +147,14 @@ class AuditLog:
             position, _ = self._catch_up()
             size, root = position.frontier.size, position.frontier.root()
             published = position.unpublished[0].first if position.unpublished else size
-            recent: list[write_ahead.Block] = []
+            recent: list[write_ahead.LogBlock] = []
             for block in reversed(position.unpublished):
                 if block.first + len(block.entries) <= start:
                     break
                 recent.append(block)
         return Stretch(size, root, _entries_from(self._disk, start, published=published, recent=recent[::-1]))
 
-    def verify(self, *, known: Mapping[int, bytes] | None = None) -> VerifyReport:
+    def verify(self, *, known: Mapping[int, bytes] | None = None) -> LogReport:
         """Re-check every record, hash and signature of the log on disk; `known` as in `verify_log`."""
         return verify_log(self._disk, verifier=self.verifier, known=known)
 
@@ -198,12 +198,12 @@ class AuditLog:
         first, after = position.frontier.size, position.frontier.copy()
         for leaf in leaves:
             after.add(leaf)
-        note = Checkpoint(origin=self.verifier.name, size=after.size, root=after.root()).signed(self._signer)
+        note = TreeHead(origin=self.verifier.name, size=after.size, root=after.root()).signed(self._signer)
         data = write_ahead.encode_block(first=first, entries=entries, leaves=leaves, note=note)
         self._disk.append("tail", data)
         position.frontier = after
         position.tail_end += len(data)
-        position.unpublished.append(write_ahead.Block(first, leaves, entries, note, position.tail_end))
+        position.unpublished.append(write_ahead.LogBlock(first, leaves, entries, note, position.tail_end))
 
     def _publish(self, position: _Position) -> None:
         """Move the tail into tiles. Order: tiles, then the checkpoint over them, then an empty tail."""
@@ -224,7 +224,7 @@ class AuditLog:
             for path in layout.replaced:
                 self._disk.delete_folder(path)
         elif position.frontier.size == 0:
-            empty = Checkpoint(origin=self.verifier.name, size=0, root=position.frontier.root())
+            empty = TreeHead(origin=self.verifier.name, size=0, root=position.frontier.root())
             self._disk.put("checkpoint", empty.signed(self._signer))
         self._position = _Position(
             position.frontier, self._disk.read("checkpoint"), self._disk.size("tail") or 0
@@ -271,15 +271,15 @@ class AuditLog:
         return tail_bytes - position.tail_end
 
 
-def read_checkpoint(disk: Disk, *, verifier: Verifier) -> Checkpoint:
+def read_checkpoint(disk: LogDisk, *, verifier: Verifier) -> TreeHead:
     """The published checkpoint; size 0 before the first publication. Raises IntegrityError."""
     note = _published(disk)
     if not note:
-        return Checkpoint(origin=verifier.name, size=0, root=Frontier().root())
+        return TreeHead(origin=verifier.name, size=0, root=Frontier().root())
     return open_checkpoint(note, verifier=verifier)
 
 
-def _published(disk: Disk) -> bytes:
+def _published(disk: LogDisk) -> bytes:
     """The signed note of the last publication; empty before the first."""
     try:
         return disk.read("checkpoint")
@@ -287,7 +287,7 @@ def _published(disk: Disk) -> bytes:
         return b""
 
 
-def _signer(disk: Disk) -> Signer:
+def _signer(disk: LogDisk) -> Signer:
     """The log's key; a folder without one gets an empty tail and then a key, in this order.
 
     Records without a key are not begun anew: they would be lost, and with them what they tell.
@@ -307,7 +307,7 @@ def _signer(disk: Disk) -> Signer:
 
 
 def _entries_from(
-    disk: Disk, start: int, *, published: int, recent: list[write_ahead.Block]
+    disk: LogDisk, start: int, *, published: int, recent: list[write_ahead.LogBlock]
 ) -> Iterator[bytes]:
     number, skipped = divmod(start, tiles.TILE_WIDTH)
     for bundle in range(number, -(-published // tiles.TILE_WIDTH) if start < published else number):

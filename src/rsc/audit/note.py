@@ -100,7 +100,7 @@ class Signer:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TreeHead:
     """The state of a log at one moment: everything before `size` is fixed by `root`."""
 
     origin: str
@@ -115,7 +115,7 @@ class Checkpoint:
         return text + b"\n" + signer.sign(text)
 
 
-def open_checkpoint(note: bytes, *, verifier: Verifier) -> Checkpoint:
+def open_checkpoint(note: bytes, *, verifier: Verifier) -> TreeHead:
     """Parse a signed checkpoint and check that `verifier` signed it.
 
     Raises IntegrityError (outcome `header`) when it is malformed or that signature is absent or wrong.
@@ -134,12 +134,12 @@ def open_checkpoint(note: bytes, *, verifier: Verifier) -> Checkpoint:
     return checkpoint
 
 
-def parse_checkpoint(note: bytes) -> Checkpoint:
+def parse_checkpoint(note: bytes) -> TreeHead:
     """The checkpoint in a signed note, signatures not looked at. Raises IntegrityError."""
     text, _ = split_note(note)
     lines = text.decode("utf-8", "replace").split("\n")
     if len(lines) == 4 and lines[1].isascii() and lines[1].isdigit():
-        checkpoint = Checkpoint(origin=lines[0], size=int(lines[1]), root=_unb64(lines[2]))
+        checkpoint = TreeHead(origin=lines[0], size=int(lines[1]), root=_unb64(lines[2]))
         if checkpoint.text() == text:
             return checkpoint
     raise IntegrityError("a checkpoint is not three lines of origin, size, root", outcome="header")

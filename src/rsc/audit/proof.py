@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rsc.audit.disk import Disk
+from rsc.audit.disk import LogDisk
 from rsc.audit.merkle import node_hash, perfect_root
 from rsc.audit.tiles import TILE_WIDTH, read_tile
 from rsc.errors import IntegrityError
@@ -16,7 +16,7 @@ RangeRoot = Callable[[int, int], bytes]
 """Root over the leaves [first, last)."""
 
 
-def consistency_proof(disk: Disk, *, old_size: int, size: int) -> list[bytes]:
+def consistency_proof(disk: LogDisk, *, old_size: int, size: int) -> list[bytes]:
     """Hashes that show the published tree of `size` to begin with the tree of `old_size`; empty from 0."""
     if not 0 < old_size < size:
         return []
@@ -25,7 +25,7 @@ def consistency_proof(disk: Disk, *, old_size: int, size: int) -> list[bytes]:
     )
 
 
-def range_root(disk: Disk, *, first: int, last: int, size: int) -> bytes:
+def range_root(disk: LogDisk, *, first: int, last: int, size: int) -> bytes:
     """Root over published leaves [first, last), where `first` is a multiple of the range's power of two."""
     count = last - first
     if count & (count - 1) == 0:

@@ -20,8 +20,8 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from rsc.audit.disk import Disk
-from rsc.audit.note import Checkpoint, Verifier, parse_checkpoint, split_note
+from rsc.audit.disk import LogDisk
+from rsc.audit.note import TreeHead, Verifier, parse_checkpoint, split_note
 from rsc.audit.proof import consistency_proof
 from rsc.errors import ConfigError, IntegrityError, ResourceError
 
@@ -38,7 +38,7 @@ class Cosigned:
     seen: datetime
 
 
-def send_checkpoint(disk: Disk, note: bytes, *, url: str, witness: Verifier) -> Cosigned:
+def send_checkpoint(disk: LogDisk, note: bytes, *, url: str, witness: Verifier) -> Cosigned:
     """Offer the published checkpoint, with a proof from what the witness knows to it.
 
     Raises ResourceError when it does not answer, IntegrityError when it refuses or its cosignature is not
@@ -58,18 +58,18 @@ def send_checkpoint(disk: Disk, note: bytes, *, url: str, witness: Verifier) -> 
     return _cosigned(note, answer, witness=witness)
 
 
-def cosignature_message(checkpoint: Checkpoint, *, seen: int) -> bytes:
+def cosignature_message(checkpoint: TreeHead, *, seen: int) -> bytes:
     """What a witness signs: a header with the time, then the checkpoint's text."""
     return f"cosignature/v1\ntime {seen}\n".encode() + checkpoint.text()
 
 
-def _body(disk: Disk, checkpoint: Checkpoint, note: bytes, *, old_size: int) -> bytes:
+def _body(disk: LogDisk, checkpoint: TreeHead, note: bytes, *, old_size: int) -> bytes:
     proof = consistency_proof(disk, old_size=old_size, size=checkpoint.size)
     lines = [f"old {old_size}", *(base64.b64encode(node).decode() for node in proof), "", ""]
     return "\n".join(lines).encode() + note
 
 
-def _known_size(answer: bytes, checkpoint: Checkpoint) -> int:
+def _known_size(answer: bytes, checkpoint: TreeHead) -> int:
     text = answer.decode("ascii", "replace").strip()
     if not text.isdigit() or int(text) > checkpoint.size:
         raise IntegrityError(

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from rsc.audit.disk import Disk
+from rsc.audit.disk import LogDisk
 from rsc.audit.merkle import HASH_BYTES, Frontier, peak_ranges, perfect_root
 from rsc.errors import IntegrityError
 
@@ -52,7 +52,7 @@ def width_at(size: int, *, level: int, number: int) -> int:
     return max(0, min(TILE_WIDTH, (size >> (8 * level)) - number * TILE_WIDTH))
 
 
-def read_tile(disk: Disk, *, size: int, level: int, number: int) -> list[bytes]:
+def read_tile(disk: LogDisk, *, size: int, level: int, number: int) -> list[bytes]:
     """Hashes of one tile of a tree of `size`. A partial tile may have been replaced by the full one since.
 
     Raises IntegrityError when neither is there or it is too short.
@@ -64,13 +64,13 @@ def read_tile(disk: Disk, *, size: int, level: int, number: int) -> list[bytes]:
     return [data[start : start + HASH_BYTES] for start in range(0, width * HASH_BYTES, HASH_BYTES)]
 
 
-def read_bundle(disk: Disk, *, size: int, number: int) -> bytes | None:
+def read_bundle(disk: LogDisk, *, size: int, number: int) -> bytes | None:
     """Bytes of one entry bundle, or None when it is missing."""
     width = width_at(size, level=0, number=number)
     return _read_either(disk, level="entries", number=number, width=width)
 
 
-def read_frontier(disk: Disk, *, size: int) -> Frontier:
+def read_frontier(disk: LogDisk, *, size: int) -> Frontier:
     """The right edge of the published tree, from at most two tiles a level."""
     peaks = []
     for first, height in peak_ranges(size):
@@ -83,7 +83,7 @@ def read_frontier(disk: Disk, *, size: int) -> Frontier:
 
 
 @dataclass
-class Layout:
+class TilePlan:
     """Tiles to write, and folders of partial tiles that nobody needs once the full ones are published."""
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -106,9 +106,9 @@ class Layout:
             self.files[tile_path(kind, number + start // TILE_WIDTH, width=len(part))] = encode(part)
 
 
-def extend(disk: Disk, *, size: int, entries: Sequence[bytes], leaves: Sequence[bytes]) -> Layout:
+def extend(disk: LogDisk, *, size: int, entries: Sequence[bytes], leaves: Sequence[bytes]) -> TilePlan:
     """The files that carry `entries` behind the first `size`."""
-    layout = Layout()
+    layout = TilePlan()
     old_entries = list(decode_bundle(read_bundle(disk, size=size, number=size // TILE_WIDTH) or b""))
     tail = [*old_entries[: size % TILE_WIDTH], *entries]
     layout.add("entries", old=size, pieces=tail, encode=encode_bundle)
@@ -125,7 +125,7 @@ def extend(disk: Disk, *, size: int, entries: Sequence[bytes], leaves: Sequence[
     return layout
 
 
-def _read_either(disk: Disk, *, level: int | str, number: int, width: int) -> bytes | None:
+def _read_either(disk: LogDisk, *, level: int | str, number: int, width: int) -> bytes | None:
     for path in (tile_path(level, number, width=width), tile_path(level, number)):
         try:
             return disk.read(path)

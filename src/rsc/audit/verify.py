@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rsc.audit import tiles, write_ahead
-from rsc.audit.disk import Disk
+from rsc.audit.disk import LogDisk
 from rsc.audit.merkle import HASH_BYTES, Frontier, leaf_hash, perfect_root
-from rsc.audit.note import Checkpoint, Verifier, open_checkpoint
+from rsc.audit.note import TreeHead, Verifier, open_checkpoint
 from rsc.errors import IntegrityError
 
 
 @dataclass(frozen=True)
-class Problem:
+class LogProblem:
     """Records `first` to `last` cannot be trusted, and why. -1 to -1 is the published checkpoint itself."""
 
     first: int
@@ -35,13 +35,13 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class VerifyReport:
+class LogReport:
     origin: str
     size: int
     """Records found, published or not."""
     root: str
     """Hex of the tree hash over them."""
-    problems: list[Problem]
+    problems: list[LogProblem]
     last_time: str | None
     """Time of the last readable record."""
 
@@ -60,7 +60,7 @@ class _Pass:
     verifier: Verifier
     known: Mapping[int, bytes]
     frontier: Frontier = field(default_factory=Frontier)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[LogProblem] = field(default_factory=list)
     last_entry: bytes = b""
 
     def add(self, leaf: bytes) -> None:
@@ -72,10 +72,10 @@ class _Pass:
             )
 
     def report(self, first: int, last: int, what: str) -> None:
-        self.problems.append(Problem(first, last, what))
+        self.problems.append(LogProblem(first, last, what))
 
 
-def verify_log(disk: Disk, *, verifier: Verifier, known: Mapping[int, bytes] | None = None) -> VerifyReport:
+def verify_log(disk: LogDisk, *, verifier: Verifier, known: Mapping[int, bytes] | None = None) -> LogReport:
     """Check every record, tile, block and signature under `disk`.
 
     `known` maps tree sizes to roots that somebody else remembers (a witness): the log must pass through
@@ -93,7 +93,7 @@ def verify_log(disk: Disk, *, verifier: Verifier, known: Mapping[int, bytes] | N
         state.report(
             state.frontier.size, max(state.known) - 1, "the witness has seen these records; they are gone"
         )
-    return VerifyReport(
+    return LogReport(
         origin=verifier.name,
         size=state.frontier.size,
         root=state.frontier.root().hex(),
@@ -102,8 +102,8 @@ def verify_log(disk: Disk, *, verifier: Verifier, known: Mapping[int, bytes] | N
     )
 
 
-def _checkpoint(disk: Disk, state: _Pass) -> Checkpoint:
-    nothing = Checkpoint(origin=state.verifier.name, size=0, root=Frontier().root())
+def _checkpoint(disk: LogDisk, state: _Pass) -> TreeHead:
+    nothing = TreeHead(origin=state.verifier.name, size=0, root=Frontier().root())
     try:
         note = disk.read("checkpoint")
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def _checkpoint(disk: Disk, state: _Pass) -> Checkpoint:
         return nothing
 
 
-def _check_leaf_tile(disk: Disk, state: _Pass, *, size: int, number: int) -> None:
+def _check_leaf_tile(disk: LogDisk, state: _Pass, *, size: int, number: int) -> None:
     width = tiles.width_at(size, level=0, number=number)
     first = number * tiles.TILE_WIDTH
     bundle = tiles.read_bundle(disk, size=size, number=number) or b""
@@ -133,13 +133,13 @@ def _check_leaf_tile(disk: Disk, state: _Pass, *, size: int, number: int) -> Non
         state.report(first + width - 1, first + width - 1, "bytes follow the last entry of its bundle")
 
 
-def _may_be_longer(disk: Disk, size: int, number: int) -> bool:
+def _may_be_longer(disk: LogDisk, size: int, number: int) -> bool:
     """A partial bundle that is served by the full one holds more entries than this size knows."""
     width = tiles.width_at(size, level=0, number=number)
     return width < tiles.TILE_WIDTH and disk.size(tiles.tile_path("entries", number, width=width)) is None
 
 
-def _tile(disk: Disk, state: _Pass, *, size: int, level: int, number: int) -> list[bytes]:
+def _tile(disk: LogDisk, state: _Pass, *, size: int, level: int, number: int) -> list[bytes]:
     """The hashes of a tile; when it is missing, hashes that match nothing."""
     try:
         return tiles.read_tile(disk, size=size, level=level, number=number)
@@ -149,7 +149,7 @@ def _tile(disk: Disk, state: _Pass, *, size: int, level: int, number: int) -> li
         return [b""] * tiles.width_at(size, level=level, number=number)
 
 
-def _check_end(disk: Disk, state: _Pass, *, size: int, level: int, number: int) -> None:
+def _check_end(disk: LogDisk, state: _Pass, *, size: int, level: int, number: int) -> None:
     """No byte follows the hashes of a tile."""
     width = tiles.width_at(size, level=level, number=number)
     size_bytes = disk.size(tiles.tile_path(level, number, width=width)) or 0
@@ -158,7 +158,7 @@ def _check_end(disk: Disk, state: _Pass, *, size: int, level: int, number: int) 
         state.report(last, last, f"bytes follow the last hash of its tile of level {level}")
 
 
-def _check_upper_tiles(disk: Disk, state: _Pass, *, size: int) -> None:
+def _check_upper_tiles(disk: LogDisk, state: _Pass, *, size: int) -> None:
     """Hash j of level k + 1 must be the root of tile j of level k."""
     level = 1
     while size >> (8 * level):
@@ -170,7 +170,7 @@ def _check_upper_tiles(disk: Disk, state: _Pass, *, size: int) -> None:
         level += 1
 
 
-def _pairs(disk: Disk, state: _Pass, *, size: int, level: int) -> Iterator[tuple[int, bytes]]:
+def _pairs(disk: LogDisk, state: _Pass, *, size: int, level: int) -> Iterator[tuple[int, bytes]]:
     count = size >> (8 * level)
     for number in range(-(-count // tiles.TILE_WIDTH)):
         tile = _tile(disk, state, size=size, level=level, number=number)
@@ -178,7 +178,7 @@ def _pairs(disk: Disk, state: _Pass, *, size: int, level: int) -> Iterator[tuple
         yield from enumerate(tile, start=number * tiles.TILE_WIDTH)
 
 
-def _check_tail(disk: Disk, state: _Pass, *, published: int) -> None:
+def _check_tail(disk: LogDisk, state: _Pass, *, published: int) -> None:
     try:
         data = disk.read("tail")
     except FileNotFoundError:
@@ -191,7 +191,7 @@ def _check_tail(disk: Disk, state: _Pass, *, published: int) -> None:
         state.report(record, record, error.message)
 
 
-def _check_block(block: write_ahead.Block, state: _Pass) -> None:
+def _check_block(block: write_ahead.LogBlock, state: _Pass) -> None:
     if block.first < state.frontier.size:
         return
     if block.first > state.frontier.size:

@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 
-from rsc.audit.note import Checkpoint, Verifier, open_checkpoint, parse_checkpoint
+from rsc.audit.note import TreeHead, Verifier, open_checkpoint, parse_checkpoint
 from rsc.durable import write_all
 from rsc.errors import IntegrityError
 
@@ -23,7 +23,7 @@ class Witness:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def add(self, note: bytes, *, verifier: Verifier) -> Checkpoint:
+    def add(self, note: bytes, *, verifier: Verifier) -> TreeHead:
         """Keep a checkpoint. Raises IntegrityError for a bad signature, or when it contradicts one held.
 
         Whether the log between two checkpoints is the same is seen by `verify_log`, which is given `known`.

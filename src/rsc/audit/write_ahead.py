@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rsc.audit.merkle import HASH_BYTES, Frontier
-from rsc.audit.note import Checkpoint, Verifier, open_checkpoint
+from rsc.audit.note import TreeHead, Verifier, open_checkpoint
 from rsc.audit.tiles import decode_bundle, encode_bundle
 from rsc.errors import IntegrityError
 
@@ -31,7 +31,7 @@ _SECTOR_BYTES = 512  # the smallest unit that a disk writes as a whole
 
 
 @dataclass(frozen=True)
-class Block:
+class LogBlock:
     first: int
     leaves: list[bytes]
     entries: list[bytes]
@@ -46,7 +46,7 @@ def encode_block(*, first: int, entries: Sequence[bytes], leaves: Sequence[bytes
     return header + hashlib.sha256(header).digest()[:_CHECK_BYTES] + body
 
 
-def blocks(data: bytes, *, base: int, first: int) -> Iterator[Block]:
+def blocks(data: bytes, *, base: int, first: int) -> Iterator[LogBlock]:
     """Parse whole blocks from `data`, which starts at file offset `base`; `first` is the next index there.
 
     Stops before a torn last block. Raises IntegrityError (with `record`) for a damaged header. Contents
@@ -63,12 +63,12 @@ def blocks(data: bytes, *, base: int, first: int) -> Iterator[Block]:
         hashes_end = start + count * HASH_BYTES
         leaves = [data[i : i + HASH_BYTES] for i in range(start, hashes_end, HASH_BYTES)]
         entries, note = _split_entries(data[hashes_end:end], count)
-        yield Block(first=index, leaves=leaves, entries=entries, note=note, end=base + end)
+        yield LogBlock(first=index, leaves=leaves, entries=entries, note=note, end=base + end)
         offset, first = end, index + count
 
 
 def check_block(
-    block: Block, *, before: Frontier, verifier: Verifier
+    block: LogBlock, *, before: Frontier, verifier: Verifier
 ) -> tuple[Frontier, list[tuple[int, str]]]:
     """Replay a block over the tree `before` it: (tree after, [(record, what is wrong)]).
 
@@ -88,7 +88,7 @@ def check_block(
         signed = open_checkpoint(block.note, verifier=verifier)
     except IntegrityError as error:
         return after, [*problems, (last, error.message)]
-    if signed != Checkpoint(origin=verifier.name, size=after.size, root=after.root()) and not problems:
+    if signed != TreeHead(origin=verifier.name, size=after.size, root=after.root()) and not problems:
         problems.append((last, "the records do not match the signed checkpoint"))
     return after, problems
 

@@ -34,7 +34,7 @@ ALIGNMENT = 64  # each box starts on a cache line of the staging buffer
 
 
 @dataclass(frozen=True)
-class Entry:
+class BoxEntry:
     """Where one box lies in a rank's byte stream."""
 
     name: str
@@ -58,7 +58,7 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
-class Root:
+class CheckpointRoot:
     run: str
     step: int
     world: int
@@ -77,7 +77,7 @@ def context_of(*, run: str, step: int, file: str) -> bytes:
     return f"{FORMAT}/{run}/{step}/{file}".encode()
 
 
-def plan_entries(pieces: Iterable[Piece]) -> list[Entry]:
+def plan_entries(pieces: Iterable[Piece]) -> list[BoxEntry]:
     """Lay this rank's own boxes one behind another in a byte stream."""
     entries, start = [], 0
     for piece in pieces:
@@ -85,7 +85,7 @@ def plan_entries(pieces: Iterable[Piece]) -> list[Entry]:
             continue
         size = piece.tensor.numel() * piece.tensor.element_size()
         entries.append(
-            Entry(
+            BoxEntry(
                 name=piece.name,
                 dtype=str(piece.tensor.dtype).removeprefix("torch."),
                 whole=piece.whole,
@@ -99,34 +99,34 @@ def plan_entries(pieces: Iterable[Piece]) -> list[Entry]:
     return entries
 
 
-def stream_bytes(entries: Sequence[Entry]) -> int:
+def stream_bytes(entries: Sequence[BoxEntry]) -> int:
     """Length of the byte stream."""
     return -(-(entries[-1].start + entries[-1].size_bytes) // ALIGNMENT) * ALIGNMENT if entries else 0
 
 
-def encode_index(entries: Sequence[Entry]) -> bytes:
+def encode_index(entries: Sequence[BoxEntry]) -> bytes:
     return json.dumps([list(asdict(entry).values()) for entry in entries], separators=(",", ":")).encode()
 
 
-def decode_index(data: bytes) -> list[Entry]:
+def decode_index(data: bytes) -> list[BoxEntry]:
     """Inverse of `encode_index`. The bytes are authenticated, so a misfit is our own mistake."""
     return [
-        Entry(name, dtype, tuple(whole), tuple(offset), tuple(shape), start, size)
+        BoxEntry(name, dtype, tuple(whole), tuple(offset), tuple(shape), start, size)
         for name, dtype, whole, offset, shape, start, size in json.loads(data)
     ]
 
 
-def encode_root(root: Root) -> bytes:
+def encode_root(root: CheckpointRoot) -> bytes:
     return json.dumps({"format": FORMAT, **asdict(root)}, separators=(",", ":")).encode()
 
 
-def decode_root(data: bytes) -> Root:
+def decode_root(data: bytes) -> CheckpointRoot:
     """Read the root. Raises IntegrityError when it is of another format or its Merkle root does not fit."""
     values = json.loads(data)
     if values.pop("format", None) != FORMAT:
         raise IntegrityError("this checkpoint has another format", outcome="header")
     values["files"] = tuple(FileRecord(**record) for record in values["files"])
-    root = Root(**values)
+    root = CheckpointRoot(**values)
     if merkle_root(root.files) != root.merkle_root:
         raise IntegrityError("the checkpoint's files do not fit its Merkle root", outcome="frame")
     return root

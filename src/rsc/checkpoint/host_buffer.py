@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rsc.checkpoint.format import Entry, stream_bytes
+from rsc.checkpoint.format import BoxEntry, stream_bytes
 from rsc.checkpoint.shards import Piece
 
 
@@ -30,7 +30,7 @@ class Staging:
         self._buffer = self._allocate(size_bytes)
         self._buffer.zero_()
 
-    def fill(self, pieces: Sequence[Piece], entries: Sequence[Entry]) -> None:
+    def fill(self, pieces: Sequence[Piece], entries: Sequence[BoxEntry]) -> None:
         """Copy the local tensors in. `entries` is `plan_entries(pieces)`."""
         self.reserve(stream_bytes(entries))
         by_name = {piece.name: piece.tensor for piece in pieces if piece.is_ours}
@@ -40,7 +40,7 @@ class Staging:
         if self._pinned:
             torch.cuda.synchronize()
 
-    def view(self, entry: Entry, *, dtype: torch.dtype) -> torch.Tensor:
+    def view(self, entry: BoxEntry, *, dtype: torch.dtype) -> torch.Tensor:
         """The part of the stream that holds one box, in its shape."""
         flat = self._buffer[entry.start : entry.start + entry.size_bytes]
         return flat.view(dtype).view(entry.shape)

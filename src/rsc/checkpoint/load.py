@@ -13,9 +13,9 @@ import torch
 
 from rsc.checkpoint.format import (
     FRAME_BYTES,
-    Entry,
+    BoxEntry,
+    CheckpointRoot,
     FileRecord,
-    Root,
     context_of,
     decode_index,
     decode_root,
@@ -46,12 +46,12 @@ class Checkpoint:
         self._key = key
         self.step = step
         root = self._open(ROOT_FILE)
-        self.root: Root = decode_root(bytes(root.read_frame(0)))
+        self.root: CheckpointRoot = decode_root(bytes(root.read_frame(0)))
         root.close()
         for file in self.root.files:
             self._expect_size(file)
 
-    def entries(self) -> Iterator[tuple[Boxes, Entry]]:
+    def entries(self) -> Iterator[tuple[Boxes, BoxEntry]]:
         """Every saved box with the opened file that holds it, file by file in the order of their bytes."""
         for file in self.root.files:
             reader = self._open(file.name, digest=bytes.fromhex(file.digest))
@@ -113,7 +113,7 @@ class Boxes:
         self._number = -1
         self._frame = torch.empty(FRAME_BYTES, dtype=torch.uint8)
 
-    def read(self, entry: Entry) -> torch.Tensor:
+    def read(self, entry: BoxEntry) -> torch.Tensor:
         """One box in its own shape, decrypted; valid until the next call."""
         first, last = entry.start // FRAME_BYTES, (entry.start + entry.size_bytes - 1) // FRAME_BYTES
         plain = (

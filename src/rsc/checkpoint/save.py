@@ -19,9 +19,9 @@ from typing import Any, Protocol
 from rsc.checkpoint.commit_barrier import Meeting
 from rsc.checkpoint.format import (
     FRAME_BYTES,
-    Entry,
+    BoxEntry,
+    CheckpointRoot,
     FileRecord,
-    Root,
     context_of,
     encode_index,
     encode_root,
@@ -114,7 +114,7 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=work, name="checkpoint-writer", daemon=True)
         self._thread.start()
 
-    def _write(self, *, step: int, entries: list[Entry], state: dict[str, Any], held_s: float) -> None:
+    def _write(self, *, step: int, entries: list[BoxEntry], state: dict[str, Any], held_s: float) -> None:
         topic = f"checkpoint/{self._attempt}/{step}"
         started = self._stopwatch_s()
         try:
@@ -146,18 +146,20 @@ class CheckpointWriter:
             if step not in finished(self._store):
                 self._store.delete_folder(folder_name(step))
 
-    def _write_file(self, *, step: int, entries: list[Entry]) -> FileRecord:
+    def _write_file(self, *, step: int, entries: list[BoxEntry]) -> FileRecord:
         stream = self._staging.stream(stream_bytes(entries))
         frames = [stream[start : start + FRAME_BYTES] for start in range(0, len(stream), FRAME_BYTES)]
         name = rank_file(self._rank, attempt=self._attempt)
         return self._put_container(name, step=step, frames=[*frames, encode_index(entries)])
 
-    def _commit(self, answers: Sequence[dict[str, Any]], *, step: int, state: dict[str, Any]) -> Root:
+    def _commit(
+        self, answers: Sequence[dict[str, Any]], *, step: int, state: dict[str, Any]
+    ) -> CheckpointRoot:
         failed = {rank: facts["error"] for rank, facts in enumerate(answers) if "error" in facts}
         for rank, reason in failed.items():
             raise ResourceError(f"rank {rank}: {reason}", rank=rank)
         files = tuple(FileRecord(**facts) for facts in answers)
-        root = Root(self._run, step, len(files), state, files, merkle_root(files))
+        root = CheckpointRoot(self._run, step, len(files), state, files, merkle_root(files))
         self._put_container(ROOT_FILE, step=step, frames=[encode_root(root)])
         return root
 

@@ -13,7 +13,7 @@ import typer
 from rsc.audit.disk import LocalDisk
 from rsc.audit.export import export_log, verify_folder
 from rsc.audit.note import Verifier
-from rsc.audit.verify import VerifyReport
+from rsc.audit.verify import LogReport
 from rsc.audit.witness import Witness
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import timestamp
@@ -23,7 +23,7 @@ from rsc.release.agent.custody import Custody
 from rsc.release.lifecycle.attest import attest
 from rsc.release.verify.promise import Promise
 from rsc.release.verify.verify import verify as verify_promises
-from rsc.store.verify import Part
+from rsc.store.verify import VerifyPart
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show, verify and export the tamper-evident log."
@@ -146,18 +146,18 @@ def verify(
         raise typer.Exit(1)
 
 
-def _part(read_data: bool, *, subset: str | None) -> Part | None:
+def _part(read_data: bool, *, subset: str | None) -> VerifyPart | None:
     """Which shards are read, every byte of them. Raises ConfigError for a subset that is none."""
     if read_data and subset is not None:
         raise ConfigError(
             "--read-data reads all shards, --read-data-subset a part of them", hint="give one of the two"
         )
     if subset is not None:
-        return Part.parse(subset)
-    return Part() if read_data else None
+        return VerifyPart.parse(subset)
+    return VerifyPart() if read_data else None
 
 
-def _promises(read: Part | None) -> list[Promise]:
+def _promises(read: VerifyPart | None) -> list[Promise]:
     house = Custody.open()
     return verify_promises(
         house.workspace, providers=house.providers, audit=house.audit, clock=house.clock, read=read
@@ -190,7 +190,7 @@ def _key_text(log: Path, key: str | None) -> str:
     return Path(key).read_text() if "+" not in key else key
 
 
-def _report_text(report: VerifyReport) -> str:
+def _report_text(report: LogReport) -> str:
     head = f"{report.size} records under {report.origin}, root {report.root[:16]}"
     if report.is_intact:
         return f"{head}: intact"

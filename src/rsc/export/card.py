@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class DataFacts:
+class CardData:
     """One data set version the model has seen."""
 
     name: str
@@ -91,7 +91,7 @@ class CardFacts:
     num_parameters: int
     layout: str
     context: str
-    data: Sequence[DataFacts]
+    data: Sequence[CardData]
     run: RunFacts
     measures: Sequence[MeasureFacts]
     slices: Sequence[SliceFacts] = ()
@@ -142,7 +142,7 @@ def _model_rows(facts: CardFacts) -> dict[str, str]:
     }
 
 
-def _data_rows(data: DataFacts) -> dict[str, str]:
+def _data_rows(data: CardData) -> dict[str, str]:
     alone = " (single-person mode: one person imported and approved)" if data.single_person else ""
     return {
         "data set": f"{data.name} v{data.version}, split {data.split}, {data.num_samples:,} samples",

@@ -11,7 +11,7 @@ from typing import Any
 from rsc.config import Workspace
 from rsc.errors import RscError
 from rsc.events import read_lines
-from rsc.export.card import UNKNOWN, CardFacts, DataFacts, MeasureFacts, RunFacts, SliceFacts
+from rsc.export.card import UNKNOWN, CardData, CardFacts, MeasureFacts, RunFacts, SliceFacts
 from rsc.models.config import ModelConfig
 from rsc.recipes.recipe import Recipe
 from rsc.review.policy import parse_policy
@@ -120,7 +120,7 @@ def _unknown_origin(run: RunFolder) -> list[str]:
     ]
 
 
-def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> DataFacts:
+def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> CardData:
     """From the lineage, which was written when training began; what is gone since is unknown."""
     data, review = lineage.get("data", {}), lineage.get("review", {})
     num_samples = 0
@@ -134,7 +134,7 @@ def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> Da
         more = {"purposes": policy.purpose, "findings": found, "expires": expires}
     except (RscError, KeyError, ValueError):
         pass  # expired or erased since: the lineage still tells what it was
-    return DataFacts(
+    return CardData(
         name=data.get("name", UNKNOWN),
         version=data.get("version", 0),
         root_hash=data.get("root_hash", UNKNOWN),

@@ -25,7 +25,7 @@ class Silent:
         pass
 
 
-class ProgressLine:
+class ImportProgressLine:
     """One line on a terminal, redrawn; elsewhere a line every `log_every_s`, so that logs stay short."""
 
     def __init__(self, *, clock: Clock, stream: TextIO | None = None, log_every_s: float = 30.0) -> None:

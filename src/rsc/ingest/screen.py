@@ -27,7 +27,7 @@ import numpy as np
 from rsc.errors import DataError, ReviewRejected
 from rsc.ingest.readers.source import BadRecord, Chunk, Values
 from rsc.ingest.readers.tables.typed_columns import each, take
-from rsc.review.gate import Gate, GatedRecord
+from rsc.review.gate import GatedRecord, RecordGate
 from rsc.review.media.clean import clean_media
 from rsc.review.media.recognise import Text, medium_of, text_of
 from rsc.review.policy import Policy
@@ -94,7 +94,7 @@ class Screener:
         is_scanned: bool = True,
         subject_key: memoryview,
     ) -> None:
-        self._gate = Gate(policy, pseudonym_key=subject_key, scanner=scanner)
+        self._gate = RecordGate(policy, pseudonym_key=subject_key, scanner=scanner)
         self._fields = tuple(text_fields)
         self._media_fields = tuple(media_fields)
         self._bytes_fields = tuple(bytes_fields)

@@ -20,7 +20,7 @@ from rsc.errors import ConfigError
 from rsc.loader.loader import Batch, Column, join_batches
 
 
-class Source(Protocol):
+class MixSource(Protocol):
     """A stream to mix: Loader or PackedLoader, endless, made for the same rank and world size."""
 
     @property
@@ -61,7 +61,7 @@ class MixedLoader:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, MixSource],
         *,
         changes: Sequence[MixChange],
         batch_size: int,

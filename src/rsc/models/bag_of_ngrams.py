@@ -44,7 +44,7 @@ class Bag(nn.Module):
         scores_BK = F.embedding_bag(rows_BN, table_RK, per_sample_weights=weights_BN, mode="sum")
         return scores_BK + self.bias.float()
 
-    def _weights(self, part: Rows) -> torch.Tensor:
+    def _weights(self, part: SequenceRows) -> torch.Tensor:
         """log((1 + texts) / (1 + texts with it)) + 1 (smoothed idf), scaled to length 1 [B, N]."""
         texts_BN = self.texts_with[part.rows]
         idf_BN = ((1 + self.num_texts) / (1 + texts_BN)).log() + 1
@@ -53,7 +53,7 @@ class Bag(nn.Module):
 
 
 @dataclass(frozen=True)
-class Rows:
+class SequenceRows:
     """The sequences of one kind in each text, sorted by row; both [B, N]."""
 
     rows: torch.Tensor
@@ -61,7 +61,7 @@ class Rows:
     """False where the row has stood already, or no sequence ends here: shapes do not depend on the texts."""
 
 
-def bags_of(tokens_BL: torch.Tensor, *, length_B: torch.Tensor, config: BagConfig) -> list[Rows]:
+def bags_of(tokens_BL: torch.Tensor, *, length_B: torch.Tensor, config: BagConfig) -> list[SequenceRows]:
     """The n-grams, and the words. A text's first token is the separator before it."""
     is_real_BL = first(length_B, of=tokens_BL.shape[1])
     is_real_BL = is_real_BL & (torch.arange(tokens_BL.shape[1], device=tokens_BL.device) > 0)
@@ -76,10 +76,10 @@ def bags_of(tokens_BL: torch.Tensor, *, length_B: torch.Tensor, config: BagConfi
     return parts
 
 
-def _sorted(rows_TBL: torch.Tensor, *, is_there_TBL: torch.Tensor) -> Rows:
+def _sorted(rows_TBL: torch.Tensor, *, is_there_TBL: torch.Tensor) -> SequenceRows:
     rows_BN = rows_TBL.masked_fill(~is_there_TBL, -1).transpose(0, 1).flatten(1).sort(dim=1).values
     is_new_BN = rows_BN != F.pad(rows_BN, (1, 0), value=-1)[:, :-1]
-    return Rows(rows_BN.clamp_min(0), is_first=is_new_BN & (rows_BN >= 0))
+    return SequenceRows(rows_BN.clamp_min(0), is_first=is_new_BN & (rows_BN >= 0))
 
 
 def count_texts(tokens_BL: torch.Tensor, *, length_B: torch.Tensor, config: BagConfig) -> torch.Tensor:

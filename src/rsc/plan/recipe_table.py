@@ -36,18 +36,18 @@ def dry_run_recipe(recipe: Recipe, *, world: int) -> DryRun:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     title: str
     field: str
 
 
 _COLUMNS = (
-    Column("weights", "parameter_bytes"),
-    Column("gradients", "gradient_bytes"),
-    Column("optimiser", "optimizer_bytes"),
-    Column("activations", "activation_bytes"),
-    Column("gathered", "gathered_bytes"),
-    Column("peak", "peak_bytes"),
+    TableColumn("weights", "parameter_bytes"),
+    TableColumn("gradients", "gradient_bytes"),
+    TableColumn("optimiser", "optimizer_bytes"),
+    TableColumn("activations", "activation_bytes"),
+    TableColumn("gathered", "gathered_bytes"),
+    TableColumn("peak", "peak_bytes"),
 )
 
 

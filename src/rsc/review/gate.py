@@ -45,7 +45,7 @@ class GatedRecord:
     rejected: bool = False
 
 
-class Gate:
+class RecordGate:
     """One policy, one scanner, running totals. `pseudonym_key`: 32 bytes, needed by `pseudonymise`."""
 
     def __init__(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from rsc.errors import ConfigError
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
-from rsc.review.scanner.recogniser import ModelConfig
+from rsc.review.scanner.recogniser import RecogniserConfig
 from rsc.toml import parse_toml
 from rsc.units import parse_seconds
 
@@ -80,7 +80,7 @@ class Policy(BaseModel):
     reasons: dict[str, str] = Field(default_factory=dict)
     """Why a type is allowed to stay; needed for each `allow`."""
     tables: Tables = Tables()
-    models: tuple[ModelConfig, ...] = ()
+    models: tuple[RecogniserConfig, ...] = ()
     """Models that look for names beside the rules (recogniser.py)."""
 
     @field_validator("retention", "approval_valid")

@@ -25,7 +25,7 @@ from rsc.setup.torch_install import PYTORCH_CPU_INDEX, TorchInstaller, has_gpu
 
 
 @dataclass(frozen=True)
-class Order:
+class SetupRequest:
     """What is to be set up. `extras` is empty or like `[test]`, as pip writes it."""
 
     checkout: Path
@@ -37,7 +37,7 @@ class Order:
     wheels: Path | None
 
     @classmethod
-    def parse(cls, arguments: list[str], environment: Mapping[str, str]) -> Order:
+    def parse(cls, arguments: list[str], environment: Mapping[str, str]) -> SetupRequest:
         checkout, folder, extras, stamp = arguments
         wheels = environment.get("RSC_WHEELS")
         if wheels and not any(Path(wheels).glob("*.whl")):
@@ -62,7 +62,7 @@ class Order:
 
 def main(arguments: list[str]) -> None:
     try:
-        order = Order.parse(arguments, os.environ)
+        order = SetupRequest.parse(arguments, os.environ)
         with _alone(order.checkout):
             if not order.is_done:
                 set_up(order)
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(Interrupted.exit_code)
 
 
-def set_up(order: Order) -> None:
+def set_up(order: SetupRequest) -> None:
     environment = Environment(order.venv)
     if environment.is_usable:
         say(f"bringing {order.venv} up to date{' with the test tools' if order.extras else ''}")
@@ -106,7 +106,7 @@ def say(message: str) -> None:
     print(f"rsc: {message}", file=sys.stderr, flush=True)
 
 
-def _make(environment: Environment, order: Order) -> None:
+def _make(environment: Environment, order: SetupRequest) -> None:
     """With the packages of the interpreter where it has a torch, so that none is downloaded."""
     environment.make(with_system_packages=not order.torch and _has_torch(sys.executable))
     if environment.has_system_packages and not _has_torch(environment.python):
@@ -128,7 +128,7 @@ def _has_torch(python: Path | str) -> bool:
     return why is None
 
 
-def _bring_torch(environment: Environment, pip: Pip, order: Order) -> None:
+def _bring_torch(environment: Environment, pip: Pip, order: SetupRequest) -> None:
     if order.torch == "skip":
         say("torch: none (RSC_TORCH=skip)")
         return
@@ -141,7 +141,7 @@ def _bring_torch(environment: Environment, pip: Pip, order: Order) -> None:
     installer.install(order.torch)
 
 
-def _check(environment: Environment, order: Order) -> None:
+def _check(environment: Environment, order: SetupRequest) -> None:
     """Import what training imports, which also compiles it: 2,000 files of 8,000, pip compiles none."""
     modules = ("rsc.cli.main",) if order.torch == "skip" else ("torch", "rsc.train.loop")
     why = why_import_fails(environment.python, *modules)
@@ -152,7 +152,7 @@ def _check(environment: Environment, order: Order) -> None:
         )
 
 
-def _install_project(environment: Environment, pip: Pip, order: Order) -> None:
+def _install_project(environment: Environment, pip: Pip, order: SetupRequest) -> None:
     """The project and what it needs, which may not replace the torch that was chosen."""
     with TemporaryDirectory() as scratch:
         torch = torch_version_of(environment.python)

@@ -27,7 +27,7 @@ from rsc.store.format.root import (
 from rsc.store.format.schema import Schema
 from rsc.store.splits import SplitPlace, SplitReader, open_manifest
 from rsc.store.staging import STAGING
-from rsc.store.verify import Part, VerifyReport, verify_dataset
+from rsc.store.verify import VerifyPart, VerifyReport, verify_dataset
 from rsc.store.writer import DatasetRef, DatasetWriter
 
 __all__ = [
@@ -171,7 +171,7 @@ class Dataset:
             self.place(name), schema=self.splits[name].schema, totals=self.totals(name), key=key
         )
 
-    def verify(self, *, key: SecretKey | None = None, part: Part | None = None) -> VerifyReport:
+    def verify(self, *, key: SecretKey | None = None, part: VerifyPart | None = None) -> VerifyReport:
         """Read and re-hash every byte against the root, or the shards of a part; with the key also
         authenticate every frame."""
         return verify_dataset(
@@ -182,7 +182,7 @@ class Dataset:
                 review_path(self.folder, "report.json"): self.report_sha256,
             },
             key=key,
-            part=part or Part(),
+            part=part or VerifyPart(),
         )
 
     def delete(self) -> None:

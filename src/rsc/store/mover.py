@@ -33,7 +33,7 @@ from rsc.store.bulk.interface import BulkStore
 from rsc.store.bulk.locations import open_store
 from rsc.store.cache.mover_client import error_to_dict, read_exactly, read_line, to_line
 from rsc.store.cache.node_cache import CachedShard, NodeCache
-from rsc.store.cache.read_plans import Plan
+from rsc.store.cache.read_plans import ReadPlan
 from rsc.store.dataset import Dataset
 from rsc.store.format.manifest import ManifestReader
 from rsc.store.splits import SplitPlace, open_manifest
@@ -189,12 +189,12 @@ def serve(listener: socket.socket, mover: Mover) -> None:
 
 def _answer_all(connection: socket.socket, mover: Mover) -> None:
     """Until the other side hangs up, or talks nonsense."""
-    plan: Plan | None = None
+    plan: ReadPlan | None = None
     try:
         with closing(connection), connection.makefile("rwb") as stream, suppress(OSError, *_NONSENSE):
             while (question := read_line(cast(BinaryIO, stream))) is not None:
                 if question.get("op") == "plan":
-                    plan = plan or Plan(mover.folder)
+                    plan = plan or ReadPlan(mover.folder)
                     _publish(plan, cast(BinaryIO, stream), size=int(question.get("size", 0)))
                     stream.write(to_line({}))
                 else:
@@ -206,7 +206,7 @@ def _answer_all(connection: socket.socket, mover: Mover) -> None:
             plan.close()
 
 
-def _publish(plan: Plan, stream: BinaryIO, *, size: int) -> None:
+def _publish(plan: ReadPlan, stream: BinaryIO, *, size: int) -> None:
     if not 0 <= size <= _MAX_PLAN_BYTES:
         raise ValueError(size)
     plan.publish_packed(read_exactly(stream, size))

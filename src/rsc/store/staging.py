@@ -28,7 +28,7 @@ _FORMAT = "rsc-progress-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StagedProgress:
     """What a checkpoint says: finished shards of each split, and the caller's position."""
 
     schemas: dict[str, Schema]
@@ -45,7 +45,7 @@ class Progress:
         return json.dumps(record).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Progress:
+    def from_bytes(cls, data: bytes) -> StagedProgress:
         """Inverse of `to_bytes`. Raises IntegrityError (outcome `header`) for anything else."""
         try:
             record = json.loads(data)
@@ -89,10 +89,10 @@ class Unfinished:
     name: str
     version_id: str
 
-    def progress(self) -> Progress | None:
+    def progress(self) -> StagedProgress | None:
         """The last checkpoint; None where there was none."""
         try:
-            return Progress.from_bytes(read_all(self.store.open(self.progress_path)))
+            return StagedProgress.from_bytes(read_all(self.store.open(self.progress_path)))
         except FileNotFoundError:
             return None
 
@@ -118,7 +118,7 @@ class Unfinished:
     def progress_path(self) -> str:
         return f"{self.folder}/progress.json"
 
-    def remove_after(self, progress: Progress) -> None:
+    def remove_after(self, progress: StagedProgress) -> None:
         """Delete what was written after that checkpoint, files that were never completed included."""
         kept = {f"{self.folder}/{name}" for name in ("key.json", "claim", "progress.json")}
         for split, num_shards in progress.num_shards.items():

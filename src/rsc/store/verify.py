@@ -17,7 +17,7 @@ from rsc.store.splits import SplitPlace, open_manifest
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ShardProblem:
     """A file that is not what the root says; `outcome` is one of docs/format.md's words."""
 
     path: str
@@ -26,14 +26,14 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class VerifyPart:
     """Part `number` of `of` of all shards, by their digests: a shard stays in its part whatever is added."""
 
     number: int = 1
     of: int = 1
 
     @classmethod
-    def parse(cls, text: str) -> Part:
+    def parse(cls, text: str) -> VerifyPart:
         """`2/7`. Raises ConfigError for what is none."""
         number, slash, of = text.partition("/")
         if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
@@ -57,7 +57,7 @@ class VerifyReport:
     num_shards: int
     size_bytes: int
     frames_authenticated: int
-    problems: tuple[Problem, ...]
+    problems: tuple[ShardProblem, ...]
 
     @property
     def is_good(self) -> bool:
@@ -70,7 +70,7 @@ def verify_dataset(
     store: BulkStore,
     recorded: Mapping[str, str],
     key: SecretKey | None,
-    part: Part,
+    part: VerifyPart,
 ) -> VerifyReport:
     """The shards of `part` of every split, and the files in `recorded` (path -> sha256); finds all problems.
 
@@ -88,19 +88,23 @@ def verify_dataset(
                 num_frames += _check_shard(place, record, key=key)
             except IntegrityError as error:
                 path = place.shard_path(record.shard)
-                problems.append(Problem(path, outcome=error.facts["outcome"], message=error.message))
+                problems.append(ShardProblem(path, outcome=error.facts["outcome"], message=error.message))
     return VerifyReport(
         num_shards, size_bytes=size_bytes, frames_authenticated=num_frames, problems=tuple(problems)
     )
 
 
-def _records(place: SplitPlace, totals: ManifestTotals, *, problems: list[Problem]) -> Iterator[ShardRecord]:
+def _records(
+    place: SplitPlace, totals: ManifestTotals, *, problems: list[ShardProblem]
+) -> Iterator[ShardRecord]:
     """The records of a manifest until one cannot be trusted."""
     try:
         manifest = open_manifest(place, totals=totals)
         yield from manifest.records()
     except IntegrityError as error:
-        problems.append(Problem(place.manifest_path, outcome=error.facts["outcome"], message=error.message))
+        problems.append(
+            ShardProblem(place.manifest_path, outcome=error.facts["outcome"], message=error.message)
+        )
 
 
 def _check_shard(place: SplitPlace, record: ShardRecord, *, key: SecretKey | None) -> int:
@@ -138,14 +142,16 @@ def _check_frames(source: RandomAccess, place: SplitPlace, record: ShardRecord, 
     return reader.num_frames
 
 
-def _check_recorded(store: BulkStore, recorded: Mapping[str, str]) -> list[Problem]:
+def _check_recorded(store: BulkStore, recorded: Mapping[str, str]) -> list[ShardProblem]:
     problems = []
     for path, sha256 in recorded.items():
         try:
             found = hashlib.sha256(read_all(store.open(path))).hexdigest()
         except FileNotFoundError:
-            problems.append(Problem(path, outcome="truncated", message="the file is missing"))
+            problems.append(ShardProblem(path, outcome="truncated", message="the file is missing"))
             continue
         if found != sha256:
-            problems.append(Problem(path, outcome="header", message="not the bytes that the root records"))
+            problems.append(
+                ShardProblem(path, outcome="header", message="not the bytes that the root records")
+            )
     return problems

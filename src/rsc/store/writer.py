@@ -36,7 +36,7 @@ from rsc.store.format.root import (
 from rsc.store.format.schema import Schema
 from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace
-from rsc.store.staging import Progress, Unfinished, claim, last_claimed
+from rsc.store.staging import StagedProgress, Unfinished, claim, last_claimed
 
 # 64 KiB to 1 MiB decrypt at 14 GB per CPU second in the cache. From storage to batch 256 KiB were best:
 # 252 ms a GB, against 280 with 512 KiB (which crowd a cache of 2 MiB) and 295 with 128 KiB.
@@ -136,7 +136,7 @@ class DatasetWriter:
         with self._giving_up():
             num_shards = {split: writer.flush() for split, writer in self._writers.items()}
             schemas = {split: writer.schema for split, writer in self._writers.items()}
-            progress = Progress(schemas=schemas, num_shards=num_shards, position=position)
+            progress = StagedProgress(schemas=schemas, num_shards=num_shards, position=position)
             self._store.put(self._place.progress_path, progress.to_bytes())
         self._has_checkpoint = True
 

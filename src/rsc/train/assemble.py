@@ -34,7 +34,7 @@ from rsc.train.engine.precision import choose_precision
 from rsc.train.engine.step import Stepper
 from rsc.train.faults import FaultDisk, FaultInjector
 from rsc.train.init_weights import agreed_step, inherited_by
-from rsc.train.loop import Loop, Progress
+from rsc.train.loop import Loop, TrainProgress
 from rsc.train.metrics import MetricsFile
 from rsc.train.restore import Restorer
 from rsc.train.tensorboard import EventFiles
@@ -88,7 +88,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, data: DataPlace) -> Lo
     inherited = inherited_by(recipe, run=spec.run, key=keys.parent, reads=reads, agree=agree)
     engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype, inherited=inherited)
     folder = LocalStore(spec.run / "checkpoints", disk=FaultDisk(faults))
-    progress = Progress()
+    progress = TrainProgress()
     memory = SnapshotMemory(spec.memories[place.local_rank]) if spec.memories else None
     restorer = Restorer(
         folder,

@@ -33,7 +33,7 @@ _MAX_SKIPPED = 10  # bad batches in a row: then it is the run that is bad, not t
 
 
 @dataclass
-class Progress:
+class TrainProgress:
     """Everything a resumed run must know besides tensors and the loader's place."""
 
     step: int = 0
@@ -105,7 +105,7 @@ class Loop:
     validator: Validator | None
     faults: FaultInjector
     events: Any
-    progress: Progress
+    progress: TrainProgress
     problems: Counter[str] = field(default_factory=Counter)
     """What was wrong with samples since this start, in the words of train/batches/collate.py."""
     snapshot_costs_s: list[float] = field(default_factory=list)

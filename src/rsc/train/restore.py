@@ -22,7 +22,7 @@ from rsc.parallel.mesh import Mesh
 from rsc.store.bulk.interface import BulkStore
 from rsc.train.batches.batch_source import BatchSource
 from rsc.train.engine.engine import Engine
-from rsc.train.loop import Progress
+from rsc.train.loop import TrainProgress
 
 _HINT = (
     "see checkpoint_damaged in its events; with copies in checkpoint.folder, move the damaged folders out of "
@@ -54,7 +54,7 @@ class Restorer:
         self.damaged: list[int] = []
         """Steps that some rank could not read at this start."""
 
-    def restore(self, engine: Engine, *, source: BatchSource, progress: Progress) -> None:
+    def restore(self, engine: Engine, *, source: BatchSource, progress: TrainProgress) -> None:
         """Load the newest state that all ranks have: a snapshot in memory if it is newer than every
         checkpoint, else the newest checkpoint that all can read; nothing when there is none yet. Each rank
         tells from where, and what it has read of stored checkpoints for that.
@@ -68,7 +68,7 @@ class Restorer:
         facts = {"rank": self._mesh.rank, "from": origin, "step": progress.step, **self._reads.facts()}
         self._events.append("resumed", **facts)
 
-    def _load(self, engine: Engine, *, source: BatchSource, progress: Progress) -> str:
+    def _load(self, engine: Engine, *, source: BatchSource, progress: TrainProgress) -> str:
         """Where the state is from: `snapshot`, `checkpoint`, or `nothing` at the beginning."""
         steps = self._agreed_steps()
         if self._take_snapshot(engine, newest=max(steps, default=0), source=source, progress=progress):
@@ -95,7 +95,9 @@ class Restorer:
         steps: list[int] = json.loads(self._store.get("resume/steps"))
         return steps
 
-    def _take_snapshot(self, engine: Engine, *, newest: int, source: BatchSource, progress: Progress) -> bool:
+    def _take_snapshot(
+        self, engine: Engine, *, newest: int, source: BatchSource, progress: TrainProgress
+    ) -> bool:
         """Take up the newest step that every rank has in memory, if that saves steps."""
         if self._memory is None:
             return False

@@ -18,7 +18,7 @@ from rsc.config import Resolved, parse_as
 from rsc.errors import ConfigError, RscError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.importer import import_source
-from rsc.ingest.progress import ProgressLine
+from rsc.ingest.progress import ImportProgressLine
 from rsc.keys.envelope import KeyProvider
 from rsc.release.agent.custody import Custody
 from rsc.release.record.reviewers import acting_name, author_name
@@ -80,7 +80,7 @@ def import_(
             options=options,
             num_processes=processes or usable_cores(),
             clock=clock,
-            progress=ProgressLine(clock=clock),
+            progress=ImportProgressLine(clock=clock),
         )
     except KeyboardInterrupt:
         say("interrupted: nothing was published; the same command goes on from its last checkpoint, if any")

@@ -54,7 +54,7 @@ class Drill:
 
 
 @dataclass(frozen=True)
-class Pace:
+class DrillPace:
     """What a short run took on this machine."""
 
     start_s: float
@@ -66,12 +66,12 @@ class Pace:
         return _STARTS * self.start_s + (drill.taken_steps + _EVALUATION_STEPS) * self.step_s
 
 
-def pace_of(run_s: float, *, steps_s: Sequence[float]) -> Pace:
+def pace_of(run_s: float, *, steps_s: Sequence[float]) -> DrillPace:
     """From the seconds of a run and of its steps. The median step counts: the first ones are slow."""
-    return Pace(start_s=max(0.0, run_s - sum(steps_s)), step_s=statistics.median(steps_s))
+    return DrillPace(start_s=max(0.0, run_s - sum(steps_s)), step_s=statistics.median(steps_s))
 
 
-def fitting_drill(left_s: float, *, pace: Pace) -> Drill:
+def fitting_drill(left_s: float, *, pace: DrillPace) -> Drill:
     """The longest drill that ends in time, between LEAST_STEPS and WHOLE_STEPS."""
     fits = [steps for steps in range(LEAST_STEPS, WHOLE_STEPS + 1) if pace.seconds(Drill(steps)) <= left_s]
     return Drill(max(fits, default=LEAST_STEPS))

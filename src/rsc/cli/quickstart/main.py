@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
-from rsc.cli.quickstart.drill import WHOLE_STEPS, Drill, Pace, fitting_drill, pace_of, whole_minutes
+from rsc.cli.quickstart.drill import WHOLE_STEPS, Drill, DrillPace, fitting_drill, pace_of, whole_minutes
 from rsc.cli.quickstart.guide import Guide
 from rsc.cluster.health.cpu import Cpu, this_cpu
 from rsc.config import Workspace
@@ -118,14 +118,14 @@ def _bring_data_in(guide: Guide) -> dict[str, Any]:
     return {"review": {key: score[key] for key in ("recall", "precision")}}
 
 
-def _measure(guide: Guide) -> Pace:
+def _measure(guide: Guide) -> DrillPace:
     guide.tell(f"How fast does this machine train? {PROBE_STEPS} steps to see")
     probe = guide.run(*TRAIN, f"train.steps={PROBE_STEPS}")
     lines = RunFolder(Path(probe.result["path"])).metrics()
     return pace_of(probe.seconds, steps_s=[line["step_s"] for line in lines])
 
 
-def _announce_drill(drill: Drill, *, pace: Pace, guide: Guide) -> None:
+def _announce_drill(drill: Drill, *, pace: DrillPace, guide: Guide) -> None:
     rate = f"{format_seconds(pace.step_s)} a step, {format_seconds(pace.start_s)} to start and to end a run"
     say(f"{rate}: the drill gets {drill.steps} of the recipe's {WHOLE_STEPS} steps.")
     rest_s = pace.seconds(drill)
@@ -203,7 +203,7 @@ def _evaluate_and_export(guide: Guide, *, run: str, drill: Drill) -> dict[str, A
     }
 
 
-def _judge(measured: dict[str, Any], *, drill: Drill, pace: Pace) -> None:
+def _judge(measured: dict[str, Any], *, drill: Drill, pace: DrillPace) -> None:
     """Say plainly when so few steps did not make a model that compresses better than xz."""
     if measured["bits_per_byte"] < measured["xz_bits_per_byte"]:
         return

@@ -27,7 +27,7 @@ COULD_NOT_ENTER = 4  # exit code of ResourceError: the machine, not the command,
 
 
 @dataclass(frozen=True)
-class Plan:
+class SandboxPlan:
     method: str
     folder: str
     """Working folder inside."""
@@ -36,13 +36,13 @@ class Plan:
     """Command line of bubblewrap up to the command, without the descriptor for its report."""
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str) -> SandboxPlan:
         record: dict[str, Any] = json.loads(text)
         return cls(**{**record, "mounts": [Mount(**mount) for mount in record["mounts"]]})
 
 
 def main(arguments: Sequence[str]) -> int:
-    plan, command = Plan.from_json(arguments[0]), list(arguments[2:])
+    plan, command = SandboxPlan.from_json(arguments[0]), list(arguments[2:])
     try:
         if plan.method == "bwrap":
             return _through_bwrap(plan, arguments[0], command)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         return COULD_NOT_ENTER
 
 
-def _through_unshare(plan: Plan, command: list[str]) -> int:
+def _through_unshare(plan: SandboxPlan, command: list[str]) -> int:
     uid, gid = os.geteuid(), os.getegid()
     syscalls.unshare(
         syscalls.CLONE_NEWUSER
@@ -72,7 +72,7 @@ def _through_unshare(plan: Plan, command: list[str]) -> int:
     return _wait(first)
 
 
-def _become_init(plan: Plan, command: list[str]) -> None:
+def _become_init(plan: SandboxPlan, command: list[str]) -> None:
     """Process 1 of the new PID namespace; never returns."""
     code = COULD_NOT_ENTER
     try:
@@ -85,7 +85,7 @@ def _become_init(plan: Plan, command: list[str]) -> None:
         os._exit(code)
 
 
-def _through_bwrap(plan: Plan, plan_text: str, command: list[str]) -> int:
+def _through_bwrap(plan: SandboxPlan, plan_text: str, command: list[str]) -> int:
     """Start bubblewrap, which reports the outer number of its process 1 on a pipe."""
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
@@ -104,7 +104,7 @@ def _through_bwrap(plan: Plan, plan_text: str, command: list[str]) -> int:
     return exit_code(_wait_status(bwrap))
 
 
-def _inside(plan: Plan, command: list[str]) -> int:
+def _inside(plan: SandboxPlan, command: list[str]) -> int:
     if os.getpgrp() != os.getpid():  # else it was started as the leader of a session, and may not again
         os.setsid()  # a terminal's Ctrl-C reaches the outer process, which passes it on once
     if plan.folder:

@@ -52,7 +52,7 @@ _SKIPPED_MOUNTS = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class ProbeFinding:
     name: str
     is_ok: bool
     detail: str
@@ -62,7 +62,7 @@ class Finding:
 class Report:
     """`is_ok` when every finding is."""
 
-    findings: list[Finding]
+    findings: list[ProbeFinding]
 
     @property
     def is_ok(self) -> bool:
@@ -81,7 +81,7 @@ def probe(*, allowed_sockets: Collection[Path] = ()) -> Report:
     """Try every way out. `allowed_sockets` are the unix sockets meant to be reachable (the key agent's)."""
     findings = [_tcp(address) for address in (*OUTSIDE_V4, *OUTSIDE_V6)]
     findings.append(_udp(OUTSIDE_V4[0]))
-    checks: tuple[Callable[[], Finding], ...] = (_interfaces, _routes, _vsock, _privileges)
+    checks: tuple[Callable[[], ProbeFinding], ...] = (_interfaces, _routes, _vsock, _privileges)
     findings += [_or_failed(check) for check in checks]
     findings.append(_unix_sockets({str(path) for path in allowed_sockets}))
     return Report(findings)
@@ -89,17 +89,17 @@ def probe(*, allowed_sockets: Collection[Path] = ()) -> Report:
 
 def hygiene() -> Report:
     """Can the key or the data leave this process's memory by itself: core dumps, swap, another process."""
-    checks: tuple[Callable[[], Finding], ...] = (_core, _dumpable, _swap, _locked_memory)
+    checks: tuple[Callable[[], ProbeFinding], ...] = (_core, _dumpable, _swap, _locked_memory)
     return Report([_or_failed(check) for check in checks])
 
 
-def _tcp(address: str) -> Finding:
+def _tcp(address: str) -> ProbeFinding:
     name = f"tcp {address}"
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         attempt = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        return Finding(name, error.errno == errno.EAFNOSUPPORT, _word(error.errno))
+        return ProbeFinding(name, error.errno == errno.EAFNOSUPPORT, _word(error.errno))
     with attempt:
         attempt.setblocking(False)
         code = attempt.connect_ex((address, _PORT))
@@ -107,58 +107,58 @@ def _tcp(address: str) -> Finding:
             select.select([], [attempt], [], _CONNECT_WAIT_S)
             code = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             code = code if code or _is_connected(attempt) else errno.ETIMEDOUT
-            return Finding(name, False, _word(code))  # a route exists, whatever became of the packet
-    return Finding(name, code == errno.ENETUNREACH, _word(code))
+            return ProbeFinding(name, False, _word(code))  # a route exists, whatever became of the packet
+    return ProbeFinding(name, code == errno.ENETUNREACH, _word(code))
 
 
-def _udp(address: str) -> Finding:
+def _udp(address: str) -> ProbeFinding:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attempt:
         try:
             attempt.sendto(b"", (address, _PORT))
         except OSError as error:
-            return Finding(f"udp {address}", error.errno == errno.ENETUNREACH, _word(error.errno))
-    return Finding(f"udp {address}", False, "sent")
+            return ProbeFinding(f"udp {address}", error.errno == errno.ENETUNREACH, _word(error.errno))
+    return ProbeFinding(f"udp {address}", False, "sent")
 
 
-def _interfaces() -> Finding:
+def _interfaces() -> ProbeFinding:
     up = [name for _, name in socket.if_nameindex() if _is_up(name)]
-    return Finding("interfaces", up == ["lo"], " ".join(up) or "none is up, not even lo")
+    return ProbeFinding("interfaces", up == ["lo"], " ".join(up) or "none is up, not even lo")
 
 
-def _routes() -> Finding:
+def _routes() -> ProbeFinding:
     v4 = [line.split()[0] for line in Path("/proc/net/route").read_text().splitlines()[1:]]
     v6_file = Path("/proc/net/ipv6_route")
     v6 = [line.split()[-1] for line in v6_file.read_text().splitlines()] if v6_file.exists() else []
     over = sorted({*v4, *v6} - {"lo"})
-    return Finding("routes", not over, f"over {' '.join(over)}" if over else "none")
+    return ProbeFinding("routes", not over, f"over {' '.join(over)}" if over else "none")
 
 
-def _vsock() -> Finding:
+def _vsock() -> ProbeFinding:
     try:
         socket.socket(_AF_VSOCK, socket.SOCK_STREAM).close()
     except OSError as error:
-        return Finding("vsock", True, _word(error.errno))
-    return Finding("vsock", False, "can be created")
+        return ProbeFinding("vsock", True, _word(error.errno))
+    return ProbeFinding("vsock", False, "can be created")
 
 
-def _privileges() -> Finding:
+def _privileges() -> ProbeFinding:
     """Without no_new_privs the bounding set would count too; with it, nothing in it can be gained."""
     status = process_status()
     kept = [name for name in ("CapEff", "CapPrm", "CapAmb") if int(status[name], 16)]
     lacking = [] if status["NoNewPrivs"] == "1" else ["no_new_privs is off"]
     told = [*(f"{name} is not empty" for name in kept), *lacking]
-    return Finding("privileges", not told, "; ".join(told) or "none, and none to gain")
+    return ProbeFinding("privileges", not told, "; ".join(told) or "none, and none to gain")
 
 
-def _unix_sockets(allowed: set[str]) -> Finding:
+def _unix_sockets(allowed: set[str]) -> ProbeFinding:
     looked = 0
     for path in _socket_candidates():
         looked += 1
         if looked > _SEARCH_ENTRIES:
             break
         if path not in allowed and _is_socket(path) and _answers(path):
-            return Finding("unix sockets", False, f"{path} is reachable")
-    return Finding("unix sockets", True, f"none foreign among {looked} entries")
+            return ProbeFinding("unix sockets", False, f"{path} is reachable")
+    return ProbeFinding("unix sockets", True, f"none foreign among {looked} entries")
 
 
 def _socket_candidates() -> Iterator[str]:
@@ -220,39 +220,41 @@ def process_status(pid: int | str = "self") -> dict[str, str]:
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _core() -> Finding:
+def _core() -> ProbeFinding:
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    return Finding(
+    return ProbeFinding(
         "core dumps", soft == hard == 0, "off" if soft == hard == 0 else f"limit {soft}, at most {hard}"
     )
 
 
-def _dumpable() -> Finding:
+def _dumpable() -> ProbeFinding:
     is_off = syscalls.prctl(syscalls.PR_GET_DUMPABLE) == 0
-    return Finding("memory is private", is_off, "yes" if is_off else "processes of the same user can read it")
+    return ProbeFinding(
+        "memory is private", is_off, "yes" if is_off else "processes of the same user can read it"
+    )
 
 
-def _swap() -> Finding:
+def _swap() -> ProbeFinding:
     areas = Path("/proc/swaps").read_text().splitlines()[1:]
-    return Finding(
+    return ProbeFinding(
         "swap", not areas, "off" if not areas else f"{len(areas)} areas are on; plaintext may reach them"
     )
 
 
-def _locked_memory() -> Finding:
+def _locked_memory() -> ProbeFinding:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     is_enough = soft == resource.RLIM_INFINITY or soft >= 64 * 1024
-    return Finding(
+    return ProbeFinding(
         "lockable memory", is_enough, "no limit" if soft == resource.RLIM_INFINITY else f"{soft} bytes"
     )
 
 
-def _or_failed(check: Callable[[], Finding]) -> Finding:
+def _or_failed(check: Callable[[], ProbeFinding]) -> ProbeFinding:
     """A check that cannot be made is a check that failed."""
     try:
         return check()
     except (OSError, AttributeError) as error:
-        return Finding(check.__name__.strip("_").replace("_", " "), False, f"cannot be checked: {error}")
+        return ProbeFinding(check.__name__.strip("_").replace("_", " "), False, f"cannot be checked: {error}")
 
 
 def _is_up(name: str) -> bool:

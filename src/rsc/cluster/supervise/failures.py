@@ -132,7 +132,7 @@ def rank_behind(
 
 
 @dataclass
-class Pace:
+class StepPace:
     """What each rank works itself in a step, over its last steps."""
 
     ratio: float

@@ -24,9 +24,9 @@ from rsc.cluster.supervise.config import SupervisionConfig
 from rsc.cluster.supervise.exits import POLL_S, EndsOf
 from rsc.cluster.supervise.failures import (
     Failure,
-    Pace,
     Restarts,
     Silence,
+    StepPace,
     first_failure,
     is_hang,
     rank_behind,
@@ -56,7 +56,7 @@ class Supervisor:
     events: EventLog
     restarts: Restarts
     memories: tuple[int, ...]
-    pace: Pace
+    pace: StepPace
     silence: Silence = field(default_factory=Silence)
     durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MEDIAN_STEPS))
     attempt: int = 0
@@ -104,7 +104,7 @@ class Supervisor:
         self.board.clear()
         self.is_started = False
         self.durations_s.clear()
-        self.pace = Pace(self.config.straggler_ratio, told=self.pace.told)
+        self.pace = StepPace(self.config.straggler_ratio, told=self.pace.told)
         self.silence = Silence()
         spec = RankSpec(
             run=self.run_folder,
@@ -257,7 +257,7 @@ def supervise(
             events=events,
             restarts=Restarts(limit=config.max_failures_without_progress),
             memories=memories,
-            pace=Pace(config.straggler_ratio),
+            pace=StepPace(config.straggler_ratio),
         )
         supervisor.listen()
         try:

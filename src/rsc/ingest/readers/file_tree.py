@@ -18,7 +18,7 @@ MAX_FILE_BYTES = 512 << 20  # of a record's file: a frame holds 1 GiB, and each 
 
 
 @dataclass(frozen=True)
-class Entry:
+class TreeEntry:
     """One file: its path inside the tree with `/`, and its size once unpacked.
 
     `member` is its number in the archive's list, where two members may have one name.
@@ -46,14 +46,14 @@ class Tree:
     """
 
     root: Path
-    _entries: list[Entry] | None = field(default=None, init=False, repr=False)
+    _entries: list[TreeEntry] | None = field(default=None, init=False, repr=False)
     _archive: zipfile.ZipFile | None = field(default=None, init=False, repr=False)
     _num_links: int = field(default=0, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_archive": None}
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[TreeEntry]:
         """Raises DataError for a damaged or encrypted archive, and for a folder that cannot be read."""
         if self._entries is None:
             found = self._in_archive() if self._is_archive else self._in_folder()
@@ -74,7 +74,7 @@ class Tree:
         self.entries()
         return self._num_links
 
-    def read(self, entry: Entry) -> bytes:
+    def read(self, entry: TreeEntry) -> bytes:
         """All bytes of one file. Raises DataError when it is too large to be a record, or damaged."""
         if entry.size_bytes > MAX_FILE_BYTES:  # a zip bomb too: members unpack to what they say
             raise DataError(f"{entry.size_bytes} bytes in one file: too long for a record")
@@ -89,7 +89,7 @@ class Tree:
             told = "its packed bytes are damaged"
         raise DataError(f"cannot be unpacked: {told}")
 
-    def beginning(self, entry: Entry, *, size_bytes: int = 1 << 14) -> bytes:
+    def beginning(self, entry: TreeEntry, *, size_bytes: int = 1 << 14) -> bytes:
         """The first bytes of one file; none where they cannot be read, which `read` tells."""
         try:
             if not self._is_archive:
@@ -113,19 +113,19 @@ class Tree:
     def _is_archive(self) -> bool:
         return self.root.suffix.lower() == ".zip" and self.root.is_file()
 
-    def _in_folder(self) -> Iterator[Entry]:
+    def _in_folder(self) -> Iterator[TreeEntry]:
         if self.root.is_file():
-            yield Entry(self.root.name, self.root.stat().st_size)
+            yield TreeEntry(self.root.name, self.root.stat().st_size)
             return
         for folder, folders, names in os.walk(self.root, onerror=_refuse):
             self._num_links += sum(Path(folder, name).is_symlink() for name in folders)
             for path in (Path(folder, name) for name in names):
                 if path.is_file():
-                    yield Entry(path.relative_to(self.root).as_posix(), path.stat().st_size)
+                    yield TreeEntry(path.relative_to(self.root).as_posix(), path.stat().st_size)
                 else:
                     self._num_links += path.is_symlink()
 
-    def _in_archive(self) -> Iterator[Entry]:
+    def _in_archive(self) -> Iterator[TreeEntry]:
         members = self._open().infolist()
         has_backslashes = all("/" not in member.filename for member in members)
         for number, member in enumerate(members):
@@ -135,7 +135,7 @@ class Tree:
                 )
             name = member.filename.replace("\\", "/") if has_backslashes else member.filename
             if not name.endswith("/"):
-                yield Entry(name, member.file_size, number)
+                yield TreeEntry(name, member.file_size, number)
 
     def _open(self) -> zipfile.ZipFile:
         if self._archive is None:
@@ -173,7 +173,7 @@ def _require_one_archive(archive: zipfile.ZipFile) -> None:
             raise zipfile.BadZipFile(f"its first {first} bytes are members that it does not list")
 
 
-def group_by_size(entries: Sequence[Entry], *, part_bytes: int) -> Iterator[Part]:
+def group_by_size(entries: Sequence[TreeEntry], *, part_bytes: int) -> Iterator[Part]:
     """Parts of neighbouring entries of about `part_bytes`, a record each; the span is [first, last + 1)."""
     start = size = number = 0
     for index, entry in enumerate(entries):
@@ -191,7 +191,7 @@ def _refuse(error: OSError) -> None:
     )
 
 
-def _is_wanted(entry: Entry) -> bool:
+def _is_wanted(entry: TreeEntry) -> bool:
     """Nothing is unpacked to disk, so a name with `..` leads nowhere and is a name like another."""
     parts = PurePosixPath(entry.name).parts
     return not any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in parts)

@@ -18,7 +18,7 @@ import numpy as np
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_lines, decode_text, not_encoded
-from rsc.ingest.readers.file_tree import Entry, Tree, group_by_size
+from rsc.ingest.readers.file_tree import Tree, TreeEntry, group_by_size
 from rsc.ingest.readers.lines import MAX_RECORD_BYTES, cut_at_lines, end_notes, has_bare_returns, read_span
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.store.format.schema import Field
@@ -134,7 +134,7 @@ class TextTree(Source):
         chunk.columns["path"] = paths
         return chunk
 
-    def _record(self, entry: Entry, *, number: int) -> str | BadRecord:
+    def _record(self, entry: TreeEntry, *, number: int) -> str | BadRecord:
         if entry.size_bytes > MAX_RECORD_BYTES:
             return BadRecord(
                 number, entry.name, f"{entry.size_bytes} bytes in one file: too long for a record"

@@ -18,7 +18,7 @@ from rsc.config import Workspace
 from rsc.errors import ReviewVoid
 from rsc.release.agent.carried_review import CARRIED, read_carry
 from rsc.release.agent.decision import DataFacts
-from rsc.release.record.log_record import Recorded, Said
+from rsc.release.record.log_record import Recorded, RecordedValue
 from rsc.review.approval.verdict import (
     Approval,
     ReviewState,
@@ -163,7 +163,7 @@ def _state_of_root(
     )
 
 
-def _is_logged(approval: Approval, *, logged: Mapping[str, Said], root_hash: str) -> bool:
+def _is_logged(approval: Approval, *, logged: Mapping[str, RecordedValue], root_hash: str) -> bool:
     """Approvals of this root count where the log says that they were given.
 
     Those of other roots are passed on, for they say what changed, and so are rejections.

@@ -42,7 +42,7 @@ Signature = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundVersion:
     """A version as the agent finds it: what it is, how its key is wrapped, where its review stands."""
 
     dataset: Dataset
@@ -52,7 +52,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    found: Found
+    found: FoundVersion
     signature: Signature
     turns: tuple[datetime, ...]
     generation: int
@@ -76,7 +76,7 @@ class Memory:
         self._elapsed_s = elapsed_s
         self._kept: dict[tuple[str, int | None], _Kept] = {}
 
-    def find(self, name: str, *, version: int | None, recorded: Recorded, now: datetime) -> Found:
+    def find(self, name: str, *, version: int | None, recorded: Recorded, now: datetime) -> FoundVersion:
         """Open the version and evaluate its review, or recall both. Raises as `Dataset.open`,
         `Dataset.envelope` and `conclude` do; a failure is not kept."""
         if not isinstance(self._workspace.bulk, Path):
@@ -95,10 +95,12 @@ class Memory:
             self._kept[name, version] = _Kept(found, signature, files.turns(), generation, now, until_s)
         return found
 
-    def _read(self, dataset: Dataset, *, recorded: Recorded, now: datetime) -> tuple[Found, ReviewFiles]:
+    def _read(
+        self, dataset: Dataset, *, recorded: Recorded, now: datetime
+    ) -> tuple[FoundVersion, ReviewFiles]:
         files = ReviewFiles.read(dataset, workspace=self._workspace)
         facts = conclude(dataset, files, recorded=recorded, now=now)
-        return Found(dataset, dataset.envelope(), facts), files
+        return FoundVersion(dataset, dataset.envelope(), facts), files
 
     def _holds(self, kept: _Kept, *, generation: int, now: datetime) -> bool:
         first, last = min(kept.now, now), max(kept.now, now)

@@ -36,7 +36,7 @@ _TIME_BYTES = len('{"time":"2026-11-21T09:00:00.000Z",')
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RecordedValue:
     """A value, the number of the record that says it, and the account that it was written for."""
 
     index: int
@@ -54,11 +54,11 @@ class Exported:
 
 @dataclass
 class Recorded:
-    versions: dict[Version, Said] = field(default_factory=dict)
+    versions: dict[Version, RecordedValue] = field(default_factory=dict)
     """(name, version) -> its root hash."""
     places: dict[str, Version] = field(default_factory=dict)
     """Root hash -> (name, version)."""
-    verdicts: dict[str, dict[str, Said]] = field(default_factory=dict)
+    verdicts: dict[str, dict[str, RecordedValue]] = field(default_factory=dict)
     """Root hash -> approver -> `approve` or `reject`, the last one."""
     came_from: dict[str, str] = field(default_factory=dict)
     """Root hash of a version that lost records -> that of the one before."""
@@ -73,7 +73,7 @@ class Recorded:
     runs: dict[str, RunOrigin] = field(default_factory=dict)
     exports: dict[tuple[str, str], Exported] = field(default_factory=dict)
     """(run, place) -> what is known of it."""
-    destroyed: dict[tuple[str, str], Said] = field(default_factory=dict)
+    destroyed: dict[tuple[str, str], RecordedValue] = field(default_factory=dict)
     """(provider, key id) of every key that was destroyed -> how."""
     promises: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name of a promise -> the last record of what became of it."""
@@ -87,9 +87,9 @@ class Recorded:
             roots.append(before)
         return roots
 
-    def verdicts_on(self, root_hash: str) -> dict[str, Said]:
+    def verdicts_on(self, root_hash: str) -> dict[str, RecordedValue]:
         """Those on the version itself and on what it came from; the nearer one counts."""
-        found: dict[str, Said] = {}
+        found: dict[str, RecordedValue] = {}
         for root in reversed(self.line(root_hash)):
             found |= self.verdicts.get(root, {})
         return found
@@ -116,7 +116,7 @@ class Recorded:
         known = self.generation
         self.generation += 1
         if kind in _COMES:
-            self.versions[entry["data"], entry["version"]] = Said(index, entry["root_hash"])
+            self.versions[entry["data"], entry["version"]] = RecordedValue(index, entry["root_hash"])
             self.places[entry["root_hash"]] = (entry["data"], entry["version"])
         if kind == "import" and "uid" in entry:
             self.importers[entry["root_hash"]] = entry["uid"]
@@ -124,7 +124,7 @@ class Recorded:
             self.came_from[entry["root_hash"]] = entry["from_root_hash"]
         elif kind in ("approve", "reject"):
             before = self.verdicts.get(entry["root_hash"], {})
-            said = Said(index, kind, entry.get("uid"))
+            said = RecordedValue(index, kind, entry.get("uid"))
             self.verdicts[entry["root_hash"]] = {**before, entry["approver"]: said}
         elif kind == "reviewer_enrolled":
             self._enrol(entry)
@@ -145,7 +145,7 @@ class Recorded:
         elif kind in ("key_destroyed", "key_rotated"):
             place = _destroyed_key(kind, entry)
             if place is not None:
-                self.destroyed[place] = Said(index, kind)
+                self.destroyed[place] = RecordedValue(index, kind)
 
     def _enrol(self, entry: Mapping[str, Any]) -> None:
         try:

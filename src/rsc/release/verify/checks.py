@@ -32,7 +32,7 @@ from rsc.release.verify.promise import Breach, Promise, judge, unknown
 from rsc.review.approval.verdict import ReviewState, person_of
 from rsc.review.policy import Policy, parse_policy
 from rsc.store.dataset import Dataset, list_datasets
-from rsc.store.verify import Part
+from rsc.store.verify import VerifyPart
 
 _BOOT_ROUNDING_S = 1.0  # /proc/stat tells the time of boot in whole seconds
 GATED = ("train", "evaluate", "export")  # purposes that need an approval
@@ -46,7 +46,7 @@ class House:
     providers: Providers
     audit: AuditLog
     now: datetime
-    read: Part = field(default_factory=Part)
+    read: VerifyPart = field(default_factory=VerifyPart)
     """Of the shards, where every byte is read."""
 
     @cached_property

@@ -21,7 +21,7 @@ from rsc.release.lifecycle.kek_index import Providers
 from rsc.release.verify import checks, completeness, provenance, run_folders
 from rsc.release.verify.checks import House
 from rsc.release.verify.promise import Promise, unknown, with_since
-from rsc.store.verify import Part
+from rsc.store.verify import VerifyPart
 
 CHECKS: tuple[Callable[[House], Promise], ...] = (
     checks.no_plaintext,
@@ -45,13 +45,13 @@ def verify(
     providers: Providers,
     audit: AuditLog,
     clock: Clock,
-    read: Part | None = None,
+    read: VerifyPart | None = None,
 ) -> list[Promise]:
     """All promises in a fixed order. A check that cannot be made is `unknown`, never `kept`.
 
     `read`: also every byte of that part of the shards.
     """
-    house = House(workspace, providers, audit, clock.now(), read=read or Part())
+    house = House(workspace, providers, audit, clock.now(), read=read or VerifyPart())
     rows = [_checked(check, house) for check in (*CHECKS, *([completeness.bytes_whole] if read else []))]
     try:
         last = house.recorded.promises

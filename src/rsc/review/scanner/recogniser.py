@@ -28,7 +28,7 @@ from rsc.extras import install_command
 from rsc.review.findings import RECOGNISER_TYPES, TYPES, Finding
 
 
-class ModelConfig(BaseModel):
+class RecogniserConfig(BaseModel):
     """One entry of `[[models]]` in a policy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,7 +72,7 @@ class Recogniser(Protocol):
     def find(self, text: str) -> list[Finding]: ...
 
 
-def load_recognisers(models: Sequence[ModelConfig]) -> tuple[Recogniser, ...]:
+def load_recognisers(models: Sequence[RecogniserConfig]) -> tuple[Recogniser, ...]:
     """Seconds per model. Raises ConfigError when a package or a model is not on this machine."""
     loaders = {"presidio": _load_presidio, "gliner": _load_gliner}
     return tuple(loaders[config.engine](config) for config in models)
@@ -140,7 +140,7 @@ class GlinerRecogniser:
         return [Finding(self.labels[r["label"]], r["start"], r["end"], self.name) for r in results]
 
 
-def _load_presidio(config: ModelConfig) -> Recogniser:
+def _load_presidio(config: RecogniserConfig) -> Recogniser:
     """Presidio with its reader of a spaCy model only: the rules find the rest, and presidio's own rules for
     addresses fetch a list from the network."""
     try:
@@ -167,7 +167,7 @@ def _load_presidio(config: ModelConfig) -> Recogniser:
     )
 
 
-def _load_gliner(config: ModelConfig) -> Recogniser:
+def _load_gliner(config: RecogniserConfig) -> Recogniser:
     try:
         from gliner import GLiNER
     except ImportError as error:
@@ -182,5 +182,5 @@ def _missing_package(extra: str, error: ImportError) -> ConfigError:
     return ConfigError(f"the policy names a {extra} model: {error}", hint=install_command(extra))
 
 
-def _missing_model(config: ModelConfig, *, hint: str) -> ConfigError:
+def _missing_model(config: RecogniserConfig, *, hint: str) -> ConfigError:
     return ConfigError(f"there is no {config.engine} model {config.model!r} on this machine", hint=hint)

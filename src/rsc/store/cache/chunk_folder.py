@@ -21,7 +21,7 @@ from threading import Lock
 
 from rsc.clock import Clock
 from rsc.errors import ResourceError
-from rsc.store.cache.eviction import Entry, choose_victims, merge_plans
+from rsc.store.cache.eviction import CachedChunk, choose_victims, merge_plans
 from rsc.store.cache.read_plans import read_plans
 
 TAIL = ".tail"  # ends the name of a shard's tail
@@ -161,7 +161,7 @@ class ChunkFolder:
         if free <= 0:
             return used
         chunks = [
-            Entry(name, size_bytes=stat.st_size, used_s=stat.st_atime)
+            CachedChunk(name, size_bytes=stat.st_size, used_s=stat.st_atime)
             for name, stat in files.items()
             if not name.endswith(TAIL)
         ]

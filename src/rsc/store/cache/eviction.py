@@ -21,7 +21,7 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CachedChunk:
     """A cached chunk. `used_s`: when it was last read, any clock that all entries share."""
 
     name: str
@@ -30,11 +30,11 @@ class Entry:
 
 
 def choose_victims(
-    entries: Iterable[Entry], *, next_use_s: Mapping[str, float], free_bytes: int
-) -> list[Entry]:
+    entries: Iterable[CachedChunk], *, next_use_s: Mapping[str, float], free_bytes: int
+) -> list[CachedChunk]:
     """Entries to remove, in order, until `free_bytes` are free; all of them if that is not enough."""
     by_worth = sorted(entries, key=lambda entry: (-next_use_s.get(entry.name, inf), entry.used_s))
-    victims: list[Entry] = []
+    victims: list[CachedChunk] = []
     for entry in by_worth:
         if free_bytes <= 0:
             break

@@ -26,7 +26,7 @@ from rsc.clock import Clock, SystemClock, timestamp
 from rsc.errors import ConfigError, IntegrityError, KeyUnavailable, ResourceError
 from rsc.store.bulk.interface import BulkStore, RandomAccess
 from rsc.store.cache.chunk_folder import TAIL, CacheCounts, ChunkFolder, remove_all
-from rsc.store.cache.read_plans import Plan
+from rsc.store.cache.read_plans import ReadPlan
 from rsc.store.format.footer import BLOCK_BYTES, Tail, parse_tail, read_tail
 
 CHUNK_BYTES = 4 * BLOCK_BYTES  # requests of 4 to 8 MiB fill a line to an object store with few connections
@@ -108,8 +108,8 @@ class NodeCache:
         chunks = FetchedChunks(self, source, name=path, digest=digest, size_bytes=size_bytes, expires=expires)
         return CachedShard(chunks, name=path, digest=digest, size_bytes=size_bytes)
 
-    def plan(self) -> Plan:
-        return Plan(self.folder)
+    def plan(self) -> ReadPlan:
+        return ReadPlan(self.folder)
 
     def check_expiry(self, digest: bytes, expires: datetime | None) -> None:
         """Raises KeyUnavailable, and removes what is cached of the shard, once `expires` has passed."""

@@ -19,7 +19,7 @@ import numpy as np
 _ENTRY = np.dtype([("name", "S80"), ("next_use_s", "<f8")])  # name: 64 hex digits, a dot, a number
 
 
-class Plan:
+class ReadPlan:
     """One job's plan. It counts until `close`, or until the process dies."""
 
     def __init__(self, folder: Path) -> None:

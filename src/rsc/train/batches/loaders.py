@@ -22,7 +22,7 @@ from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.loader.decode import DecodedLoader
 from rsc.loader.loader import Loader
-from rsc.loader.mix import MixChange, MixedLoader, Source
+from rsc.loader.mix import MixChange, MixedLoader, MixSource
 from rsc.loader.pack import PackedLoader
 from rsc.models.config import ImageConfig
 from rsc.models.decode import decode_image
@@ -63,7 +63,7 @@ def open_source(recipe: Recipe, data: DataPlace, *, keys: Mapping[str, SecretKey
         return sources[config.name]
     changes = [MixChange(start, weights) for start, weights in config.weights]
     mixed = MixedLoader(
-        cast(Mapping[str, Source], sources), changes=changes, batch_size=batch_size, world_size=layout.dp
+        cast(Mapping[str, MixSource], sources), changes=changes, batch_size=batch_size, world_size=layout.dp
     )
     return cast(BatchSource, mixed)
 

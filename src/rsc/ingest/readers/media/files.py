@@ -24,10 +24,10 @@ from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.chunks import note_chunk
 from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, readable_name
-from rsc.ingest.readers.file_tree import Entry, Tree, group_by_size
+from rsc.ingest.readers.file_tree import Tree, TreeEntry, group_by_size
 from rsc.ingest.readers.media import metadata
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
-from rsc.ingest.readers.media.layout import Item, Layout, lay_out, stem
+from rsc.ingest.readers.media.layout import Item, MediaLayout, lay_out, stem
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.review.media.recognise import medium_of
 from rsc.store.format.schema import Field
@@ -124,20 +124,20 @@ class MediaTree(Source):
         return strings
 
     @cached_property
-    def _layout(self) -> Layout:
+    def _layout(self) -> MediaLayout:
         texts = {stem(entry): entry for entry in self._tree.entries() if entry.suffix == _CAPTION}
         found = metadata.read_metadata(self._tree, options=self.options)
         return lay_out(self._entries, texts=texts, metadata=found, options=self.options)
 
     @cached_property
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[TreeEntry]:
         found = [entry for entry in self._tree.entries() if self._is_wanted(entry)]
         if not found:
             suffixes = sorted(IMAGE_SUFFIXES if self.medium == "image" else AUDIO_SUFFIXES)
             raise DataError(f"{self.root} holds no {self.medium} files", hint=f"known: {', '.join(suffixes)}")
         return found
 
-    def _is_wanted(self, entry: Entry) -> bool:
+    def _is_wanted(self, entry: TreeEntry) -> bool:
         """By the suffix where it is one of ours, else by the first bytes."""
         if entry.suffix in IMAGE_SUFFIXES | AUDIO_SUFFIXES:
             return entry.suffix in (IMAGE_SUFFIXES if self.medium == "image" else AUDIO_SUFFIXES)

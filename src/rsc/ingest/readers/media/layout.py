@@ -21,7 +21,7 @@ from pathlib import PurePosixPath
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import readable_name
-from rsc.ingest.readers.file_tree import Entry
+from rsc.ingest.readers.file_tree import TreeEntry
 from rsc.ingest.readers.media.metadata import Metadata
 from rsc.ingest.readers.split_names import SPLIT_NAMES
 
@@ -32,10 +32,10 @@ _SHOWN = 12  # values of a field that a message lists
 class Item:
     """One file: its split, the strings that its path and metadata tell, and why it is no record, if so."""
 
-    entry: Entry
+    entry: TreeEntry
     split: str | None = None
     strings: dict[str, str] = field(default_factory=dict)
-    caption: Entry | None = None
+    caption: TreeEntry | None = None
     refusal: str = ""
 
     def set_aside(self, reason: str) -> None:
@@ -43,7 +43,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Layout:
+class MediaLayout:
     """Every file in order, and what the source as a whole was taken for."""
 
     items: list[Item]
@@ -56,12 +56,12 @@ class Layout:
 
 
 def lay_out(
-    entries: Sequence[Entry],
+    entries: Sequence[TreeEntry],
     *,
-    texts: dict[str, Entry],
+    texts: dict[str, TreeEntry],
     metadata: Metadata | None,
     options: ImportOptions,
-) -> Layout:
+) -> MediaLayout:
     """`texts` are captions by the path without suffix. Raises DataError for splits beside other folders and
     for names that do not fit the pattern, ConfigError for options that fit none."""
     items = [Item(entry) for entry in entries]
@@ -79,14 +79,14 @@ def lay_out(
     )
     if options.test_where is not None:
         _take_test(items, test_where=options.test_where, taken=taken)
-    return Layout(items, has_captions, taken)
+    return MediaLayout(items, has_captions, taken)
 
 
-def stem(entry: Entry) -> str:
+def stem(entry: TreeEntry) -> str:
     return entry.name.removesuffix(PurePosixPath(entry.name).suffix)
 
 
-def _wrapping(entries: Sequence[Entry]) -> int:
+def _wrapping(entries: Sequence[TreeEntry]) -> int:
     """Folders that all files lie in, as an archive of one folder has; a split's folder is none."""
     depth = 0
     while True:
@@ -166,7 +166,9 @@ def _take_metadata(items: Sequence[Item], *, metadata: Metadata, taken: list[tup
         taken.append((f"{unused:,} rows of {metadata.file} without a file", "nothing"))
 
 
-def _take_captions(items: Sequence[Item], *, texts: dict[str, Entry], taken: list[tuple[str, str]]) -> bool:
+def _take_captions(
+    items: Sequence[Item], *, texts: dict[str, TreeEntry], taken: list[tuple[str, str]]
+) -> bool:
     """Whether texts beside the files are their captions."""
     kept = [item for item in items if not item.refusal]
     found = sum(stem(item.entry) in texts for item in kept)

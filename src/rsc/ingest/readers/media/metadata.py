@@ -20,7 +20,7 @@ from typing import Any
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import decode_text
-from rsc.ingest.readers.file_tree import Entry, Tree
+from rsc.ingest.readers.file_tree import Tree, TreeEntry
 from rsc.ingest.readers.tables.infer_fields import stored_names
 
 NAMES = ("metadata.jsonl", "metadata.csv")
@@ -63,7 +63,7 @@ def read_metadata(tree: Tree, *, options: ImportOptions) -> Metadata | None:
     return Metadata(PurePosixPath(files[0].name).name, tuple(stored.values()), rows)
 
 
-def _rows(entry: Entry, tree: Tree, *, options: ImportOptions) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(entry: TreeEntry, tree: Tree, *, options: ImportOptions) -> Iterator[tuple[str, dict[str, Any]]]:
     text = decode_text(tree.read(entry), first_line=0, name=entry.name, options=options)
     if entry.suffix == ".csv":
         yield from _csv_rows(entry.name, text)

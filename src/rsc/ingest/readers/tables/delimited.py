@@ -44,7 +44,7 @@ _FOREIGN = re.compile("[\udc80-\udcff]")  # bytes outside the encoding, as `surr
 
 
 @dataclass(frozen=True)
-class Column:
+class TakenColumn:
     """A column to take: its place, the stored field, and what was seen in it; declared without `seen`."""
 
     source_name: str
@@ -113,7 +113,7 @@ class DelimitedTable(Source):
         return seen
 
     @cached_property
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[TakenColumn, ...]:
         """The columns to take. Raises DataError for a file whose header differs from that of its set."""
         if self.like is not None:
             if set(self._header) != set(self.like._header):
@@ -128,9 +128,9 @@ class DelimitedTable(Source):
         stored = stored_names(names, texts=texts, options=self.options)
         declared = self.options.types
         return tuple(
-            Column(name, declared_field(stored[name], declared[name]))
+            TakenColumn(name, declared_field(stored[name], declared[name]))
             if name in declared
-            else Column(name, seen[name].field(stored[name]), seen[name])
+            else TakenColumn(name, seen[name].field(stored[name]), seen[name])
             for name in names
         )
 
@@ -226,7 +226,7 @@ class DelimitedTable(Source):
             return f"not {self.options.encoding.upper()}"
         return None
 
-    def _cells(self, rows: Sequence[Sequence[str]]) -> Iterator[tuple[Column, tuple[str, ...]]]:
+    def _cells(self, rows: Sequence[Sequence[str]]) -> Iterator[tuple[TakenColumn, tuple[str, ...]]]:
         """The cells of each column to take."""
         cells = list(zip(*rows, strict=True)) if rows else [()] * len(self._header)
         for column in self.columns:
@@ -285,7 +285,7 @@ class DelimitedTable(Source):
             yield b"".join(taken), num_rows
 
 
-def _is_bad(cell: str, column: Column) -> bool:
+def _is_bad(cell: str, column: TakenColumn) -> bool:
     """Whether a cell is no number where the column holds numbers, or not what was declared."""
     if column.field.kind == "string":
         return False
@@ -309,7 +309,7 @@ def _is_declared(cell: str, item: Field) -> bool:
         return False
 
 
-def _values(cells: Sequence[str], column: Column, *, notes: Counter[str]) -> Values:
+def _values(cells: Sequence[str], column: TakenColumn, *, notes: Counter[str]) -> Values:
     item = column.field
     if item.kind == "string":
         return cells
