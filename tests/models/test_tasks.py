@@ -11,7 +11,7 @@ import torch
 from rsc.evaluate.scorers import SCORERS
 from rsc.models.config import HeadConfig, ModelConfig
 from rsc.models.tasks.kinds import TASKS, task_of
-from rsc.models.tasks.task import Task
+from rsc.models.tasks.task import Samples, Task
 
 TEXT = {"vocabulary": 257, "max_length": 8, "pad_to": 64}
 IMAGE = {"height": 8, "width": 8, "patch": 4}
@@ -58,9 +58,10 @@ def test_the_largest_targets_are_named_and_shaped_as_real_ones(kind):
         "ctc": Texts(b"one two", b"two"),
     }
     columns = {one.head_config.field: answers[kind]} if one.answers_field else {}
-    real = one.targets(columns, inputs, usable_B=torch.tensor([True, True]), bad=(bad := Counter()))
+    samples = Samples(columns, inputs, is_usable=torch.tensor([True, True]), bad=Counter())
+    real = one.targets(samples)
     largest = one.largest_targets(inputs, rows=2)
-    assert not +bad
+    assert not +samples.bad
     assert largest.keys() == real.keys() - {"tokens_BL"}  # a masked input takes its input's place
     for name, value in largest.items():
         assert (value.dtype, value.ndim, len(value)) == (real[name].dtype, real[name].ndim, 2), name

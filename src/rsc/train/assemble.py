@@ -38,7 +38,7 @@ from rsc.train.loop import Loop, TrainProgress
 from rsc.train.metrics import MetricsFile
 from rsc.train.restore import Restorer
 from rsc.train.tensorboard import EventFiles
-from rsc.train.utilisation import Gauge, peak_of
+from rsc.train.utilisation import Gauge, meters_of, peak_of
 from rsc.train.validate import Validator, text_bytes
 
 
@@ -143,7 +143,12 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, data: DataPlace) -> Lo
         layout=str(mesh.layout),
         board=board,
         metrics=MetricsFile(metrics, clock=clock, events=boards),
-        gauge=Gauge(device=mesh.device, peak=peak, layout=mesh.layout, energy=place.local_rank == 0),
+        gauge=Gauge(
+            device=mesh.device,
+            peak=peak,
+            layout=mesh.layout,
+            meters=meters_of(mesh.device) if place.local_rank == 0 else (),
+        ),
         validator=_validator(recipe, engine=engine, source_of=source_of, beat=beat),
         faults=faults,
         events=events,

@@ -9,13 +9,13 @@ Not covered: energy of memory, fans and network; other jobs on the same node cou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from rsc.cluster.accounting.energy import Counter, CounterSum, cpu_counters, gpu_counters
 from rsc.parallel.layout import Layout
 from rsc.train.engine.precision import matmul_gflops
 
@@ -30,7 +30,6 @@ _PEAKS: tuple[tuple[str, float, float], ...] = (
     ("MI300X", 1307.0, 653.7),  # AMD Instinct MI300X data sheet
 )
 """(part of the device's name, TFLOP/s in bf16, in fp32 by TF32 or XF32); the first that fits counts."""
-_RAPL = Path("/sys/class/powercap")
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,20 @@ def peak_of(device: torch.device, *, dtype: torch.dtype) -> Peak | None:
     return None
 
 
-class Gauge:
-    """Reads the meters once per metrics line. One per rank; only the first of a node reads its energy."""
+def meters_of(device: torch.device) -> list[Counter]:
+    """Energy meters of what computes here: the GPUs of the node, or its CPU packages."""
+    return gpu_counters() if device.type == "cuda" else cpu_counters()
 
-    def __init__(self, *, device: torch.device, peak: Peak | None, layout: Layout, energy: bool) -> None:
+
+class Gauge:
+    """Reads the meters once per metrics line. One per rank; only the first of a node is given `meters`."""
+
+    def __init__(
+        self, *, device: torch.device, peak: Peak | None, layout: Layout, meters: Sequence[Counter] = ()
+    ) -> None:
         self._device, self._peak = device, peak
         self._share = 1 / (layout.cp * layout.tp * layout.pp)
-        self._read = energy_meter(device) if energy else None
-        self._energy_j = self._read() if self._read is not None else 0.0
+        self._energy = CounterSum(meters) if meters else None
         self.held_s = 0.0
         """Seconds that checkpoints and snapshots held this rank since the last line."""
 
@@ -71,36 +76,6 @@ class Gauge:
             found["mfu"] = flops * self._share / step_s / self._peak.flops_per_s
         if self._device.type == "cuda":
             found["gpu_bytes"] = torch.cuda.max_memory_allocated(self._device)
-        if self._read is not None:
-            before, self._energy_j = self._energy_j, self._read()
-            found["node_energy_j"] = max(0.0, self._energy_j - before)
+        if self._energy is not None:
+            found["node_energy_j"] = self._energy.used_j()
         return found
-
-
-def energy_meter(device: torch.device, *, rapl: Path = _RAPL) -> Callable[[], float] | None:
-    """A function that reads joules so far; None where nothing may be read. RAPL wraps about once an hour:
-    that interval reads 0."""
-    if device.type == "cuda":
-        return _nvml_meter()
-    files = sorted(rapl.glob("intel-rapl:?/energy_uj"))
-    try:
-        for file in files:
-            file.read_text()
-    except OSError:
-        return None
-    return (lambda: sum(int(file.read_text()) for file in files) / 1e6) if files else None
-
-
-def _nvml_meter() -> Callable[[], float] | None:
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        read: Callable[[], float] = lambda: (  # noqa: E731
-            sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1e3
-        )
-        read()
-    except Exception:  # no library, no driver, or a GPU without that counter: there is no figure then
-        return None
-    return read

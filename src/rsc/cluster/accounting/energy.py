@@ -60,12 +60,28 @@ class NvmlCounter:
         return used_mj.value / 1e3
 
 
+class CounterSum:
+    """What some counters add up to, look by look."""
+
+    def __init__(self, counters: Sequence[Counter]) -> None:
+        self._counters = counters
+        self._last = [counter.read_j() for counter in counters]
+
+    def used_j(self) -> float:
+        """Joules since the last look. A counter that wrapped twice in between has lost a round."""
+        now, used_j = [counter.read_j() for counter in self._counters], 0.0
+        for counter, before, after in zip(self._counters, self._last, now, strict=True):
+            used_j += after - before if after >= before else after - before + counter.wraps_at_j
+        self._last = now
+        return used_j
+
+
 class EnergyMeter:
     """Adds up counters from entry to exit, looking often enough to see each wrap."""
 
     def __init__(self, counters: Sequence[Counter], *, every_s: float = EVERY_S) -> None:
         self._counters, self._every_s = counters, every_s
-        self._last: list[float] = []
+        self._sum = CounterSum([])
         self._used_j = 0.0
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="rsc-energy", daemon=True)
@@ -80,13 +96,10 @@ class EnergyMeter:
 
     def look(self) -> None:
         """Add what was used since the last look."""
-        now = [counter.read_j() for counter in self._counters]
-        for counter, before, after in zip(self._counters, self._last, now, strict=True):
-            self._used_j += after - before if after >= before else after - before + counter.wraps_at_j
-        self._last = now
+        self._used_j += self._sum.used_j()
 
     def __enter__(self) -> Self:
-        self._last = [counter.read_j() for counter in self._counters]
+        self._sum = CounterSum(self._counters)
         if self._counters:
             self._thread.start()
         return self
@@ -104,6 +117,11 @@ class EnergyMeter:
 
 def counters(powercap: Path = POWERCAP) -> list[Counter]:
     """Every meter of this machine that this user may read."""
+    return cpu_counters(powercap) + gpu_counters()
+
+
+def cpu_counters(powercap: Path = POWERCAP) -> list[Counter]:
+    """CPU packages that this user may read."""
     found: list[Counter] = []
     for zone in sorted(powercap.glob("intel-rapl:*")):
         if zone.name.count(":") > 1:
@@ -112,17 +130,18 @@ def counters(powercap: Path = POWERCAP) -> list[Counter]:
             found.append(RaplCounter(zone))
         except (OSError, ValueError):
             continue
-    return found + _gpus()
+    return found
 
 
-def _gpus() -> list[Counter]:
+def gpu_counters() -> list[Counter]:
+    """NVIDIA GPUs whose driver counts their energy."""
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
         _require(library.nvmlInit_v2())
         number = ctypes.c_uint()
         _require(library.nvmlDeviceGetCount_v2(ctypes.byref(number)))
         return [NvmlCounter(library, index=index) for index in range(number.value)]
-    except OSError:
+    except (OSError, AttributeError):  # no driver, or one without that counter
         return []
 
 

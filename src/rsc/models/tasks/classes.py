@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rsc.errors import ConfigError
-from rsc.models.tasks.task import FieldTask, Ragged, column_of, values_of
+from rsc.models.tasks.task import FieldTask, column_of, values_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from rsc.models.tasks.task import Tensors
+    from rsc.models.tasks.task import Samples, Tensors
 
 
 class _Sorting(FieldTask):
@@ -37,21 +36,14 @@ class Classes(_Sorting):
 
         return ClassHead(self.head_config, width=self.config.trunk.width, bag=self.config.bag)
 
-    def targets(
-        self,
-        columns: Mapping[str, torch.Tensor | Ragged],
-        inputs: Tensors,
-        *,
-        usable_B: torch.Tensor,
-        bad: Counter[str],
-    ) -> Tensors:
+    def targets(self, samples: Samples) -> Tensors:
         import torch
 
         from rsc.models.cross_entropy import IGNORED
 
-        column = column_of(columns, self.head_config.field)
-        label_B = torch.tensor([self._number(value, bad=bad) for value in values_of(column)])
-        return {"label_B": label_B.masked_fill(~usable_B, IGNORED)}
+        column = column_of(samples.columns, self.head_config.field)
+        label_B = torch.tensor([self._number(value, bad=samples.bad) for value in values_of(column)])
+        return {"label_B": label_B.masked_fill(~samples.is_usable, IGNORED)}
 
     def _number(self, value: int | str, *, bad: Counter[str]) -> int:
         from rsc.models.cross_entropy import IGNORED
@@ -82,24 +74,17 @@ class MultiLabel(_Sorting):
 
         return MultiLabelHead(self.head_config, width=self.config.trunk.width)
 
-    def targets(
-        self,
-        columns: Mapping[str, torch.Tensor | Ragged],
-        inputs: Tensors,
-        *,
-        usable_B: torch.Tensor,
-        bad: Counter[str],
-    ) -> Tensors:
+    def targets(self, samples: Samples) -> Tensors:
         import torch
 
-        column = column_of(columns, self.head_config.field)
+        column = column_of(samples.columns, self.head_config.field)
         if not isinstance(column, torch.Tensor) or tuple(column.shape[1:]) != self.answer_shape:
             wanted = f"{self.answer_shape[0]} numbers, one per label"
             raise ConfigError(f"field {self.head_config.field} must hold {wanted}")
         labels_BK = column.to(torch.int64)
         known_B = ((labels_BK == 0) | (labels_BK == 1)).all(1)
-        bad["label"] += int((~known_B).sum())
-        return {"labels_BK": labels_BK.masked_fill(~(known_B & usable_B)[:, None], -1)}
+        samples.bad["label"] += int((~known_B).sum())
+        return {"labels_BK": labels_BK.masked_fill(~(known_B & samples.is_usable)[:, None], -1)}
 
     def largest_targets(self, inputs: Tensors, *, rows: int) -> Tensors:
         import torch

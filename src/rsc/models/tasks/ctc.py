@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rsc.models.tasks.task import FieldTask, Ragged, column_of, values_of
+from rsc.models.tasks.task import FieldTask, column_of, values_of
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-    from rsc.models.tasks.task import Tensors
+    from rsc.models.tasks.task import Samples, Tensors
 
 
 class Ctc(FieldTask):
@@ -31,23 +29,16 @@ class Ctc(FieldTask):
 
         return CtcHead(self.head_config, width=self.config.trunk.width)
 
-    def targets(
-        self,
-        columns: Mapping[str, torch.Tensor | Ragged],
-        inputs: Tensors,
-        *,
-        usable_B: torch.Tensor,
-        bad: Counter[str],
-    ) -> Tensors:
+    def targets(self, samples: Samples) -> Tensors:
         """Symbols of each answer, padded; a count of -1 where one is not among the labels."""
         import torch
 
         rows, counts = [], []
-        texts = values_of(column_of(columns, self.head_config.field))
-        for text, is_usable in zip(texts, usable_B.tolist(), strict=True):
+        texts = values_of(column_of(samples.columns, self.head_config.field))
+        for text, is_usable in zip(texts, samples.is_usable.tolist(), strict=True):
             units = str(text).split() if self.head_config.unit == "words" else list(str(text))
             row = [self._numbers.get(unit, -1) + 1 for unit in units]
-            bad["label"] += 0 in row
+            samples.bad["label"] += 0 in row
             rows.append(row)
             counts.append(len(row) if is_usable and 0 not in row else -1)
         most = max(1, *map(len, rows))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rsc.models.tasks.task import Ragged, TokenTask
+from rsc.models.tasks.task import TokenTask
 
 if TYPE_CHECKING:
-    import torch
-
-    from rsc.models.tasks.task import Tensors
+    from rsc.models.tasks.task import Samples, Tensors
 
 
 class MaskedToken(TokenTask):
@@ -27,14 +24,7 @@ class MaskedToken(TokenTask):
                 "a masked_token head needs a padding row to stand for hidden tokens: raise text.pad_to"
             )
 
-    def targets(
-        self,
-        columns: Mapping[str, torch.Tensor | Ragged],
-        inputs: Tensors,
-        *,
-        usable_B: torch.Tensor,
-        bad: Counter[str],
-    ) -> Tensors:
+    def targets(self, samples: Samples) -> Tensors:
         """The tokens that are hidden from the model now, drawn by sample; in their place stands the first
         padding row of the vocabulary."""
         import torch
@@ -42,9 +32,9 @@ class MaskedToken(TokenTask):
         from rsc.models.cross_entropy import IGNORED
         from rsc.models.sample_random import Purpose, uniforms
 
-        tokens_BL, length_B = inputs["tokens_BL"], inputs["text_length_B"]
+        tokens_BL, length_B = samples.inputs["tokens_BL"], samples.inputs["text_length_B"]
         place_L = torch.arange(tokens_BL.shape[1])
-        drawn_BL = uniforms(inputs["draw_B"], place_L, purpose=Purpose.HIDE)
+        drawn_BL = uniforms(samples.inputs["draw_B"], place_L, purpose=Purpose.HIDE)
         hidden_BL = (drawn_BL < self.head_config.mask_share) & (place_L < length_B[:, None])
         assert self.config.text is not None, "check() refuses a token head without text"
         return {

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rsc.models.tasks.task import Ragged, TokenTask
+from rsc.models.tasks.task import TokenTask
 
 if TYPE_CHECKING:
-    import torch
-
-    from rsc.models.tasks.task import Tensors
+    from rsc.models.tasks.task import Samples, Tensors
 
 
 class NextToken(TokenTask):
@@ -23,19 +20,12 @@ class NextToken(TokenTask):
         if not self.config.trunk.causal:
             raise ValueError("a next_token head needs trunk.causal = true, or it sees what it shall say")
 
-    def targets(
-        self,
-        columns: Mapping[str, torch.Tensor | Ragged],
-        inputs: Tensors,
-        *,
-        usable_B: torch.Tensor,
-        bad: Counter[str],
-    ) -> Tensors:
+    def targets(self, samples: Samples) -> Tensors:
         """The token one further on. Packed batches come with theirs (loader/pack.py)."""
         import torch
 
         from rsc.models.cross_entropy import IGNORED
 
-        tokens_BL, length_B = inputs["tokens_BL"], inputs["text_length_B"]
+        tokens_BL, length_B = samples.inputs["tokens_BL"], samples.inputs["text_length_B"]
         is_past_BL = torch.arange(tokens_BL.shape[1]) >= length_B[:, None] - 1
         return {"targets_BL": tokens_BL.roll(-1, dims=1).masked_fill(is_past_BL, IGNORED)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from rsc.config import nearest
@@ -31,6 +32,20 @@ class Ragged(Protocol):
     """A column of texts of any length, as the loader gives it (loader/ragged.py)."""
 
     def to_bytes(self) -> Sequence[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a batch whose inputs are tensors already: what targets are made from."""
+
+    columns: Mapping[str, torch.Tensor | Ragged]
+    """Fields as they were stored."""
+    inputs: Tensors
+    """By the names of models/build.py."""
+    is_usable: torch.Tensor
+    """Samples of which at least one input is there, bool [B]."""
+    bad: Counter[str]
+    """What was wrong, by the words of runs/sample_problems.py; targets add to it."""
 
 
 class Task(ABC):
@@ -83,16 +98,9 @@ class Task(ABC):
     @abstractmethod
     def build_head(self) -> nn.Module: ...
 
-    def targets(
-        self,
-        columns: Mapping[str, torch.Tensor | Ragged],
-        inputs: Tensors,
-        *,
-        usable_B: torch.Tensor,
-        bad: Counter[str],
-    ) -> Tensors:
-        """What the head compares its answers with, by the names of models/heads.py. What cannot be used
-        counts in no loss, and under a word of runs/sample_problems.py in `bad`."""
+    def targets(self, samples: Samples) -> Tensors:
+        """What the head compares its answers with, by the names of models/heads.py. A sample that cannot be
+        used counts in no loss."""
         return {}
 
     def largest_targets(self, inputs: Tensors, *, rows: int) -> Tensors:
