@@ -21,6 +21,7 @@ No message ever holds plaintext, key bytes or the personal text that matched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -97,3 +98,17 @@ class RequeueMe(RscError):
 
 class Interrupted(RscError):
     exit_code = 130
+
+
+def to_message(error: RscError) -> dict[str, Any]:
+    """An error in words for another process of ours: its class by name, message and hint."""
+    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def from_message(message: Mapping[str, Any], *, unknown: type[RscError] = RscError, **facts: Any) -> RscError:
+    """The error that the other side met, as the class it had there; `unknown` where this tree has none of
+    that name."""
+    kind = globals().get(str(message["error"]))
+    if not (isinstance(kind, type) and issubclass(kind, RscError)):
+        kind = unknown
+    return kind(str(message["message"]), hint=message.get("hint"), **facts)

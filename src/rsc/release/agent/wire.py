@@ -22,8 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsc import errors
-from rsc.errors import GateRefused, RscError
+from rsc.errors import GateRefused, RscError, from_message, to_message
 
 MAX_LINE_BYTES = 64 << 10
 _READ_BYTES = 4096
@@ -95,14 +94,12 @@ class Line:
 
 
 def error_message(error: RscError) -> dict[str, Any]:
-    return {"ok": False, "error": type(error).__name__, "message": error.message, "hint": error.hint}
+    return {"ok": False, **to_message(error)}
 
 
 def to_error(message: dict[str, Any]) -> RscError:
     """The error that the agent met, as the class it had there."""
-    kind = getattr(errors, str(message["error"]), GateRefused)
-    is_ours = isinstance(kind, type) and issubclass(kind, RscError)
-    return (kind if is_ours else GateRefused)(str(message["message"]), hint=message.get("hint"))
+    return from_message(message, unknown=GateRefused)
 
 
 @contextlib.contextmanager

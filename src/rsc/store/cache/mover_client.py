@@ -26,9 +26,8 @@ from pathlib import Path
 from threading import local
 from typing import Any, BinaryIO, cast
 
-from rsc import errors
 from rsc.clock import Clock, SystemClock
-from rsc.errors import ResourceError, RscError
+from rsc.errors import ResourceError, RscError, from_message, to_message
 from rsc.store.bulk.interface import BulkFile, BulkStore, RandomAccess
 from rsc.store.cache.chunk_folder import chunk_path
 from rsc.store.cache.node_cache import (
@@ -79,21 +78,15 @@ def to_line(message: Mapping[str, Any]) -> bytes:
 
 def error_to_dict(error: Exception) -> dict[str, Any]:
     if isinstance(error, RscError):
-        return {
-            "error": type(error).__name__,
-            "message": error.message,
-            "hint": error.hint,
-            "facts": error.facts,
-        }
+        return {**to_message(error), "facts": error.facts}
     return {"error": type(error).__name__, "message": str(error)}
 
 
 def _to_error(answer: Mapping[str, Any]) -> Exception:
     if answer["error"] == "FileNotFoundError":
         return FileNotFoundError(answer["message"])
-    kind = getattr(errors, answer["error"], None)
-    if isinstance(kind, type) and issubclass(kind, RscError):
-        return kind(answer["message"], hint=answer.get("hint"), **answer.get("facts", {}))
+    if "facts" in answer:
+        return from_message(answer, unknown=ResourceError, **answer["facts"])
     return ResourceError(f"the mover failed: {answer['error']}: {answer['message']}")
 
 
