@@ -381,3 +381,26 @@ def assert_same(batch: Batch, expected: dict[str, Any]) -> None:
         else:
             assert len(column) == len(expected[name])
             assert all(torch.equal(a, b) for a, b in zip(column, expected[name], strict=True))
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize(("batch_size", "world_size"), [(7, 1), (5, 3), (1, 1), (64, 2)])
+def test_drop_last_gives_whole_batches_alone_and_counts_the_rest(
+    numbers: SplitReader, batch_size: int, world_size: int, epochs: int
+) -> None:
+    place: dict[str, Any] = {"batch_size": batch_size, "world_size": world_size, "epochs": epochs, **SMALL}
+    total = 0
+    for rank in range(world_size):
+        with Loader(numbers, rank=rank, drop_last=True, **place) as loader:
+            sizes = [len(batch["number"]) for batch in loader]
+            assert set(sizes) == {batch_size}
+            total += sum(sizes)
+            assert loader.num_dropped < batch_size * world_size
+    assert total + loader.num_dropped == epochs * numbers.num_samples
+
+
+def test_drop_last_that_leaves_nothing_or_drops_nothing_is_refused(numbers: SplitReader) -> None:
+    with pytest.raises(ConfigError, match="less than one batch"):
+        Loader(numbers, batch_size=numbers.num_samples + 1, epochs=1, drop_last=True, **SMALL)
+    with pytest.raises(ConfigError, match="without an end"):
+        Loader(numbers, batch_size=4, drop_last=True, **SMALL)

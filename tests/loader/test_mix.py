@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rsc.errors import ConfigError
 from rsc.loader.loader import Loader
-from rsc.loader.mix import MixChange, MixedLoader, share_step
+from rsc.loader.mix import MixChange, MixedLoader, MixEnd, share_step
 from rsc.loader.pack import PackedLoader
 from rsc.store.format.columns import columns_from_records
 from rsc.store.format.schema import Field, Schema
@@ -241,3 +241,60 @@ def one_sample(make_split: MakeSplit, field: Field) -> SplitReader:
     return make_split(
         schema, columns_from_records(schema, [{field.name: value}]), frame_bytes=100, shard_bytes=900
     )
+
+
+def finite(splits: dict[str, SplitReader], *, end: MixEnd, weights: dict[str, int], **options: Any) -> Any:
+    sources = {name: Loader(split, batch_size=1, **SMALL) for name, split in splits.items()}
+    return MixedLoader(sources, changes=[MixChange(0, weights)], end=end, **options)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 7, 10])
+def test_a_mixture_that_ends_with_its_first_source_repeats_nothing(
+    splits: dict[str, SplitReader], batch_size: int, epochs: int
+) -> None:
+    weights = {name: 1 + number for number, name in enumerate(splits)}
+    with finite(splits, end=MixEnd("first", epochs), weights=weights, batch_size=batch_size) as mixed:
+        sizes = [len(numbers(batch)) for batch in mixed]
+        delivered, length = mixed.delivered, {name: s.num_samples * epochs for name, s in splits.items()}
+        assert set(sizes) == {batch_size}
+        assert all(delivered[name] <= length[name] for name in splits)
+        assert length[mixed.ended_by] - delivered[mixed.ended_by] < batch_size
+        with pytest.raises(StopIteration):
+            next(mixed)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 10])
+def test_a_mixture_that_ends_with_its_last_source_has_read_all_of_them(
+    splits: dict[str, SplitReader], batch_size: int
+) -> None:
+    weights = {name: 1 + number for number, name in enumerate(splits)}
+    with finite(splits, end=MixEnd("last"), weights=weights, batch_size=batch_size) as mixed:
+        seen = [number for batch in mixed for number in numbers(batch)]
+        assert all(mixed.delivered[name] >= split.num_samples for name, split in splits.items())
+        last = mixed.delivered[mixed.ended_by] - splits[mixed.ended_by].num_samples
+        assert last < batch_size
+    assert len(set(seen)) == sum(split.num_samples for split in splits.values())
+
+
+def test_a_finite_mixture_ends_at_the_same_sample_when_resumed(splits: dict[str, SplitReader]) -> None:
+    options: dict[str, Any] = {"weights": dict.fromkeys(splits, 1), "batch_size": 8}
+    with finite(splits, end=MixEnd("first"), **options) as whole:
+        wanted = [numbers(batch) for batch in whole]
+    with finite(splits, end=MixEnd("first"), **options) as begun:
+        before = [numbers(next(begun)) for _ in range(3)]
+        state = begun.state_dict()
+    with finite(splits, end=MixEnd("first"), **options) as resumed:
+        resumed.load_state_dict(state)
+        assert [*before, *(numbers(batch) for batch in resumed)] == wanted
+
+
+def test_ends_that_cannot_be_are_refused(splits: dict[str, SplitReader]) -> None:
+    short = finite(splits, end=MixEnd("first"), weights=dict.fromkeys(splits, 1), batch_size=9999)
+    with short as mixed, pytest.raises(ConfigError, match="ends inside the first step"):
+        next(mixed)
+    only = dict.fromkeys(splits, 0) | {next(iter(splits)): 1}
+    with finite(splits, end=MixEnd("last"), weights=only, batch_size=4) as mixed:
+        for _ in mixed:
+            pass
+        assert mixed.ended_by in splits

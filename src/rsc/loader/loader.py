@@ -60,8 +60,9 @@ class Loader:
     `batch_size` is per rank. A `numbered` loader adds "sample_number", int64 [B]: where each sample is in the
     written order of the split. Where the split is read through a node's cache, `connections` requests are in
     flight. With `epochs` every rank takes the same number of steps; the last batch holds what is left, so
-    ranks may differ by one sample there. Raises ConfigError for an unknown field, a rank outside the world,
-    or state of another data set or order.
+    ranks may differ by one sample there. `drop_last` leaves those samples out (`num_dropped`); batches that
+    cross from one epoch into the next are whole, so no others are. Raises ConfigError for an unknown field,
+    a rank outside the world, or state of another data set or order.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Loader:
         world_size: int = 1,
         seed: int = 0,
         epochs: int | None = None,
+        drop_last: bool = False,
         fields: tuple[str, ...] | None = None,
         window_bytes: int = DEFAULT_WINDOW_BYTES,
         lanes: int | None = None,
@@ -84,11 +86,24 @@ class Loader:
             raise ConfigError(
                 f"rank {rank} of {world_size} with batch size {batch_size}: not a place in a job"
             )
+        if drop_last and epochs is None:
+            raise ConfigError(
+                "drop_last on a loader without an end: all its batches are whole", hint="give epochs=1"
+            )
         self.order = plan_order(split, seed=seed, window_bytes=window_bytes, lanes=lanes)
         self._fields = _choose(split.schema, fields)
         self._batch_size = batch_size
         self._world_size = world_size
         self._end = None if epochs is None else epochs * split.num_samples
+        self.num_dropped = (self._end or 0) % (batch_size * world_size) if drop_last else 0
+        if self._end is not None:
+            self._end -= self.num_dropped
+        if self._end == 0:
+            raise ConfigError(
+                f"{split.num_samples} samples in {epochs} epochs are less than one batch of "
+                f"{batch_size * world_size} (all ranks): drop_last would leave all of them out",
+                hint="take smaller batches, or more epochs",
+            )
         self._data = split.manifest.totals.merkle_root.hex()
         self.is_numbered = numbered
         self._pool = filling_threads(threads)
@@ -132,6 +147,11 @@ class Loader:
     def place(self) -> int:
         """Where this rank is: for every rank the same `position`."""
         return self._position
+
+    @property
+    def samples_an_epoch(self) -> int | None:
+        """Samples over all ranks until every one of the split was delivered once."""
+        return self.order.num_samples
 
     @property
     def epoch(self) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from rsc.errors import ConfigError
 from rsc.loader.loader import Batch, Column, join_batches
@@ -28,6 +28,11 @@ class MixSource(Protocol):
 
     @property
     def place(self) -> Any: ...
+
+    @property
+    def samples_an_epoch(self) -> int | None:
+        """None where that is not known beforehand."""
+        ...
 
     def return_to(self, place: Any) -> None: ...
 
@@ -51,8 +56,25 @@ class MixChange:
     weights: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class MixEnd:
+    """Where a finite mixture ends, always between two whole steps.
+
+    `first`: before any source would begin again after `epochs` epochs; less than a step of that source and
+    more of the others may be left unread. `last`: after every source was read `epochs` times; the shorter
+    ones repeat meanwhile. A source that no weight will bring any more is not waited for.
+    """
+
+    until: Literal["first", "last"]
+    epochs: int = 1
+
+
 class MixedLoader:
     """An iterator over the sources' batches joined, with state. `batch_size` is per rank.
+
+    Endless, or as long as `end` says; `ended_by` then names the source
+    that ended it. Raises ConfigError also for an end of
+    packed sources, whose number of rows is not known, and for one before the first step.
 
     Raises ConfigError for sources whose columns differ, for weights that name other sources, are negative or
     all zero, for changes out of order, and for state whose weights differ in the part of the run that has
@@ -66,6 +88,7 @@ class MixedLoader:
         changes: Sequence[MixChange],
         batch_size: int,
         world_size: int = 1,
+        end: MixEnd | None = None,
     ) -> None:
         check_changes(changes, names=tuple(sources))
         check_columns({name: source.columns for name, source in sources.items()})
@@ -76,6 +99,9 @@ class MixedLoader:
         self._delivered = dict.fromkeys(sources, 0)
         self._before: tuple[dict[str, int], dict[str, Any]] | None = None  # of a step that is not done
         self._era = _Era(change=0, position=0, delivered=dict(self._delivered))
+        self._end = end
+        self._lengths = {} if end is None else _lengths(self._sources, epochs=end.epochs)
+        self.ended_by: str | None = None
 
     @property
     def position(self) -> int:
@@ -91,9 +117,10 @@ class MixedLoader:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch. Where it raises, nothing has moved."""
+        """The next batch; StopIteration at the end. Where it raises, nothing has moved."""
         self._settle()
         self._enter_era()
+        self._require_more_to_come()
         counts = share_step(
             self._due(self.position + self._batch_size * self._world_size),
             batch_size=self._batch_size,
@@ -102,6 +129,7 @@ class MixedLoader:
         delivered = {
             name: before + counts[name] * self._world_size for name, before in self._delivered.items()
         }
+        self._require_no_repeat(delivered)
         self._before = self._delivered, {name: source.place for name, source in self._sources.items()}
         try:
             parts = [self._sources[name].take(count) for name, count in counts.items() if count]
@@ -111,6 +139,31 @@ class MixedLoader:
             raise
         self._delivered, self._before = delivered, None
         return batch
+
+    def _require_more_to_come(self) -> None:
+        """Raises StopIteration once every source was read."""
+        if self._end is None or self._end.until == "first":
+            return
+        coming = self._changes[self._era.change :]
+        lacking = (name for name, length in self._lengths.items() if self._delivered[name] < length)
+        if not any(change.weights[name] for name in lacking for change in coming):
+            self.ended_by = min(self._lengths, key=lambda name: self._delivered[name] / self._lengths[name])
+            raise StopIteration
+
+    def _require_no_repeat(self, delivered: Mapping[str, int]) -> None:
+        """Raises StopIteration where a step would read a source further than its end."""
+        if self._end is None or self._end.until == "last":
+            return
+        for name, length in self._lengths.items():
+            if delivered[name] > length:
+                self.ended_by = name
+                if not self.position:
+                    raise ConfigError(
+                        f"{name!r} ends inside the first step: {length} samples, a step takes "
+                        f"{delivered[name]} of it",
+                        hint="take smaller batches, or until='last'",
+                    )
+                raise StopIteration
 
     def _settle(self) -> None:
         """Return to before a step that has begun and is not done; what Ctrl-C cuts short is done by the next
@@ -200,6 +253,19 @@ class _Era:
     change: int
     position: int
     delivered: dict[str, int]
+
+
+def _lengths(sources: Mapping[str, Source], *, epochs: int) -> dict[str, int]:
+    """Samples of each source in its epochs. Raises ConfigError where they are not known."""
+    found: dict[str, int] = {}
+    for name, source in sources.items():
+        if source.samples_an_epoch is None:
+            raise ConfigError(
+                f"{name!r} is packed: how many rows it has is not known before they were read",
+                hint="end such a mixture by a number of steps",
+            )
+        found[name] = epochs * source.samples_an_epoch
+    return found
 
 
 def share_step(due: Mapping[str, tuple[int, int]], *, batch_size: int, world_size: int) -> dict[str, int]:

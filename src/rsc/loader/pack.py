@@ -116,6 +116,11 @@ class PackedLoader:
         return PackedPlace(self._row, {number: lane.place for number, lane in self._lanes.items()})
 
     @property
+    def samples_an_epoch(self) -> int | None:
+        """None: how many rows a split's documents fill is known only when they were read."""
+        return None
+
+    @property
     def columns(self) -> dict[str, Column]:
         """What a batch holds, by name."""
         return dict.fromkeys(("tokens_BL", "targets_BL", "document_ids_BL"), Column("int64", (self._length,)))
