@@ -15,7 +15,7 @@ PROJECT = Path(__file__).parents[1]
 PACKAGE = Path(rsc.__file__).parent
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 FLAGS = {"--format": "format", "--text-field": "text_field", "--fields": "fields", "--holdout": "holdout",
-         "--encoding": "encoding", "--schema": "types"}  # fmt: skip
+         "--encoding": "encoding", "--schema": "types", "where.lang=en,de": "where"}  # fmt: skip
 
 
 def relative(page: Path) -> str:

@@ -24,6 +24,7 @@ PLAIN = ImportOptions()
         ("a.parquet", b"x", "parquet"),
         ("a.tgz", b"x", "webdataset"),
         ("posts", b'  {"text": "a"}\n', "jsonl"),
+        ("list.json", b' [{"text": "x"}]', "jsonl"),
         ("notes", b"plain words", "text"),
     ],
 )
@@ -32,12 +33,13 @@ def test_names_and_first_bytes(tmp_path: Path, name: str, content: bytes, kind: 
     assert detect(tmp_path / name) == kind
 
 
-def test_a_json_list_gets_the_command_that_turns_it_into_lines(tmp_path: Path) -> None:
-    path = tmp_path / "posts.json"
-    path.write_text('[{"text": "a"}]')
-    with pytest.raises(DataError, match="one JSON list") as told:
-        open_source(path, options=PLAIN)
-    assert f"jq -c '.[]' {path} > posts.jsonl" in str(told.value)
+def test_a_folder_of_json_files_is_one_source_and_one_beside_texts_is_not(tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text('[{"text": "a"}]')
+    assert detect(tmp_path) == "jsonl"
+    assert [file.name for file in open_source(tmp_path, options=PLAIN).files()] == ["a.json", "b.json"]
+    (tmp_path / "c.txt").write_text("a text")
+    assert detect(tmp_path) == "text"
 
 
 def test_unknown_bytes(tmp_path: Path) -> None:
@@ -76,7 +78,6 @@ def test_empty_folder_and_wrong_shapes(tmp_path: Path) -> None:
         ("book.xlsx", b"PK\3\4" + bytes(30), "an office document"),
         ("posts.json1", gzip.compress(b"{}", mtime=0), "packed by gzip"),
         ("app.db", b"SQLite format 3\0" + bytes(30), "an SQLite database"),
-        ("list.json", b' [{"text": "x"}]', "one JSON list"),
         ("core", b"\x7fELF\0\0", "not a format that can be told"),
     ],
 )

@@ -69,7 +69,7 @@ def test_bad_records_are_kept_encrypted(workspace: Workspace, tmp_path: Path) ->
     assert result.bad_places == ("line 21",)
     assert stored(workspace, "quarantine")[0]["raw"] == b'{"id": 20, "text": "cut off'
     assert Dataset.open(workspace.data, name="posts").facts["records"] == {
-        "read": 21, "stored": 20, "dropped": 0, "quarantined": 1,
+        "read": 21, "stored": 20, "dropped": 0, "quarantined": 1, "left_out": 0,
     }  # fmt: skip
 
 

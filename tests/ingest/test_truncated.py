@@ -74,6 +74,11 @@ def test_lines(ending: str, data: bytes, packing: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packing", PACKED)
+def test_a_json_list(packing: str, tmp_path: Path) -> None:
+    require_told(tmp_path / f"a.json{packing}", PACKED[packing](json.dumps(ROWS, indent=1).encode()))
+
+
+@pytest.mark.parametrize("packing", PACKED)
 def test_text(packing: str, tmp_path: Path) -> None:
     data = "".join(f"{row['text']}\n" for row in ROWS).encode()
     options = ImportOptions(records="lines")

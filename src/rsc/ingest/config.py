@@ -94,6 +94,24 @@ class ImportOptions(FrozenModel):
     test_where: Annotated[str, Field(pattern=r"^[^=]+=.+$")] | None = None
     """Which records are split `test`, by a field of the pattern: `index=0,1,2,3,4` or `speaker=theo`."""
 
+    where: dict[str, str] = Field(default_factory=dict)
+    """Take only records whose field passes, by the field's name: `where.lang=en,de` (one of these), `!=en`,
+    `>=0.5`. Fields of text, numbers and truths can be judged; a missing number never passes."""
+
+    sample: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Take this share of the records, drawn by a hash of what each one says: the same records each time."""
+
+    sample_seed: int = 0
+    """Another number draws other records."""
+
+    dedup: tuple[str, ...] | None = None
+    """Leave out records whose values of these fields are exactly those of an earlier record (`*`: of all).
+    Reads the source twice."""
+
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Take so many records and stop: the first ones that the settings above let through. Those that the gate
+    drops count. Reads their part of the source twice."""
+
     scan: bool = True
     """Look for personal data in text. Off only with a policy that names another safeguard, and said so."""
 
@@ -122,6 +140,11 @@ class ImportOptions(FrozenModel):
     @classmethod
     def _number_too(cls, value: object) -> object:
         return str(value) if isinstance(value, int) else value
+
+    @field_validator("dedup", mode="before")
+    @classmethod
+    def _one_too(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("fields")
     @classmethod

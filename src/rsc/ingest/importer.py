@@ -12,6 +12,7 @@ names, counts, the source's name and sizes are public in root.json.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from rsc.ingest.readers.arrays import Batch, open_columns
 from rsc.ingest.readers.detect import left_out, open_source
 from rsc.ingest.readers.source import Fingerprint, NarrowTypes, Source
 from rsc.ingest.resume import CHECKPOINT_BYTES
+from rsc.ingest.select import open_selection
 from rsc.ingest.tokenize import train_bpe, write_tokenizer
 from rsc.ingest.workers import PART_BYTES, run_parts
 from rsc.keys.providers.configured import default_provider
@@ -158,6 +160,7 @@ def _run(
 
     def attempt(plan: Plan) -> ImportResult:
         _require_public(plan.schema)
+        plan = _with_selection(plan, num_processes=1 if is_small else num_processes)
         plan = replace(plan, notes={**plan.notes, **_withheld(plan.schema.fields)})
         job = ImportJob(
             plan=_with_tokenizer(plan),
@@ -181,6 +184,24 @@ def _run(
     except NarrowTypes:  # docs/decisions/0013
         whole = reader.surveyed()
         return attempt(replace(plan, source=whole, schema=Schema(whole.fields()), is_surveyed=True))
+
+
+def _with_selection(plan: Plan, *, num_processes: int) -> Plan:
+    """The plan with what it takes; where that depends on the records before, the source is read for it."""
+    selection = open_selection(plan.source, plan.schema, options=plan.options)
+    if not selection.looks_back:
+        return replace(plan, selection=selection)
+    if plan.source.is_once:
+        raise ConfigError(
+            "dedup and limit read the source twice, and this one can be read once only",
+            hint="give a list of batches, or a file",
+        )
+    looking = replace(plan, selection=selection, is_for_contents=True)
+    with SecretKey.generate() as unused:
+        results = run_parts(looking, num_processes=num_processes, subject_key=unused)
+        with closing(results):
+            left_out = selection.find_left_out(content for result in results for content in result.contents)
+    return replace(plan, selection=replace(selection, left_out=left_out))
 
 
 def _withheld(fields: Sequence[Field]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rsc.audit.log import AuditLog
@@ -52,6 +52,10 @@ class ImportResult:
     """Whether the first records told too little of the types, and the whole source was read for them."""
     source_bytes: int
     seconds: float
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Records that `where`, `sample` and `dedup` left out, by reason."""
+    is_limited: bool = False
+    """Whether the import ended at its limit: what follows was not read."""
     taken: tuple[tuple[str, str], ...] = ()
     """What in the source was taken for what."""
 
@@ -189,6 +193,7 @@ class ImportJob:
             stored=totals.samples.total(),
             findings=totals.num_findings,
             quarantined=totals.bad.total(),
+            left_out=totals.left_out.total(),
         )
 
     def _result(self, ref: DatasetRef, begun: _Begun, *, seconds: float) -> ImportResult:
@@ -202,6 +207,8 @@ class ImportJob:
             bad=dict(totals.bad),
             bad_places=tuple(totals.bad_places),
             notes=dict(totals.notes),
+            left_out=dict(totals.left_out),
+            is_limited=self.plan.selection.left_out.stop is not None,
             fields=self.plan.stored_schema.fields,
             kind=self.plan.source.kind,
             names={name: _printable(source) for name, source in self.plan.source.names().items()},

@@ -21,6 +21,7 @@ from rsc.ingest.parse_limits import require_ratio
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, Values
 from rsc.ingest.readers.tables.typed_columns import each, take, to_store
 from rsc.ingest.screen import FoundIn, Screened, Screener
+from rsc.ingest.select import Selection
 from rsc.review.policy import Policy
 from rsc.review.public_text import is_public, public_text
 from rsc.review.report import ReviewReport
@@ -57,6 +58,10 @@ class Plan:
     """See holdout.py."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What the import says about the source as a whole; counted with the first part."""
+    selection: Selection = field(default_factory=Selection)
+    """Which records are taken."""
+    is_for_contents: bool = False
+    """Whether parts are read for `PartResult.contents` alone, before the import itself."""
     is_surveyed: bool = False
     """Whether the types were found by reading the whole source, because the first records told too little."""
 
@@ -136,6 +141,9 @@ class PartResult:
     num_read: int
     unpacked_bytes: int = 0
     notes: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Records that the selection does not take, by reason."""
+    contents: list[tuple[int, bytes]] = field(default_factory=list)
 
 
 def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:
@@ -158,9 +166,14 @@ def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResu
     for chunk in plan.source.read(part):
         for note, count in chunk.notes.items():
             result.notes[public_text(note)] += count
-        result.num_read += chunk.num_records + len(chunk.bad)
         result.unpacked_bytes += chunk.size_bytes
         require_ratio(result.unpacked_bytes, source_bytes=plan.source_bytes)
+        chunk, left_out = plan.selection.choose(chunk)
+        result.left_out += left_out
+        result.num_read += chunk.num_records + len(chunk.bad) + left_out.total()
+        if plan.is_for_contents:
+            result.contents += plan.selection.contents(chunk)
+            continue
         screened = screener.screen(chunk)
         result.notes.update(_not_finite(screened.columns))
         result.bad += sorted(map(_public_reason, (*chunk.bad, *screened.bad)), key=lambda bad: bad.record)
@@ -178,7 +191,7 @@ def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResu
     }
     result.report = screener.report()
     if not plan.text_fields:
-        result.report = replace(result.report, records=result.num_read)
+        result.report = replace(result.report, records=result.num_read - result.left_out.total())
     return result
 
 

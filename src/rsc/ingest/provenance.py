@@ -38,7 +38,9 @@ def import_facts(
             "stored": sum(totals.samples.values()),
             "dropped": totals.num_dropped,
             "quarantined": sum(totals.bad.values()),
+            "left_out": sum(totals.left_out.values()),
         },
+        "left_out": dict(totals.left_out),
         "quarantine": {"reasons": dict(totals.bad), "records": totals.bad_records},
         "notes": dict(totals.notes),
         "tokenizer": None
@@ -51,6 +53,11 @@ def import_facts(
 def report_notes(plan: Plan, *, totals: Totals) -> list[str]:
     """What a reviewer must read beside the counts."""
     notes = [f"{count} x {note}" for note, count in sorted(totals.notes.items())]
+    notes += [f"{count} records left out by {reason}" for reason, count in sorted(totals.left_out.items())]
+    if plan.selection.left_out.stop is not None:
+        notes.append(
+            f"the import ended at its limit of {plan.options.limit} records; nothing behind them was read"
+        )
     if not plan.options.scan:
         notes.append(f"NOTHING was scanned (import without scan); the safeguard is: {plan.policy.safeguard}")
     unread = [item.name for item in plan.schema.fields if item.kind not in ("string", "bytes")]
@@ -97,6 +104,12 @@ def require_records(totals: Totals, *, source: str) -> None:
             f"none of the {totals.num_read} records of {source} could be read; "
             f"{count} x {reason}, first in record {totals.bad_records[0]}",
             hint="is it the right --format?",
+        )
+    if totals.left_out:
+        reason, count = totals.left_out.most_common(1)[0]
+        raise DataError(
+            f"none of the {totals.num_read} records of {source} is left: {count} left out by {reason}",
+            hint="look at the values with `rsc data show` of a set without this setting",
         )
     raise DataError(f"{source} left no record to store: {totals.num_read} were read",
                     hint="the policy may drop them all, or the source is blank")  # fmt: skip

@@ -55,6 +55,7 @@ class Position:
             "bad": dict(totals.bad),
             "bad_records": totals.bad_records,
             "notes": dict(totals.notes),
+            "left_out": dict(totals.left_out),
             "is_surveyed": self.is_surveyed,
             "report": None if totals.report is None else totals.report.to_json().decode(),
         }
@@ -71,6 +72,7 @@ class Position:
             bad=Counter(record["bad"]),
             bad_records=list(record["bad_records"]),
             notes=Counter(record["notes"]),
+            left_out=Counter(record.get("left_out", {})),
             report=None if report is None else report_from_json(report.encode()),
         )
         is_surveyed = bool(record.get("is_surveyed"))

@@ -31,6 +31,8 @@ class Totals:
     bad_places: list[str] = field(default_factory=list)
     """Where bad records were, for whoever runs the import: paths may name people, so they are not kept."""
     notes: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Records that the selection of the import does not take, by reason."""
     report: ReviewReport | None = None
 
     @property
@@ -68,6 +70,7 @@ def write_part(writer: DatasetWriter, result: PartResult, *, totals: Totals) -> 
         public_text(record.place) for record in result.bad[: _BAD_SHOWN - len(totals.bad_places)]
     ]
     totals.notes.update(result.notes)
+    totals.left_out.update(result.left_out)
     reports = [result.report] if totals.report is None else [totals.report, result.report]
     totals.report = merge_reports(reports, notes=())
 

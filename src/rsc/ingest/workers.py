@@ -46,7 +46,7 @@ def run_parts(
     Raises what reading and screening raise, DataError for a part that passes a limit (parse_limits.py), and
     ResourceError when a worker dies of something else.
     """
-    parts = plan.source.parts(part_bytes=plan.options.part_bytes or PART_BYTES)
+    parts = plan.selection.parts(plan.source.parts(part_bytes=plan.options.part_bytes or PART_BYTES))
     todo = (part for part in parts if part.number >= first_part)
     first = list(islice(todo, 2))
     everything = chain(first, todo)

@@ -43,6 +43,8 @@ def import_record(result: ImportResult) -> dict[str, Any]:
         "dropped": result.report.records_dropped,
         "quarantined": {"reasons": result.bad, "places": list(result.bad_places)},
         "notes": result.notes,
+        "left_out": result.left_out,
+        "ended_at_limit": result.is_limited,
         "taken": [list(pair) for pair in result.taken],
         "source_bytes": result.source_bytes,
         "seconds": round(result.seconds, 3),
@@ -58,6 +60,8 @@ def import_text(result: ImportResult, *, policy: Policy) -> str:
         *_field_lines(result),
         *(f"taken: {what} as {became}" for what, became in result.taken),
         f"found: {_counts(result.report.by_type()) or 'nothing of what is looked for'}",
+        *(f"left out: {count:,} records by {reason}" for reason, count in result.left_out.items()),
+        *(["ended at the limit; nothing behind it was read"] if result.is_limited else []),
         *(f"note: {count:,} x {note}" for note, count in result.notes.items()),
         *_bad_lines(result),
         *(

@@ -30,6 +30,10 @@ from rsc.toml import parse_toml, parse_value
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
+_OF_FIELDS = {"schema": "types", "where": "where"}
+"""Settings that have a value for each field: `schema.id=int64`."""
+
+
 @app.command("import")
 def import_(
     source: Annotated[str, typer.Argument(help="A file, folder or archive; or the word python-docs.")],
@@ -167,8 +171,11 @@ def _options(flags: dict[str, Any], settings: Sequence[str]) -> ImportOptions:
                 f"{setting!r} is not key=value", hint="one source at a time; settings as key=value"
             )
         section, dot, field = key.strip().partition(".")
-        if section == "schema" and dot:
-            values.setdefault("types", {})[field] = value.strip().strip("\"'")
+        if section in _OF_FIELDS and dot:
+            of_fields = values.setdefault(_OF_FIELDS[section], {})
+            if section == "where" and field in of_fields:
+                raise ConfigError(f"{key} was given twice", hint="one condition a field")
+            of_fields[field] = value.strip().strip("\"'")
         else:
             values[key.strip()] = parse_value(value.strip())
     origins = dict.fromkeys(values, "command line")

@@ -45,7 +45,7 @@ def open_columns(columns: Batch | Iterable[Batch], *, options: ImportOptions) ->
     if hasattr(first, "schema"):
         return _open_arrow_batches(first, batches, is_list=isinstance(columns, Sequence), options=options)
     if isinstance(columns, Sequence):
-        return ColumnBatches(iter(columns), known=columns, options=options)
+        return ColumnBatches(columns, known=columns, options=options)
     known = [first]
     while (
         any(_is_blank(column) for column in known[-1].values()) and (more := next(batches, None)) is not None
@@ -76,9 +76,10 @@ def _open_arrow_batches(
 
 @dataclass
 class ColumnBatches(Source):
-    """Reader of batches of columns; it can be read once. `known` are the batches that give the types."""
+    """Reader of batches of columns. Those of an iterator can be read once. `known` are the batches that give
+    the types."""
 
-    batches: Iterator[Batch]
+    batches: Iterable[Batch]
     known: Sequence[Batch]
     options: ImportOptions
     kind: str = field(default="columns", init=False)
@@ -96,6 +97,10 @@ class ColumnBatches(Source):
 
     def fields(self) -> tuple[Field, ...]:
         return tuple(self._fields.values())
+
+    @property
+    def is_once(self) -> bool:
+        return not isinstance(self.batches, Sequence)
 
     def names(self) -> dict[str, str]:
         return {item.name: name for name, item in self._fields.items() if item.name != name}

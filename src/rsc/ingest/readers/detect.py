@@ -10,6 +10,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.containment import require_contained
 from rsc.ingest.readers.file_set import FileSet
 from rsc.ingest.readers.file_tree import Tree
+from rsc.ingest.readers.json_list import begins_list
 from rsc.ingest.readers.lines import bare_suffix, head
 from rsc.ingest.readers.mds import INDEX, MdsFolder, is_litdata_index, is_mds_index
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES
@@ -32,6 +33,7 @@ from rsc.ingest.readers.text import TextFile, TextTree
 from rsc.ingest.readers.webdataset import TarShards
 
 PYTHON_DOCS = "python-docs"
+_JSON = ".json"  # lines or one list; beside other files it describes them more often than it is the data
 
 _BY_SUFFIX = {
     **dict.fromkeys(PARQUET_SUFFIXES, "parquet"), **dict.fromkeys(ARROW_SUFFIXES, "arrow"),
@@ -143,7 +145,10 @@ def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
 
 def _file_set(kind: str, folder: Path, *, options: ImportOptions) -> Source:
     """Every file of the kind directly in a folder. Raises DataError when there is none."""
-    paths = sorted(p for p in folder.iterdir() if p.is_file() and _BY_SUFFIX.get(bare_suffix(p)) == kind)
+    files = [p for p in folder.iterdir() if p.is_file()]
+    paths = sorted(p for p in files if _BY_SUFFIX.get(bare_suffix(p)) == kind)
+    if not paths and kind == "jsonl":
+        paths = sorted(p for p in files if bare_suffix(p) == _JSON)
     if not paths:
         raise DataError(f"{folder} holds no {kind} files", hint="folders inside it are not looked into")
     if kind == "jsonl":
@@ -186,6 +191,8 @@ def _detect_tree(path: Path) -> str:
     if (medium := _medium(suffixes)) is not None:
         return medium
     kinds = {_BY_SUFFIX.get(bare_suffix(Path(entry.name))) for entry in Tree(path).entries()}
+    if path.is_dir() and {bare_suffix(Path(entry.name)) for entry in Tree(path).entries()} == {_JSON}:
+        return "jsonl"
     return next((kind for kind in ("jsonl", "csv") if path.is_dir() and kind in kinds), "text")
 
 
@@ -204,13 +211,8 @@ def _detect_content(path: Path) -> str:
     for mark, (what, hint) in _NOT_READ.items():
         if start.startswith(mark):
             raise DataError(f"{path.name} is {what}, which is not read", hint=hint)
-    if start.startswith(b"{"):
+    if start.startswith(b"{") or begins_list(start):
         return "jsonl"
-    if start.startswith(b"["):
-        raise DataError(
-            f"{path.name} is one JSON list, which cannot be read piece by piece",
-            hint=f"write one object a line: jq -c '.[]' {path} > {path.stem}.jsonl",
-        )
     if b"\0" in start:
         raise DataError(f"{path.name}: not a format that can be told from its name or first bytes",
                         hint="say which with --format")  # fmt: skip

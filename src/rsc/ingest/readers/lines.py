@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 
 from rsc.errors import DataError
+from rsc.ingest.readers.json_list import BadList, ListLines
 from rsc.ingest.readers.packed_streams import BadStream, WholeStreams
 from rsc.ingest.readers.source import Part
 
@@ -50,14 +51,27 @@ def bare_suffix(path: Path) -> str:
     return Path(path.stem).suffix.lower() if is_compressed(path) else path.suffix.lower()
 
 
-@contextmanager
-def open_forwards(path: Path, *, bare_returns: bool = False) -> Iterator[BinaryIO]:
-    """A reader of the decompressed bytes. Raises DataError when the compressed stream is damaged.
+@dataclass(frozen=True)
+class LineEnds:
+    """What ends lines where it is no line feed: a carriage return alone, as old Macintosh programs write it,
+    or the commas of one JSON list."""
 
-    `bare_returns` gives carriage returns as line feeds, for files that have no other line ends.
-    """
+    are_returns: bool = False
+    are_commas: bool = False
+
+
+FEEDS = LineEnds()
+
+
+@contextmanager
+def open_forwards(path: Path, *, ends: LineEnds = FEEDS) -> Iterator[BinaryIO]:
+    """A reader of the decompressed bytes, with `ends` as line feeds. Raises DataError when the compressed
+    stream is damaged, or not one whole list."""
     with _told(path), _open_forwards(path) as file:
-        yield io.BufferedReader(_Returns(file), 1 << 20) if bare_returns else file
+        if ends.are_commas:
+            yield io.BufferedReader(ListLines(file), 1 << 20)
+        else:
+            yield io.BufferedReader(_Returns(file), 1 << 20) if ends.are_returns else file
 
 
 def has_bare_returns(path: Path) -> bool:
@@ -141,7 +155,7 @@ def cut_at_lines(
     part_bytes: int,
     count: Callable[[bytes, int], int] | None = None,
     max_record_bytes: int = MAX_RECORD_BYTES,
-    bare_returns: bool = False,
+    ends: LineEnds = FEEDS,
 ) -> Iterator[Part]:
     """Parts of whole lines of about `part_bytes` each.
 
@@ -149,9 +163,9 @@ def cut_at_lines(
     a line.
     Raises DataError when the compressed stream is damaged.
     """
-    is_forward_only = is_compressed(path)
+    is_forward_only = is_compressed(path) or ends.are_commas
     first_line = first_record = start = 0
-    pieces = _pieces(path, part_bytes, max_record_bytes=max_record_bytes, bare_returns=bare_returns)
+    pieces = _pieces(path, part_bytes, max_record_bytes=max_record_bytes, ends=ends)
     for number, (piece, skipped_bytes) in enumerate(pieces):
         size = len(piece) + skipped_bytes
         span = LineSpan(start=start, stop=start + size, first_line=first_line, too_long=skipped_bytes > 0)
@@ -170,14 +184,14 @@ def cut_at_lines(
         start, first_line, first_record = span.stop, first_line + num_lines, first_record + num_records
 
 
-def read_span(path: Path, part: Part, *, bare_returns: bool = False) -> bytes:
+def read_span(path: Path, part: Part, *, ends: LineEnds = FEEDS) -> bytes:
     """The bytes of one part."""
     if part.payload is not None:
         return part.payload
     with path.open("rb") as file:
         file.seek(part.span.start)
         data = file.read(part.span.stop - part.span.start)
-    return data.replace(b"\r", b"\n") if bare_returns else data
+    return data.replace(b"\r", b"\n") if ends.are_returns else data
 
 
 def end_notes(data: bytes) -> dict[str, int]:
@@ -187,10 +201,10 @@ def end_notes(data: bytes) -> dict[str, int]:
     )
 
 
-def head(path: Path, *, size_bytes: int, bare_returns: bool = False) -> bytes:
+def head(path: Path, *, size_bytes: int, ends: LineEnds = FEEDS) -> bytes:
     """The first bytes, cut after a whole line when there is more; a longer first line is read to its end,
     as far as a record goes."""
-    with open_forwards(path, bare_returns=bare_returns) as file:
+    with open_forwards(path, ends=ends) as file:
         data = file.read(size_bytes)
         while b"\n" not in data and len(data) <= MAX_RECORD_BYTES and (more := file.read(size_bytes)):
             data += more
@@ -200,10 +214,10 @@ def head(path: Path, *, size_bytes: int, bare_returns: bool = False) -> bytes:
 
 
 def _pieces(
-    path: Path, part_bytes: int, *, max_record_bytes: int, bare_returns: bool
+    path: Path, part_bytes: int, *, max_record_bytes: int, ends: LineEnds
 ) -> Iterator[tuple[bytes, int]]:
     """(whole lines, 0), or (b"", size) for a line of more than `max_record_bytes` that was passed over."""
-    with open_forwards(path, bare_returns=bare_returns) as file:
+    with open_forwards(path, ends=ends) as file:
         rest = b""
         while block := file.read(part_bytes):
             data = rest + block
@@ -234,6 +248,11 @@ def _skip_line(file: BinaryIO, *, block_bytes: int) -> tuple[int, bytes]:
 def _told(path: Path) -> Iterator[None]:
     try:
         yield
+    except BadList as error:
+        raise DataError(
+            f"{path.name} is not one whole JSON list: {error}",
+            hint="it was cut short, or its name should end in .jsonl: one object a line",
+        ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError, lzma.LZMAError, BadStream) as error:
         what = _COMPRESSED[path.suffix.lower()]
         if "Dictionary" in str(error):

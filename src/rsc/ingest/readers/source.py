@@ -122,6 +122,11 @@ class Source(Protocol):
         """This source with types that hold for every record, found by reading all of it once."""
         return self
 
+    @property
+    def is_once(self) -> bool:
+        """Whether its records can be read once only."""
+        return False
+
     def taken(self) -> list[tuple[str, str]]:
         """What in the source was taken for what: (`folder val/`, `split validation`)."""
         return []

@@ -19,7 +19,14 @@ from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_lines, decode_text, not_encoded
 from rsc.ingest.readers.file_tree import Tree, TreeEntry, group_by_size
-from rsc.ingest.readers.lines import MAX_RECORD_BYTES, cut_at_lines, end_notes, has_bare_returns, read_span
+from rsc.ingest.readers.lines import (
+    MAX_RECORD_BYTES,
+    LineEnds,
+    cut_at_lines,
+    end_notes,
+    has_bare_returns,
+    read_span,
+)
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.store.format.schema import Field
 
@@ -43,7 +50,7 @@ class TextFile(Source):
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
         count = None if self.options.records == "lines" else self._num_blocks
-        return cut_at_lines(self.path, part_bytes=part_bytes, count=count, bare_returns=self._bare_returns)
+        return cut_at_lines(self.path, part_bytes=part_bytes, count=count, ends=self._ends)
 
     def read(self, part: Part) -> Iterator[Chunk]:
         """Raises DataError with the line number for text in another encoding."""
@@ -62,7 +69,7 @@ class TextFile(Source):
 
     def _lines(self, part: Part) -> Chunk:
         lines = decode_lines(
-            read_span(self.path, part, bare_returns=self._bare_returns),
+            read_span(self.path, part, ends=self._ends),
             name=self.path.name,
             first_line=part.span.first_line,
             options=self.options,
@@ -74,9 +81,9 @@ class TextFile(Source):
         return _chunk(texts, numbers, size_bytes=part.size_bytes, bad=list(lines.bad), notes=notes)
 
     @cached_property
-    def _bare_returns(self) -> bool:
+    def _ends(self) -> LineEnds:
         """Whether lines end with a carriage return alone; blocks keep it."""
-        return self.options.records == "lines" and has_bare_returns(self.path)
+        return LineEnds(are_returns=self.options.records == "lines" and has_bare_returns(self.path))
 
     def _num_blocks(self, data: bytes, first_line: int) -> int:
         return len(cut_blocks(self._decode(data, first_line), block_chars=self.options.block_chars))

@@ -20,6 +20,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_text
 from rsc.ingest.readers.lines import (
     MAX_RECORD_BYTES,
+    LineEnds,
     LineSpan,
     end_notes,
     has_bare_returns,
@@ -157,13 +158,13 @@ class DelimitedTable(Source):
     def _delimiter(self) -> str:
         if ".tsv" in (suffix.lower() for suffix in self.path.suffixes):
             return "\t"
-        data = head(self.path, size_bytes=4096, bare_returns=self._bare_returns)
+        data = head(self.path, size_bytes=4096, ends=self._ends)
         first = data.decode("latin-1").partition("\n")[0]
         return max(_DELIMITERS, key=lambda character: (first.count(character), -_DELIMITERS.index(character)))
 
     @cached_property
-    def _bare_returns(self) -> bool:
-        return has_bare_returns(self.path)
+    def _ends(self) -> LineEnds:
+        return LineEnds(are_returns=has_bare_returns(self.path))
 
     @cached_property
     def _head_rows(self) -> list[CsvRow]:
@@ -171,7 +172,7 @@ class DelimitedTable(Source):
         rows: list[CsvRow] = []
         for size_bytes in (_HEAD_BYTES, 2 * MAX_RECORD_BYTES):
             if len(rows) < 2:
-                data = head(self.path, size_bytes=size_bytes, bare_returns=self._bare_returns)
+                data = head(self.path, size_bytes=size_bytes, ends=self._ends)
                 text = self._decode(data, first_line=0)
                 rows = list(islice(self._rows(text, is_whole=False), SAMPLE_ROWS + 1))
         return rows
@@ -188,7 +189,7 @@ class DelimitedTable(Source):
 
     def _batches(self, part: Part) -> Iterator[tuple[list[tuple[int, CsvRow]], float]]:
         """Rows with their record numbers, and how many bytes one has on average."""
-        data = read_span(self.path, part, bare_returns=self._bare_returns)
+        data = read_span(self.path, part, ends=self._ends)
         rows = self._rows(
             self._decode(data, first_line=part.span.first_line), first_line=part.span.first_line
         )
@@ -271,7 +272,7 @@ class DelimitedTable(Source):
                 taken.append(line)
                 yield line.decode("latin-1")
 
-        with open_forwards(self.path, bare_returns=self._bare_returns) as file:
+        with open_forwards(self.path, ends=self._ends) as file:
             num_rows, size, num_lines = -int(has_header_line(self.options)), 0, 0
             for _ in parse_rows(feed(file), delimiter=self._delimiter, name=self.path.name):
                 num_rows += 1

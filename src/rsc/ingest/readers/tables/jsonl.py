@@ -1,4 +1,4 @@
-"""JSON lines: one object a line; packed files too."""
+"""JSON lines: one object a line, or one list of objects; packed files too."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rsc.errors import DataError
+from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.encoding import Lines, decode_lines
-from rsc.ingest.readers.lines import cut_at_lines, end_notes, has_bare_returns, head, read_span
+from rsc.ingest.readers.json_list import begins_list
+from rsc.ingest.readers.lines import (
+    LineEnds,
+    bare_suffix,
+    cut_at_lines,
+    end_notes,
+    has_bare_returns,
+    head,
+    open_forwards,
+    read_span,
+)
 from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
 from rsc.ingest.readers.tables.infer_fields import (
     SAMPLE_ROWS,
@@ -28,7 +38,10 @@ from rsc.ingest.readers.tables.infer_fields import (
 from rsc.ingest.readers.tables.value_types import Seen
 from rsc.store.format.schema import Field
 
+LINE_SUFFIXES = (".jsonl", ".ndjson")
 _HEAD_BYTES = 4 << 20  # where the types are found
+_START_BYTES = 4096  # where a list begins
+_ENCODINGS_OF_LISTS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "cp1252")
 
 
 @dataclass
@@ -62,18 +75,23 @@ class JsonLines(Source):
                 f"{self.path.name} has no field that {self.like.path.name} has",
                 hint="import it from a folder of its own, or choose fields that all files have with --fields",
             )
-        return cut_at_lines(self.path, part_bytes=part_bytes, bare_returns=self._bare_returns)
+        return cut_at_lines(self.path, part_bytes=part_bytes, ends=self._ends)
 
     def read(self, part: Part) -> Iterator[Chunk]:
         """Chunks of about CHUNK_BYTES. Raises DataError for text that is not in the declared encoding, and
         NarrowTypes."""
         if part.span.too_long:
-            yield _too_long(part)
+            yield _too_long(part, unit=self._unit)
             return
         for lines, size_bytes in self._blocks(part):
             chunk = self._parse(lines, size_bytes=size_bytes)
             chunk.notes |= end_notes(lines.last_byte)
             yield chunk
+
+    @property
+    def _unit(self) -> str:
+        """What its records are counted in."""
+        return "element" if self._ends.are_commas else "line"
 
     def surveyed(self) -> JsonLines:
         return replace(self, known=self.survey())
@@ -83,12 +101,12 @@ class JsonLines(Source):
         seen = {item.source_name: Seen().merged(item.seen or Seen()) for item in self._fields}
         for part in self.parts(part_bytes=CHUNK_BYTES):
             for lines, _ in () if part.span.too_long else self._blocks(part):
-                rows = parse_objects(lines.texts, numbers=lines.numbers).rows
+                rows = parse_objects(lines.texts, numbers=lines.numbers, unit=self._unit).rows
                 survey(self._fields, rows, seen=seen, all_fields=self.options.fields is None)
         return seen
 
     def _blocks(self, part: Part) -> Iterator[tuple[Lines, int]]:
-        data = read_span(self.path, part, bare_returns=self._bare_returns)
+        data = read_span(self.path, part, ends=self._ends)
         line = part.span.first_line
         start = 0
         while start < len(data):
@@ -103,8 +121,16 @@ class JsonLines(Source):
         return (self.like or self).known is not None
 
     @cached_property
-    def _bare_returns(self) -> bool:
-        return has_bare_returns(self.path)
+    def _ends(self) -> LineEnds:
+        """Raises ConfigError for a list in an encoding in which bytes of a mark may be part of a letter."""
+        with open_forwards(self.path) as file:
+            is_list = begins_list(file.read(_START_BYTES)) and bare_suffix(self.path) not in LINE_SUFFIXES
+        if is_list and self.options.encoding not in _ENCODINGS_OF_LISTS:
+            raise ConfigError(
+                f"{self.path.name} is one JSON list in {self.options.encoding}; lists are read in UTF-8",
+                hint="convert it: iconv -f ENCODING -t UTF-8 FILE > NEW",
+            )
+        return LineEnds(are_returns=not is_list and has_bare_returns(self.path), are_commas=is_list)
 
     @cached_property
     def _fields(self) -> tuple[SourceField, ...]:
@@ -117,9 +143,9 @@ class JsonLines(Source):
 
     def _first_rows(self) -> list[dict[str, Any]]:
         """Raises DataError where there is none."""
-        data = head(self.path, size_bytes=_HEAD_BYTES, bare_returns=self._bare_returns)
+        data = head(self.path, size_bytes=_HEAD_BYTES, ends=self._ends)
         lines = decode_lines(data, first_line=0, name=self.path.name, options=self.options)
-        found = parse_objects(lines.texts[:SAMPLE_ROWS], numbers=lines.numbers[:SAMPLE_ROWS])
+        found = parse_objects(lines.texts[:SAMPLE_ROWS], numbers=lines.numbers[:SAMPLE_ROWS], unit=self._unit)
         if not found.rows:
             bad = [*found.bad, *lines.bad]
             first = f"{bad[0].place}: {bad[0].reason}" if bad else "it holds only white space"
@@ -130,7 +156,7 @@ class JsonLines(Source):
         return found.rows
 
     def _parse(self, lines: Lines, *, size_bytes: int) -> Chunk:
-        found = parse_objects(lines.texts, numbers=lines.numbers)
+        found = parse_objects(lines.texts, numbers=lines.numbers, unit=self._unit)
         table = to_table(
             found.rows,
             fields=self._fields,
@@ -141,7 +167,10 @@ class JsonLines(Source):
         if table.bad:
             line_of = dict(zip(lines.numbers, lines.texts, strict=True))
             misfits = {found.numbers[row]: reason for row, reason in table.bad.items()}
-            bad += [_bad_line(number, line_of[number], reason=reason) for number, reason in misfits.items()]
+            bad += [
+                _bad_line(number, line_of[number], reason=reason, unit=self._unit)
+                for number, reason in misfits.items()
+            ]
         return table.to_chunk(numbers=found.numbers, bad=bad, size_bytes=size_bytes)
 
 
@@ -153,33 +182,47 @@ class Objects(NamedTuple):
     bad: list[BadRecord]
 
 
-def parse_objects(lines: Sequence[str], *, numbers: Sequence[int]) -> Objects:
+def parse_objects(lines: Sequence[str], *, numbers: Sequence[int], unit: str = "line") -> Objects:
     """Blank lines are neither. `numbers` are those of the lines, from 0."""
     rows: list[dict[str, Any]] = []
     kept: list[int] = []
     bad: list[BadRecord] = []
-    decode = json.JSONDecoder().decode
+    decode = json.JSONDecoder(object_pairs_hook=_whole_object).decode
     for number, line in zip(numbers, lines, strict=True):
         try:
             row = decode(line)
         except (ValueError, RecursionError) as error:
             if line.strip():
-                bad.append(_bad_line(number, line, reason=_why(error)))
+                bad.append(_bad_line(number, line, reason=_why(error), unit=unit))
             continue
         if isinstance(row, dict):
             rows.append(row)
             kept.append(number)
         else:
-            bad.append(_bad_line(number, line, reason=f"a JSON {type(row).__name__}, not an object"))
+            reason = f"a JSON {type(row).__name__}, not an object"
+            bad.append(_bad_line(number, line, reason=reason, unit=unit))
     return Objects(rows, kept, bad)
 
 
-def _bad_line(number: int, line: str, *, reason: str) -> BadRecord:
-    return BadRecord(record=number, place=f"line {number + 1}", reason=reason, raw=line.encode())
+class _KeyTwice(ValueError):
+    """An object has a key twice: nobody knows which of the values is meant. The parser takes the last."""
+
+
+def _whole_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _KeyTwice
+    return found
+
+
+def _bad_line(number: int, line: str, *, reason: str, unit: str) -> BadRecord:
+    return BadRecord(record=number, place=f"{unit} {number + 1}", reason=reason, raw=line.encode())
 
 
 def _why(error: Exception) -> str:
     """The parser's words without its quotation of the line."""
+    if isinstance(error, _KeyTwice):
+        return "an object has a key twice"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at column {error.colno}"
     return (
@@ -187,7 +230,7 @@ def _why(error: Exception) -> str:
     )
 
 
-def _too_long(part: Part) -> Chunk:
-    size = part.size_bytes
-    bad = BadRecord(part.first_record, f"line {part.first_record + 1}", f"{size} bytes in one line: too long")
+def _too_long(part: Part, *, unit: str) -> Chunk:
+    size, number = part.size_bytes, part.first_record
+    bad = BadRecord(number, f"{unit} {number + 1}", f"{size} bytes in one {unit}: too long")
     return Chunk(columns={}, numbers=np.zeros(0, dtype=np.uint64), size_bytes=size, bad=[bad])
