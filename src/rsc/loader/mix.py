@@ -255,7 +255,7 @@ class _Era:
     delivered: dict[str, int]
 
 
-def _lengths(sources: Mapping[str, Source], *, epochs: int) -> dict[str, int]:
+def _lengths(sources: Mapping[str, MixSource], *, epochs: int) -> dict[str, int]:
     """Samples of each source in its epochs. Raises ConfigError where they are not known."""
     found: dict[str, int] = {}
     for name, source in sources.items():
