@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -131,15 +132,20 @@ def verify(
     read_data_subset: Annotated[
         str | None, typer.Option(help="Only this part of them: 2/7, another one each day of the week.")
     ] = None,
+    planted: Annotated[
+        Path | None,
+        typer.Option(help="Search every file for the values in this one, a line each; - reads stdin."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Re-check every promise: its state, since when, what data is concerned. Exit code 1 when one fails."""
     read = _part(read_data, subset=read_data_subset)
-    rows = _promises(read)
+    values = _planted(planted)
+    rows = _promises(read, planted=values)
     _emit_promises(rows, as_json=as_json)
     while watch is not None:
         time.sleep(watch)
-        before, rows = rows, _promises(read)
+        before, rows = rows, _promises(read, planted=values)
         if [row.state for row in rows] != [row.state for row in before]:
             _emit_promises(rows, as_json=as_json)
     if any(row.state != "kept" for row in rows):
@@ -157,10 +163,29 @@ def _part(read_data: bool, *, subset: str | None) -> VerifyPart | None:
     return VerifyPart() if read_data else None
 
 
-def _promises(read: VerifyPart | None) -> list[Promise]:
+def _planted(file: Path | None) -> tuple[str, ...]:
+    """Lines of a file of values that were put into a source on purpose; blank ones are left out."""
+    if file is None:
+        return ()
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {file}: {error}", hint="a text file with a value a line") from None
+    values = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not values:
+        raise ConfigError(f"{file} holds no values", hint="a text file with a value a line")
+    return values
+
+
+def _promises(read: VerifyPart | None, *, planted: tuple[str, ...]) -> list[Promise]:
     house = Custody.open()
     return verify_promises(
-        house.workspace, providers=house.providers, audit=house.audit, clock=house.clock, read=read
+        house.workspace,
+        providers=house.providers,
+        audit=house.audit,
+        clock=house.clock,
+        read=read,
+        planted=planted,
     )
 
 

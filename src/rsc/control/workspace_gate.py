@@ -68,7 +68,6 @@ class WorkspaceGate:
     def admit(self, data: DataConfig) -> Admission:
         """Review, purpose, retention and key, now. Raises the GateRefused that fits, and logs it."""
         dataset = Dataset.open(self.workspace.bulk, name=data.name, version=data.version)
-        samples = samples_of(dataset, split=data.split)
         recorded, now = self._record.now(), self.clock.now()
         facts = data_facts(dataset, workspace=self.workspace, recorded=recorded, now=now)
         request = KeyRequest(
@@ -93,6 +92,7 @@ class WorkspaceGate:
                 reason=str(error),
             )
             raise
+        samples = samples_of(dataset, split=data.split)
         lineage = _lineage(dataset, facts, envelope=envelope)
         return Admission(version=dataset.version, lineage=lineage, samples=samples)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rsc.review.findings import NOT_LOOKED_FOR, TYPES
@@ -45,6 +45,15 @@ class ReviewReport:
             for name, actions in types.items():
                 total[name] += sum(actions.values())
         return dict(total.most_common())
+
+    def ended(self) -> ReviewReport:
+        """What stays of it when the data ends: counts by type, without names of fields and sentences."""
+        counts: dict[str, Counter[str]] = {}
+        for types in self.counts.values():
+            for name, actions in types.items():
+                counts.setdefault(name, Counter()).update(actions)
+        told = {name: dict(actions) for name, actions in counts.items()}
+        return replace(self, counts={"all": told} if told else {}, recognisers=(), notes=())
 
     def to_json(self) -> bytes:
         facts = {name: getattr(self, name) for name in self.__slots__}

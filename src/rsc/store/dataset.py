@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from rsc.keys.secret import SecretKey
 from rsc.store.bulk.interface import BulkStore, read_all
 from rsc.store.bulk.locations import Location, open_store
 from rsc.store.cache.node_cache import NodeCache, ShardCache
+from rsc.store.ended import ENDED, ended_root
 from rsc.store.format.manifest import ManifestTotals, ShardRecord
 from rsc.store.format.root import (
     Root,
@@ -114,6 +116,11 @@ class Dataset:
         return cls(store, root=root, root_bytes=data, version=wanted, cache=cache, expires=expires)
 
     @property
+    def is_ended(self) -> bool:
+        """Whether its papers are those of an ended version. Only the log proves that it is one."""
+        return ENDED in self.facts
+
+    @property
     def created(self) -> datetime:
         return parse_timestamp(self._root.created)
 
@@ -141,6 +148,15 @@ class Dataset:
     def write_review(self, name: str, data: bytes) -> None:
         """Write or replace a file of the review folder, atomically."""
         self.store.put(review_path(self.folder, name), data)
+
+    def end_papers(self, *, report: bytes) -> str:
+        """Of a version whose key is destroyed: put `report` and a root without words of the source in the
+        place of what lies there. Returns the new root's hash. Can be done again after a crash."""
+        report_sha256 = hashlib.sha256(report).hexdigest()
+        root = ended_root(self._root, root_hash=self.root_hash, report_sha256=report_sha256)
+        self.write_review("report.json", report)
+        self.store.put(f"{self.folder}/root.json", root.to_bytes())
+        return root_hash(root.to_bytes())
 
     def list_review(self) -> list[str]:
         """Names that `read_review` takes, sorted."""

@@ -3,7 +3,7 @@
 The rules, the first that says no decides:
 
 0. the log of the workspace says that the version has this root
-1. the data is not past its retention
+1. the data has not ended, and is not past its retention
 2. purpose `review`: not rejected. Every other purpose: the review is approved, now, for these bytes
 3. the policy names the purpose, and the user where the purpose is to train or evaluate
 4. training and evaluation: isolation as the policy asks; `required` means proven from inside and not
@@ -61,6 +61,8 @@ class DataFacts:
     review: ReviewState
     is_recorded: bool
     """Whether the log says that this version has this root."""
+    ended_in: int | None = None
+    """Record of the log with which it ended; its key is destroyed."""
 
     @property
     def retained_until(self) -> datetime:
@@ -138,6 +140,9 @@ def _about_data(request: KeyRequest, facts: DataFacts, *, now: datetime) -> Deci
             hint="put back the version that was imported; one of another workspace: look at it, then record "
             "it with `rsc audit attest`",
         )
+    if facts.ended_in is not None:
+        told = f"{data} version {facts.version}: its key was destroyed (record {facts.ended_in} of the log)"
+        return _denied("KeyUnavailable", told, hint="import the data again if you may still keep it")
     if now >= facts.retained_until:
         told = f"{data} was kept until {facts.retained_until:%Y-%m-%d}, as its policy says"
         return _denied("KeyUnavailable", told, hint=f"remove it with `rsc data expire {data}`")

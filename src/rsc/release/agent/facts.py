@@ -99,16 +99,26 @@ def conclude(dataset: Dataset, files: ReviewFiles, *, recorded: Recorded, now: d
             f"the report of {dataset.name} version {dataset.version} was changed after the import",
             hint="put the report of the import back from a copy, or import again",
         )
-    said = recorded.versions.get((dataset.name, dataset.version))
-    is_recorded = said is not None and said.value == dataset.root_hash
+    place = (dataset.name, dataset.version)
+    said = recorded.versions.get(place)
+    root_hash = recorded.root_of(place, root_hash=dataset.root_hash)
+    is_recorded = said is not None and said.value == root_hash
+    ended_in = None
+    if not is_recorded:
+        review = _UNRECORDED
+    elif root_hash != dataset.root_hash:
+        review, ended_in = ReviewState("expired", "its key was destroyed", False), recorded.ended[place].index
+    else:
+        review = _review_state(dataset, files, recorded=recorded, now=now)
     return DataFacts(
         name=dataset.name,
         version=dataset.version,
-        root_hash=dataset.root_hash,
+        root_hash=root_hash,
         created=collected(dataset),
         policy=parse_policy(files.policy),
-        review=_review_state(dataset, files, recorded=recorded, now=now) if is_recorded else _UNRECORDED,
+        review=review,
         is_recorded=is_recorded,
+        ended_in=ended_in,
     )
 
 

@@ -1,10 +1,12 @@
 """The end of data: destroy the key, prove that nothing opens any more, delete the bytes, log it.
 
     control: it opens -> destroy the key -> try in place -> delete the bytes -> try a restored copy
+             -> end the papers
 
 The order makes every crash safe: once the key is gone the data is gone, whatever happens to the bytes,
-and doing it again finishes the rest. What stays is root.json, the review and the key's tombstone: enough
-to show that the data was there, was approved by whom, and when it ended.
+and doing it again finishes the rest. What stays is a root.json and a report of numbers alone
+(store/ended.py), the policy, the approvals and the key's tombstone: enough to show that the data was there,
+who approved it, and when it ended. The log has the hash of that root.json, so no other passes for it.
 
 Versions under one key can have different ends. Those that live on are first wrapped anew under a
 fresh key, and so is an import that was stopped and can go on; their data stays as it is. While an import runs
@@ -27,10 +29,12 @@ from rsc.errors import IntegrityError, KeyUnavailable, RscError
 from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope, rewrap
 from rsc.release.lifecycle.kek_index import Providers, active_keks, kek_info, new_kek
 from rsc.review.public_text import public_text
+from rsc.review.report import report_from_json
 from rsc.store.bulk.interface import BulkStore, read_all
 from rsc.store.bulk.locations import open_store
 from rsc.store.cache.node_cache import forget_chunks
 from rsc.store.dataset import Dataset, list_versions
+from rsc.store.format.root import review_path
 from rsc.store.splits import open_manifest
 from rsc.store.staging import Unfinished, list_unfinished, only_writer
 
@@ -119,8 +123,9 @@ def expire_held(
             begun.remove()
     after = tuple(_try(copy, dataset, providers, where="restored copy") for copy, dataset in pairs)
     _require_closed(after)
+    papers = {str(dataset.version): _end_papers(dataset) for dataset in datasets}
     ended = Expired(name, tuple(d.version for d in datasets), kek_ids, freed_bytes, before, after)
-    audit.append("data_expired", data=name, user=user, reason=reason, **_log_facts(ended))
+    audit.append("data_expired", data=name, user=user, reason=reason, papers=papers, **_log_facts(ended))
     return ended
 
 
@@ -261,6 +266,16 @@ def _delete_bytes(dataset: Dataset) -> int:
         dataset.store.delete(place.manifest_path)
         freed += info.size_bytes
     return freed
+
+
+def _end_papers(dataset: Dataset) -> str:
+    """Take what its source said out of root.json and the review. Returns the hash of the root that stays."""
+    dataset.store.delete(review_path(dataset.folder, "decisions.json"))
+    try:
+        report = report_from_json(dataset.read_review("report.json") or b"").ended().to_json()
+    except (ValueError, KeyError, TypeError):
+        report = b"{}"  # an older or damaged one: nothing of it stays
+    return dataset.end_papers(report=report)
 
 
 def _forget_cached(workspace: Workspace, dataset: Dataset) -> None:

@@ -75,6 +75,9 @@ class Recorded:
     """(run, place) -> what is known of it."""
     destroyed: dict[tuple[str, str], RecordedValue] = field(default_factory=dict)
     """(provider, key id) of every key that was destroyed -> how."""
+    ended: dict[Version, Said] = field(default_factory=dict)
+    """Versions whose key was destroyed -> the hash of the root.json that stays of them; empty where an older
+    RSC left their papers as they were."""
     promises: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name of a promise -> the last record of what became of it."""
     generation: int = 0
@@ -99,6 +102,12 @@ class Recorded:
         said = self.versions.get(version)
         roots = self.line(said.value)[1:] if said else []
         return [self.places[root] for root in roots if root in self.places]
+
+    def root_of(self, version: Version, *, root_hash: str) -> str:
+        """The root by which the log knows what lies here under `root_hash`: of an ended version the one that
+        it had while it lived."""
+        ended, said = self.ended.get(version), self.versions.get(version)
+        return said.value if ended and said and ended.value == root_hash else root_hash
 
     def importer(self, root_hash: str) -> int | None:
         """The account that brought the data in of which this version is what is left."""
@@ -128,6 +137,10 @@ class Recorded:
             self.verdicts[entry["root_hash"]] = {**before, entry["approver"]: said}
         elif kind == "reviewer_enrolled":
             self._enrol(entry)
+        elif kind == "data_expired":
+            papers = entry.get("papers", {})
+            for version in entry["versions"]:
+                self.ended[entry["data"], version] = Said(index, papers.get(str(version), ""))
         elif kind in (BEGAN, ATTESTED):
             self.runs.setdefault(entry["run"], origin_from(entry))
         else:

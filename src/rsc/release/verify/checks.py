@@ -48,6 +48,8 @@ class House:
     now: datetime
     read: VerifyPart = field(default_factory=VerifyPart)
     """Of the shards, where every byte is read."""
+    planted: tuple[str, ...] = ()
+    """Values that somebody put into a source to see where they turn up."""
 
     @cached_property
     def recorded(self) -> Recorded:
@@ -72,6 +74,9 @@ def reviews_valid(house: House) -> Promise:
             state = data_facts(dataset, workspace=house.workspace, recorded=recorded, now=house.now).review
         except RscError as error:
             breaches.append(Breach(error.message, data=dataset.name, since=_review_changed(house, dataset)))
+            continue
+        if dataset.is_ended and state.state == "expired":
+            states["ended"] += 1
             continue
         states[state.state] += 1
         if state.state == "void":
@@ -130,7 +135,10 @@ def log_intact(house: House) -> Promise:
 def no_release_without_approval(house: House) -> Promise:
     """Replay the log: at each release of a gated purpose, enough people had approved these very bytes."""
     approvers: dict[str, set[str | int]] = defaultdict(set)
-    policies = {dataset.root_hash: _policy(dataset) for dataset in _versions(house.workspace)}
+    policies = {
+        house.recorded.root_of((dataset.name, dataset.version), root_hash=dataset.root_hash): _policy(dataset)
+        for dataset in _versions(house.workspace)
+    }
     breaches, releases = [], 0
     for entry in house.audit.entries():
         root = entry.get("root_hash", "")

@@ -99,7 +99,8 @@ def _faults(house: House, name: str, number: int, *, root_hash: str | None) -> I
     except RscError as error:
         yield error.message
         return
-    if root_hash is not None and dataset.root_hash != root_hash:
+    found = house.recorded.root_of((name, number), root_hash=dataset.root_hash)
+    if root_hash is not None and found != root_hash:
         yield "root.json is not the one that the log recorded"
     try:
         envelope = dataset.envelope()

@@ -18,13 +18,15 @@ from rsc.clock import Clock, parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
 from rsc.release.lifecycle.kek_index import Providers
-from rsc.release.verify import checks, completeness, provenance, run_folders
+from rsc.release.verify import checks, completeness, open_files, provenance, run_folders
 from rsc.release.verify.checks import House
 from rsc.release.verify.promise import Promise, unknown, with_since
 from rsc.store.verify import VerifyPart
 
 CHECKS: tuple[Callable[[House], Promise], ...] = (
     checks.no_plaintext,
+    open_files.nothing_found_lies_open,
+    open_files.papers_end_with_data,
     checks.reviews_valid,
     completeness.versions_whole,
     checks.keys_within_retention,
@@ -46,13 +48,15 @@ def verify(
     audit: AuditLog,
     clock: Clock,
     read: VerifyPart | None = None,
+    planted: tuple[str, ...] = (),
 ) -> list[Promise]:
     """All promises in a fixed order. A check that cannot be made is `unknown`, never `kept`.
 
-    `read`: also every byte of that part of the shards.
+    `read`: also every byte of that part of the shards. `planted`: values to search for in every file.
     """
-    house = House(workspace, providers, audit, clock.now(), read=read or VerifyPart())
-    rows = [_checked(check, house) for check in (*CHECKS, *([completeness.bytes_whole] if read else []))]
+    house = House(workspace, providers, audit, clock.now(), read=read or VerifyPart(), planted=planted)
+    asked = [completeness.bytes_whole] * bool(read) + [open_files.planted_values] * bool(planted)
+    rows = [_checked(check, house) for check in (*CHECKS, *asked)]
     try:
         last = house.recorded.promises
         rows = _with_standing_damage(rows, last=last, is_all_read=read is not None and read.is_all)
