@@ -75,7 +75,7 @@ class Recorded:
     """(run, place) -> what is known of it."""
     destroyed: dict[tuple[str, str], RecordedValue] = field(default_factory=dict)
     """(provider, key id) of every key that was destroyed -> how."""
-    ended: dict[Version, Said] = field(default_factory=dict)
+    ended: dict[Version, RecordedValue] = field(default_factory=dict)
     """Versions whose key was destroyed -> the hash of the root.json that stays of them; empty where an older
     RSC left their papers as they were."""
     promises: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Recorded:
         elif kind == "data_expired":
             papers = entry.get("papers", {})
             for version in entry["versions"]:
-                self.ended[entry["data"], version] = Said(index, papers.get(str(version), ""))
+                self.ended[entry["data"], version] = RecordedValue(index, papers.get(str(version), ""))
         elif kind in (BEGAN, ATTESTED):
             self.runs.setdefault(entry["run"], origin_from(entry))
         else:
