@@ -109,6 +109,20 @@ def test_a_light_room_never_names_torch(room: str) -> None:
     assert not named, f"{room}/ must work without torch"
 
 
+DRY_RUN = {
+    *("dry_run", "example_batch", "fake_routing", "op_counter", "rank_report", "recipe_table", "unit_cost"),
+    "weight_memory",
+}
+"""Files of plan/ that build models; the planner beside them plans without torch."""
+
+
+def test_the_planner_never_names_torch() -> None:
+    planner = [path for path in python_files() if room_of(path) == "plan" and path.stem not in DRY_RUN]
+    dry = {f"rsc.plan.{name}" for name in DRY_RUN}
+    named = {path.name for path in planner if ({"torch"} | dry) & imported_modules(path)}
+    assert not named
+
+
 def test_the_table_has_a_line_for_each_room() -> None:
     rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     assert rooms == MAY_IMPORT.keys() | {"cli"}

@@ -41,6 +41,7 @@ VERBS = {
     "audit": Verb("audit", "show, verify and export the tamper-evident log"),
     "verify": Verb("audit", "re-check every promise"),
     "recipes": Verb("recipes", "list, print and copy training recipes"),
+    "plan": Verb("plan", "what a run needs before anyone buys it, with the error of every prediction"),
     "train": Verb("train", "train a recipe on approved data"),
     "runs": Verb("runs", "list, show, follow, stop, resume and export runs"),
     "cluster": Verb("cluster", "what runs start on: Slurm, its state, a private one to try"),

@@ -36,17 +36,6 @@ class ConvBody(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.out_channels = width
 
-    def multiplications(self, places: int) -> list[int]:
-        """Of each convolution on a picture of so many places (pixels), in order."""
-        found = []
-        for layer in self.layers:
-            one = layer.inner if isinstance(layer, Residual) else layer
-            assert isinstance(one, ConvNorm)
-            places //= one.conv.stride[0] ** 2
-            found.append(one.conv.weight.numel() * places)
-            places //= one.pool**2
-        return found
-
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         return self.layers(x_BCHW.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
 

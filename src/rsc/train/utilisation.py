@@ -1,6 +1,6 @@
 """What a step cost against what the machine could do: FLOPs, MFU, memory, energy.
 
-FLOPs are the model's own (train/engine/flops.py). Peaks of GPUs are the makers' dense rates; a CPU's is one
+FLOPs are the model's own (models/counts.py). Peaks of GPUs are the makers' dense rates; a CPU's is one
 matrix product, measured when the rank starts. Energy is read where the machine lets us: RAPL on Linux, NVML
 on NVIDIA.
 

@@ -25,6 +25,13 @@ class _Sorting(FieldTask):
         """Read off the mean of the positions."""
         return 6 * self.config.trunk.width * len(self.head_config.labels)
 
+    def head_weights(self) -> int:
+        """With the bag's table and bias, where there is one."""
+        classes, bag = len(self.head_config.labels), self.config.bag
+        tables = bag.num_tables if bag is not None and self.balances_classes else 0
+        table = tables * bag.rows + 1 if bag is not None and tables else 0
+        return classes * (self.config.trunk.width + 1 + table)
+
 
 class Classes(_Sorting):
     kind = "classes"

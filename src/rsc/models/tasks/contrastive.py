@@ -26,6 +26,10 @@ class Contrastive(Task):
         """Both sides' projections of the mean."""
         return 6 * self.config.trunk.width * 2 * self.head_config.projection
 
+    def head_weights(self) -> int:
+        """Both projections and the temperature."""
+        return 2 * self.config.trunk.width * self.head_config.projection + 1
+
     def build_head(self) -> nn.Module:
         from rsc.models.heads import ContrastiveHead
 

@@ -24,6 +24,9 @@ class Ctc(FieldTask):
     def head_flops(self, length: int) -> int:
         return 6 * length * self.config.trunk.width * (len(self.head_config.labels) + 1)
 
+    def head_weights(self) -> int:
+        return (self.config.trunk.width + 1) * (len(self.head_config.labels) + 1)
+
     def build_head(self) -> nn.Module:
         from rsc.models.heads import CtcHead
 

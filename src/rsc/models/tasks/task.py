@@ -93,7 +93,11 @@ class Task(ABC):
 
     @abstractmethod
     def head_flops(self, length: int) -> int:
-        """Forward and backward of the head on one sample of `length` positions (train/engine/flops.py)."""
+        """Forward and backward of the head on one sample of `length` positions (models/counts.py)."""
+
+    @abstractmethod
+    def head_weights(self) -> int:
+        """Parameters of the head (models/counts.py)."""
 
     @abstractmethod
     def build_head(self) -> nn.Module: ...
@@ -137,6 +141,9 @@ class TokenTask(Task):
 
     def head_flops(self, length: int) -> int:
         return 6 * length * self.config.trunk.width * (self.config.text.rows if self.config.text else 0)
+
+    def head_weights(self) -> int:
+        return self.config.trunk.width * (self.config.text.rows if self.config.text else 0)
 
     def build_head(self) -> nn.Module:
         from rsc.models.heads import TokenHead

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from rsc.checkpoint.shards import Piece, state_pieces
 from rsc.models.build import build_model, positions_by_stem
+from rsc.models.counts import model_flops
 from rsc.models.moe import balance_experts, forget_loads
 from rsc.parallel.apply import How, Placed, fill, parallelize
 from rsc.parallel.layout import Layout
@@ -21,7 +22,6 @@ from rsc.parallel.mesh import Mesh
 from rsc.recipes.recipe import Recipe
 from rsc.train.batches.sample_seeds import Draws
 from rsc.train.batches.streams import stream_seed
-from rsc.train.engine.flops import model_flops
 from rsc.train.engine.loss import LossRecord, Objective, loss_record
 from rsc.train.engine.optimizers import build_optimizer
 from rsc.train.init_weights import inheriting

@@ -1,4 +1,4 @@
-"""FLOPs from settings against a count of the products that really run."""
+"""Parameters and FLOPs from settings against modules that are built and products that really run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rsc.config import recipe_names
 from rsc.models.build import build_model, positions_by_stem
 from rsc.models.config import ModelConfig
+from rsc.models.counts import count_units, model_flops
 from rsc.models.heads import Want
 from rsc.models.stems import log_mel
-from rsc.train.engine.flops import model_flops
+from rsc.recipes.recipe import load_recipe
 
 B = 2
 CLASSES = {"kind": "classes", "labels": ("a", "b", "c")}
@@ -58,10 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_flops_are_those_of_the_products_that_run(case: str) -> None:
     """Attention over the square is 12 L H E a position and block of it; the CPU's own attention skips what
     lies ahead, so models that look both ways are counted."""
-    settings = dict(CASES[case])
-    trunk = {"width": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "mlp_width": 96}
-    trunk |= {"causal": False, "moe": settings.pop("moe", None)}
-    config = ModelConfig.model_validate({"trunk": trunk, **settings})
+    config = _config(case)
     model = build_model(config)
     with FlopCounterMode(display=False) as spectrum:
         if config.audio is not None:
@@ -71,3 +70,24 @@ def test_flops_are_those_of_the_products_that_run(case: str) -> None:
     counted = counter.get_total_flops() - spectrum.get_total_flops()
     positions = positions_by_stem(INPUTS, config=config)
     assert model_flops(config, rows=B, positions=positions) == pytest.approx(counted, rel=0.02)
+
+
+def _config(case: str) -> ModelConfig:
+    settings = dict(CASES[case])
+    trunk = {"width": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "mlp_width": 96}
+    trunk |= {"causal": False, "moe": settings.pop("moe", None)}
+    return ModelConfig.model_validate({"trunk": trunk, **settings})
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_has_the_parameters_that_are_counted(name: str) -> None:
+    config = load_recipe(name, overrides=["data.name=none"]).recipe.model
+    built = sum(parameter.numel() for parameter in build_model(config, device="meta").parameters())
+    assert count_units(config).total == built
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_stem_and_head_has_the_parameters_that_are_counted(name: str) -> None:
+    config = _config(name)
+    built = sum(parameter.numel() for parameter in build_model(config, device="meta").parameters())
+    assert count_units(config).total == built
