@@ -24,6 +24,7 @@ from rsc.errors import IntegrityError
 from rsc.keys.secret import SecretKey
 from rsc.parallel.boxes import Box
 from rsc.store.bulk.local import LocalReader, LocalStore, RealDisk
+from rsc.store.format.suites import AES_256_GCM, SUITES, Suite
 
 RUN = "2026-11-21-language-0001"
 
@@ -65,13 +66,19 @@ def pieces_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Piece]
 
 
 def writer_for(
-    folder: Path, key: SecretKey, *, disk: RealDisk | None = None, keep: int = 9
+    folder: Path,
+    key: SecretKey,
+    *,
+    disk: RealDisk | None = None,
+    keep: int = 9,
+    suite: Suite = AES_256_GCM,
 ) -> tuple[CheckpointWriter, Events]:
     events = Events()
     writer = CheckpointWriter(
         LocalStore(folder, disk=disk),
         run=RUN,
         key=key,
+        suite=suite,
         rank=0,
         attempt="a0",
         meeting=Meeting(HashStore(), world=1),
@@ -101,8 +108,9 @@ def key() -> SecretKey:
     return SecretKey.generate()
 
 
-def test_training_goes_on_bit_equal_after_a_load(tmp_path: Path, key: SecretKey) -> None:
-    writer, events = writer_for(tmp_path, key)
+@pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.cipher)
+def test_training_goes_on_bit_equal_after_a_load(tmp_path: Path, key: SecretKey, suite: Suite) -> None:
+    writer, events = writer_for(tmp_path, key, suite=suite)
     model, optimizer = save(writer, step=2)
     checkpoint = newest_good(LocalStore(tmp_path), run=RUN, key=key)
     assert checkpoint is not None

@@ -14,8 +14,8 @@ import pytest
 
 from rsc.cluster.launch.launcher import LocalLauncher
 from rsc.cluster.sandbox.wrap import METHODS, Level, Method, Wrapped, wrap
-from rsc.config import Workspace
-from rsc.control.admission import Admission
+from rsc.config import CipherChoice, Workspace
+from rsc.control.admission import Admission, cipher_of
 from rsc.control.controller import Controller
 from rsc.control.drive import Drive
 from rsc.control.monitor import ProgressLine, Watched, Wishes
@@ -26,7 +26,7 @@ from rsc.loader.config import DataConfig
 from rsc.recipes.data_fit import Samples
 from rsc.recipes.recipe import load_recipe
 from rsc.release.agent.job_scope import Served
-from rsc.release.record.run_origin import RunOrigin
+from rsc.release.record.run_origin import DataUsed, RunOrigin
 from rsc.runs.folder import RunFolder
 from rsc.store.format.schema import Field, Schema
 from tests.conftest import FakeClock
@@ -40,6 +40,9 @@ class OpenGate:
 
     def isolation(self, version: tuple[str, int], *, root_hash: str) -> Level:
         return "required" if version == ("strict", 1) else "none"
+
+    def cipher(self, version: tuple[str, int], *, root_hash: str) -> CipherChoice:
+        return "auto"
 
     def origin(self, run: str) -> RunOrigin:
         return RunOrigin(run, "language", "0" * 64, ())
@@ -229,3 +232,22 @@ def test_workers_cannot_write_replace_or_remove_the_papers_of_their_run(
     assert run.record() == record
     assert {path.name for path in run.path.iterdir() if path.is_file()} == set(PAPERS)
     assert {path.parent.name for path in run.path.glob("*/mine")} == set(PARTS)
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        (["auto"], "auto"),
+        (["auto", "aegis-256"], "aegis-256"),
+        (["aegis-256", "aes-256-gcm", "auto"], "aes-256-gcm"),
+    ],
+)
+def test_checkpoints_follow_the_strictest_policy_of_what_a_run_saw(
+    asked: list[CipherChoice], chosen: CipherChoice
+) -> None:
+    class PinnedGate(OpenGate):
+        def cipher(self, version: tuple[str, int], *, root_hash: str) -> CipherChoice:
+            return asked[version[1]]
+
+    seen = tuple(DataUsed("posts", number, "0" * 64) for number in range(len(asked)))
+    assert cipher_of(PinnedGate(), RunOrigin("run", "language", "0" * 64, seen)) == chosen

@@ -14,7 +14,7 @@ from rsc.errors import ConfigError, DataError, GateRefused, KeyUnavailable, Revi
 from rsc.ingest.importer import import_columns, import_source
 from rsc.keys.envelope import data_key_context, open_envelope
 from rsc.keys.providers.local import LocalKeyProvider
-from rsc.review.policy import Policy, policy_to_toml
+from rsc.review.policy import Policy, default_policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets
 
 from .bringing import POLICY, bring_in, posts, stored
@@ -59,6 +59,27 @@ def test_no_plaintext_rests_anywhere(workspace: Workspace, tmp_path: Path) -> No
     assert len(files) > 5
     needles = (b"write to", b"example.org", b"post 17")
     assert [path for path in files if any(needle in path.read_bytes() for needle in needles)] == []
+
+
+@pytest.mark.parametrize(
+    ("of_workspace", "policy", "suite"),
+    [
+        ("aes-256-gcm", "auto", 1),
+        ("aegis-256", "auto", 2),
+        ("aegis-256", "fips", 1),
+        ("aes-256-gcm", "aegis-256", 2),
+    ],
+)
+def test_the_policy_s_cipher_goes_before_the_workspace_s(
+    workspace: Workspace, tmp_path: Path, of_workspace: str, policy: str, suite: int
+) -> None:
+    (workspace.root / "config.toml").write_text(f"[store]\ncipher = '{of_workspace}'\n")
+    pinned = default_policy(single_person=True).model_copy(update={"cipher": policy})
+    bring_in(workspace, posts(tmp_path / "posts.jsonl", 30), policy=policy_to_toml(pinned), holdout=0)
+    headers = {path.read_bytes()[8:12] for path in workspace.data.rglob("*.rsc")}
+    assert headers == {bytes([1, 0, suite, 0])}
+    assert Dataset.open(workspace.data, name="posts").verify().is_good
+    assert sorted(row["id"] for row in stored(workspace, "train")) == list(range(30))
 
 
 def test_bad_records_are_kept_encrypted(workspace: Workspace, tmp_path: Path) -> None:

@@ -43,6 +43,23 @@ def test_bad_policies_name_the_field_and_the_rule(line, message):
         parse_policy(line.encode())
 
 
+@pytest.mark.parametrize(
+    ("pin", "of_workspace", "chosen", "said"),
+    [
+        ("auto", "auto", "auto", None),
+        ("auto", "aegis-256", "aegis-256", None),
+        ("fips", "aegis-256", "aes-256-gcm", "what NIST approves only"),
+        ("aes-256-gcm", "aegis-256", "aes-256-gcm", "encrypted with AES-256-GCM"),
+        ("aegis-256", "aes-256-gcm", "aegis-256", "which NIST does not approve"),
+    ],
+)
+def test_a_pinned_cipher_wins_and_is_explained(pin, of_workspace, chosen, said):
+    policy = parse_policy(f"cipher = '{pin}'".encode())
+    assert policy.cipher_or(of_workspace) == chosen
+    text = " ".join(explain(policy))
+    assert said in text if said else "encrypted with" not in text
+
+
 def test_explain_says_every_action_and_what_is_not_covered():
     policy = parse_policy(
         b"single_person = true\nrequired_approvers = 1\nsafeguard = 'people agreed in writing'\n"

@@ -15,7 +15,7 @@ from rsc.checkpoint.read_counts import StoreReads
 from rsc.cluster.launch.launcher import LocalLauncher
 from rsc.cluster.sandbox import wrap
 from rsc.cluster.sandbox.wrap import Level
-from rsc.config import Workspace, to_toml
+from rsc.config import CipherChoice, Workspace, to_toml
 from rsc.control.admission import Admission, isolation_of
 from rsc.control.controller import Controller
 from rsc.control.init_from import find_parent
@@ -138,6 +138,9 @@ class OpenGate:
 
     def isolation(self, version: tuple[str, int], *, root_hash: str) -> Level:
         return "required" if version == ("strict", 1) else "none"
+
+    def cipher(self, version: tuple[str, int], *, root_hash: str) -> CipherChoice:
+        return "auto"
 
     def origin(self, run: str) -> RunOrigin:
         return RunOrigin(run, "language", "0" * 64, (DataUsed("strict", 1, "s" * 64),))

@@ -37,6 +37,7 @@ from rsc.errors import ResourceError, RscError
 from rsc.keys.secret import SecretKey
 from rsc.store.bulk.interface import BulkStore
 from rsc.store.format.container import ContainerWriter
+from rsc.store.format.suites import AES_256_GCM, Suite
 
 _WITHOUT_A_WORD = "its writer ended by an error that is in the log"  # until the writer says otherwise
 
@@ -54,6 +55,7 @@ class CheckpointWriter:
         *,
         run: str,
         key: SecretKey,
+        suite: Suite = AES_256_GCM,
         rank: int,
         attempt: str,
         meeting: Meeting,
@@ -67,6 +69,7 @@ class CheckpointWriter:
         self._store = store
         self._run = run
         self._key = key
+        self._suite = suite
         self._rank = rank
         self._attempt = attempt
         self._meeting = meeting
@@ -165,7 +168,8 @@ class CheckpointWriter:
 
     def _put_container(self, name: str, *, step: int, frames: Sequence[bytes | memoryview]) -> FileRecord:
         file = self._store.create(f"{folder_name(step)}/{name}")
-        writer = ContainerWriter(file, key=self._key, context=context_of(run=self._run, step=step, file=name))
+        context = context_of(run=self._run, step=step, file=name)
+        writer = ContainerWriter(file, key=self._key, context=context, suite=self._suite)
         try:
             for frame in frames:
                 writer.write_frame(frame, num_samples=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rsc.cluster.sandbox.wrap import Level
+from rsc.config import CipherChoice
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
 from rsc.recipes.data_fit import Samples, check_fields
@@ -17,6 +18,7 @@ from rsc.release.record.run_origin import RunOrigin, Version
 from rsc.runs.folder import RunFolder
 
 _ABOUT_DATA = ("data", "review", "key_period")
+_PINNED_FIRST: tuple[CipherChoice, ...] = ("aes-256-gcm", "aegis-256", "auto")
 _STRICTEST_FIRST: tuple[Level, ...] = ("required", "best-effort", "none")
 
 
@@ -47,6 +49,10 @@ class Gate(Protocol):
 
     def isolation(self, version: Version, *, root_hash: str) -> Level:
         """What the policy of a data set version asks of workers; the strictest where it is gone."""
+        ...
+
+    def cipher(self, version: Version, *, root_hash: str) -> CipherChoice:
+        """For checkpoints of a run on this version; AES-256-GCM where its policy is gone."""
         ...
 
     def origin(self, run: str) -> RunOrigin:
@@ -93,3 +99,9 @@ def isolation_of(gate: Gate, origin: RunOrigin) -> Level:
     key agent goes by all of it too."""
     asked = [gate.isolation(place, root_hash=origin.root_of(place)) for place in origin.all_data()]
     return min(asked, key=_STRICTEST_FIRST.index, default="none")
+
+
+def cipher_of(gate: Gate, origin: RunOrigin) -> CipherChoice:
+    """For checkpoints of a run: AES-256-GCM where anything that it was trained on asks for it."""
+    asked = [gate.cipher(place, root_hash=origin.root_of(place)) for place in origin.all_data()]
+    return min(asked, key=_PINNED_FIRST.index, default="auto")

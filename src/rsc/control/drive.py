@@ -21,7 +21,7 @@ from rsc.cluster.launch.launcher import Launcher, NodeCommand
 from rsc.cluster.sandbox.wrap import Level, Wrapped
 from rsc.cluster.supervise.failures import Restarts
 from rsc.config import Workspace
-from rsc.control.admission import Gate
+from rsc.control.admission import Gate, cipher_of
 from rsc.control.checkpoint_copier import Courier, open_copies, send_papers
 from rsc.control.monitor import ProgressLine, Watched, Wishes
 from rsc.control.mover_process import fetching_for
@@ -78,6 +78,7 @@ class Drive:
             recipe=recipe.model_dump(mode="json"),
             workers=recipe.parallel.workers,
             socket=str(socket),
+            cipher=cipher_of(self.gate, self.gate.origin(run.id)),
         )
         shown = [self.workspace.cache]
         if isinstance(self.workspace.bulk, Path):

@@ -18,7 +18,7 @@ from rsc.accounts import Account, this_account
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.cluster.sandbox.wrap import Level
-from rsc.config import Workspace
+from rsc.config import CipherChoice, Workspace
 from rsc.control.admission import Admission
 from rsc.errors import KeyUnavailable, ReviewVoid
 from rsc.keys.envelope import (
@@ -97,15 +97,11 @@ class WorkspaceGate:
         return Admission(version=dataset.version, lineage=lineage, samples=samples)
 
     def isolation(self, version: Version, *, root_hash: str) -> Level:
-        facts = facts_of(
-            version,
-            root_hash=root_hash,
-            workspace=self.workspace,
-            memory=Memory(self.workspace),
-            recorded=self._record.now(),
-            now=self.clock.now(),
-        )
-        return facts.policy.isolation
+        return self._facts_of(version, root_hash=root_hash).policy.isolation
+
+    def cipher(self, version: Version, *, root_hash: str) -> CipherChoice:
+        policy = self._facts_of(version, root_hash=root_hash).policy
+        return policy.cipher_or(self.workspace.settings.store.cipher)
 
     def origin(self, run: str) -> RunOrigin:
         return require_origin(self._record.now().runs, run)
@@ -133,6 +129,16 @@ class WorkspaceGate:
         agent = KeyAgent(self.workspace, providers=self.providers, audit=self._audit(), clock=self.clock)
         with AgentServer(agent, socket_path=socket, clock=self.clock, serves=serves):
             yield
+
+    def _facts_of(self, version: Version, *, root_hash: str) -> DataFacts:
+        return facts_of(
+            version,
+            root_hash=root_hash,
+            workspace=self.workspace,
+            memory=Memory(self.workspace),
+            recorded=self._record.now(),
+            now=self.clock.now(),
+        )
 
     def _audit(self) -> AuditLog:
         return AuditLog.open(self.workspace.audit, clock=self.clock)

@@ -32,6 +32,8 @@ class CardData:
     report_hash: str
     purposes: Sequence[str] = ()
     expires: str = UNKNOWN
+    cipher: str = UNKNOWN
+    """What the policy says of it."""
     findings: Mapping[str, int] | None = None
     """What the gate found, by type; counts only. None: no longer known."""
 
@@ -152,6 +154,7 @@ def _data_rows(data: CardData) -> dict[str, str]:
         "report hash": data.report_hash,
         "purposes": ", ".join(data.purposes) or UNKNOWN,
         "found by the gate": _findings(data.findings),
+        "cipher by policy": data.cipher,
         "key period": data.key_period,
         "data expire": data.expires,
     }

@@ -120,6 +120,14 @@ def _unknown_origin(run: RunFolder) -> list[str]:
     ]
 
 
+_CIPHERS = {
+    "auto": "AES-256-GCM or AEGIS-256, whichever the machine that wrote was set to",
+    "aes-256-gcm": "AES-256-GCM",
+    "aegis-256": "AEGIS-256 (not approved by NIST)",
+    "fips": "only what NIST approves: AES-256-GCM",
+}
+
+
 def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> CardData:
     """From the lineage, which was written when training began; what is gone since is unknown."""
     data, review = lineage.get("data", {}), lineage.get("review", {})
@@ -131,7 +139,8 @@ def _data(lineage: Mapping[str, Any], *, workspace: Workspace, split: str) -> Ca
         policy = parse_policy(dataset.read_review("policy.toml") or b"")
         found = report_from_json(dataset.read_review("report.json") or b"").by_type()
         expires = f"{policy.retention} after {dataset.created:%Y-%m-%d}"
-        more = {"purposes": policy.purpose, "findings": found, "expires": expires}
+        cipher = _CIPHERS[policy.cipher]
+        more = {"purposes": policy.purpose, "findings": found, "expires": expires, "cipher": cipher}
     except (RscError, KeyError, ValueError):
         pass  # expired or erased since: the lineage still tells what it was
     return CardData(

@@ -25,6 +25,7 @@ from rsc.keys.secret import SecretKey
 from rsc.review.public_text import public_text
 from rsc.review.report import ReviewReport
 from rsc.store.format.schema import Field
+from rsc.store.format.suites import Suite, suite_for
 from rsc.store.writer import DatasetRef, DatasetWriter
 
 _SUBJECT_KEY = b"rsc-subject-1"  # HKDF info: the key of pseudonyms and of the subject codes in `findings`
@@ -110,7 +111,7 @@ class ImportJob:
         try:
             context = data_key_context(self.plan.name)
             key = open_envelope(self.provider, unfinished.envelope(), context=context)
-            writer = DatasetWriter.resume(unfinished, key=key, clock=self.clock)
+            writer = DatasetWriter.resume(unfinished, key=key, clock=self.clock, suite=self._suite())
         except (KeyUnavailable, IntegrityError):
             unfinished.remove()
             return None
@@ -126,10 +127,14 @@ class ImportJob:
             key=key,
             envelope=envelope,
             clock=self.clock,
+            suite=self._suite(),
         )
         position = Position(wanted, 0, 0, Totals(), is_surveyed=self.plan.is_surveyed)
         writer.checkpoint(position.to_dict())  # marks the folder as ours, should we be killed
         return _Begun(writer, key, position)
+
+    def _suite(self) -> Suite:
+        return suite_for(self.plan.policy.cipher_or(self.workspace.settings.store.cipher))
 
     def _write(self, begun: _Begun, *, subject_key: SecretKey) -> None:
         """Every part that is left. Raises DataError when the source changed meanwhile."""

@@ -22,6 +22,15 @@ class Remark(NamedTuple):
     sentence: str
 
 
+_CIPHERS = {
+    "fips": "It and checkpoints of what is trained on it are encrypted with what NIST approves only: "
+    "AES-256-GCM.",
+    "aes-256-gcm": "It and checkpoints of what is trained on it are encrypted with AES-256-GCM.",
+    "aegis-256": "It and checkpoints of what is trained on it are encrypted with AEGIS-256, which NIST "
+    "does not approve.",
+}
+
+
 def explain(policy: Policy) -> list[str]:
     """What the policy means, one sentence each, in the order a reviewer asks."""
     people = "everybody" if "*" in policy.who_may_train else ", ".join(policy.who_may_train)
@@ -31,6 +40,7 @@ def explain(policy: Policy) -> list[str]:
         f"It is kept for {format_seconds(policy.retention_s)}; then its keys are destroyed.",
         _approval_sentence(policy),
         _ISOLATION[policy.isolation],
+        *([_CIPHERS[policy.cipher]] if policy.cipher in _CIPHERS else []),
     ]
     by_model = {name for model in policy.models for name in model.labels.values()}
     for action, meaning in ACTIONS.items():

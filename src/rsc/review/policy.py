@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rsc.config import CipherChoice
 from rsc.errors import ConfigError
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
 from rsc.review.scanner.recogniser import RecogniserConfig
@@ -22,6 +23,7 @@ from rsc.units import parse_seconds
 Action = Literal["redact", "mask", "pseudonymise", "drop", "reject", "allow"]
 Purpose = Literal["train", "evaluate", "export"]
 Isolation = Literal["required", "best-effort", "none"]
+Cipher = Literal["auto", "aes-256-gcm", "aegis-256", "fips"]
 
 ACTIONS: dict[str, str] = {
     "redact": "is replaced by its type, e.g. [EMAIL]",
@@ -67,6 +69,9 @@ class Policy(BaseModel):
     """One person imports and approves. Said so in every report, run and model card."""
     isolation: Isolation = "best-effort"
     """Whether workers must prove that they have no route out before they get a key."""
+    cipher: Cipher = "auto"
+    """Pins the cipher of the data and of checkpoints of what is trained on it; `fips`: only one that NIST
+    approves, AES-256-GCM. `auto` leaves it to `store.cipher` of the workspace that writes."""
     who_may_train: tuple[str, ...] = ("*",)
     """User names, or `*` for everybody who can reach the key agent."""
     safeguard: str = ""
@@ -113,6 +118,12 @@ class Policy(BaseModel):
 
     def action(self, type_name: str) -> Action:
         return self.actions.get(type_name, self.default_action)
+
+    def cipher_or(self, of_workspace: CipherChoice) -> CipherChoice:
+        """What to write with where the workspace says `of_workspace`."""
+        if self.cipher == "fips":
+            return "aes-256-gcm"
+        return of_workspace if self.cipher == "auto" else self.cipher
 
     @property
     def retention_s(self) -> float:
@@ -209,6 +220,7 @@ _FIELD_NOTES = {
     "shared_accounts": "accounts that several people use; elsewhere one account is one person",
     "single_person": "true: the author may approve alone, and every report says so",
     "isolation": "required, best-effort or none: must workers prove that they have no route out",
+    "cipher": "auto, aes-256-gcm, aegis-256, or fips: only what NIST approves",
     "who_may_train": 'user names, or "*"',
     "safeguard": "what protects people in pictures and speech, which are not scanned",
     "default_action": "for types that [actions] does not name",

@@ -9,6 +9,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from rsc.config import CipherChoice
+
 
 @dataclass(frozen=True)
 class NodeJob:
@@ -22,6 +24,8 @@ class NodeJob:
     """Ranks on this node."""
     socket: str
     """The key agent's."""
+    cipher: CipherChoice = "auto"
+    """Of its checkpoints."""
     cache: str | None = None
     mover: str | None = None
     """The node's cache and the socket of who fills it, where data lies in an object store."""

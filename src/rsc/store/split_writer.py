@@ -16,6 +16,7 @@ from rsc.store.format.container import ContainerReader, ContainerRecord, Contain
 from rsc.store.format.frames import encode_frame_into, frame_in_place, frame_size
 from rsc.store.format.manifest import ManifestTotals, ManifestWriter
 from rsc.store.format.schema import Schema
+from rsc.store.format.suites import AES_256_GCM, Suite
 from rsc.store.splits import SplitPlace
 
 
@@ -34,6 +35,7 @@ class SplitWriter:
         key: SecretKey,
         frame_bytes: int,
         shard_bytes: int,
+        suite: Suite = AES_256_GCM,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.schema = schema
@@ -41,6 +43,7 @@ class SplitWriter:
         self._key = key
         self._frame_bytes = frame_bytes
         self._shard_bytes = shard_bytes
+        self._suite = suite
         self._random_bytes = random_bytes
         self._pending: list[Columns] = []
         self._pending_bytes = 0
@@ -128,6 +131,7 @@ class SplitWriter:
                 self._shard_file,
                 key=self._key,
                 context=self._place.shard_context(self._num_shards),
+                suite=self._suite,
                 random_bytes=self._random_bytes,
             )
         return self._shard

@@ -34,6 +34,7 @@ from rsc.store.format.root import (
     version_number,
 )
 from rsc.store.format.schema import Schema
+from rsc.store.format.suites import AES_256_GCM, Suite
 from rsc.store.split_writer import SplitWriter
 from rsc.store.splits import SplitPlace
 from rsc.store.staging import StagedProgress, Unfinished, claim, last_claimed
@@ -78,11 +79,12 @@ class DatasetWriter:
         clock: Clock,
         frame_bytes: int = FRAME_BYTES,
         shard_bytes: int = SHARD_BYTES,
+        suite: Suite = AES_256_GCM,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> DatasetWriter:
         """Start a version. `key` is the one in `envelope` and stays the caller's to close."""
         place = claim(open_store(location), name=check_name(name), version_id=random_bytes(16).hex())
-        cut = _Cut(key, frame_bytes=frame_bytes, shard_bytes=shard_bytes, random_bytes=random_bytes)
+        cut = _Cut(key, suite, frame_bytes=frame_bytes, shard_bytes=shard_bytes, random_bytes=random_bytes)
         writer = cls(place, writers={}, envelope=envelope, clock=clock)
         with writer._giving_up():
             writer._store.put(f"{place.folder}/key.json", envelope.to_json().encode())
@@ -99,6 +101,7 @@ class DatasetWriter:
         clock: Clock,
         frame_bytes: int = FRAME_BYTES,
         shard_bytes: int = SHARD_BYTES,
+        suite: Suite = AES_256_GCM,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> DatasetWriter:
         """Go on from the last checkpoint; `unfinished.progress().position` says where that was.
@@ -109,7 +112,7 @@ class DatasetWriter:
         progress = unfinished.progress()
         if progress is None:
             raise ConfigError(f"{unfinished.folder} has no checkpoint", hint="remove it and start again")
-        cut = _Cut(key, frame_bytes=frame_bytes, shard_bytes=shard_bytes, random_bytes=random_bytes)
+        cut = _Cut(key, suite, frame_bytes=frame_bytes, shard_bytes=shard_bytes, random_bytes=random_bytes)
         writer = cls(unfinished, writers={}, envelope=unfinished.envelope(), clock=clock)
         writer._has_checkpoint = True
         with writer._giving_up():
@@ -229,6 +232,7 @@ class _Cut:
     """How all splits of a version are cut and encrypted."""
 
     key: SecretKey
+    suite: Suite
     frame_bytes: int
     shard_bytes: int
     random_bytes: Callable[[int], bytes]
@@ -242,5 +246,6 @@ class _Cut:
             key=self.key,
             frame_bytes=self.frame_bytes,
             shard_bytes=self.shard_bytes,
+            suite=self.suite,
             random_bytes=self.random_bytes,
         )

@@ -25,6 +25,7 @@ from rsc.runs.folder import events_of_workers
 from rsc.runs.node_job import NodeJob
 from rsc.store.bulk.local import LocalStore
 from rsc.store.cache.mover_client import AskedCache, AskedStore, MoverClient
+from rsc.store.format.suites import suite_for
 from rsc.train.batches.batch_source import BatchSource
 from rsc.train.batches.data_counts import count_training_data
 from rsc.train.batches.key_session import Keys
@@ -61,9 +62,9 @@ def data_place(job: NodeJob) -> DataPlace:
     return DataPlace(AskedStore(client), AskedCache(Path(job.cache), client=client))
 
 
-def assemble(recipe: Recipe, *, place: Place, keys: Keys, data: DataPlace) -> Loop:
+def assemble(recipe: Recipe, *, place: Place, keys: Keys, job: NodeJob) -> Loop:
     """Everything up to the first step, at the state of the newest good checkpoint."""
-    mesh, spec = place.mesh, place.spec
+    mesh, spec, data = place.mesh, place.spec, data_place(job)
     clock = SystemClock()
     events = EventLog(events_of_workers(spec.run), clock=clock)
     board = Board(spec.board, num_ranks=spec.meeting.local_world)
@@ -114,6 +115,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, data: DataPlace) -> Lo
         folder,
         run=spec.run.name,
         key=keys.run,
+        suite=suite_for(job.cipher),
         rank=mesh.rank,
         attempt=spec.attempt,
         meeting=Meeting(place.store, world=spec.meeting.world),

@@ -34,8 +34,10 @@ from rsc.release.lifecycle.subject import (
     subject_key,
     texts,
 )
+from rsc.review.policy import parse_policy
 from rsc.store.dataset import Dataset, DatasetRef, DatasetWriter, list_datasets
 from rsc.store.format.columns import Columns, Ragged
+from rsc.store.format.suites import suite_for
 
 Column = np.ndarray[Any, Any] | Ragged
 
@@ -61,6 +63,7 @@ def rewrite(house: House, old: Dataset, *, hits: list[Hit], subject: str) -> Dat
             f"{old.name} version {old.version} has a split {SUBJECT_KEY!r} that its source brought in",
             hint="nothing was erased: import it again with that split renamed, then expire this version",
         )
+    policy = parse_policy(old.read_review("policy.toml") or b"")
     envelope = old.envelope()
     request = KeyRequest("review", house.user, data=old.name, version=old.version)
     removal = _Removal.of(hits, subject=subject)
@@ -81,6 +84,7 @@ def rewrite(house: House, old: Dataset, *, hits: list[Hit], subject: str) -> Dat
             key=new_key,
             envelope=fresh,
             clock=house.clock,
+            suite=suite_for(policy.cipher_or(house.workspace.settings.store.cipher)),
         ) as writer,
     ):
         for split in old.splits:

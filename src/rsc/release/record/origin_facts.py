@@ -43,4 +43,5 @@ def facts_of(
 
 def _gone(now: datetime) -> DataFacts:
     state = ReviewState("void", "it is not here any more", False, (), None)
-    return DataFacts("a data set that is gone", 0, "", now, Policy(isolation="required"), state, False)
+    strictest = Policy(isolation="required", cipher="fips")
+    return DataFacts("a data set that is gone", 0, "", now, strictest, state, False)

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from rsc.config import CipherChoice
 from rsc.keys.aegis import Aegis256, has_aegis
 from rsc.keys.secret import SecretKey
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 CipherName: TypeAlias = Literal["aes-256-gcm", "aegis-256"]
-CipherChoice: TypeAlias = Literal["auto", "aes-256-gcm", "aegis-256"]
 
 _MEASURED_S = 0.01  # for each suite
 _MEASURED_BYTES = 256 << 10  # a frame, so that what is measured stays in the cache as a frame does
