@@ -19,7 +19,7 @@ def fresh_memory() -> SnapshotMemory:
     descriptor = new_memory()
     if descriptor is None:
         pytest.skip("this system has no memfd")
-    return SnapshotMemory(descriptor)
+    return SnapshotMemory(descriptor, rank=0)
 
 
 def pieces(*values: float) -> list[Piece]:
@@ -56,7 +56,7 @@ def test_the_two_newest_come_back_and_a_new_process_sees_them(memory: SnapshotMe
             step=step, pieces=pieces(float(step), -float(step)), state={"items": step}, layout="dp_shard 2"
         )
     assert sorted(memory.steps()) == [4, 5]
-    other = SnapshotMemory(memory._descriptor)
+    other = SnapshotMemory(memory._descriptor, rank=0)
     for step in (4, 5):
         tensors, state = read(other, step)
         assert state == {"items": step}

@@ -28,7 +28,7 @@ def test_an_end_wakes_who_waits_and_is_left_to_the_parent(pipe) -> None:
     with start("raise SystemExit(3)") as process, EndsOf([process.pid]) as ends:
         deadline_s = time.monotonic() + 60
         while not ended({7: process.pid}) and time.monotonic() < deadline_s:
-            assert not ends.wait_or_hear(stream)
+            assert not ends.wait([stream.fileno()])
         assert ended({7: process.pid}) == {7: 3}
         assert still_there({7: process.pid}, patience_s=0) == []
         assert process.wait() == 3
@@ -37,14 +37,14 @@ def test_an_end_wakes_who_waits_and_is_left_to_the_parent(pipe) -> None:
 def test_words_are_heard_while_ranks_run_and_after(pipe) -> None:
     stream, write = pipe
     with start("input()") as process, EndsOf([process.pid]) as ends:
-        assert not ends.wait_or_hear(stream)
+        assert not ends.wait([stream.fileno()])
         assert still_there({0: process.pid}, patience_s=0) == [0]
         os.write(write, b"stop\n")
-        assert ends.wait_or_hear(stream)
+        assert ends.wait([stream.fileno()])
         process.communicate(b"\n")
-        assert ends.wait_or_hear(stream)
+        assert ends.wait([stream.fileno()])
         stream.readline()
-        assert not ends.wait_or_hear(stream)
+        assert not ends.wait([stream.fileno()])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
@@ -54,7 +54,7 @@ def test_no_descriptors_are_left(pipe) -> None:
     processes = [start("input()") for _ in range(2)]
     with EndsOf(process.pid for process in processes) as ends:
         processes[0].communicate(b"\n")
-        ends.wait_or_hear(stream)
+        ends.wait([stream.fileno()])
     processes[1].communicate(b"\n")
     assert before == len(list(Path("/proc/self/fd").iterdir()))
 
@@ -64,5 +64,5 @@ def test_without_the_kernels_word_it_looks_often(pipe, monkeypatch: pytest.Monke
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     with start("raise SystemExit(3)") as process, EndsOf([process.pid]) as ends:
         while not ended({0: process.pid}):
-            assert not ends.wait_or_hear(stream)
+            assert not ends.wait([stream.fileno()])
         assert process.wait() == 3

@@ -19,9 +19,10 @@ from rsc.cluster.supervise.config import SupervisionConfig
 from rsc.cluster.supervise.exits import still_there
 from rsc.cluster.supervise.failures import Failure
 from rsc.cluster.supervise.heartbeats import Board, Phase
+from rsc.cluster.supervise.local_node import OneNode, local_node
 from rsc.cluster.supervise.ranks import Ranks
 from rsc.cluster.supervise.reports import write_error
-from rsc.cluster.supervise.spec import Ending, Entry, RankSpec, Rendezvous
+from rsc.cluster.supervise.spec import Ending, Entry, Placement, RankSpec
 from rsc.cluster.supervise.supervisor import _unkillable, supervise
 from rsc.errors import ConfigError
 from rsc.events import EventLog
@@ -48,7 +49,7 @@ def open_stdin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def beat(spec: RankSpec, *, local_rank: int, step: int) -> None:
-    board = Board(spec.board, num_ranks=spec.meeting.local_world)
+    board = Board(spec.board, num_ranks=spec.place.local_world)
     board.beat(local_rank, phase=Phase.DATA, step=step, first_step=0)
 
 
@@ -56,7 +57,7 @@ def leaves_when_asked(local_rank: int, spec: RankSpec) -> Ending:
     """As a rank of training: at the end of a step it looks whether it should leave."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    board = Board(spec.board, num_ranks=spec.meeting.local_world)
+    board = Board(spec.board, num_ranks=spec.place.local_world)
     while not board.stop_requested:
         time.sleep(0.005)
     beat(spec, local_rank=local_rank, step=3)
@@ -84,7 +85,8 @@ def start(run: Path, entry: Entry, capfd: pytest.CaptureFixture[str]) -> tuple[i
     """The exit code of two ranks under supervision, and what the controller would read."""
     (run / "logs").mkdir()
     events = EventLog(run / "logs" / "events.jsonl", clock=SystemClock())
-    code = supervise(run, workers=2, entry=entry, config=SupervisionConfig(), events=events)
+    with local_node(run, slots=2, entry=entry) as node:
+        code = supervise(OneNode(node), config=SupervisionConfig(), events=events)
     events.close()
     return code, [json.loads(line) for line in capfd.readouterr().out.splitlines()]
 
@@ -95,9 +97,9 @@ def test_a_sigterm_while_ranks_are_forked_asks_for_an_end_and_breaks_nothing(
 ) -> None:
     init = Ranks.__init__
 
-    def asked(ranks: Ranks, spec: RankSpec, *, entry: Entry) -> None:
+    def asked(self: Ranks, *arguments: Any, **named: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        init(ranks, spec, entry=entry)
+        init(self, *arguments, **named)
 
     monkeypatch.setattr(Ranks, "__init__", asked)
     code, told = start(tmp_path, leaves_when_asked, capfd)
@@ -128,7 +130,7 @@ def test_a_failure_that_would_come_again_is_not_tried_again(
 
 
 def test_ranks_of_a_second_node_have_their_numbers_in_the_job() -> None:
-    assert list(Rendezvous("10.0.0.1", 4242, world=8, first_rank=4, local_world=4).ranks) == [4, 5, 6, 7]
+    assert list(Placement(world=8, first_rank=4, local_world=4, interface="eth0").ranks) == [4, 5, 6, 7]
 
 
 def test_the_wait_for_a_rank_that_nothing_ends_has_an_end() -> None:

@@ -238,3 +238,19 @@ def test_no_child_can_be_put_beside_its_maker(tmp_path):
 def test_a_process_that_nothing_of_ours_is_above_has_no_sandbox():
     assert sandboxes.sandbox_of(os.getpid()) is None
     assert sandboxes.sandbox_of(1 << 22) is None
+
+
+def test_the_launchers_of_other_nodes_are_no_orphans_of_one():
+    """A job of several nodes: controller of the job -> launcher of each node -> its agent. What the end of a
+    lease looks through is the launcher of its own node."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as controller:
+        controller.stdout.readline()
+        (launcher,) = sandboxes._children(controller.pid)
+        (agent,) = sandboxes._children(launcher)
+        assert sandboxes.sandbox_of(agent) == sandboxes.Sandbox(top=controller.pid, main=launcher)
+        assert sandboxes.sandbox_of(agent, controllers=1) == sandboxes.Sandbox(top=launcher, main=agent)
+        controller.communicate("\n")

@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed import HashStore
 
 from rsc.checkpoint.names import folder_name
+from rsc.checkpoint.neighbours import Neighbours
 from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.snapshot import SnapshotMemory, new_memory
 from rsc.keys.secret import SecretKey
@@ -56,8 +57,9 @@ def restore(folder: LocalStore, *, key: SecretKey, memory: SnapshotMemory | None
     mesh: Any = SimpleNamespace(rank=0, device=torch.device("cpu"), layout="alone")
     source: Any = SimpleNamespace(load_state_dict=lambda _: None)
     events, progress = Events(), TrainProgress()
+    snapshots = Neighbours(memory, None, carried=0, rank=0, world=1) if memory is not None else None
     restorer = Restorer(
-        folder, memory, run=RUN, key=key, mesh=mesh, store=HashStore(), events=events, reads=StoreReads()
+        folder, snapshots, run=RUN, key=key, mesh=mesh, store=HashStore(), events=events, reads=StoreReads()
     )
     restorer.restore(cast(Engine, engine), source=cast(BatchSource, source), progress=progress)
     return progress.step, events
@@ -89,7 +91,7 @@ def test_snapshots_of_a_way_that_was_given_up_are_forgotten(tmp_path: Path) -> N
     descriptor = new_memory()
     if descriptor is None:
         pytest.skip("this system has no memfd")
-    key, memory = SecretKey.generate(), SnapshotMemory(descriptor)
+    key, memory = SecretKey.generate(), SnapshotMemory(descriptor, rank=0)
     save_two(tmp_path, key)
     for step in (1, 3):
         memory.write(step=step, pieces=[], state={}, layout="another")

@@ -4,11 +4,12 @@
     rank         copies its state into the older of two slots every N steps; the slot's step is written last
     restart      ranks agree on the newest step that all of them have, and copy it back
 
-A slot is: step (-1 while it is being written), bytes of the index, index (JSON), tensors. Only the same
-layout can take it up: every rank keeps its own boxes.
+A slot is: step (-1 while it is being written), rank, bytes of the index, index (JSON), tensors. Only the same
+layout can take it up: every rank keeps its own boxes. Where a job has several nodes, another node keeps a
+copy (neighbours.py).
 
-Not covered: the loss of the node or of its supervisor, for which there are checkpoints; the memory holds
-plain weights, as the workers' own memory does, and swap is the machine's affair.
+Not covered: the loss of a job's only node or of its supervisor, for which there are checkpoints; the memory
+holds plain weights, as the workers' own memory does, and swap is the machine's affair.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import json
 import mmap
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +28,7 @@ import torch
 from rsc.checkpoint.format import ALIGNMENT, dtype_of
 from rsc.checkpoint.shards import Piece
 
-_HEADER = struct.Struct("<qQ")
+_HEADER = struct.Struct("<qqQ")
 _INDEX_BYTES = 1 << 20  # room for the index and the loader's state; 2,000 tensors need a quarter of it
 _TENSORS_AT = _HEADER.size + _INDEX_BYTES
 
@@ -47,10 +49,13 @@ class Snapshot:
 
 
 class SnapshotMemory:
-    """Two slots in one memory file. Written by one rank; read by the process that takes its place."""
+    """Two slots in one memory file. Written by one rank; read by the process that takes its place.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    What the file holds of another rank than `rank` is as if it were not there.
+    """
+
+    def __init__(self, descriptor: int, *, rank: int) -> None:
+        self._descriptor, self._rank = descriptor, rank
         self._maps: dict[int, mmap.mmap] = {}
 
     def write(self, *, step: int, pieces: Sequence[Piece], state: Mapping[str, Any], layout: str) -> None:
@@ -66,13 +71,32 @@ class SnapshotMemory:
         if len(index) > _INDEX_BYTES:
             raise ValueError(f"the index of a snapshot has {len(index)} bytes, above {_INDEX_BYTES}")
         size = _TENSORS_AT + -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
-        steps = self.steps()
-        slot = steps.index(min(steps))
-        memory = self._slot(slot, size=size)
-        memory[: _HEADER.size] = _HEADER.pack(-1, len(index))
+        memory = self._slot(self._oldest(), size=size)
+        memory[: _HEADER.size] = _HEADER.pack(-1, self._rank, len(index))
         memory[_HEADER.size : _HEADER.size + len(index)] = index
         _copy(memory, [piece.tensor for piece in pieces], [entry[4] for entry in entries], to_memory=True)
-        memory[: _HEADER.size] = _HEADER.pack(step, len(index))
+        memory[: _HEADER.size] = _HEADER.pack(step, self._rank, len(index))
+
+    def copy_of(self, step: int) -> tuple[int, torch.Tensor]:
+        """Bytes of the index, and everything behind the header as it lies there: for `receive` elsewhere."""
+        slot = self._slot_of(step)
+        return self._header(slot)[1], self._behind_header(self._slot(slot, size=self._room()))
+
+    @contextmanager
+    def receive(self, *, step: int, index_bytes: int, size_bytes: int) -> Iterator[torch.Tensor]:
+        """Where a copy goes that has these measures; the slot counts once the context ends well."""
+        memory = self._slot(self._oldest(), size=_HEADER.size + size_bytes)
+        memory[: _HEADER.size] = _HEADER.pack(-1, self._rank, index_bytes)
+        yield self._behind_header(memory)[:size_bytes]
+        memory[: _HEADER.size] = _HEADER.pack(step, self._rank, index_bytes)
+
+    def _behind_header(self, memory: mmap.mmap) -> torch.Tensor:
+        return torch.frombuffer(memory, dtype=torch.uint8, offset=_HEADER.size)
+
+    def _oldest(self) -> int:
+        """The slot to write next."""
+        steps = self.steps()
+        return steps.index(min(steps))
 
     def steps(self) -> list[int]:
         """Step of each slot; -1 for an empty one."""
@@ -104,7 +128,7 @@ class SnapshotMemory:
         kept one would find it where the others, at that step again, find their new one."""
         for slot, theirs in enumerate(self.steps()):
             if theirs > step:
-                os.pwrite(self._descriptor, _HEADER.pack(-1, 0), self._start(slot))
+                os.pwrite(self._descriptor, _HEADER.pack(-1, 0, 0), self._start(slot))
 
     def _slot_of(self, step: int) -> int:
         steps = self.steps()
@@ -114,8 +138,8 @@ class SnapshotMemory:
 
     def _header(self, slot: int) -> tuple[int, int]:
         raw = os.pread(self._descriptor, _HEADER.size, self._start(slot)) if self._room() else b""
-        step, length = _HEADER.unpack(raw) if len(raw) == _HEADER.size else (-1, 0)
-        return (step if length else -1), length
+        step, rank, length = _HEADER.unpack(raw) if len(raw) == _HEADER.size else (-1, 0, 0)
+        return (step if length and rank == self._rank else -1), length
 
     def _room(self) -> int:
         return os.fstat(self._descriptor).st_size // 2
@@ -132,6 +156,8 @@ class SnapshotMemory:
         if self._room() < size:
             os.ftruncate(self._descriptor, 2 * size)
             self._maps.clear()
+            for start in (0, size):  # another mesh's: where a slot began there is now something else
+                os.pwrite(self._descriptor, _HEADER.pack(-1, 0, 0), start)
         if slot not in self._maps:
             self._maps[slot] = mmap.mmap(self._descriptor, self._room(), offset=self._start(slot))
         return self._maps[slot]

@@ -6,11 +6,12 @@ copied away, and a supervisor that is lost is started again.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rsc.cluster.supervise.failures import Restarts
 from rsc.config import Workspace
 from rsc.control.admission import Gate, cipher_of
 from rsc.control.checkpoint_copier import Courier, open_copies, send_papers
+from rsc.control.job import Job, possible_worlds
 from rsc.control.monitor import ProgressLine, Watched, Wishes
 from rsc.control.mover_process import fetching_for
 from rsc.errors import Interrupted, RequeueMe
@@ -72,11 +74,12 @@ class Drive:
     def command(self, socket: Path) -> Wrapped:
         """The supervisor's command line, in the strongest sandbox the policy wants and the machine gives."""
         run, recipe = self.run, self.recipe
+        nodes = recipe.cluster.nodes
         job = NodeJob(
             run=str(run.path),
             data=str(self.workspace.bulk),
             recipe=recipe.model_dump(mode="json"),
-            workers=recipe.parallel.workers,
+            workers=recipe.parallel.workers // nodes,
             socket=str(socket),
             cipher=cipher_of(self.gate, self.gate.origin(run.id)),
         )
@@ -92,6 +95,7 @@ class Drive:
         wrapped = self.launcher.prepare(
             NodeCommand(
                 argv=(sys.executable, "-m", "rsc.train.node", job.to_json()),
+                needs_network=nodes > 1,
                 level=self.isolation,
                 writable=tuple(run.parts_of_workers()),
                 readable=(*shown, socket.parent, *parent, run.path),
@@ -101,7 +105,20 @@ class Drive:
         )
         if not wrapped.is_isolated:
             self.say(f"workers are not isolated: {wrapped.reason}")
-        return wrapped
+        return wrapped if nodes == 1 else self._over_nodes(wrapped, job)
+
+    def _over_nodes(self, wrapped: Wrapped, job: NodeJob) -> Wrapped:
+        """The command of the job's controller, which starts that of an agent on each node."""
+        cluster = self.recipe.cluster
+        nodes = self.launcher.nodes(cluster.nodes + cluster.spares)
+        plan = Job(
+            node_job=asdict(job),
+            before=wrapped.argv[:-1],
+            nodes=[node.to_record() for node in nodes],
+            worlds=possible_worlds(self.recipe, most=self.recipe.parallel.workers),
+        )
+        argv = [sys.executable, "-m", "rsc.control.job", json.dumps(asdict(plan))]
+        return replace(wrapped, argv=argv)
 
     def _supervise(self, command: Wrapped, *, wishes: Wishes, copies: Copies | None) -> Watched:
         """One supervisor after the other, until one ends by itself or none gets any further."""
@@ -176,7 +193,8 @@ def _isolation_text(command: Wrapped) -> str:
 def _served(run: RunFolder, recipe: Recipe) -> Served:
     """The keys that the workers of this run need."""
     versions = {each.name: each.version for each in recipe.data.sets if each.version is not None}
-    return Served(versions, frozenset(name for name in (run.id, recipe.model.init_from) if name))
+    runs = frozenset(name for name in (run.id, recipe.model.init_from) if name)
+    return Served(versions, runs, controllers=1 if recipe.cluster.nodes > 1 else 0)
 
 
 @contextmanager

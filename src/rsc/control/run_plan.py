@@ -10,6 +10,7 @@ from rsc.cluster.sandbox.wrap import Level
 from rsc.config import Resolved
 from rsc.control.admission import Gate, admit_all, isolation_of
 from rsc.control.init_from import find_parent, with_parent
+from rsc.errors import ConfigError
 from rsc.parallel.layout import Layout
 from rsc.recipes.pin import count_workers, pin
 from rsc.recipes.recipe import LoadedRecipe, Recipe
@@ -54,7 +55,13 @@ def plan_run(loaded: LoadedRecipe, *, gate: Gate, runs: Path, workers: int | Non
         tokenizer_sha256=tokenizer.sha256 if tokenizer is not None else "",
     )
     recipe = Recipe.model_validate(resolved.values)
-    layout = recipe.layout(world=recipe.parallel.workers)
+    workers, nodes = recipe.parallel.workers, recipe.cluster.nodes
+    if workers % nodes:
+        raise ConfigError(
+            f"{workers} workers do not divide over {nodes} nodes",
+            hint=f"set parallel.workers={-(-workers // nodes) * nodes}, or another cluster.nodes",
+        )
+    layout = recipe.layout(world=workers)
     lineage = {**admission.lineage, "recipe_sha256": resolved.digest, "layout": str(layout)}
     if parent is not None:
         lineage["parent"] = parent.lineage

@@ -23,6 +23,7 @@ class FaultKind(enum.StrEnum):
     OOM = "oom"  # an allocation fails
     DISK_FULL = "disk_full"  # the next checkpoint meets ENOSPC
     DATA = "data"  # the loader meets bytes that do not decode
+    NODE = "node"  # every process of the node is gone
     SIGTERM = "sigterm"  # the scheduler asks the node to leave
 
 

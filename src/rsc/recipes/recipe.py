@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rsc.checkpoint.config import CheckpointConfig
+from rsc.cluster.config import ClusterConfig
 from rsc.config import FrozenModel, Resolved, parse_as, resolve, with_defaults
 from rsc.errors import ConfigError
 from rsc.loader.config import DataConfig
@@ -26,6 +27,7 @@ class Recipe(FrozenModel):
     parallel: ParallelConfig = ParallelConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
+    cluster: ClusterConfig = ClusterConfig()
 
     @property
     def is_packed_language(self) -> bool:

@@ -30,9 +30,16 @@ class NodeJob:
     mover: str | None = None
     """The node's cache and the socket of who fills it, where data lies in an object store."""
 
+    hub: tuple[str, int] | None = None
+    """Where the job's controller listens, where it has several nodes; its secret comes on stdin."""
+    node: str = ""
+    silence_s: float = 0.0
+    """See cluster.node_silence_s."""
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        return cls(**json.loads(text))
+        values = json.loads(text)
+        return cls(**{**values, "hub": tuple(values["hub"]) if values["hub"] else None})

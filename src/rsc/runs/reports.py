@@ -57,6 +57,9 @@ def _is_none(value: Any) -> bool:
 
 _EVENTS: dict[str, dict[str, Check]] = {
     "worker_started": {"rank": _is_rank, "pid": _is_count, "attempt": _is_count},
+    "placed": {"world": _is_count},
+    "node_joined": {"node": _is_text},
+    "node_lost": {"node": _is_text, "reason": _is_text},
     "resumed": {"step": _is_count},
     "restart": {"attempt": _is_count},
     "failure": {"step": _is_count, "rank": _is_rank, "reason": _is_text, "message": _is_text},

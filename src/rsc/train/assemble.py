@@ -11,6 +11,7 @@ import torch
 from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.commit_barrier import Meeting
+from rsc.checkpoint.neighbours import Neighbours
 from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.snapshot import SnapshotMemory
@@ -67,7 +68,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, job: NodeJob) -> Loop:
     mesh, spec, data = place.mesh, place.spec, data_place(job)
     clock = SystemClock()
     events = EventLog(events_of_workers(spec.run), clock=clock)
-    board = Board(spec.board, num_ranks=spec.meeting.local_world)
+    board = Board(spec.board, num_ranks=spec.place.local_world)
     faults = FaultInjector(
         recipe.train.fail_at,
         rank=mesh.rank,
@@ -90,10 +91,10 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, job: NodeJob) -> Loop:
     engine = build_engine(recipe, mesh=mesh, dtype=precision.dtype, inherited=inherited)
     folder = LocalStore(spec.run / "checkpoints", disk=FaultDisk(faults))
     progress = TrainProgress()
-    memory = SnapshotMemory(spec.memories[place.local_rank]) if spec.memories else None
+    snapshots = _snapshots(place)
     restorer = Restorer(
         folder,
-        memory,
+        snapshots,
         run=spec.run.name,
         key=keys.run,
         mesh=mesh,
@@ -118,7 +119,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, job: NodeJob) -> Loop:
         suite=suite_for(job.cipher),
         rank=mesh.rank,
         attempt=spec.attempt,
-        meeting=Meeting(place.store, world=spec.meeting.world),
+        meeting=Meeting(place.store, world=spec.place.world),
         events=events,
         keep=recipe.checkpoint.keep,
         keep_every=recipe.checkpoint.keep_every,
@@ -141,7 +142,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, job: NodeJob) -> Loop:
         source=source,
         writer=writer,
         pieces=engine.pieces,
-        memory=memory,
+        snapshots=snapshots,
         layout=str(mesh.layout),
         board=board,
         metrics=MetricsFile(metrics, clock=clock, events=boards),
@@ -156,6 +157,19 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, job: NodeJob) -> Loop:
         events=events,
         progress=progress,
     )
+
+
+def _snapshots(place: Place) -> Neighbours | None:
+    """This rank's memory for snapshots, and that for a rank of another node; None where they are off."""
+    spec, rank, local_rank = place.spec, place.mesh.rank, place.local_rank
+    if not spec.memories:
+        return None
+    world, carried = spec.place.world, spec.place.carried
+    own = SnapshotMemory(spec.memories[local_rank], rank=rank)
+    ward = None
+    if carried and spec.wards:
+        ward = SnapshotMemory(spec.wards[local_rank], rank=(rank - carried) % world)
+    return Neighbours(own, ward, carried=carried, rank=rank, world=world)
 
 
 def _validator(

@@ -60,6 +60,8 @@ class FaultInjector:
         match kind:
             case FaultKind.SIGKILL:
                 os.kill(os.getpid(), signal.SIGKILL)
+            case FaultKind.NODE:
+                os.killpg(0, signal.SIGKILL)  # the agent, or the supervisor, and all its ranks
             case FaultKind.EXCEPTION:
                 raise RuntimeError("injected fault: exception")
             case FaultKind.HANG:

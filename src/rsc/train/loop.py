@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from rsc.checkpoint.config import CheckpointConfig
+from rsc.checkpoint.neighbours import Neighbours
 from rsc.checkpoint.save import CheckpointWriter
 from rsc.checkpoint.shards import Piece
-from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.cluster.supervise.heartbeats import Board, Phase
 from rsc.cluster.supervise.spec import Ending
 from rsc.errors import DataError, ResourceError, RscError
@@ -97,7 +97,7 @@ class Loop:
     source: BatchSource
     writer: CheckpointWriter
     pieces: Callable[[], list[Piece]]
-    memory: SnapshotMemory | None
+    snapshots: Neighbours | None
     layout: str
     board: Board
     metrics: MetricsFile
@@ -127,8 +127,8 @@ class Loop:
             is_kept = is_best and self.checkpoint.keep_best
             if is_last or is_kept or (self.checkpoint.every and done % self.checkpoint.every == 0):
                 self._save()
-            elif self.memory is not None and done % self.config.snapshot_every == 0:
-                self._snapshot(self.memory)
+            elif self.snapshots is not None and done % self.config.snapshot_every == 0:
+                self._snapshot(self.snapshots)
             self.gauge.held_s += time.monotonic() - started_s
             if record.stop_requested and done < self.config.steps:
                 return self._end(Ending.REQUEUE)
@@ -221,10 +221,12 @@ class Loop:
     def _state(self) -> dict[str, Any]:
         return {"progress": self.progress.state_dict(), "loader": self.source.state_dict()}
 
-    def _snapshot(self, memory: SnapshotMemory) -> None:
-        """Copy the state into memory that outlives this process."""
+    def _snapshot(self, snapshots: Neighbours) -> None:
+        """Copy the state into memory that outlives this process, and to another node where there is one."""
         cpu_s = time.thread_time()
-        memory.write(step=self.progress.step, pieces=self.pieces(), state=self._state(), layout=self.layout)
+        step = self.progress.step
+        snapshots.own.write(step=step, pieces=self.pieces(), state=self._state(), layout=self.layout)
+        snapshots.exchange(step)
         self.snapshot_costs_s.append(time.thread_time() - cpu_s)
 
     def _save(self) -> None:

@@ -1,4 +1,7 @@
-"""`python -m rsc.train.node JOB`: starts the ranks of one node under their supervisor, inside the sandbox.
+"""`python -m rsc.train.node JOB [NODE]`: starts the ranks of one node, inside the sandbox.
+
+Where the job has this node alone, their supervisor is in this process too; else this is the node's agent,
+which joins the job (control/job.py) under the name NODE, with the secret that comes on its stdin.
 
 Importing torch makes objects by the hundred thousand, none of them garbage: collections during it took a
 fifth of its time (3.8 s of CPU time, 3.1 without). They are then left out of later collections, which the
@@ -8,11 +11,17 @@ ranks, forked from this process, would else each pay for by copying the pages th
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
 import sys
 from functools import partial
 from pathlib import Path
 
 from rsc.clock import SystemClock
+from rsc.cluster.rendezvous.channel import read_secret
+from rsc.cluster.rendezvous.member import Member
+from rsc.cluster.supervise.agent import Agent
+from rsc.cluster.supervise.local_node import OneNode, local_node
 from rsc.cluster.supervise.supervisor import supervise
 from rsc.events import EventLog
 from rsc.hardening import harden_process
@@ -20,10 +29,13 @@ from rsc.recipes.sections import TrainConfig
 from rsc.runs.folder import events_of_workers
 from rsc.runs.node_job import NodeJob
 
+_JOIN_S = 60.0  # for the controller to be reached; it listens before it starts an agent
 
-def start(argument: str) -> int:
+
+def start(argument: str, node: str = "") -> int:
     harden_process()
     job = NodeJob.from_json(argument)
+    secret = read_secret(sys.stdin.fileno()) if job.hub is not None else b""
     gc.disable()
     from rsc.train.worker import work  # here, since it is the import that takes the time
 
@@ -31,14 +43,14 @@ def start(argument: str) -> int:
     gc.enable()
     run, config = Path(job.run), TrainConfig.model_validate(job.recipe["train"])
     events = EventLog(events_of_workers(run), clock=SystemClock())
-    return supervise(
-        run,
-        workers=job.workers,
-        entry=partial(work, job=job),
-        config=config,
-        events=events,
-        memories=_memories(job.workers, config=config, events=events),
-    )
+    memories = _memories(job.workers, config=config, events=events)
+    wards = _memories(job.workers, config=config, events=events) if job.hub is not None else ()
+    entry = partial(work, job=job)
+    with local_node(run, slots=job.workers, entry=entry, memories=memories, wards=wards) as here:
+        if job.hub is None:
+            return supervise(OneNode(here), config=config, events=events)
+        member = Member.join(secret, address=job.hub, patience_s=_JOIN_S)
+        return Agent(here, member, node, silence_s=job.silence_s).run()
 
 
 def _memories(workers: int, *, config: TrainConfig, events: EventLog) -> tuple[int, ...]:
@@ -56,4 +68,7 @@ def _memories(workers: int, *, config: TrainConfig, events: EventLog) -> tuple[i
 
 
 if __name__ == "__main__":
-    sys.exit(start(sys.argv[1]))
+    exit_code = start(*sys.argv[1:])
+    if multiprocessing.active_children():  # Python's end would wait for a rank that nothing can end
+        os._exit(exit_code)
+    sys.exit(exit_code)

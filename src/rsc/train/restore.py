@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from rsc.checkpoint.load import Checkpoint, materialise
+from rsc.checkpoint.neighbours import Neighbours
 from rsc.checkpoint.read_counts import StoreReads
 from rsc.checkpoint.retention import finished, remove_leftovers
 from rsc.checkpoint.save import Events
 from rsc.checkpoint.shards import model_tensors
-from rsc.checkpoint.snapshot import SnapshotMemory
 from rsc.errors import IntegrityError, ResourceError
 from rsc.keys.secret import SecretKey
 from rsc.parallel.mesh import Mesh
@@ -34,7 +34,7 @@ class Restorer:
     def __init__(
         self,
         folder: BulkStore,
-        memory: SnapshotMemory | None,
+        snapshots: Neighbours | None,
         *,
         run: str,
         key: SecretKey,
@@ -43,7 +43,7 @@ class Restorer:
         events: Events,
         reads: StoreReads,
     ) -> None:
-        self._memory = memory
+        self._snapshots = snapshots
         self._folder = folder
         self._run = run
         self._key = key
@@ -63,8 +63,8 @@ class Restorer:
         throw the run away without a word.
         """
         origin = self._load(engine, source=source, progress=progress)
-        if self._memory is not None:
-            self._memory.forget_after(progress.step)
+        if self._snapshots is not None:
+            self._snapshots.forget_after(progress.step)
         facts = {"rank": self._mesh.rank, "from": origin, "step": progress.step, **self._reads.facts()}
         self._events.append("resumed", **facts)
 
@@ -99,27 +99,20 @@ class Restorer:
         self, engine: Engine, *, newest: int, source: BatchSource, progress: TrainProgress
     ) -> bool:
         """Take up the newest step that every rank has in memory, if that saves steps."""
-        if self._memory is None:
+        if self._snapshots is None:
             return False
-        step = self._common_step(self._memory.steps())
-        if step <= newest:
+        step = self._snapshots.newest_common(above=newest, device=self._mesh.device)
+        if step < 0:
             return False
-        snapshot = self._memory.find(step)
+        memory = self._snapshots.own
+        snapshot = memory.find(step)
         if not self._all_agree(snapshot.layout == str(self._mesh.layout)):
             return False
         self._prepare(engine, snapshot.shapes())
-        self._memory.read_into(snapshot, engine.pieces())
+        memory.read_into(snapshot, engine.pieces())
         progress.load_state_dict(snapshot.state["progress"])
         source.load_state_dict(snapshot.state["loader"])
         return True
-
-    def _common_step(self, steps: list[int]) -> int:
-        """The newest step that all ranks have; -1 for none. Each rank has at most two."""
-        mine = torch.tensor(steps, dtype=torch.int64, device=self._mesh.device)
-        everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(everyone, mine)
-        common = set.intersection(*(set(theirs.tolist()) for theirs in everyone))
-        return max(common, default=-1)
 
     def _prepare(self, engine: Engine, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
         names = {tensor: name for name, tensor in model_tensors(engine.placed.modules)}

@@ -19,14 +19,15 @@ from pathlib import Path
 import torch
 import torch._C._distributed_c10d as c10d
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from rsc.cluster.health.cpu import usable_cores
+from rsc.cluster.rendezvous.rank_keys import RankKeys
 from rsc.cluster.sandbox import syscalls
 from rsc.cluster.supervise.failures import collective_patience_s
 from rsc.cluster.supervise.heartbeats import Board
 from rsc.cluster.supervise.reports import reserve_error_file, write_error
-from rsc.cluster.supervise.spec import LOOPBACK, Ending, RankSpec, Rendezvous
+from rsc.cluster.supervise.spec import Ending, RankSpec
 from rsc.cluster.supervise.stack_dumps import answer_dumps
 from rsc.durable import replace_file
 from rsc.errors import RscError
@@ -40,11 +41,12 @@ from rsc.train.assemble import Place, assemble
 from rsc.train.batches.key_session import open_keys
 from rsc.train.engine.precision import choose_precision
 from rsc.train.init_weights import parent_of
+from rsc.train.job_store import JobStore
 
 
 def work(local_rank: int, spec: RankSpec, *, job: NodeJob) -> Ending:
     """Entry of a worker process. Returns how the run ended; a failure leaves logs/rank<r>.error.json."""
-    rank = spec.meeting.first_rank + local_rank
+    rank = spec.place.first_rank + local_rank
     _settle(rank, spec)
     try:
         return _train(rank, local_rank, spec, job=job)
@@ -84,23 +86,23 @@ def _settle(rank: int, spec: RankSpec) -> None:
     answer_dumps(
         spec.run,
         rank=rank,
-        board=Board(spec.board, num_ranks=spec.meeting.local_world),
+        board=Board(spec.board, num_ranks=spec.place.local_world),
         collectives=c10d._dump_fr_trace_json,  # type: ignore[attr-defined]
     )
 
 
 def _train(rank: int, local_rank: int, spec: RankSpec, *, job: NodeJob) -> Ending:
     recipe = Recipe.model_validate(job.recipe)
-    meeting = spec.meeting
     device = _device(local_rank)
     keep_freed_memory()
-    torch.set_num_threads(recipe.train.threads or max(1, usable_cores() // meeting.local_world))
+    torch.set_num_threads(recipe.train.threads or max(1, usable_cores() // spec.place.local_world))
     timeout_s = collective_patience_s(recipe.train, timeout_s=recipe.parallel.timeout_s)
-    store = _join(rank, meeting, device=device, timeout_s=timeout_s)
+    whole = JobStore(RankKeys(spec.keys, timeout_s=timeout_s))  # lives here: torch keeps no Python object
+    store = _join(whole, rank, spec, device=device, timeout_s=timeout_s)
     recipe = with_precision(
         recipe, agreed_precision(recipe, rank=rank, run=spec.run, store=store, device=device)
     )
-    layout = recipe.layout(world=meeting.world)
+    layout = recipe.layout(world=spec.place.world)
     has_experts = recipe.model.trunk.moe is not None
     mesh = build_mesh(layout, rank=rank, device=device, has_experts=has_experts)
     parent = parent_of(recipe, run=spec.run)
@@ -135,15 +137,15 @@ def with_precision(recipe: Recipe, name: str) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": name})})
 
 
-def _join(rank: int, meeting: Rendezvous, *, device: torch.device, timeout_s: float) -> Store:
-    """Enter the process group of this start and return its key-value store."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if meeting.host == LOOPBACK else "")
-    timeout = timedelta(seconds=timeout_s)
-    store = TCPStore(
-        meeting.host, meeting.port, meeting.world, rank == 0, timeout=timeout, wait_for_workers=False
-    )
+def _join(store: Store, rank: int, spec: RankSpec, *, device: torch.device, timeout_s: float) -> Store:
+    """Enter the process group of this start; returns the part of the store that is ours."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", spec.place.interface)
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(
-        backend, store=PrefixStore("group", store), rank=rank, world_size=meeting.world, timeout=timeout
+        backend,
+        store=PrefixStore("group", store),
+        rank=rank,
+        world_size=spec.place.world,
+        timeout=timedelta(seconds=timeout_s),
     )
     return PrefixStore("rsc", store)

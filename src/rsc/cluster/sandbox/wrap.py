@@ -93,6 +93,23 @@ def wrap(
     return Wrapped([*argv, *command], "open", told, _clean(environment, is_isolated=False))
 
 
+def wrap_with_network(
+    command: Sequence[str], *, level: Level, folder: Path, environment: Mapping[str, str] = os.environ
+) -> Wrapped:
+    """For a command whose peers are on other nodes: hardened, with the network of its node.
+
+    Raises IsolationRefused at level `required`.
+    """
+    if level == "required":
+        raise IsolationRefused(
+            "the policy requires isolation, and ranks on several nodes need a network",
+            hint="train on one node (cluster.nodes=1), or have the policy say best-effort",
+        )
+    argv = [*_argv("open", mounts=[], folder=folder), *command] if level != "none" else list(command)
+    reason = "its ranks reach other nodes over the network"
+    return Wrapped(argv, "open", reason, _clean(environment, is_isolated=False))
+
+
 def _argv(method: Method, *, mounts: Sequence[Mount], folder: Path) -> list[str]:
     plan = {
         "method": method,

@@ -36,7 +36,8 @@ _HOPELESS = {"BadLoss", "CheckpointLost", "NoGoodCheckpoint", "unkillable"}
 class Failure:
     """Why one start of the workers ended."""
 
-    rank: int
+    rank: int | None
+    """None where it was no rank that failed."""
     kind: str
     """A word of docs/recovery.md: sigkill, hang, oom, exception, ... or the name of an RSC error."""
     message: str
@@ -54,6 +55,8 @@ class Failure:
         return self.kind == "peer"
 
     def sentence(self) -> str:
+        if self.rank is None:
+            return self.message
         return f"rank {self.rank} failed first: {self.message or self.kind} (logs/rank{self.rank}.log)"
 
 

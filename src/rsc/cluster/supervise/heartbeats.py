@@ -25,7 +25,7 @@ class Phase(enum.IntEnum):
     DONE = 4
 
 
-_ROW = np.dtype(
+ROW = np.dtype(
     [
         ("step", "<i8"),
         ("first_step", "<i8"),  # where this start went on; -1 before that is known
@@ -46,18 +46,18 @@ class Board:
 
     def __init__(self, path: Path, *, num_ranks: int) -> None:
         """Open or make the file; the same path gives every process the same memory."""
-        size = _HEADER_BYTES + num_ranks * _ROW.itemsize
+        size = _HEADER_BYTES + num_ranks * ROW.itemsize
         with path.open("ab") as file:
             file.truncate(size)
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), size)
         self._flags = np.frombuffer(self._map, dtype="<i8", count=_HEADER_BYTES // 8)
-        self.rows: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(self._map, dtype=_ROW, offset=_HEADER_BYTES)
+        self.rows: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(self._map, dtype=ROW, offset=_HEADER_BYTES)
 
     def clear(self) -> None:
         """Before each start of the workers; the wish to stop stays."""
         self._flags[1] = 0
-        self.rows[:] = np.zeros(1, _ROW)
+        self.rows[:] = np.zeros(1, ROW)
         self.rows["first_step"] = -1
         self.rows["beat_s"] = time.monotonic()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing import get_context
 
 from rsc.cluster.supervise.exits import ended, still_there
@@ -16,17 +17,30 @@ from rsc.cluster.supervise.spec import Ending, Entry, RankSpec
 class Ranks:
     """Forked where the system can: a rank then starts in tens of milliseconds, with torch imported."""
 
-    def __init__(self, spec: RankSpec, *, entry: Entry) -> None:
+    def __init__(self, spec_of: Callable[[socket.socket], RankSpec], *, ranks: range, entry: Entry) -> None:
+        """`spec_of` is given a rank's end of the sockets by which it reaches this process (`sockets`)."""
         context = get_context("fork") if sys.platform == "linux" else get_context("spawn")
         self._processes = {}
+        self.sockets: dict[int, socket.socket] = {}
         try:
-            for local_rank, rank in enumerate(spec.meeting.ranks):
-                process = context.Process(target=_run, args=(entry, local_rank, spec), name=f"rank{rank}")
-                process.start()
+            for local_rank, rank in enumerate(ranks):
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    self.sockets[rank] = ours
+                    inherited = list(self.sockets.values()) if sys.platform == "linux" else []
+                    arguments = (entry, local_rank, spec_of(theirs), inherited)
+                    process = context.Process(target=_run, args=arguments, name=f"rank{rank}")
+                    process.start()
                 self._processes[rank] = process
         except BaseException:
             self.signal(signal.SIGKILL)
+            self.close()
             raise
+
+    def close(self) -> None:
+        """Of the sockets; no rank is asked any more."""
+        for each in self.sockets.values():
+            each.close()
 
     @property
     def pids(self) -> dict[int, int]:
@@ -59,7 +73,9 @@ class Ranks:
             process.join()
 
 
-def _run(entry: Entry, local_rank: int, spec: RankSpec) -> None:
+def _run(entry: Entry, local_rank: int, spec: RankSpec, inherited: list[socket.socket]) -> None:
+    for each in inherited:  # the agent's ends, which the fork copied
+        each.close()
     sys.exit(entry(local_rank, spec).exit_code)
 
 

@@ -11,27 +11,25 @@ from typing import Self
 
 from rsc.errors import RequeueMe
 
-LOOPBACK = "127.0.0.1"
-
 
 @dataclass(frozen=True)
-class Rendezvous:
-    """Where the ranks of one start meet, and which of them are on this node."""
+class Placement:
+    """Which ranks of a job are on this node in one start, and over what they reach their peers."""
 
-    host: str
-    port: int
     world: int
     """Ranks of the whole job."""
     first_rank: int
     local_world: int
     """This node has ranks `first_rank` to `first_rank + local_world - 1`."""
+    interface: str
+    """The network interface, by name; `lo` where all ranks are here."""
+    carried: int = 0
+    """Ranks whose snapshots go to the ranks that are so many places further, on another node; 0: to none."""
 
     @classmethod
     def on_this_node(cls, workers: int) -> Self:
-        """For a job of one node: a port of loopback that nobody listens on now."""
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            return cls(LOOPBACK, int(probe.getsockname()[1]), workers, 0, workers)
+        """For a job of one node."""
+        return cls(world=workers, first_rank=0, local_world=workers, interface="lo")
 
     @property
     def ranks(self) -> range:
@@ -41,17 +39,20 @@ class Rendezvous:
 
 @dataclass(frozen=True)
 class RankSpec:
-    """What every rank of one start on this node shares. Crosses the fork (or a pickle, where processes are
-    spawned)."""
+    """What a rank of one start is given. Crosses the fork (or a pickle, where processes are spawned)."""
 
     run: Path
     attempt: str
-    """Different for every start, on any node."""
-    meeting: Rendezvous
+    """Different for every start, the same on all nodes."""
+    place: Placement
     board: Path
-    """Where ranks show what they are doing (heartbeats.py)."""
+    """Where the ranks of the node show what they are doing (heartbeats.py)."""
+    keys: socket.socket
+    """To the node's agent, for the keys by which ranks meet (rendezvous/rank_keys.py)."""
     memories: tuple[int, ...] = ()
     """Descriptors of the local ranks' snapshot memory; empty where snapshots are off."""
+    wards: tuple[int, ...] = ()
+    """Descriptors for the snapshots of ranks on another node; empty where there is none."""
 
 
 class Ending(StrEnum):

@@ -1,27 +1,22 @@
-"""The supervisor of one node: starts its ranks, watches them, restarts the world from the newest state.
+"""The supervisor of a job: starts its ranks, watches them, restarts the world from the newest state.
 
-It knows which rank failed first and why, hangs, stragglers, and when to give up; of what the ranks do it
-knows nothing (`Entry`). It never holds a key. It reports what happens as JSON lines on stdout and ends when
-its stdin closes, so an orphan does not go on.
+It knows which rank failed first and why, hangs, stragglers, and when to give up; where the ranks are, `Nodes`
+knows, and what they do, `Entry`. It never holds a key. It reports what happens as JSON lines on stdout and
+ends when its stdin closes, so an orphan does not go on.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rsc.cluster.supervise.config import SupervisionConfig
-from rsc.cluster.supervise.exits import POLL_S, EndsOf
+from rsc.cluster.supervise.exits import POLL_S
 from rsc.cluster.supervise.failures import (
     Failure,
     Restarts,
@@ -31,31 +26,23 @@ from rsc.cluster.supervise.failures import (
     is_hang,
     rank_behind,
 )
-from rsc.cluster.supervise.heartbeats import Board
-from rsc.cluster.supervise.ranks import Ranks, ending_of, is_failure
-from rsc.cluster.supervise.reports import read_errors
-from rsc.cluster.supervise.spec import Ending, Entry, RankSpec, Rendezvous
-from rsc.cluster.supervise.stack_dumps import request_dumps
-from rsc.errors import Interrupted
+from rsc.cluster.supervise.local_node import DEATH_S
+from rsc.cluster.supervise.nodes import Nodes
+from rsc.cluster.supervise.ranks import ending_of, is_failure
+from rsc.cluster.supervise.spec import Ending
+from rsc.errors import Interrupted, ResourceError
 from rsc.events import EventLog
 
 _CAUSE_S = 2.0  # for the cause to end too, after a rank that only heard of it by a broken collective
-_DEATH_S = 30.0  # for SIGKILL to end a rank: one that waits for a dead disk or device is not ended by it
 _MEDIAN_STEPS = 32
 
 
 @dataclass
 class Supervisor:
-    run_folder: Path
-    entry: Entry
-    meet: Callable[[], Rendezvous]
-    """Where the ranks of the next start meet."""
+    nodes: Nodes
     config: SupervisionConfig
-    board: Board
-    board_path: Path
     events: EventLog
     restarts: Restarts
-    memories: tuple[int, ...]
     pace: StepPace
     silence: Silence = field(default_factory=Silence)
     durations_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MEDIAN_STEPS))
@@ -69,7 +56,12 @@ class Supervisor:
         """Start and restart until the run ends; returns the exit code."""
         while True:
             started_s = time.monotonic()
-            outcome = self._one_start()
+            try:
+                outcome = self._one_start()
+            except ResourceError as error:  # too few nodes, no memory for a process
+                outcome = Failure(None, "resources", error.message, error.exit_code, error.hint)
+                self._give_up(outcome)
+                return outcome.exit_code
             self._tell_start()
             if self._step() > self.told_step:
                 self._tell_progress()
@@ -89,7 +81,7 @@ class Supervisor:
     def listen(self) -> None:
         """A scheduler's SIGTERM or SIGUSR1 asks for a checkpoint; Ctrl-C comes through the controller."""
         for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, lambda *_: self.board.request_stop())
+            signal.signal(number, lambda *_: self.nodes.request_stop())
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
 
@@ -101,81 +93,65 @@ class Supervisor:
         self.tell("failed", step=self._step(), reason=reason, hint=failure.hint, exit_code=failure.exit_code)
 
     def _one_start(self) -> Ending | Failure:
-        self.board.clear()
         self.is_started = False
         self.durations_s.clear()
         self.pace = StepPace(self.config.straggler_ratio, told=self.pace.told)
         self.silence = Silence()
-        spec = RankSpec(
-            run=self.run_folder,
-            attempt=f"{os.getpid()}.{self.attempt}.{time.time_ns():x}",
-            meeting=self.meet(),
-            board=self.board_path,
-            memories=self.memories,
-        )
-        ranks = Ranks(spec, entry=self.entry)
-        for rank, pid in ranks.pids.items():
-            self.events.append("worker_started", rank=rank, pid=pid, attempt=self.attempt)
-            self.tell("worker", rank=rank, pid=pid, attempt=self.attempt)
         try:
-            with EndsOf(ranks.pids.values()) as ends:
-                return self._watch(ranks, ends=ends)
+            self.nodes.start(f"{os.getpid()}.{self.attempt}.{time.time_ns():x}")
+            for rank, pid in self.nodes.pids.items():
+                self.events.append("worker_started", rank=rank, pid=pid, attempt=self.attempt)
+                self.tell("worker", rank=rank, pid=pid, attempt=self.attempt)
+            return self._watch()
         except BaseException:
-            ranks.signal(signal.SIGKILL)
+            self.nodes.end()
             raise
 
-    def _watch(self, ranks: Ranks, *, ends: EndsOf) -> Ending | Failure:
+    def _watch(self) -> Ending | Failure:
         told_s = 0.0
         while True:
-            codes = ranks.exit_codes()
+            codes = self.nodes.exit_codes()
             if any(map(is_failure, codes.values())):
-                return self._end(ranks, self._cause(ranks))
-            if len(codes) == len(ranks.pids):
-                ranks.reap()
+                return self._end(self._cause())
+            if len(codes) == len(self.nodes.pids):
+                self.nodes.reap()
                 return ending_of(codes.values())
             if self._is_hanging():
-                return self._end(ranks, None)
+                return self._end(None)
             self._tell_start()
             is_news = self.is_started and self._step() != self.told_step
             if is_news and time.monotonic() - told_s >= self.config.heartbeat_s:
                 told_s = time.monotonic()
                 self._tell_progress()
-            self._wait_or_stop(ends)
+            self.nodes.wait()
 
-    def _cause(self, ranks: Ranks) -> Failure | None:
+    def _cause(self) -> Failure | None:
         """Who failed first among those that end now. None: only echoes, so a rank that is still there is
         the cause, which holds the others up until their collective timed out."""
-        time.sleep(POLL_S)  # who else ended in the same breath
+        self.nodes.pause(POLL_S)  # who else ended in the same breath
         deadline_s = time.monotonic() + _CAUSE_S
         while True:
-            codes = ranks.exit_codes()
+            codes = self.nodes.exit_codes()
             bad = {rank: code for rank, code in codes.items() if is_failure(code)}
-            first = first_failure(bad, reports=read_errors(self.run_folder, bad))
-            if not first.is_echo or len(codes) == len(ranks.pids):
+            first = first_failure(bad, reports=self.nodes.reports(bad))
+            if not first.is_echo or len(codes) == len(self.nodes.pids):
                 return first
             if time.monotonic() > deadline_s:
                 return None
-            time.sleep(POLL_S)
+            self.nodes.pause(POLL_S)
 
-    def _end(self, ranks: Ranks, failure: Failure | None) -> Failure:
+    def _end(self, failure: Failure | None) -> Failure:
         """End who is left; without a known failure, dump what they do and name the one behind."""
-        gone = ranks.exit_codes()
-        alive = [rank for rank in ranks.pids if rank not in gone]
-        failure = failure or self._hang(ranks, alive)
-        if left := ranks.end(ranks=alive, patience_s=_DEATH_S):
+        gone = self.nodes.exit_codes()
+        failure = failure or self._hang([rank for rank in self.nodes.pids if rank not in gone])
+        if left := self.nodes.end():
             return _unkillable(left[0], after=failure)
         return failure
 
-    def _hang(self, ranks: Ranks, alive: list[int]) -> Failure:
+    def _hang(self, alive: list[int]) -> Failure:
         """Of the ranks that are there, the one that the others wait for."""
-        answered = request_dumps(
-            self.run_folder,
-            alive,
-            board=self.board,
-            send=lambda rank: ranks.signal(signal.SIGUSR2, ranks=[rank]),
-        )
-        first = min(ranks.pids)
-        rows = self.board.rows[[rank - first for rank in alive]]
+        answered = self.nodes.dump(alive)
+        rows = self.nodes.rows[alive]
         behind = rank_behind(
             answered=[rank in answered for rank in alive],
             steps=rows["step"].tolist(),
@@ -189,21 +165,21 @@ class Supervisor:
         return Failure(rank, "hang", f"no step after {step}; {left}", exit_code=4)
 
     def _is_hanging(self) -> bool:
-        rows = self.board.rows
+        rows = self.nodes.rows
         silent_s = self.silence.look(rows["beat_s"].tolist(), now_s=time.monotonic())
         phases = rows["phase"].tolist()
         return is_hang(silent_s, phases=phases, durations_s=list(self.durations_s), config=self.config)
 
     def _tell_start(self) -> None:
         """Once, as soon as every rank knows where it went on: the ranks may be some steps further by then."""
-        firsts = self.board.rows["first_step"]
+        firsts = self.nodes.rows["first_step"]
         if self.is_started or (firsts < 0).any():
             return
         self.is_started, self.told_step = True, int(firsts.min())
         self.tell("started", step=self.told_step)
 
     def _tell_progress(self) -> None:
-        rows = self.board.rows
+        rows = self.nodes.rows
         first = rows[0]
         self.told_step = self._step()
         self.durations_s.append(float(first["step_s"]))
@@ -218,62 +194,33 @@ class Supervisor:
             self.events.append("straggler", rank=rank, step=self._step(), own_s=float(rows["own_s"][rank]))
 
     def _step(self) -> int:
-        return int(self.board.rows["step"].min())
-
-    def _wait_or_stop(self, ends: EndsOf) -> None:
-        """Sleep and listen: a word asks for a checkpoint and an end, a closed pipe ends at once."""
-        if not ends.wait_or_hear(sys.stdin):
-            return
-        if not os.read(sys.stdin.fileno(), 4096):
-            raise KeyboardInterrupt
-        self.board.request_stop()
+        return int(self.nodes.rows["step"].min())
 
     def tell(self, kind: str, **facts: Any) -> None:
         print(json.dumps({"kind": kind, **facts}), flush=True)
 
 
-def supervise(
-    run: Path,
-    *,
-    workers: int,
-    entry: Entry,
-    config: SupervisionConfig,
-    events: EventLog,
-    memories: tuple[int, ...] = (),
-) -> int:
-    """Drive `workers` ranks on this node until they are done, or hopeless; returns the exit code.
-
-    `memories`: a descriptor per rank that outlives its process, if any.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "board"
-        supervisor = Supervisor(
-            run,
-            entry,
-            meet=lambda: Rendezvous.on_this_node(workers),
-            config=config,
-            board=Board(path, num_ranks=workers),
-            board_path=path,
-            events=events,
-            restarts=Restarts(limit=config.max_failures_without_progress),
-            memories=memories,
-            pace=StepPace(config.straggler_ratio),
-        )
-        supervisor.listen()
-        try:
-            code = supervisor.run()
-        except KeyboardInterrupt:
-            code = Interrupted.exit_code
-    if multiprocessing.active_children():  # Python's end would wait for a rank that nothing can end
-        os._exit(code)
-    return code
+def supervise(nodes: Nodes, *, config: SupervisionConfig, events: EventLog) -> int:
+    """Drive the ranks of a job until they are done, or hopeless; returns the exit code."""
+    supervisor = Supervisor(
+        nodes,
+        config=config,
+        events=events,
+        restarts=Restarts(limit=config.max_failures_without_progress),
+        pace=StepPace(config.straggler_ratio),
+    )
+    supervisor.listen()
+    try:
+        return supervisor.run()
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
 
 
 def _unkillable(rank: int, *, after: Failure) -> Failure:
     return Failure(
         rank,
         "unkillable",
-        f"SIGKILL has not ended it in {_DEATH_S:.0f} s: waiting in the kernel (before: {after.sentence()})",
+        f"SIGKILL has not ended it in {DEATH_S:.0f} s: waiting in the kernel (before: {after.sentence()})",
         exit_code=4,
         hint="see in the kernel's log which disk or device hangs; `rsc runs resume` once the process is gone",
     )

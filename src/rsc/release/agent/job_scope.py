@@ -23,6 +23,8 @@ class Served:
     """The version that the job reads, by name of the data set."""
     runs: frozenset[str]
     """The job's own run, and the one that it starts from."""
+    controllers: int = 0
+    """Processes of ours between the agent and the launchers of the job: 1 where one starts its nodes."""
 
     def pinned(self, request: KeyRequest) -> KeyRequest:
         """With the version of the list where the request names none, or the same."""

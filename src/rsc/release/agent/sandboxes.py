@@ -37,15 +37,16 @@ class Sandbox:
     """Its child that the holder is below, or is."""
 
 
-def sandbox_of(pid: int) -> Sandbox | None:
-    """None where no process of ours is above it that would get its orphans."""
+def sandbox_of(pid: int, *, controllers: int = 0) -> Sandbox | None:
+    """None where no process of ours is above it that would get its orphans. `controllers`: see Served; what
+    such a one has as children are the launchers of other nodes."""
     try:
         line = list(_line_of(pid))
         if len(_numbers(pid)) > len(_numbers(os.getpid())):  # process 1 of its namespace is above it
             top = next(place for place, each in enumerate(line) if _numbers(each)[-1] == 1)
             inside = line[: top + 1]
         else:  # no PID namespace: what this process started, down to the holder
-            inside = line[: line.index(os.getpid())]
+            inside = line[: line.index(os.getpid()) - controllers]
     except (OSError, ValueError, StopIteration):
         return None
     return Sandbox(top=inside[-1], main=inside[-2]) if len(inside) > 1 else None

@@ -245,7 +245,7 @@ class AgentServer:
         reply = {"ok": True, "lease": grant.number, "lease_s": lease_s, "carrier": self._carrier}
         try:
             if not peer.has_key:
-                peer.sandbox, peer.has_key = sandbox_of(peer.pid), True
+                peer.sandbox, peer.has_key = sandbox_of(peer.pid, controllers=self._serves.controllers), True
             self._leases.add(
                 grant.number, request=request, pid=peer.pid, expires_s=expires_s, sandbox=peer.sandbox
             )
