@@ -43,8 +43,13 @@ MAY_IMPORT = {
     },
     "setup": set(),
     "evaluate": {"train", "recipes", "loader", "checkpoint", "models", "store", "keys", "runs"},
+    "api": {
+        *("control", "evaluate", "recipes", "export", "checkpoint", "loader", "ingest", "store", "keys"),
+        *("release", "review", "runs", "cluster"),
+    },
 }
-"""`cli` may import any room and no room imports `cli`. train -> release: a worker asks for its key, the
+"""`cli` may import any room and no room imports `cli`; `cli` alone imports `api`.
+train -> release: a worker asks for its key, the
 controller starts the agent; train -> cluster: the controller starts its workers inside the sandbox; train ->
 export: a run may start from open weights."""
 

@@ -30,7 +30,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
-    *("rsc.cli.data.verbs", "rsc.cli.eval", "rsc.cli.export", "rsc.cli.runs", "rsc.cli.train"),
+    *("rsc.api.exports", "rsc.cli.data.verbs", "rsc.cli.eval", "rsc.cli.runs", "rsc.cli.train"),
     "tests.parallel.job",  # torch, and what a rank needs of it
 )
 FORK = multiprocessing.get_context("fork")

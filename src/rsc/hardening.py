@@ -15,6 +15,8 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
@@ -29,3 +31,15 @@ def harden_process() -> None:
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, zero, zero, zero, zero) != 0:
             number = ctypes.get_errno()
             raise OSError(number, f"prctl(PR_SET_DUMPABLE): {os.strerror(number)}")
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """What is made inside cannot be written by group and others: they must not write what decides, also
+    where the umask is 002."""
+    before = os.umask(0o077)
+    os.umask(before | 0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)

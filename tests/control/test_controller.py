@@ -18,8 +18,9 @@ from rsc.config import CipherChoice, Workspace
 from rsc.control.admission import Admission, cipher_of
 from rsc.control.controller import Controller
 from rsc.control.drive import Drive
-from rsc.control.monitor import ProgressLine, Watched, Wishes
+from rsc.control.monitor import ProgressLine, Watched
 from rsc.control.run_plan import plan_run
+from rsc.control.wishes import Wishes
 from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail
 from rsc.loader.config import DataConfig

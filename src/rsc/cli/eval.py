@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from rsc.api import models
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
-from rsc.config import Workspace, override
-from rsc.errors import ConfigError
-from rsc.evaluate.assess import Assessment, assess, keep
-from rsc.evaluate.generate import Sampling
-from rsc.evaluate.generate import generate as continue_ids
+from rsc.evaluate.assess import Assessment
 from rsc.evaluate.measures import Measure, Slice
-from rsc.evaluate.open_model import Trained, from_state, open_run
-from rsc.evaluate.predict import predict as predict_file
-from rsc.evaluate.predict import require_file
-from rsc.export.settings import is_export
-from rsc.export.weights import read_export
-from rsc.keys.secret import SecretKey
-from rsc.recipes.data_fit import check_fields, samples_of
-from rsc.recipes.sections import EvalConfig
-from rsc.recipes.tokens_fit import check_tokens
-from rsc.release.agent.custody import Custody
-from rsc.release.agent.request import KeyRequest
-from rsc.release.lifecycle.retention import open_to_read
-from rsc.runs.folder import find_run
 from rsc.runs.sample_problems import meanings
-from rsc.store.dataset import Dataset
-from rsc.store.format.reserved_names import SIDECARS
 from rsc.train.batches.collate import STILL_USED
 
 Model = Annotated[str, typer.Argument(help="A run (id, unique part of it, or `last`) or an exported folder.")]
@@ -48,42 +28,10 @@ def eval(  # noqa: A001 (the command is called so)
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a model on held-out data: figures with 95 % intervals, slices, calibration."""
-    workspace = Workspace.from_environment()
-    trained = open_model(model, workspace=workspace, step=step)
-    config = trained.recipe.eval if trained.recipe else EvalConfig()
-    config = override(config, section="eval", overrides=overrides or [])
-    dataset = _dataset(trained, data=data, workspace=workspace)
-    split = split or config.split
-    known = [name for name in dataset.splits if name not in SIDECARS]
-    if split not in known:
-        raise ConfigError(
-            f"{dataset.name} version {dataset.version} has no split {split!r}",
-            hint=f"it has: {', '.join(known)}; give one with --split",
-        )
-    samples = samples_of(dataset, split=split)
-    check_fields(samples, model=trained.config, text_field=trained.text_field)
-    if samples.tokenizer is not None:  # text is made into ids as it is read
-        check_tokens(samples, model=trained.config, text_field=trained.text_field)
-    request = KeyRequest("evaluate", data=dataset.name, version=dataset.version)
-    with release(request, workspace=workspace) as key:
-        result = assess(
-            trained,
-            reader=dataset.split(split, key=key),
-            data=dataset.name,
-            version=dataset.version,
-            split=split,
-            config=config,
-        )
-    if trained.recipe is not None and data is None:
-        keep(result, folder=workspace.runs / trained.name)
-    positive = config.positive or trained.config.head.labels[:1]
-    has_groups = bool(config.positive or config.slice_columns or config.slice_terms)
-    emit(
-        result.to_json(),
-        as_json=as_json,
-        text=_report(result, positive=positive if has_groups else ()),
-    )
-    next_commands(f"rsc runs export {model}" if trained.recipe else f"rsc generate {model}")
+    found = models.evaluate(model, *(overrides or []), data=data, split=split, step=step)
+    _say_all(found.notes)
+    emit(found.to_json(), as_json=as_json, text=_report(found.assessment, positive=found.positive))
+    next_commands(("rsc", "runs", "export", model) if found.is_run else ("rsc", "generate", model))
 
 
 def generate(
@@ -97,32 +45,22 @@ def generate(
     as_json: JsonFlag = False,
 ) -> None:
     """Continue a text. What comes out may repeat what the model was trained on."""
-    trained = open_model(model, workspace=Workspace.from_environment(), step=step)
-    if not trained.config.task.is_language:
-        raise ConfigError(f"{trained.name} is no language model", hint=f"try `rsc predict {model} FILE`")
-    tokenizer = trained.tokenizer()
-    ids = continue_ids(
-        trained.model,
-        prompt=tokenizer.encode(prompt) if trained.recipe else tokenizer.encode_prompt(prompt),
-        num_tokens=num_bytes,
-        context=trained.context,
-        sampling=Sampling(temperature=temperature, top_k=top_k, seed=seed),
-        stop=tokenizer.separator if trained.separator is None else trained.separator,
+    found = models.generate(
+        model, prompt, num_tokens=num_bytes, temperature=temperature, top_k=top_k, seed=seed, step=step
     )
-    text = tokenizer.decode(ids)
-    emit({"prompt": prompt, "text": text, "tokens": len(ids)}, as_json=as_json, text=prompt + text)
+    _say_all(found.notes)
+    emit(found.to_json(), as_json=as_json, text=str(found))
 
 
 def predict(
     model: Model,
-    file: Annotated[Path, typer.Argument(help="A picture, a recording, a text file or .jsonl.")],
+    file: Annotated[str, typer.Argument(help="A picture, a recording, a text file or .jsonl.")],
     step: Step = "newest",
     as_json: JsonFlag = False,
 ) -> None:
     """Say what a trained model makes of a file."""
-    require_file(file)
-    trained = open_model(model, workspace=Workspace.from_environment(), step=step)
-    predictions = list(predict_file(trained, file=file))
+    found = models.predict(model, file, step=step)
+    _say_all(found.notes)
     rows = [
         (
             p.sample,
@@ -130,49 +68,16 @@ def predict(
             "" if p.confidence is None else f"{p.confidence:.3f}",
             " ".join(p.problems),
         )
-        for p in predictions
+        for p in found
     ]
     text = table(rows, header=("sample", "answer", "confidence", "problems"))
-    emit({"predictions": [asdict(p) for p in predictions]}, as_json=as_json, text=text)
-    for line in meanings(" ".join(sorted({word for p in predictions for word in p.problems}))):
+    emit(found.to_json(), as_json=as_json, text=text)
+    _say_all(meanings(" ".join(sorted({word for p in found for word in p.problems}))))
+
+
+def _say_all(lines: Iterable[str]) -> None:
+    for line in lines:
         say(line)
-
-
-def open_model(name: str, *, workspace: Workspace, step: str = "newest") -> Trained:
-    """A run of the workspace, or an exported folder. The release of a run's key is logged."""
-    if is_export(Path(name)):
-        if step != "newest":
-            raise ConfigError(f"{name} is an export, which has one step", hint="leave --step out")
-        opened = read_export(Path(name))
-        return from_state(
-            name,
-            config=opened.config,
-            state=opened.state,
-            context=opened.context,
-            separator=opened.separator,
-        )
-    run = find_run(workspace.runs, name)
-    request = KeyRequest("checkpoint", run=run.id)
-    with release(request, workspace=workspace) as key:
-        trained = open_run(run, key=key, step=step)
-    for damaged in trained.passed_over:
-        say(f"the checkpoint of step {damaged} is damaged; an older one is used")
-    say(f"run {run.id} at step {trained.step}, {trained.precision.name}: {trained.precision.reason}")
-    return trained
-
-
-def release(request: KeyRequest, *, workspace: Workspace) -> SecretKey:
-    """Ask the key agent in this process. Raises GateRefused."""
-    return Custody(workspace).agent.release(request)
-
-
-def _dataset(trained: Trained, *, data: str | None, workspace: Workspace) -> Dataset:
-    if data is not None:
-        return open_to_read(workspace, name=data)
-    if trained.recipe is None:
-        raise ConfigError(f"{trained.name} does not say what it was trained on", hint="name one with --data")
-    config = trained.recipe.data
-    return open_to_read(workspace, name=config.name, version=config.version)
 
 
 def _report(result: Assessment, *, positive: Sequence[str]) -> str:

@@ -7,9 +7,11 @@ people is escaped here: names, messages and logs can hold what untrusted code or
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +19,14 @@ from typing import Annotated, Any
 
 import typer
 
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, Interrupted
 from rsc.untrusted import printable
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask, and go on though a run is using what will be gone.")
+]
 
 JSON_FILE = "RSC_JSON_FILE"
 """Environment variable: a file that takes the JSON of a command whose text goes to the terminal."""
@@ -54,14 +60,29 @@ def _strict(value: Any) -> Any:
 
 def say(message: str) -> None:
     """One line to the person, on stderr, so that stdout stays data."""
-    print(printable(message), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a terminal that is lost takes no words and ends no command
+        print(printable(message), file=sys.stderr, flush=True)
 
 
-def next_commands(*commands: str) -> None:
-    """The two or three commands that usually follow, on stderr."""
+def next_commands(*commands: str | Sequence[str | Path], note: str = "") -> None:
+    """The two or three commands that usually follow, on stderr, as a shell takes them: one that holds a path
+    or another free word is given as words, which are quoted. `note` says who or where."""
     say("next:")
     for command in commands:
-        say(f"  {command}")
+        words = command if isinstance(command, str) else shlex.join(map(str, command))
+        say(f"  {words}" + (f"   # {note}" if note else ""))
+
+
+def confirm(what: str, *, yes: bool) -> None:
+    """Ask before what cannot be undone. Where no terminal can answer, the command was the answer.
+
+    Raises Interrupted for anything but yes.
+    """
+    if yes or not sys.stdin.isatty():
+        return
+    print(printable(f"This will {what}. Go on? [y/N] ", keep=""), end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Interrupted("nothing was done")
 
 
 def table(rows: Iterable[Sequence[Any]], *, header: Sequence[str]) -> str:

@@ -1,29 +1,28 @@
-"""`rsc runs ls|show|logs|stop|resume`: what was trained, what is training, and going on with it."""
+"""`rsc runs ...`: what was trained, what is training, and going on with it."""
 
 from __future__ import annotations
 
 import os
 import signal
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rsc.cli.output import JsonFlag, emit, next_commands, say, table
+from rsc.api import run_records
+from rsc.cli.output import JsonFlag, Yes, confirm, emit, next_commands, say, table
 from rsc.clock import SystemClock
 from rsc.config import Workspace
+from rsc.control.follow import Following
 from rsc.errors import ConfigError
-from rsc.runs.folder import RunFolder, RunState, find_run, list_runs, unreadable_runs
-from rsc.runs.status import present
-from rsc.runs.time_ledger import ledger
-from rsc.units import format_seconds
+from rsc.runs.folder import RunFolder, find_run, unreadable_runs
+from rsc.units import format_bytes, format_seconds
 from rsc.untrusted import UntrustedFolder, printable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+_LINE_LETTERS = 4096  # of a line of a log; what training code wrote there may be one line of gigabytes
 _LOG_BYTES = 4 << 20  # of the end of a log, in which the last lines are looked for
-_FAILURES = ("failure", "gave_up", "bad_batch", "straggler", "checkpoint_failed", "checkpoint_damaged")
 
 Run = Annotated[str, typer.Argument(help="Id of a run, a unique part of it, or `last`.")]
 
@@ -31,24 +30,55 @@ Run = Annotated[str, typer.Argument(help="Id of a run, a unique part of it, or `
 @app.command("ls")
 def ls(as_json: JsonFlag = False) -> None:
     """List the runs of this workspace, oldest first."""
-    runs = Workspace.from_environment().runs
-    rows = [_row(run) for run in list_runs(runs)]
-    for name in unreadable_runs(runs):
+    rows = run_records.runs()
+    for name in unreadable_runs(Workspace.from_environment().runs):
         say(f"left out: {name}, whose run.json cannot be read")
-    cells = [(row["id"], row["state"], f"{row['step']}/{row['steps']}", _loss(row["loss"])) for row in rows]
-    emit({"runs": rows}, as_json=as_json, text=table(cells, header=("run", "state", "step", "loss")))
+    cells = [(row.id, row.state, f"{row.step}/{row.steps}", _loss(row.loss)) for row in rows]
+    result = {"runs": [row.to_json() for row in rows]}
+    emit(result, as_json=as_json, text=table(cells, header=("run", "state", "step", "loss")))
+    if not rows:
+        next_commands("rsc recipes ls", "rsc train RECIPE data.name=NAME")
 
 
 @app.command("show")
 def show(run: Run, as_json: JsonFlag = False) -> None:
-    """Show one run: state, lineage, failures, lost work."""
-    folder = _find(run)
-    clock = SystemClock()
-    events = folder.told()
-    account = ledger(events, metrics=folder.metrics(), now=clock.now())
-    failures = [event for event in events if event["kind"] in _FAILURES]
-    result = {**_row(folder), "path": str(folder.path), **account.to_json(), "failures_seen": failures}
+    """Show one run: state, lineage, failures, lost work, and whether an erasure marked it."""
+    result = run_records.run(run).to_json()
     emit(result, as_json=as_json, text=_describe(result))
+
+
+@app.command("follow")
+def follow(run: Run, as_json: JsonFlag = False) -> None:
+    """Show the steps of a run as they come, until it ends; Ctrl-C leaves the run alone."""
+    folder = _find(run)
+    Following(folder, say=say, clock=SystemClock()).to_its_end()
+    result = run_records.run_at(folder).to_json()
+    emit(result, as_json=as_json, text="")
+    say(f"run {folder.id}: {result['state']} at step {result['step']} {result['reason']}".rstrip())
+    next_commands(f"rsc runs show {folder.id}")
+
+
+@app.command("compare")
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more runs.")], as_json: JsonFlag = False
+) -> None:
+    """Show runs beside each other: results, settings that differ, and how far their losses are equal."""
+    found = run_records.compare(*runs)
+    rows = [(name, *map(_cell, values)) for name, values in {**found.figures, **found.settings}.items()]
+    equal = f"losses are equal, bit for bit, in {found.equal_steps} of {found.common_steps} common steps"
+    text = table(rows, header=("", *found.runs))
+    emit(found.to_json(), as_json=as_json, text=f"{text}\n{equal}")
+
+
+@app.command("rm")
+def rm(run: Run, yes: Yes = False, as_json: JsonFlag = False) -> None:
+    """Remove a run with its checkpoints and the exports in its folder. The log keeps what it was."""
+    folder = _find(run)
+    confirm(f"remove run {folder.id} with its checkpoints and the exports in its folder", yes=yes)
+    removed = run_records.remove_run(folder.id)
+    emit(removed.to_json(), as_json=as_json, text="")
+    say(f"run {removed.run} is removed, {format_bytes(removed.freed_bytes)} freed")
+    next_commands("rsc runs ls")
 
 
 @app.command("logs")
@@ -67,6 +97,7 @@ def logs(
             f"there is no log {folder / name}", hint="the run has had no such rank yet"
         ) from None
     found = data.decode(errors="replace").splitlines()[-lines:] if lines > 0 else []
+    found = [_shortened(line) for line in found]
     emit({"path": str(folder / name), "lines": found}, as_json=as_json, text="\n".join(found))
 
 
@@ -86,14 +117,20 @@ def stop(
 
 
 @app.command("resume")
-def resume(run: Run, as_json: JsonFlag = False) -> None:
+def resume(
+    run: Annotated[str, typer.Argument(help="A run, or where its checkpoints were copied to.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="train.steps=N trains to another step; nothing else changes.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="In a process of its own.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """Go on with a run from its newest good checkpoint; also one copied away: `s3://bucket/prefix/RUN`."""
-    from rsc.checkpoint.replicas import fetch_run
-    from rsc.cli.train import controller, finish
+    from rsc.api import training
+    from rsc.cli.train import finish
 
-    runs = Workspace.from_environment().runs
-    folder = RunFolder(fetch_run(run, runs=runs)) if "/" in run else find_run(runs, run)
-    finish(folder, code=controller().resume(folder), as_json=as_json)
+    done = training.resume(run, *(overrides or []), detach=detach, check=False, say=say)
+    finish(done, is_detached=detach, as_json=as_json)
 
 
 @app.command("export")
@@ -105,27 +142,31 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write open weights, tokenizer and a model card."""
-    from rsc.cli.export import export_run
+    from rsc.api.exports import export as export_run  # brings torch
 
-    workspace = Workspace.from_environment()
-    export_run(_find(run), workspace=workspace, target=target, dtype=dtype, step=step, as_json=as_json)
+    done = export_run(run, to=target, dtype=dtype, step=step)
+    for damaged in done.passed_over:
+        say(f"the checkpoint of step {damaged} is damaged; an older one is exported")
+    emit(done.to_json(), as_json=as_json, text=done.path)
+    if done.reason:
+        say(f"in RSC's own layout, not an open one: {done.reason}")
+    verb = ("rsc", "generate", done.path) if done.is_language else ("rsc", "predict", done.path, "FILE")
+    next_commands(verb)
+
+
+def _shortened(line: str) -> str:
+    more = len(line) - _LINE_LETTERS
+    return line if more <= 0 else f"{line[:_LINE_LETTERS]}... and {more:,} letters more"
 
 
 def _find(name: str) -> RunFolder:
     return find_run(Workspace.from_environment().runs, name)
 
 
-def _row(run: RunFolder) -> dict[str, Any]:
-    """The record, with what its file does not know while the run is driven: where it is and what it does. A
-    run whose controller died without a word is interrupted, whatever its file says."""
-    record = asdict(run.record())
-    if record["state"] != RunState.RUNNING:
-        return record
-    now = present(run, now=SystemClock().now())
-    record |= {"step": now.step, "loss": now.loss}
-    if run.holder() is None:
-        return record | {"state": RunState.INTERRUPTED, "reason": "its controller ended without a word"}
-    return record | {"doing": now.doing}
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _loss(loss: float | None) -> str:
@@ -141,7 +182,8 @@ def _describe(result: dict[str, Any]) -> str:
     rows = [
         ("run", result["id"]),
         ("state", " ".join(filter(None, [result["state"], result["reason"]]))),
-        *([("now", result["doing"])] if "doing" in result else []),
+        *([("now", result["doing"])] if result["doing"] else []),
+        *(("marked", mark) for mark in result["marks"]),
         ("step", f"{result['step']} of {result['steps']}, loss {_loss(result['loss'])}"),
         ("data", f"{data.get('name')} version {data.get('version')}, root {str(data.get('root_hash'))[:16]}"),
         ("review", f"{review.get('state')}{single} by {', '.join(review.get('approvers', []))}"),

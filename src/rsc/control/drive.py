@@ -25,8 +25,9 @@ from rsc.config import Workspace
 from rsc.control.admission import Gate, cipher_of
 from rsc.control.checkpoint_copier import Courier, open_copies, send_papers
 from rsc.control.job import Job, possible_worlds
-from rsc.control.monitor import ProgressLine, Watched, Wishes
+from rsc.control.monitor import StepProgress, Watched
 from rsc.control.mover_process import fetching_for
+from rsc.control.wishes import Hangup, Wishes
 from rsc.errors import Interrupted, RequeueMe
 from rsc.events import EventTail
 from rsc.recipes.recipe import Recipe
@@ -46,6 +47,7 @@ class Drive:
     launcher: Launcher
     clock: Clock
     say: Callable[[str], None]
+    line: Callable[[int], StepProgress]
 
     def to_its_end(self, opening: str) -> int:
         """Returns the exit code. `opening` is said when the run is ours."""
@@ -53,14 +55,14 @@ class Drive:
         with (
             run.locked(),
             _socket_folder() as socket,
-            Wishes() as wishes,
+            Wishes(Hangup(run, recipe.train.on_hangup)) as wishes,
             fetching_for(
                 run, recipe.data, self.workspace, path=socket_beside(socket), say=self.say, clock=self.clock
             ),
         ):
             self.say(f"run {run.id}: {opening}")
             copies = open_copies(run, recipe.checkpoint, say=self.say)
-            run.update(state=RunState.RUNNING, reason="")
+            run.update(state=RunState.RUNNING, reason="", steps=recipe.train.steps)
             command = self.command(socket)
             self.gate.record_drive(run.id, isolation=_isolation_text(command))
             with self.gate.serve(socket, serves=_served(run, recipe)), EnergyMeter(counters()) as meter:
@@ -141,7 +143,7 @@ class Drive:
 
     def _watch(self, command: Wrapped, *, wishes: Wishes, copies: Copies | None = None) -> Watched:
         """Start the supervisor and follow what it tells until it ends."""
-        line = ProgressLine(steps=self.run.record().steps)
+        line = self.line(self.run.record().steps)
         tail = EventTail(events_of_workers(self.run.path), beneath=self.run.path)
         events = self.run.events(clock=self.clock)
         courier = Courier(copies, events=events, say=self.say) if copies is not None else None

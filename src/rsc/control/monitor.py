@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -12,9 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any, Protocol, TextIO
 
 from rsc.control.checkpoint_copier import Courier
+from rsc.control.wishes import Wishes
 from rsc.errors import DataError, Interrupted, RequeueMe
 from rsc.events import EventLog, EventTail
 from rsc.runs.folder import RunRecord, RunState
@@ -30,6 +30,22 @@ _MOST_WORDS = 1000  # lines that a supervisor may write on stderr; usually it wr
 _WORDS_S = 2.0  # for the last of them, after its end
 _MOST_ODD_KINDS = 10
 _PLAIN_EVERY_S = 10.0  # a line per step would fill a batch job's log
+
+
+class StepProgress(Protocol):
+    """What shows the steps of a drive."""
+
+    def show(self, *, step: int, loss: float, items: int, time_s: float) -> None:
+        """A step that every rank finished. `items` counts from the start of the run."""
+        ...
+
+    def restart(self) -> None:
+        """The workers start anew."""
+        ...
+
+    def close(self) -> None:
+        """Something else is about to be said, or the drive ended."""
+        ...
 
 
 class ProgressLine:
@@ -52,8 +68,9 @@ class ProgressLine:
             return
         self._last_s = time_s
         text = f"step {step}/{self._steps}  loss {loss:.4f}{self._rate(step, items, time_s)}"
-        self._out.write(f"\r\x1b[K{text}" if self._is_terminal else f"{text}\n")
-        self._out.flush()
+        with contextlib.suppress(OSError):  # a terminal that is lost, or a full disk, stops no training
+            self._out.write(f"\r\x1b[K{text}" if self._is_terminal else f"{text}\n")
+            self._out.flush()
         self._is_open = self._is_terminal
 
     def restart(self) -> None:
@@ -64,7 +81,8 @@ class ProgressLine:
     def close(self) -> None:
         """End the line, so that what follows starts on its own."""
         if self._is_open:
-            self._out.write("\n")
+            with contextlib.suppress(OSError):
+                self._out.write("\n")
             self._is_open = False
 
     def _rate(self, step: int, items: int, time_s: float) -> str:
@@ -81,7 +99,7 @@ class ProgressLine:
 class Watched:
     """What was heard of a run, as its controller knows it."""
 
-    line: ProgressLine
+    line: StepProgress
     say: Callable[[str], None]
     events: EventLog
     tail: EventTail
@@ -238,52 +256,6 @@ class Watched:
         facts = {"exit_code": self.exit_code, "step": self.step, "reason": self.reason}
         self.events.append("ended", **facts, drove_s=round(time.monotonic() - self.started_s, 3))
         self.events.close()
-
-
-class Wishes:
-    """Signals of the person or the scheduler, passed to the supervisor through its stdin.
-
-    Ctrl-C closes it: the workers end at once and the newest checkpoint stays. SIGTERM and SIGUSR1 write
-    `stop`: checkpoint at the next step and leave. A pipe keeps what comes before the supervisor listens.
-    """
-
-    def __init__(self) -> None:
-        self.interrupted = False
-        self.stop_requested = False
-        self._process: subprocess.Popen[str] | None = None
-
-    def __enter__(self) -> Wishes:
-        handlers = {signal.SIGTERM: self._stop, signal.SIGUSR1: self._stop, signal.SIGINT: self._interrupt}
-        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def attach(self, process: subprocess.Popen[str]) -> None:
-        """Tell this supervisor from now on, and what was wished before."""
-        self._process = process
-        self._pass_on()
-
-    def _stop(self, number: int, frame: object) -> None:
-        self.stop_requested = True
-        self._pass_on()
-
-    def _interrupt(self, number: int, frame: object) -> None:
-        self.interrupted = True
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        stdin = self._process.stdin if self._process else None
-        if stdin is None or stdin.closed:
-            return
-        with contextlib.suppress(BrokenPipeError):
-            if self.interrupted:
-                stdin.close()
-            elif self.stop_requested:
-                stdin.write("stop\n")
-                stdin.flush()
 
 
 def _lines(stream: IO[str] | None) -> Iterator[str]:

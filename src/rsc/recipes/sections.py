@@ -13,6 +13,7 @@ from rsc.recipes.faults import parse_fault
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+OnHangup = Literal["checkpoint", "continue"]
 
 
 class OptimizerConfig(FrozenModel):
@@ -73,6 +74,9 @@ class TrainConfig(SupervisionConfig):
     """A loss this many standard deviations above the mean of the last 64 is a spike; 0 turns that off."""
     snapshot_every: Annotated[int, Field(ge=0)] = 0
     """Steps between two copies of the state into memory that outlives a worker; 0 turns them off."""
+    on_hangup: OnHangup = "checkpoint"
+    """What a lost terminal (SIGHUP) means: write a checkpoint and leave with exit code 75, or train on. What
+    is said after it goes to controller.log in the run. `rsc train --detach` has no terminal to lose."""
     fail_at: str = ""
     """Fault drill: `rank=1,step=30,kind=sigkill`, several with `;`. Each fires once a run."""
 

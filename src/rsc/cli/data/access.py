@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rsc.api import verdicts
 from rsc.cli.output import say
 from rsc.errors import ConfigError
 from rsc.keys.providers.configured import read_secret
 from rsc.release.agent.custody import Custody
-from rsc.release.record.reviewers import needs_passphrase, open_identity, signing_reviewer
 from rsc.review.approval.enrolment import Enrolment
 from rsc.review.approval.identity import Identity
 
@@ -35,14 +36,16 @@ def signer(
     house: Custody, as_name: str | None, *, passphrase_file: Path | None = None
 ) -> tuple[Enrolment, Identity]:
     """Who signs, and with what. Asks for the passphrase of a key that has one."""
-    is_first = not house.recorded.reviewers
-    reviewer = signing_reviewer(house, as_name)
-    if is_first:
-        say(f"enrolled {reviewer.name}, who owns this workspace, as its first reviewer")
-    passphrase = None
-    if needs_passphrase(house, reviewer.name):
-        passphrase = passphrase_from(passphrase_file, what=f"passphrase of {reviewer.name}")
-    return reviewer, open_identity(house, reviewer, passphrase=passphrase)
+    return verdicts.signer(house, as_name, passphrase=asking(passphrase_file), first=say_enrolled)
+
+
+def asking(file: Path | None) -> Callable[[str], bytes]:
+    """Gives a passphrase by what it is of, from the file or the terminal."""
+    return lambda what: passphrase_from(file, what=what)
+
+
+def say_enrolled(reviewer: Enrolment) -> None:
+    say(f"enrolled {reviewer.name}, who owns this workspace, as its first reviewer")
 
 
 def passphrase_from(file: Path | None, *, what: str, is_new: bool = False) -> bytes:

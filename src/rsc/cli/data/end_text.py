@@ -1,4 +1,4 @@
-"""What `rsc data expire erase trace` print: records for programs, text for people."""
+"""What `rsc data expire erase trace` print for people."""
 
 from __future__ import annotations
 
@@ -7,23 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rsc.cli.output import table
-from rsc.release.lifecycle.expire import Expired
 from rsc.units import format_bytes
-
-
-def expired_record(ended: Expired) -> dict[str, Any]:
-    return {
-        "data": ended.name,
-        "versions": list(ended.versions),
-        "kek_ids": list(ended.kek_ids),
-        "freed_bytes": ended.freed_bytes,
-        "proof": {
-            "opened_before": sum(attempt.opened for attempt in ended.before),
-            "tried_after": len(ended.after),
-            "opened_after": sum(attempt.opened for attempt in ended.after),
-            "told": sorted({attempt.told for attempt in ended.after}),
-        },
-    }
 
 
 def expired_text(record: Mapping[str, Any]) -> str:

@@ -1,50 +1,13 @@
-"""What `rsc data review` and a signature print: records for programs, text for people."""
+"""What `rsc data review` and a signature print for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from rsc.api.verdicts import Signed
 from rsc.cli.data.text import SINGLE_PERSON, section, state_line
 from rsc.cli.output import table
-from rsc.ingest.inspect import Excerpt, QuarantinedRecord
-from rsc.review.approval.verdict import Approval, ReviewState
-from rsc.review.report import ReviewReport
-from rsc.store.dataset import Dataset
-
-
-def report_record(report: ReviewReport) -> dict[str, Any]:
-    return {
-        "records": report.records,
-        "characters": report.characters,
-        "dropped": report.records_dropped,
-        "findings": report.findings,
-        "by_type": report.by_type(),
-        "by_field": report.counts,
-        "media": report.media,
-        "looked_for": list(report.looked_for),
-        "not_looked_for": list(report.not_looked_for),
-        "notes": list(report.notes),
-        "rules": report.rules,
-    }
-
-
-def excerpt_record(item: Excerpt) -> dict[str, Any]:
-    finding = item.finding
-    return {
-        "type": finding.type,
-        "rule": finding.rule,
-        "action": finding.action,
-        "field": finding.field,
-        "record": finding.record,
-        "shape": finding.shape,
-        "context": item.context,
-    }
-
-
-def quarantined_record(item: QuarantinedRecord) -> dict[str, Any]:
-    """Where it was and why it was not taken, without its bytes."""
-    return {"record": item.record, "place": item.place, "reason": item.reason}
 
 
 def review_text(record: Mapping[str, Any]) -> str:
@@ -90,15 +53,15 @@ def policy_lines(record: Mapping[str, Any]) -> list[str]:
     return [*record["policy"], *remarks]
 
 
-def verdict_text(signed: Approval, *, dataset: Dataset, state: ReviewState) -> str:
+def verdict_text(signed: Signed) -> str:
     done = {"approve": "approved", "reject": "rejected"}[signed.verdict]
     lines = [
-        f"{signed.approver} {done} {dataset.name} version {dataset.version} (root {dataset.root_hash[:16]})",
-        f"state: {state.state.replace('_', ' ')}, {state.reason}",
+        f"{signed.approver} {done} {signed.data} version {signed.version} (root {signed.root_hash[:16]})",
+        f"state: {signed.state.replace('_', ' ')}, {signed.reason}",
     ]
-    if state.expires:
-        lines.append(f"the approval counts until {state.expires}")
-    if state.single_person:
+    if signed.approved_until:
+        lines.append(f"the approval counts until {signed.approved_until}")
+    if signed.single_person:
         lines.append(SINGLE_PERSON)
     return "\n".join(lines)
 

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rsc.api import datasets
 from rsc.cli.data import end, review, text, verdicts
 from rsc.cli.data.access import As, Name, Version
 from rsc.cli.output import JsonFlag, emit, next_commands, say
-from rsc.cluster.health.cpu import usable_cores
 from rsc.config import Resolved, parse_as
-from rsc.errors import ConfigError, RscError
+from rsc.errors import ConfigError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.importer import import_source
-from rsc.ingest.progress import ImportProgressLine
-from rsc.keys.envelope import KeyProvider
-from rsc.release.agent.custody import Custody
-from rsc.release.record.reviewers import acting_name, author_name
 from rsc.review.benchmark.synthetic import planted_posts
-from rsc.review.policy import default_policy, parse_policy, policy_to_toml
-from rsc.store.dataset import Dataset, list_datasets
 from rsc.toml import parse_toml, parse_value
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -62,36 +54,31 @@ def import_(
 
     It goes to the data folder of the workspace, or to where config.toml says (docs/tiers.md).
     """
-    house = Custody.open()
-    workspace, clock = house.workspace, house.clock
-    flags = {"format": source_format, "text_field": text_field, "holdout": holdout, "encoding": encoding}
-    flags["types"] = None if schema is None else _read_schema(schema)  # type: ignore[assignment]
-    flags["fields"] = None if fields is None else tuple(part.strip() for part in fields.split(","))  # type: ignore[assignment]
+    flags: dict[str, Any] = {"format": source_format, "text_field": text_field, "holdout": holdout}
+    flags["encoding"] = encoding
+    flags["types"] = None if schema is None else _read_schema(schema)
+    flags["fields"] = None if fields is None else tuple(part.strip() for part in fields.split(","))
     options = _options(flags, settings or [])
-    is_first = not house.recorded.reviewers
-    author = author_name(house, as_name)
-    if is_first and house.recorded.reviewers:
-        say(f"enrolled {author}, who owns this workspace, as its first reviewer")
-    rules = _policy_bytes(house, path=policy, safeguard=safeguard)
-    name = name or _name_of(source)
     try:
-        result = import_source(
+        done = datasets.import_data(
             source,
             name=name,
-            workspace=workspace,
-            policy=rules,
-            author=author,
+            policy=policy,
+            safeguard=safeguard,
             options=options,
-            num_processes=processes or usable_cores(),
-            clock=clock,
-            progress=ImportProgressLine(clock=clock),
+            processes=processes,
+            as_name=as_name,
         )
     except KeyboardInterrupt:
         say("interrupted: nothing was published; the same command goes on from its last checkpoint, if any")
         raise
-    emit(text.import_record(result), as_json=as_json, text="")
-    say(text.import_text(result, policy=parse_policy(rules)))
-    next_commands(f"rsc data review {name}", f"rsc data show {name}", f"rsc data approve {name}")
+    emit(done.to_json(), as_json=as_json, text="")
+    if done.enrolled:
+        say(f"enrolled {done.author}, who owns this workspace, as its first reviewer")
+    say(text.import_text(done))
+    next_commands(
+        f"rsc data review {done.data}", f"rsc data show {done.data}", f"rsc data approve {done.data}"
+    )
 
 
 @app.command("plant")
@@ -108,20 +95,14 @@ def plant(
             print(json.dumps({"id": post.id, "text": post.text}), file=posts)
             print(json.dumps({"id": post.id, "text": post.text, "spans": spans}), file=truths)
     say(f"wrote {records} posts to {target}, and what is planted in them to {truth}")
-    next_commands(f"rsc data import {target}", f"rsc data review {_name_of(str(target))} --truth {truth}")
+    name = datasets.name_of(str(target))
+    next_commands(("rsc", "data", "import", target), ("rsc", "data", "review", name, "--truth", truth))
 
 
 @app.command("ls")
 def ls(as_json: JsonFlag = False) -> None:
     """List the data sets with where their newest version stands."""
-    house = Custody.open()
-    workspace = house.workspace
-    records = []
-    for name, versions in list_datasets(workspace.bulk):
-        dataset = Dataset.open(workspace.bulk, name=name)
-        facts = house.facts(dataset)
-        key = _key_state(dataset, providers=house.providers)
-        records.append({**text.state_record(dataset, facts), "key": key, "versions": versions})
+    records = [found.to_json() for found in datasets.data_sets()]
     emit({"data": records}, as_json=as_json, text=text.ls_text(records))
     if not records:
         next_commands("rsc data import FILE", "rsc data import python-docs")
@@ -130,11 +111,7 @@ def ls(as_json: JsonFlag = False) -> None:
 @app.command("show")
 def show(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
     """Splits, fields, sizes, source, review and keys of a version."""
-    house = Custody.open()
-    dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
-    facts = house.facts(dataset)
-    key = _key_state(dataset, providers=house.providers)
-    record = text.show_record(dataset, facts, key_state=key)
+    record = datasets.data_set(name, version=version).to_json()
     emit(record, as_json=as_json, text=text.show_text(record))
 
 
@@ -147,17 +124,10 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Read every byte of a version again and check it against its root."""
-    house = Custody.open()
-    dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
-    acting_name(house, as_name)
-    if with_key:
-        with house.review_key(dataset) as key:
-            report = dataset.verify(key=key)
-    else:
-        report = dataset.verify()
-    record = text.verify_record(dataset, report)
+    found = datasets.verify_data(name, version=version, with_key=with_key, as_name=as_name)
+    record = found.to_json()
     emit(record, as_json=as_json, text=text.verify_text(record))
-    if not report.is_good:
+    if not found.is_good:
         raise typer.Exit(1)
 
 
@@ -190,38 +160,6 @@ def _read_schema(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"cannot read the schema {path}: {reason}", hint=hint) from None
-
-
-def _policy_bytes(house: Custody, *, path: Path | None, safeguard: str) -> bytes:
-    """The policy file as it stands, or a default one for as many people as the workspace knows."""
-    if path is None:
-        rules = default_policy(single_person=house.recorded.persons() < 2)
-        return policy_to_toml(rules.model_copy(update={"safeguard": safeguard}))
-    if safeguard:
-        raise ConfigError("both --policy and --safeguard were given", hint=f"write `safeguard` into {path}")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the policy {path}: {error.strerror}",
-            hint=f"write one with `rsc review policy new {path}`",
-        ) from None
-
-
-def _name_of(source: str) -> str:
-    """`My Posts.jsonl.gz` -> `my-posts`."""
-    stem = Path(source).name.split(".")[0].lower()
-    return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_") or "data"
-
-
-def _key_state(dataset: Dataset, *, providers: Mapping[str, KeyProvider]) -> str:
-    """`active` or `destroyed`; `unknown` where the provider is not configured here or does not answer."""
-    envelope = dataset.envelope()
-    try:
-        states = {info.kek_id: info.state for info in providers[envelope.provider].list()}
-    except (KeyError, RscError):
-        return "unknown"
-    return states.get(envelope.kek_id, "unknown")
 
 
 app.command("review")(review.review)

@@ -1,13 +1,14 @@
-"""`rsc runs export RUN`: open weights, tokenizer and model card."""
+"""Open weights, tokenizer and model card: `rsc runs export`."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from rsc.cli.output import emit, next_commands, say
+from rsc.api.record import Record, entry, html_table
 from rsc.config import Workspace
 from rsc.control.init_from import file_digest
 from rsc.errors import ConfigError
@@ -21,39 +22,59 @@ from rsc.recipes.recipe import recipe_of
 from rsc.release.agent.custody import Custody
 from rsc.release.agent.request import KeyRequest
 from rsc.release.record.run_origin import require_origin
-from rsc.runs.folder import RunFolder
+from rsc.runs.folder import find_run
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def export_run(
-    run: RunFolder, *, workspace: Workspace, target: Path | None, dtype: str, step: str, as_json: bool
-) -> None:
+@dataclass(frozen=True)
+class ExportedModel(Record):
+    path: str
+    layout: str
+    reason: str | None
+    """Why the layout is RSC's own and no open one; None or empty where it is open."""
+    step: int
+    parameters: int
+    files: list[str]
+    passed_over: list[int]
+    """Newer checkpoints that are damaged."""
+    is_language: bool
+    """Whether `generate` continues texts with it; else it answers `predict`."""
+
+    def _repr_html_(self) -> str:
+        rows = [("folder", self.path), ("layout", self.layout), ("parameters", f"{self.parameters:,}")]
+        return html_table(f"export of step {self.step}", rows)
+
+
+@entry
+def export(
+    run: str, *, to: str | Path | None = None, dtype: str = "float32", step: str = "newest"
+) -> ExportedModel:
     """Write the folder and say what it is. Raises GateRefused where the data's policy forbids it."""
     if dtype not in _DTYPES:
         raise ConfigError(f"{dtype!r} is not a number format", hint=f"one of: {', '.join(_DTYPES)}")
-    house, recipe = Custody(workspace), recipe_of(run)
-    origin = require_origin(house.recorded.runs, run.id)
-    origin.require_papers(run.record().lineage)
+    workspace = Workspace.from_environment()
+    folder = find_run(workspace.runs, run)
+    house, recipe = Custody(workspace), recipe_of(folder)
+    origin = require_origin(house.recorded.runs, folder.id)
+    origin.require_papers(folder.record().lineage)
     for name, version in origin.own_data():  # publishing a model is a use of its data: asked and logged
         house.agent.release(KeyRequest("export", data=name, version=version)).close()
-    with house.agent.release(KeyRequest("export", run=run.id)) as key:
-        loaded = load_run(run, key=key, step=step)
+    with house.agent.release(KeyRequest("export", run=folder.id)) as key:
+        loaded = load_run(folder, key=key, step=step)
     config, state, trained_step = recipe.model, loaded.model.state_dict(), loaded.step
-    for damaged in loaded.passed_over:
-        say(f"the checkpoint of step {damaged} is damaged; an older one is exported")
     reason = why_not_open(config, state=state)
     facts = card_facts(
-        run,
+        folder,
         workspace=workspace,
         recipe=recipe,
         num_parameters=sum(tensor.numel() for tensor in state.values()),
         layout=f"RSC's own layout ({reason})" if reason else "open layout (config.json, safetensors)",
         step=trained_step,
-        evaluation=kept_in(run.path),
+        evaluation=kept_in(folder.path),
     )
-    place = (target or run.path / "export" / f"step-{trained_step}").absolute()
-    about = {"run": run.id, "path": str(place), "user": house.account.name, "step": trained_step}
+    place = Path(to or folder.path / "export" / f"step-{trained_step}").absolute()
+    about = {"run": folder.id, "path": str(place), "user": house.account.name, "step": trained_step}
     house.audit.append("run_export_began", **about)  # a kill on the way leaves no copy that nobody knows of
     result = write_export(
         place,
@@ -62,23 +83,21 @@ def export_run(
         context=recipe.data.sequence_length,
         separator=recipe.data.separator if recipe.is_packed_language else None,
         dtype=_DTYPES[dtype],
-        settings={"run": run.id, "step": trained_step},
+        settings={"run": folder.id, "step": trained_step},
         extra_files={"README.md": to_markdown(facts), "card.json": to_json(facts)},
     )
     digest = folder_digest(place)
     house.audit.append("exported", **about, data=recipe.data.name, layout=result.layout, sha256=digest)
-    record = {
-        "path": str(result.path),
-        "layout": result.layout,
-        "reason": result.reason,
-        "step": trained_step,
-    }
-    record |= {"parameters": result.num_parameters, "files": list(result.files)}
-    emit(record, as_json=as_json, text=str(result.path))
-    if result.reason:
-        say(f"in RSC's own layout, not an open one: {result.reason}")
-    speaks = config.task.is_language
-    next_commands(f"rsc generate {result.path}" if speaks else f"rsc predict {result.path} FILE")
+    return ExportedModel(
+        path=str(result.path),
+        layout=result.layout,
+        reason=result.reason,
+        step=trained_step,
+        parameters=result.num_parameters,
+        files=list(result.files),
+        passed_over=list(loaded.passed_over),
+        is_language=config.task.is_language,
+    )
 
 
 def folder_digest(folder: Path) -> str:
