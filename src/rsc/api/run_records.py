@@ -65,7 +65,7 @@ class ListedRun(Record):
 
 
 @dataclass(frozen=True)
-class Run(ListedRun):
+class RunDetails(ListedRun):
     """One run: state, lineage, failures, lost work."""
 
     time: dict[str, Any]
@@ -101,7 +101,7 @@ class Comparison(Record):
 
 
 @dataclass(frozen=True)
-class Removed(Record):
+class RemovedRun(Record):
     """A run whose folder is gone. What it was trained on stays in the log."""
 
     run: str
@@ -113,15 +113,15 @@ def runs() -> list[ListedRun]:
     return [ListedRun(**_listed(folder)) for folder in list_runs(Workspace.from_environment().runs)]
 
 
-def run(name: str) -> Run:
+def run(name: str) -> RunDetails:
     """A run by its id, a unique part of it, or `last`."""
     return run_at(find_run(Workspace.from_environment().runs, name))
 
 
-def run_at(folder: RunFolder) -> Run:
+def run_at(folder: RunFolder) -> RunDetails:
     events = folder.told()
     account = ledger(events, metrics=folder.metrics(), now=SystemClock().now())
-    return Run(
+    return RunDetails(
         **_listed(folder),
         time=account.to_json(),
         failures_seen=[event for event in events if event["kind"] in _FAILURES],
@@ -169,7 +169,7 @@ def compare(*names: str) -> Comparison:
 
 
 @entry
-def remove_run(name: str) -> Removed:
+def remove_run(name: str) -> RemovedRun:
     """Remove the folder of a run, with its checkpoints and the exports in it; the log says so.
 
     Raises ConfigError for one that is being trained, or that another unfinished run starts from.
@@ -186,7 +186,7 @@ def remove_run(name: str) -> Removed:
         freed = UntrustedFolder(folder.path).size_bytes()
         house.audit.append("run_removed", run=folder.id, user=house.account.name, freed_bytes=freed)
         shutil.rmtree(folder.path)
-    return Removed(folder.id, freed)
+    return RemovedRun(folder.id, freed)
 
 
 def _starts_from(other: RunFolder, folder: RunFolder) -> bool:

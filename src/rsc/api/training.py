@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rsc.api.record import Record, entry, html_table
-from rsc.api.run_records import Run, run_at
+from rsc.api.run_records import RunDetails, run_at
 from rsc.checkpoint.replicas import fetch_run
 from rsc.cluster.launch.launcher import LocalLauncher
 from rsc.control.controller import Controller
@@ -51,7 +51,7 @@ class TrainedRun(Record):
         about: dict[str, Any] = {name: record[name] for name in known}
         return cls(folder.id, str(folder.path), str(record["state"]), exit_code=exit_code, **about)
 
-    def folder(self) -> Run:
+    def folder(self) -> RunDetails:
         """The run with its lineage, its failures and its metrics."""
         return run_at(find_run(Custody.open().workspace.runs, self.run))
 

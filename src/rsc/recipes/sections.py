@@ -30,8 +30,11 @@ class OptimizerConfig(FrozenModel):
     decay_fraction: Fraction = 0.2
     """Share of the steps that decay, for `wsd` only."""
     beta1: Fraction = 0.9
+    """AdamW: share of the mean of gradients that stays at each step."""
     beta2: Fraction = 0.95
+    """AdamW: share of the mean of their squares that stays at each step."""
     epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    """AdamW: added to the root of that mean."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
     """Decoupled; applies to weights of two or more dims, not to norms, biases and embeddings."""
     bag_learning_rate: Annotated[float, Field(gt=0.0)] = 1e-2
@@ -42,6 +45,7 @@ class OptimizerConfig(FrozenModel):
     muon_learning_rate: Annotated[float, Field(gt=0.0)] = 0.02
     """Peak for the weights that Muon updates; scaled by max(1, rows / columns)**0.5."""
     muon_momentum: Fraction = 0.95
+    """Muon: share of its mean of gradients that stays at each step."""
     clip_norm: Annotated[float, Field(ge=0.0)] = 1.0
     """Largest gradient norm over the whole mesh; 0 turns clipping off."""
 

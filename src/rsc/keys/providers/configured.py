@@ -43,32 +43,45 @@ class _Section(BaseModel):
 
 class LocalSection(_Section):
     passphrase: Literal["ask"] | None = None
+    """`ask` asks for the passphrase of the key folder on the terminal, in each command that needs a key."""
     passphrase_file: Path | None = None
+    """File (mode 0600) with that passphrase. Without either the key folder is protected by its mode alone."""
 
 
 class Pkcs11Section(_Section):
     module: Path
+    """PKCS#11 library of the token."""
     token: str
+    """Label of the token."""
     pin_file: Path
+    """File (mode 0600) with the token's PIN."""
 
 
 class VaultSection(_Section):
     url: str
+    """Address of Vault or OpenBao."""
     token_file: Path
+    """File (mode 0600) with a token that may use the transit engine."""
     mount: str = "transit"
+    """Where the transit engine is mounted."""
     ca_file: str | None = None
+    """Certificates to trust in place of the system's."""
 
 
 class AwsSection(_Section):
     region: str
+    """AWS region of the keys."""
     profile: str | None = None
+    """Profile of the AWS configuration; its default one if left out."""
 
 
 class ProvidersConfig(_Section):
     """The file. `local` is always there, so that old envelopes open."""
 
     default: Annotated[str, Field(pattern="^(local|pkcs11|vault|aws)$")] = "local"
+    """Where new keys are made: `local`, `pkcs11`, `vault` or `aws`. An envelope names its provider."""
     run_retention: str = "365d"
+    """How long keys of checkpoints are kept after the end of the month they are of."""
     local: LocalSection = LocalSection()
     pkcs11: Pkcs11Section | None = None
     vault: VaultSection | None = None

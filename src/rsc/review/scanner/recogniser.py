@@ -34,6 +34,7 @@ class RecogniserConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["presidio", "gliner"]
+    """Library that runs the model."""
     model: str
     """For presidio a spaCy package or folder, for GLiNER a folder. It has to be on this machine."""
     labels: Annotated[dict[str, str], Field(min_length=1)]
