@@ -4,15 +4,112 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rsc.cli.output import JsonFlag, emit, say, table
+from rsc.config import nearest
+from rsc.errors import ConfigError
+from rsc.units import parse_seconds
+
+if TYPE_CHECKING:
+    from rsc.plan.inverse import Wish
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Rows = Annotated[Path, typer.Argument(help="JSON rows of published runs; docs/plan.md has their keys.")]
+
+
+@app.command()
+def run(
+    model: Annotated[
+        str, typer.Argument(help="A recipe, or a size such as 7B; empty with --days: how large?")
+    ] = "",
+    on: Annotated[
+        str, typer.Option(help="An accelerator of `rsc plan machines`, or a cluster file.")
+    ] = "H100-SXM-80GB",
+    gpus: Annotated[int | None, typer.Option(help="Accelerators; default: the cluster file's, or 8.")] = None,
+    tokens: Annotated[str, typer.Option(help="To train on: 300B, 15.6T.")] = "",
+    loss: Annotated[
+        float | None, typer.Option(help="To reach, by Chinchilla's law (arXiv:2203.15556).")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Tokens of an optimiser step: 4M.")] = "",
+    sequence: Annotated[int | None, typer.Option(help="Tokens of a sequence.", min=1)] = None,
+    precision: Annotated[str, typer.Option(help="Of the products: bf16, fp8 or fp4.")] = "bf16",
+    offload: Annotated[bool, typer.Option("--offload", help="Moments may wait in host memory.")] = False,
+    price: Annotated[float | None, typer.Option(help="Of one accelerator and hour.", min=0)] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Without MODEL: the largest model that trains in so long.")
+    ] = None,
+    deadline: Annotated[str, typer.Option(help="The fewest accelerators that are done in time: 7d.")] = "",
+    budget: Annotated[float | None, typer.Option(help="What the run may cost; needs a price.", min=0)] = None,
+    explain: Annotated[str, typer.Option(help="Print formula and numbers of one figure, such as days.")] = "",
+    compare: Annotated[str, typer.Option(help="Another accelerator or cluster file to set beside it.")] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Plan a run: the fastest layout, memory, days with failures, storage, energy and cost."""
+    from rsc.plan import report
+    from rsc.plan.answer import Answer, answer
+    from rsc.plan.fit import load_calibration
+    from rsc.plan.inverse import Wish, largest_model, smallest_cluster
+    from rsc.plan.machines import cluster_of
+    from rsc.plan.question import question
+    from rsc.plan.search import Limits
+
+    calibration = load_calibration()
+    limits = Limits(bits=_bits(precision), offload=(False, True) if offload else (False,))
+    wish = Wish(days=parse_seconds(deadline) / 86_400 if deadline else None, budget=budget)
+    _check_question(model, gpus=gpus, days=days, wish=wish)
+
+    def planned(cluster: str) -> Answer:
+        count = gpus if gpus is not None or cluster.endswith(".toml") else 8
+        if not model:
+            assert days is not None, "_check_question() refuses it"
+            given = cluster_of(cluster, count=count, price_per_hour=price)
+            return largest_model(given, calibration, days=days, limits=limits, sequence=sequence)
+        ask = question(model, tokens=tokens, loss=loss, batch_tokens=batch, sequence=sequence)
+        if wish.days is not None or wish.budget is not None:
+            sized = lambda size: cluster_of(cluster, count=size, price_per_hour=price)  # noqa: E731
+            return smallest_cluster(ask, sized, calibration, wish=wish, limits=limits)
+        return answer(ask, cluster_of(cluster, count=count, price_per_hour=price), calibration, limits=limits)
+
+    given = planned(on)
+    result, text = report.to_json(given), report.to_text(given)
+    if explain:
+        text = report.explain(given, explain)
+        result["explained"] = text
+    if compare:
+        other = planned(compare)
+        result["compared"] = report.to_json(other)
+        text = table(report.compare(given, other), header=("figure", on, compare, "ratio"))
+    emit(result, as_json=as_json, text=text)
+
+
+def _check_question(model: str, *, gpus: int | None, days: float | None, wish: Wish) -> None:
+    """Refuses what contradicts itself."""
+    asks_size = wish.days is not None or wish.budget is not None
+    if not model and days is None:
+        raise ConfigError("nothing to plan", hint="name a recipe or a size: rsc plan run 7B --gpus 32")
+    if model and days is not None:
+        raise ConfigError(
+            "--days asks how large a model may be, and there is one", hint="use --deadline for it"
+        )
+    if not model and asks_size:
+        raise ConfigError("--deadline and --budget need a model", hint="name a recipe or a size")
+    if gpus is not None and asks_size:
+        raise ConfigError(f"--gpus {gpus} and --deadline or --budget, which ask for that number")
+    if gpus is not None and not 1 <= gpus <= 1_000_000:
+        raise ConfigError(f"--gpus {gpus}", hint="plan for 1 to 1,000,000 accelerators")
+    if days is not None and not 0 < days < 1e5:
+        raise ConfigError(f"--days {days:g}", hint="plan for more than 0 days")
+
+
+def _bits(precision: str) -> int:
+    known = {"bf16": 16, "fp8": 8, "fp4": 4}
+    if precision not in known:
+        raise ConfigError(f"no precision {precision!r}", hint=nearest(precision, known, what="docs/plan.md"))
+    return known[precision]
 
 
 @app.command()

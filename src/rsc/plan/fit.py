@@ -127,7 +127,7 @@ def calibrate(rows: Sequence[Row]) -> Calibration:
         for kind, chosen in _by_kind(held).items():
             if chosen.any():
                 misses[kind].append(float(np.quantile(np.abs(log_error[chosen]), 0.8)))
-    spread = {kind: float(np.mean(found)) for kind, found in misses.items() if found}
+    spread = {kind: float(np.quantile(found, 0.8)) for kind, found in misses.items() if found}
     text = json.dumps(usable, sort_keys=True).encode()
     groups = Counter(str(row.get("group")) for row in usable)
     provenance = {

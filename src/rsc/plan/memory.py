@@ -57,7 +57,8 @@ def memory(shape: Shape, plan: Plan) -> Memory:
     gradients = trained * np.where(shard == 3, held(4, divided=True), held(4, divided=shard >= 2))
     moments = trained * np.where(shard == 3, held(8, divided=True), held(12, divided=shard >= 1))
     two = 2 * (blocks + experts) / np.asarray(s.layers) * pp + ends
-    gathered = np.where(shard == 3, 2 * np.minimum(two, blocks + experts + ends), 0.0)
+    whole = blocks + experts + ends  # a pipeline gathers once a step, and holds its stage until then
+    gathered = np.where(shard == 3, 2 * np.where(pp > 1, whole, np.minimum(two, whole)), 0.0)
     offload = np.asarray(p.offload)
     return Memory(weights, gradients, np.where(offload, 0.0, moments), gathered, _activations(s, p))
 

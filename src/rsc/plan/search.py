@@ -1,0 +1,169 @@
+"""Every layout of a model on so many devices, scored at once; the fastest that fit. No torch here."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from rsc.errors import ConfigError
+from rsc.plan.memory import RESERVE, memory
+from rsc.plan.step_time import Factors, step_time
+from rsc.plan.work import Machine, Plan, Shape
+from rsc.units import format_bytes
+
+_CHUNK = 1 << 15
+"""Layouts scored together: their columns stay in a core's cache."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The fastest layouts, best first, and how many were looked at."""
+
+    plans: Plan
+    seconds: Any
+    num_scored: int
+    num_fit: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a layout may use; a tuple pins an axis to its values."""
+
+    bits: int = 16
+    tp: tuple[int, ...] = ()
+    pp: tuple[int, ...] = ()
+    cp: tuple[int, ...] = ()
+    ep: tuple[int, ...] = ()
+    micro: tuple[int, ...] = ()
+    recompute: tuple[int, ...] = (0, 1, 2)
+    shard: tuple[int, ...] = (0, 1, 2, 3)
+    offload: tuple[bool, ...] = (False,)
+
+
+def search(
+    shape: Shape, machine: Machine, factors: Factors, *, world: int, batch: int, limits: Limits, keep: int = 5
+) -> Found:
+    """`batch` sequences a step. Raises ConfigError where no layout divides, or none fits."""
+    best: list[tuple[float, dict[str, Any]]] = []
+    scored = fit = 0
+    smallest, smallest_plan = np.inf, None
+    for plan in layouts(shape, world=world, batch=batch, limits=limits, domain=int(machine.domain)):
+        held = memory(shape, plan).total
+        scored += len(held)
+        fits = held <= (1 - RESERVE) * machine.memory
+        least = int(held.argmin())
+        if held[least] < smallest:
+            smallest, smallest_plan = float(held[least]), plan.take([least])
+        if not fits.any():
+            continue
+        plan = plan.take(fits)
+        seconds = step_time(shape, plan, machine, factors).total
+        fit += len(seconds)
+        for at in np.argsort(seconds, kind="stable")[:keep]:
+            best.append(
+                (float(seconds[at]), {f.name: float(getattr(plan, f.name)[at]) for f in fields(Plan)})
+            )
+        best = sorted(best, key=lambda each: each[0])[:keep]
+    if not scored:
+        raise ConfigError(
+            f"no layout divides {batch} sequences a step over {world} accelerators",
+            hint=f"set --batch to {_dividing(batch, world) * int(shape.sequence)} tokens",
+        )
+    if not best:
+        raise _too_large(shape, machine, smallest, smallest_plan, limits)
+    columns = {f.name: np.array([plan[f.name] for _, plan in best]) for f in fields(Plan)}
+    return Found(Plan(**columns), np.array([seconds for seconds, _ in best]), scored, fit)
+
+
+def _dividing(batch: int, world: int) -> int:
+    """The nearest number of sequences that dp = world divides."""
+    return max(1, round(batch / world)) * world
+
+
+def _too_large(
+    shape: Shape, machine: Machine, smallest: float, plan: Plan | None, limits: Limits
+) -> ConfigError:
+    have = (1 - RESERVE) * float(machine.memory)
+    more = smallest / have
+    what = f"the leanest layout needs {format_bytes(smallest)} a rank, {format_bytes(have)} are there"
+    if plan is not None and not any(limits.offload):
+        spared = float(memory(shape, plan).moments[0])
+        if smallest - spared <= have:
+            return ConfigError(
+                f"the model fits nowhere: {what}", hint="add --offload: moments wait in host memory"
+            )
+    larger = format_bytes(smallest / (1 - RESERVE))
+    return ConfigError(
+        f"the model fits nowhere: {what}",
+        hint=f"take {more:.2g} times as many accelerators, or ones with {larger} of memory",
+    )
+
+
+def layouts(shape: Shape, *, world: int, batch: int, limits: Limits, domain: int) -> Iterator[Plan]:
+    """Columns of layouts that divide model, batch and devices."""
+    rows: list[tuple[Any, ...]] = []
+    for tp, pp, cp in itertools.product(*(_axis(world, wish) for wish in (limits.tp, limits.pp, limits.cp))):
+        if world % (tp * pp * cp) or not _divides(shape, tp=tp, pp=pp, cp=cp):
+            continue
+        dp = world // (tp * pp * cp)
+        if batch % dp:
+            continue
+        rows += _of_axes(shape, dp=dp, tp=tp, pp=pp, cp=cp, per_rank=batch // dp, limits=limits)
+        while len(rows) >= _CHUNK:
+            yield _plan(rows[:_CHUNK], batch=batch, limits=limits)
+            rows = rows[_CHUNK:]
+    if rows:
+        yield _plan(rows, batch=batch, limits=limits)
+
+
+_COLUMNS = ("dp", "tp", "cp", "pp", "ep", "micro", "virtual", "zero_bubble", "recompute", "shard", "offload")
+
+
+def _of_axes(
+    shape: Shape, *, dp: int, tp: int, pp: int, cp: int, per_rank: int, limits: Limits
+) -> Iterator[tuple[Any, ...]]:
+    micros = [count for count in _divisors(per_rank) if not limits.micro or count in limits.micro]
+    virtuals = _divisors(-(-int(shape.layers) // pp)) if pp > 1 else [1]
+    eps = [ep for ep in _divisors(int(shape.experts) or 1) if (dp * cp * tp) % ep == 0]
+    eps = [ep for ep in eps if not limits.ep or ep in limits.ep]
+    shards = [shard for shard in limits.shard if dp * cp > 1 or shard == min(limits.shard)]
+    bubbles = (False, True) if pp > 1 else (False,)
+    return (
+        (dp, tp, cp, pp, ep, micro, virtual, bubble, recompute, shard, offload)
+        for ep, micro, virtual, bubble, recompute, shard, offload in itertools.product(
+            eps, micros, virtuals, bubbles, limits.recompute, shards, limits.offload
+        )
+        if not (bubble and virtual > 2)
+    )
+
+
+def _plan(rows: Sequence[tuple[Any, ...]], *, batch: int, limits: Limits) -> Plan:
+    table = np.array(rows, dtype=np.float64).T
+    columns = dict(zip(_COLUMNS, table, strict=True))
+    return Plan(**columns, batch=np.full(len(rows), float(batch)), bits=np.full(len(rows), limits.bits),
+                **{name: np.full(len(rows), float(value)) for name, value in _CONSTANT.items()})  # fmt: skip
+
+
+_CONSTANT = {"shard_ranks": 0, "sequence_parallel": 1, "age": 2.0, "eager": 0, "unfused": 0}
+
+
+def _axis(world: int, wish: tuple[int, ...]) -> list[int]:
+    return [size for size in _divisors(world) if not wish or size in wish]
+
+
+def _divides(shape: Shape, *, tp: int, pp: int, cp: int) -> bool:
+    heads, layers, sequence = int(shape.heads), int(shape.layers), int(shape.sequence)
+    if heads % tp or int(shape.width) % tp or pp > layers:
+        return False
+    if pp > 1 and layers % pp and (layers + 2) % pp:  # embedding and scores may count as two layers
+        return False
+    return cp == 1 or (sequence % (2 * cp) == 0 and sequence // cp >= 1024)
+
+
+def _divisors(number: int) -> list[int]:
+    small = [size for size in range(1, int(number**0.5) + 1) if number % size == 0]
+    return sorted({*small, *(number // size for size in small)})
