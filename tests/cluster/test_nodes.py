@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +57,23 @@ def meet(spec: RankSpec, local_rank: int) -> list[bytes]:
     return [keys.get(f"address/{other}") for other in range(spec.place.world)]
 
 
+def holds_no_connection_of_its_agent(local_rank: int, spec: RankSpec) -> Ending:
+    """One that did would keep a node alive that is lost. What the test's own process has does not count."""
+    agent = os.getppid()
+    test = int(Path(f"/proc/{agent}/stat").read_text().rpartition(")")[2].split()[1])
+    assert sockets_of(agent) - sockets_of(test), "the agent has its connection to the job"
+    assert not (sockets_of(os.getpid()) & sockets_of(agent)) - sockets_of(test)
+    return meets(local_rank, spec)
+
+
+def sockets_of(pid: int) -> set[str]:
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(str(path.readlink()))
+    return {name for name in found if name.startswith("socket:")}
+
+
 def meets(local_rank: int, spec: RankSpec) -> Ending:
     assert meet(spec, local_rank) == [str(rank).encode() for rank in range(spec.place.world)]
     show(spec, local_rank, step=1)
@@ -99,6 +119,8 @@ class Machines:
     silence_s: float = 60.0
     address: tuple[str, int] = ("", 0)
     owner: int = -1
+    via: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Nodes that reach the job over another address."""
     broken: set[str] = field(default_factory=set)
     running: dict[str, BaseProcess] = field(default_factory=dict)
 
@@ -106,7 +128,8 @@ class Machines:
         if node in self.broken:
             return False
         if node not in self.running or not self.running[node].is_alive():
-            arguments = (self.run, node, self.address, self.entry, self.silence_s, self.owner)
+            address = self.via.get(node, self.address)
+            arguments = (self.run, node, address, self.entry, self.silence_s, self.owner)
             self.running[node] = get_context("fork").Process(target=run_agent, args=arguments)
             self.running[node].start()
         return True
@@ -195,6 +218,12 @@ def test_ranks_of_all_nodes_meet_and_finish(start: Start, capfd: pytest.CaptureF
     assert told[-1] == {"kind": "end", "ending": "finished", "step": 1}
 
 
+def test_ranks_hold_no_connection_of_their_agent(start: Start) -> None:
+    job = start(holds_no_connection_of_its_agent, names="a b", workers=4)
+    assert job.drive() == 0
+    assert not job.told("failure")
+
+
 def test_a_rank_that_dies_ends_the_start_on_all_nodes(start: Start) -> None:
     job = start(waits_for_trouble, names="a b", workers=4)
     code = job.drive(when_ready=lambda: os.kill(job.nodes.pids[3], signal.SIGKILL), ranks=4)
@@ -205,10 +234,16 @@ def test_a_rank_that_dies_ends_the_start_on_all_nodes(start: Start) -> None:
 
 
 def test_a_spare_takes_the_place_of_a_lost_node(start: Start) -> None:
+    """The spare is the one that comes last."""
     job = start(waits_for_trouble, names="a b c spare", workers=6)
-    code = job.drive(when_ready=lambda: job.machines.signal("b", signal.SIGKILL), ranks=6)
-    assert code == 0
-    assert [place["nodes"] for place in job.told("placed")] == [["a", "b", "c"], ["a", "spare", "c"]]
+
+    def lose() -> None:
+        job.machines.signal(job.told("placed")[0]["nodes"][1], signal.SIGKILL)
+
+    assert job.drive(when_ready=lose, ranks=6) == 0
+    before, after = (place["nodes"] for place in job.told("placed"))
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert {after[1]} == {"a", "b", "c", "spare"} - set(before)
     (failure,) = job.told("failure")
     assert (failure["rank"], failure["reason"]) == (2, "node")
 
@@ -251,6 +286,80 @@ def test_an_agent_that_does_not_hear_of_the_job_ends_its_ranks_itself(start: Sta
         raise KeyboardInterrupt
 
     assert job.drive(when_ready=stand_still, ranks=2) == 130
+
+
+def waits_to_go(local_rank: int, spec: RankSpec) -> Ending:
+    (spec.run / f"ready{spec.place.first_rank + local_rank}").touch()
+    while not (spec.run / "go").exists() and attempt_of(spec) == 0:
+        time.sleep(0.01)
+    return meets(local_rank, spec)
+
+
+@pytest.fixture
+def network(start: Start) -> Iterator[Callable[[Job, str], BaseProcess]]:
+    """Puts a process between a node and the job: stopped, it is a network that is cut and resets nothing."""
+    made: list[BaseProcess] = []
+
+    def between(job: Job, node: str) -> BaseProcess:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            arguments = (listener, job.machines.address, job.owner)
+            process = get_context("fork").Process(target=pass_on, args=arguments)
+            process.start()
+            job.machines.via[node] = listener.getsockname()
+        made.append(process)
+        return process
+
+    yield between
+    for process in made:
+        process.kill()
+        process.join()
+
+
+def pass_on(listener: socket.socket, target: tuple[str, int], owner: int) -> None:
+    os.close(owner)
+    near, _ = listener.accept()
+    far = socket.create_connection(target)
+    other = {near: far, far: near}
+    while True:
+        for sock in select.select([near, far], [], [])[0]:
+            if not (data := sock.recv(1 << 16)):
+                return
+            other[sock].sendall(data)
+
+
+Network = Callable[[Job, str], BaseProcess]
+
+
+def test_a_network_that_is_cut_for_a_while_costs_nothing(start: Start, network: Network) -> None:
+    job = start(waits_to_go, names="a b", workers=4, silence_s=8.0)
+    between = network(job, "b")
+
+    def cut() -> None:
+        os.kill(between.pid or 0, signal.SIGSTOP)
+        job.nodes.pause(1.5)
+        os.kill(between.pid or 0, signal.SIGCONT)
+        (job.machines.run / "go").touch()
+
+    assert job.drive(when_ready=cut, ranks=4) == 0
+    assert len(job.told("placed")) == 1
+    assert not job.told("node_lost")
+
+
+def test_behind_a_network_that_is_cut_for_good_a_node_ends_its_ranks(start: Start, network: Network) -> None:
+    job = start(waits_to_go, names="a b", workers=4, silence_s=2.0)
+    between = network(job, "b")
+    pids: list[int] = []
+
+    def cut() -> None:
+        pids.extend(job.nodes.pids[rank] for rank in (2, 3))
+        os.kill(between.pid or 0, signal.SIGSTOP)
+
+    assert job.drive(when_ready=cut, ranks=4) == 0
+    (lost,) = job.told("node_lost")
+    assert lost["node"] == "b"
+    assert job.told("placed")[-1]["nodes"] == ["a"]
+    job.machines.running["b"].join()
+    assert not any(is_there(pid) for pid in pids)
 
 
 def test_too_few_nodes_for_any_mesh_end_the_job_with_the_numbers(

@@ -29,10 +29,8 @@ class NodeJob:
     cache: str | None = None
     mover: str | None = None
     """The node's cache and the socket of who fills it, where data lies in an object store."""
-
     hub: tuple[str, int] | None = None
     """Where the job's controller listens, where it has several nodes; its secret comes on stdin."""
-    node: str = ""
     silence_s: float = 0.0
     """See cluster.node_silence_s."""
 

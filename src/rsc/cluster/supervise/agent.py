@@ -50,6 +50,7 @@ class Agent:
         self.interface = interface_of(self.member.local_address)
         self.node.tell_key = lambda key, value: self._say("set", payload=value, key=key)
         self.node.ask_key = lambda key: self._say("ask", key=key)
+        self.node.private = [self.member.sock]
         self.heard_s = self.now_s()
         try:
             self._say("here", node=self.name, slots=self.node.slots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -43,6 +44,8 @@ class LocalNode:
     tell_key: Callable[[str, bytes], None] = lambda key, value: None
     ask_key: Callable[[str], None] = lambda key: None
     """To the job, where there is more than this node: a key that was set here, one that is wanted here."""
+    private: list[socket.socket] = field(default_factory=list)
+    """Connections of this process that end with it: no rank holds them open."""
     ranks: Ranks | None = None
     keys: KeyValues = field(default_factory=KeyValues)
     _ends: dict[int, AgentEnd] = field(default_factory=dict)
@@ -58,7 +61,9 @@ class LocalNode:
         self.board.clear()
         self._local_world = place.local_world
         self.keys, self._wanted = KeyValues(), set()
-        self.ranks = Ranks(partial(self._spec, attempt, place), ranks=place.ranks, entry=self.entry)
+        self.ranks = Ranks(
+            partial(self._spec, attempt, place), ranks=place.ranks, entry=self.entry, private=self.private
+        )
         self._ends = {rank: AgentEnd(sock) for rank, sock in self.ranks.sockets.items()}
         self._ended = EndsOf(self.ranks.pids.values())
 

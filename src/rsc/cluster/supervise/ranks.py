@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing import get_context
 
 from rsc.cluster.supervise.exits import ended, still_there
@@ -17,8 +17,16 @@ from rsc.cluster.supervise.spec import Ending, Entry, RankSpec
 class Ranks:
     """Forked where the system can: a rank then starts in tens of milliseconds, with torch imported."""
 
-    def __init__(self, spec_of: Callable[[socket.socket], RankSpec], *, ranks: range, entry: Entry) -> None:
-        """`spec_of` is given a rank's end of the sockets by which it reaches this process (`sockets`)."""
+    def __init__(
+        self,
+        spec_of: Callable[[socket.socket], RankSpec],
+        *,
+        ranks: range,
+        entry: Entry,
+        private: Sequence[socket.socket] = (),
+    ) -> None:
+        """`spec_of` is given a rank's end of the sockets by which it reaches this process (`sockets`).
+        `private` are sockets of this process that no rank may hold."""
         context = get_context("fork") if sys.platform == "linux" else get_context("spawn")
         self._processes = {}
         self.sockets: dict[int, socket.socket] = {}
@@ -27,7 +35,7 @@ class Ranks:
                 ours, theirs = socket.socketpair()
                 with theirs:
                     self.sockets[rank] = ours
-                    inherited = list(self.sockets.values()) if sys.platform == "linux" else []
+                    inherited = [*private, *self.sockets.values()] if sys.platform == "linux" else []
                     arguments = (entry, local_rank, spec_of(theirs), inherited)
                     process = context.Process(target=_run, args=arguments, name=f"rank{rank}")
                     process.start()
@@ -74,7 +82,7 @@ class Ranks:
 
 
 def _run(entry: Entry, local_rank: int, spec: RankSpec, inherited: list[socket.socket]) -> None:
-    for each in inherited:  # the agent's ends, which the fork copied
+    for each in inherited:  # which the fork copied
         each.close()
     sys.exit(entry(local_rank, spec).exit_code)
 
