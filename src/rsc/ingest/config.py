@@ -115,6 +115,10 @@ class ImportOptions(FrozenModel):
     scan: bool = True
     """Look for personal data in text. Off only with a policy that names another safeguard, and said so."""
 
+    plain_numbers: tuple[str, ...] = ()
+    """Fields of numbers that look like identifiers (telephones, cards, positions) and are to be taken as they
+    are: an import stops at such a field otherwise."""
+
     holdout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of records kept out of training as split `validation`, by a keyed hash of what they say.
     Default: a tenth, or nothing where the source has splits of its own."""
@@ -141,7 +145,7 @@ class ImportOptions(FrozenModel):
     def _number_too(cls, value: object) -> object:
         return str(value) if isinstance(value, int) else value
 
-    @field_validator("dedup", mode="before")
+    @field_validator("dedup", "plain_numbers", mode="before")
     @classmethod
     def _one_too(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value

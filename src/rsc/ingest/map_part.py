@@ -15,6 +15,8 @@ from functools import cached_property
 
 import numpy as np
 
+from rsc.config import nearest
+from rsc.errors import ConfigError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
 from rsc.ingest.parse_limits import require_ratio
@@ -111,6 +113,17 @@ class Plan:
             item.name for item in self.schema.fields if item.kind == "bytes" and item.name not in media
         )
 
+    @cached_property
+    def plain_numbers(self) -> frozenset[str]:
+        """Fields that the options call plain numbers. Raises ConfigError for one that is not there."""
+        stored = {their: name for name, their in self.source.names().items()}
+        names = [item.name for item in self.schema.fields]
+        for said in self.options.plain_numbers:
+            if stored.get(said, said) not in names:
+                hint = nearest(said, names, what="plain_numbers")
+                raise ConfigError(f"plain_numbers: no field {said!r} is taken", hint=hint)
+        return frozenset(stored.get(said, said) for said in self.options.plain_numbers)
+
     @property
     def text_fields(self) -> tuple[str, ...]:
         if not self.options.scan:
@@ -155,6 +168,8 @@ def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResu
         text_fields=plan.text_fields,
         media_fields=plan.media_fields,
         bytes_fields=plan.bytes_fields,
+        plain_numbers=plan.plain_numbers,
+        source_names=plan.source.names(),
         is_scanned=plan.options.scan,
         subject_key=subject_key,
     )

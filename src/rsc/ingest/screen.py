@@ -13,13 +13,16 @@ The gate's findings become rows of the split `findings`, which is encrypted like
 Fields of bytes are taken for what they hold, value by value: pictures and sounds lose their metadata, text
 is scanned and redacted in its own encoding.
 
-Not covered: numbers, and bytes that are neither; what pictures show and sounds say.
+Fields of numbers pass unchanged. One that looks like identifiers stops the import with a question
+(review.number_column), unless the policy allows them or `plain_numbers` says that they are none.
+
+Not covered: lists of numbers, and bytes that are neither; what pictures show and sounds say.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,6 +33,7 @@ from rsc.ingest.readers.tables.typed_columns import each, take
 from rsc.review.gate import GatedRecord, RecordGate
 from rsc.review.media.clean import clean_media
 from rsc.review.media.recognise import Text, medium_of, text_of
+from rsc.review.number_column import identifiers_in
 from rsc.review.policy import Policy
 from rsc.review.redact import Replacement, pseudonym
 from rsc.review.report import ReviewReport
@@ -91,10 +95,16 @@ class Screener:
         text_fields: Sequence[str],
         media_fields: Sequence[str] = (),
         bytes_fields: Sequence[str] = (),
+        plain_numbers: Collection[str] = (),
+        source_names: Mapping[str, str] | None = None,
         is_scanned: bool = True,
         subject_key: memoryview,
     ) -> None:
         self._gate = RecordGate(policy, pseudonym_key=subject_key, scanner=scanner)
+        self._policy = policy
+        self._scan_many = scanner.scan_many
+        self._plain_numbers = plain_numbers
+        self._source_names = source_names or {}
         self._fields = tuple(text_fields)
         self._media_fields = tuple(media_fields)
         self._bytes_fields = tuple(bytes_fields)
@@ -106,7 +116,9 @@ class Screener:
         return replace(self._gate.report(), media=dict(self._removed))
 
     def screen(self, chunk: Chunk) -> Screened:
-        """Raises ReviewRejected when the policy says that a finding stops the import."""
+        """Raises ReviewRejected when the policy says that a finding stops the import, and for numbers like
+        identifiers."""
+        self._ask_about_numbers(chunk)
         columns, numbers, bad = self._clean(chunk)
         inside = self._texts_inside(columns) if len(numbers) else {}
         fields = (*self._fields, *inside)
@@ -138,6 +150,15 @@ class Screener:
                 )
             ]
         return Screened(columns, numbers[rows], found, bad)
+
+    def _ask_about_numbers(self, chunk: Chunk) -> None:
+        for name, values in chunk.columns.items() if self._is_scanned else ():
+            is_number = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iuf"
+            if not is_number or name in self._plain_numbers:
+                continue
+            kind = identifiers_in(name, np.asarray(values), scan_many=self._scan_many)
+            if kind and self._policy.action(kind) != "allow":
+                raise _identifiers(self._source_names.get(name, name), kind)
 
     def _clean(self, chunk: Chunk) -> tuple[dict[str, Values], np.ndarray, list[BadRecord]]:
         """The chunk with its files stripped, without those that cannot be."""
@@ -187,6 +208,17 @@ class Screener:
 
     def _subject(self, value: str, type_name: str) -> str:
         return pseudonym(value, type_name=type_name, key=self._subject_key)
+
+
+def _identifiers(name: str, kind: str) -> ReviewRejected:
+    return ReviewRejected(
+        f"are the numbers in field {name!r} personal data? They look like {kind}, and numbers cannot be "
+        "redacted; nothing was committed",
+        hint=f"schema.{name}=string has them redacted as text, --fields leaves the field out, "
+        f"plain_numbers={name} takes them as they are",
+        field=name,
+        type=kind,
+    )
 
 
 def _stop_if_rejected(gated: GatedRecord, *, number: int) -> None:

@@ -84,11 +84,16 @@ _CARD_WORDS = frozenset(
 _IN_TWO = re.compile(r"[0-9]{6,}[ -]+[0-9]{6,}")
 
 
+def is_card_number(digits: str) -> bool:
+    """An issuer's range, its length and the check digit."""
+    return luhn(digits) and _ISSUERS.fullmatch(digits) is not None and len(set(digits)) > 1
+
+
 def _is_card(text: str, match: re.Match[str]) -> bool:
     """Below 14 digits it may be a bar code (EAN-13), above 16 a message id, in two parts a range: then a word
     must say "card"; and digits in one piece must not be called a transaction or the like."""
     digits = digits_of(match[0])
-    if not luhn(digits) or _ISSUERS.fullmatch(digits) is None or len(set(digits)) == 1:
+    if not is_card_number(digits):
         return False
     if match[0].isdigit() and is_said_otherwise(text, match, words=_CARD_WORDS):
         return False
