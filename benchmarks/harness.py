@@ -16,14 +16,17 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = ("torch", "numpy", "cryptography")
+from cryptography.hazmat.backends.openssl.backend import backend
+
+_LIBRARIES = ("torch", "numpy", "cryptography", "pynacl")  # the last brings a libsodium of its own
+_CPU_FLAGS = ("aes", "vaes", "vpclmulqdq", "avx2", "avx512f", "avx512_bf16", "amx_tile")
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,32 @@ class Report:
         self.skipped[subject] = reason
 
 
-def alternate(subjects: Iterable[str], *, runs: int, measure: Callable[[str], Mapping[str, float]]) -> dict[
-    str, dict[str, list[float]]
-]:  # fmt: skip
-    """Measure every subject once, then every subject again, `runs` times: {subject: {metric: values}}."""
+def alternate(
+    subjects: Iterable[str],
+    *,
+    runs: int,
+    measure: Callable[[str], Mapping[str, float]],
+    may_fail: Collection[str] = (),
+    failed: Callable[[str, str], None] = lambda subject, reason: None,
+) -> dict[str, dict[str, list[float]]]:
+    """Measure every subject once, then every subject again, `runs` times: {subject: {metric: values}}.
+
+    A subject of `may_fail` that raises RuntimeError is left out, and `failed` gets its name and the reason.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     names = list(subjects)
     for _ in range(runs):
-        for subject in names:
-            for metric, value in measure(subject).items():
+        for subject in list(names):
+            try:
+                measured = measure(subject)
+            except RuntimeError as error:
+                if subject not in may_fail:
+                    raise
+                names.remove(subject)
+                found.pop(subject, None)
+                failed(subject, str(error).strip().splitlines()[-1])
+                continue
+            for metric, value in measured.items():
                 found.setdefault(subject, {}).setdefault(metric, []).append(value)
     return found
 
@@ -79,9 +99,12 @@ def alternate(subjects: Iterable[str], *, runs: int, measure: Callable[[str], Ma
 def run_worker(command: Sequence[str], *, timeout_s: float) -> dict[str, Any]:
     """Run one measurement in a process of its own and return the JSON object of its last line.
 
-    Raises RuntimeError with the end of its log when it fails.
+    Raises RuntimeError with the end of its log when it fails, and when it takes longer than `timeout_s`.
     """
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{' '.join(command[-4:])}: not done after {timeout_s:g} s") from None
     if done.returncode:
         raise RuntimeError(f"{' '.join(command[-4:])}: exit {done.returncode}: {done.stderr[-600:]}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -153,24 +176,25 @@ def machine() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python", *sys.argv]),
-        "cpu": _cpu_model(),
+        "cpu": _cpu_line("model name") or platform.processor(),
+        "cpu_flags": " ".join(flag for flag in _CPU_FLAGS if flag in _cpu_line("flags").split()),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_1m": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         **{name: _version(name) for name in _LIBRARIES},
+        "openssl": backend.openssl_version_text(),
     }
 
 
-def _cpu_model() -> str:
+def _cpu_line(name: str) -> str:
+    """What /proc/cpuinfo says of the first core; empty where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
-    )
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def _version(name: str) -> str:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from rsc.loader.order import Int64s, Order, Run
 from rsc.loader.order import Window as Span
 from rsc.store.bulk.local import LocalStore
 from rsc.store.format.container import ContainerReader
+from rsc.store.format.manifest import ShardRecord
 from rsc.store.splits import SplitReader
 
 Frames: TypeAlias = NDArray[np.void]
@@ -43,7 +44,7 @@ class Round:
     def __init__(self, sections: Sequence[Frames], *, lanes: Int64s) -> None:
         """`sections` of the lanes, one each."""
         numbers = np.repeat(np.arange(len(lanes)), [len(section) for section in sections])
-        self._frames = np.concatenate(sections)
+        self._frames = _joined(sections)
         self._frames["lane"] = lanes[numbers]
         # One key a frame, rising through the lanes: one search finds a window's frames in all of them.
         self._span = int((self._frames["start"] + self._frames["num_rows"]).max(initial=0)) + 1
@@ -69,13 +70,16 @@ class Round:
 
 
 class Shard:
-    """An open shard and its frame table."""
+    """An open shard and its frames: their table, and samples [starts, stops) of the shard that each holds."""
 
     def __init__(self, reader: ContainerReader, *, path: str, data: str) -> None:
         self._reader = reader
         self._path = path
         self._data = data
         self.table = reader.frames
+        self.frames = _frames_of_shard(self.table)
+        self.starts = np.ascontiguousarray(self.table["first_sample"])
+        self.stops = self.starts + self.table["num_samples"]
 
     def read_into(self, frame: int, plain: memoryview, *, scratch: bytearray) -> None:
         """Decrypt a frame to the start of `plain`. `scratch` has room for it and its tag.
@@ -125,6 +129,7 @@ class SectionReader:
         self._order = order
         self._shards = shards
         self._kept: tuple[tuple[int, int, bytes], Round] | None = None
+        self._last_record: ShardRecord | None = None
 
     def pieces(self, span: Span, *, lanes: Int64s) -> Frames:
         """What the lanes read for a window, lane by lane."""
@@ -144,7 +149,7 @@ class SectionReader:
     def _section(self, runs: list[Run], *, epoch: int, round_: int, lane: int) -> Frames:
         """The frames of a lane's section, in the order in which it reads them."""
         parts = [part for run in runs for part in self._frames_of(run)]
-        frames = np.concatenate([np.empty(0, _FRAME), *parts])
+        frames = parts[0] if len(parts) == 1 else _joined(parts)
         order = self._order.frame_order(len(frames), epoch=epoch, round_=round_, lane=lane)
         # Frames that are cut, and short last frames of a shard, come last: then windows begin where frames
         # begin, as long as frames hold the same number of samples.
@@ -156,26 +161,46 @@ class SectionReader:
         """The frames that overlap a run, shard by shard."""
         sample = run.start
         while sample < run.stop:
-            record = self._split.record_of_sample(sample)
-            table = self._shards.get(record.shard).table
-            starts = table["first_sample"] + record.first_sample
-            stops = starts + table["num_samples"]
-            first = int(np.searchsorted(stops, sample, side="right"))
-            last = int(np.searchsorted(starts, run.stop, side="left"))
-            frames = np.zeros(last - first, _FRAME)
+            record = self._record_of(sample)
+            shard = self._shards.get(record.shard)
+            start, stop = sample - record.first_sample, run.stop - record.first_sample
+            first = int(np.searchsorted(shard.stops, start, side="right"))
+            last = int(np.searchsorted(shard.starts, stop, side="left"))
+            frames = shard.frames[first:last].copy()
             frames["shard"] = record.shard
-            frames["frame"] = np.arange(first, last)
-            frames["first_sample"] = starts[first:last]
-            for name in ("plain_bytes", "num_samples"):
-                frames[name] = table[name][first:last]
-            frames["skip"] = np.maximum(sample - starts[first:last], 0)
-            frames["num_rows"] = np.minimum(stops[first:last], run.stop) - starts[first:last] - frames["skip"]
-            is_short_end = (frames["frame"] == len(table) - 1) & (
-                frames["num_samples"] < table["num_samples"][0]
-            )
-            frames["is_edge"] = (frames["num_rows"] < frames["num_samples"]) | is_short_end
+            frames["first_sample"] += record.first_sample
+            skip, over = start - int(shard.starts[first]), int(shard.stops[last - 1]) - stop
+            frames["skip"][0] = max(skip, 0)
+            frames["num_rows"][0] -= max(skip, 0)
+            frames["num_rows"][-1] -= max(over, 0)
+            frames["is_edge"][0] |= skip > 0
+            frames["is_edge"][-1] |= over > 0
             yield frames[frames["num_rows"] > 0]  # a frame may hold no samples
             sample = record.first_sample + record.num_samples
+
+    def _record_of(self, sample: int) -> ShardRecord:
+        """Of the shard that holds a sample; lanes often ask for one shard one after the other."""
+        last = self._last_record
+        if last is None or not last.first_sample <= sample < last.first_sample + last.num_samples:
+            last = self._last_record = self._split.record_of_sample(sample)
+        return last
+
+
+def _joined(parts: Sequence[Frames]) -> Frames:
+    """One after the other. With the type named numpy need not find out, in Python, which all parts share."""
+    return np.concatenate([np.empty(0, _FRAME), *parts], dtype=_FRAME)
+
+
+def _frames_of_shard(table: NDArray[Any]) -> Frames:
+    """All frames of a shard, whole, and numbered from its first sample."""
+    frames = np.zeros(len(table), _FRAME)
+    frames["frame"] = np.arange(len(table))
+    for name in ("first_sample", "plain_bytes", "num_samples"):
+        frames[name] = table[name]
+    frames["num_rows"] = table["num_samples"]
+    if len(table):
+        frames["is_edge"][-1] = table["num_samples"][-1] < table["num_samples"][0]
+    return frames
 
 
 def _in_place(split: SplitReader) -> SplitReader:

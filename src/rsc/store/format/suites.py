@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from rsc.config import CipherChoice
 from rsc.keys.aegis import Aegis256, has_aegis
 from rsc.keys.secret import SecretKey
+
+if TYPE_CHECKING:
+    from rsc.config import CipherChoice  # pydantic would cost whoever only reads a tenth of a second
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 CipherName: TypeAlias = Literal["aes-256-gcm", "aegis-256"]
