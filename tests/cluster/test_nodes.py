@@ -377,6 +377,15 @@ def test_a_wish_to_stop_reaches_the_ranks_of_all_nodes(start: Start) -> None:
     assert job.drive(when_ready=lambda: os.write(job.owner, b"stop\n") and None, ranks=4) == 75
 
 
+def test_a_node_that_is_asked_to_leave_stops_the_whole_job(start: Start) -> None:
+    """As a scheduler does: SIGTERM to an agent, or to one rank's parent, is a checkpoint of all ranks."""
+    job = start(waits_to_be_stopped, names="a b", workers=4)
+    assert (
+        job.drive(when_ready=lambda: os.kill(job.machines.running["b"].pid or 0, signal.SIGTERM), ranks=4)
+        == 75
+    )
+
+
 def test_without_its_owner_a_job_ends_and_leaves_no_rank(start: Start) -> None:
     job = start(waits_for_trouble, names="a b", workers=4)
     pids: list[int] = []

@@ -1,6 +1,6 @@
 """A node's agent: starts the ranks of its node when the job says so, tells what becomes of them, ends them.
 
-    agent -> job    here, started, rows, ended, dumped, gone, set KEY, ask KEY, alive
+    agent -> job    here, started, rows, ended, dumped, gone, set KEY, ask KEY, leave, alive
     job -> agent    start, end, dump, stop, value KEY, alive, quit
 
 It decides nothing but one thing: where it has not heard of the job for so long that the job may have given
@@ -9,6 +9,7 @@ this node up and started its ranks elsewhere, it ends them (a fence), so no rank
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -44,12 +45,25 @@ class Agent:
     told: set[int] = field(default_factory=set)
     """Ranks of this start whose end the job knows of."""
     interface: str = ""
+    is_asked_to_leave: bool = False
+    """By its scheduler, or whoever else sends SIGTERM: the whole job writes a checkpoint and ends."""
+
+    def listen(self) -> None:
+        """See Supervisor.listen."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note_leave)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _note_leave(self, number: int, frame: object) -> None:
+        self.is_asked_to_leave = True
 
     def run(self) -> int:
         """Until the job ends it, or is lost; returns the exit code."""
         self.interface = interface_of(self.member.local_address)
         self.node.tell_key = lambda key, value: self._say("set", payload=value, key=key)
         self.node.ask_key = lambda key: self._say("ask", key=key)
+        self.listen()
         self.node.private = [self.member.sock]
         self.heard_s = self.now_s()
         try:
@@ -98,6 +112,9 @@ class Agent:
         """What changed since the last look, and a sign of life."""
         codes = {rank: code for rank, code in self.node.exit_codes().items() if rank not in self.told}
         now_s = self.now_s()
+        if self.is_asked_to_leave:
+            self.is_asked_to_leave = False
+            self._say("leave")
         if self.node.pids and (codes or now_s - self.rows_s >= _ROWS_S):
             self.rows_s = now_s
             self._say("rows", payload=self.node.rows.tobytes(), now_s=now_s)

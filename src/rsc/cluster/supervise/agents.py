@@ -231,6 +231,8 @@ class AgentNodes:
             self.hub.drop(peer)
             return
         node.heard_s = self.now_s()
+        if message.kind == "leave":
+            self._stop = True
         if facts["attempt"] != self._attempt:
             return
         ranks = next((place.ranks for place in self._places if place.node == node.name), range(0))
