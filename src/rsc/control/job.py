@@ -8,6 +8,7 @@ no training code, and ends its agents when it ends. No torch.
 from __future__ import annotations
 
 import json
+import resource
 import secrets
 import sys
 from dataclasses import dataclass, replace
@@ -60,6 +61,8 @@ def possible_worlds(recipe: Recipe, *, most: int) -> list[int]:
 
 def main(argument: str) -> int:
     harden_process()
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a connection a node, and strangers
     job = Job.from_json(argument)
     node_job = NodeJob.from_json(json.dumps(job.node_job))
     recipe = Recipe.model_validate(node_job.recipe)
