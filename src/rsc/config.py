@@ -38,6 +38,7 @@ from rsc.errors import ConfigError
 from rsc.toml import MOST_BYTES, parse_toml, parse_value
 from rsc.units import parse_bytes
 
+_MOST_NAMED = 3  # keys of one name that a hint lists
 _DEEPEST_KEY = 32  # parts of a dotted key; recipes nest four deep
 
 
@@ -409,6 +410,9 @@ def _complaint(model: type[BaseModel], resolved: Resolved, details: ErrorDetails
     origin = _origin(path, resolved)
     if details["type"] == "extra_forbidden":
         known = _field_names(model, path[:-1])
+        elsewhere = keys_named(model, path[-1])
+        if elsewhere and len(elsewhere) <= _MOST_NAMED:
+            return f"unknown key {dotted} (from {origin})", f"did you mean {' or '.join(elsewhere)}?"
         return f"unknown key {dotted} (from {origin})", nearest(path[-1], known, what="rsc recipes cat")
     if details["type"] == "missing":
         return f"{dotted} is not set", f"add {dotted}=... to the command, or set it in the recipe"
@@ -422,7 +426,10 @@ def _shape_hint(model: type[BaseModel], path: list[str], *, kind: str) -> str | 
     """How a table or a list is written, where something else was given."""
     inner = ", ".join(_field_names(model, path))
     if kind == "model_type" and inner:
-        return f"a table with some of: {inner}"
+        if any(part.isdigit() for part in path):  # an entry of a list: its keys cannot be written alone
+            return f"a table with some of: {inner}"
+        first, *_ = _field_names(model, path)
+        return f"it is a section: write {'.'.join(path)}.{first}=... and so on; its keys are {inner}"
     if kind in ("tuple_type", "list_type"):
         dotted = ".".join(path)
         return f"""a list, in quotes for the shell: '{dotted}=["first", "second"]' (numbers: [1, 2])"""
@@ -438,11 +445,26 @@ def _origin(path: list[str], resolved: Resolved) -> str:
     return next(found, resolved.name)
 
 
+def keys_named(model: type[BaseModel], name: str, *, prefix: str = "") -> list[str]:
+    """Dotted keys whose last part is `name`, here or in the models of sections; short ones first."""
+    found = [f"{prefix}{name}"] if name in model.model_fields else []
+    for field in model.model_fields:
+        inner = _inner(model, field)
+        if inner is not None:
+            found += keys_named(inner, name, prefix=f"{prefix}{field}.")
+    return sorted(found, key=lambda key: key.count("."))
+
+
+def _inner(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of a section."""
+    field = model.model_fields.get(name)
+    kinds = [field.annotation, *get_args(field.annotation)] if field else []
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
 def _field_names(model: type[BaseModel], path: Iterable[str]) -> list[str]:
     for part in (part for part in path if not part.isdigit()):  # a number is a place in a list
-        field = model.model_fields.get(part)
-        kinds = [field.annotation, *get_args(field.annotation)] if field else []
-        inner = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        inner = _inner(model, part)
         if inner is None:
             return []
         model = inner

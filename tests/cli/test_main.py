@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -81,3 +82,43 @@ def test_doctor_speaks_json_and_finds_no_fault_here(workspace: Workspace) -> Non
     assert done.returncode == 0, done.stderr
     names = {check["name"] for check in json.loads(done.stdout)["checks"]}
     assert {"python", "torch", "cpu", "aes", "disk", "file system", "isolation", "slurm"} <= names
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("train language data.name=x --steps 20", "train.steps=..."),
+        ("train language data.name=x --batch-size 20", "train.batch_size=..."),
+        ("train language data.name=x --npro 2", "did you mean --nproc?"),
+        ("train language data.name=x steps=20", "did you mean train.steps?"),
+        ("train language data.name=x train.num_layers=2", "did you mean model.trunk.num_layers?"),
+        ("train language data.name=x model.trunk.rope_scaling=4", "model.trunk.rope_scaling.factor=..."),
+        ("train", "rsc train --help"),
+        ("data shw posts", "did you mean 'show'?"),
+    ],
+)
+def test_a_line_that_is_nearly_right_gets_the_right_one(
+    line: str, hint: str, capsys: pytest.CaptureFixture[str], workspace: Workspace
+) -> None:
+    assert front.run(line.split()) == errors.ConfigError.exit_code
+    said = capsys.readouterr()
+    assert hint.lower() in said.err.lower()
+    assert (said.out, "defect" in said.err) == ("", False)
+
+
+@pytest.mark.parametrize("line", ["recipes ls --json", "recipes cat language", "doctor --json"])
+def test_a_reader_that_leaves_is_no_failure(line: str, workspace: Workspace) -> None:
+    command = [sys.executable, "-m", "rsc", *line.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait() == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_what_stdout_cannot_take_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "from rsc.cli.output import emit; emit({}, as_json=False, text='caf\\xe9 \\u2192')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert done.stdout == b"caf\\xe9 \\u2192\n"

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -49,6 +50,10 @@ VERBS = {
     "generate": Verb("eval", "continue a text with a trained language model"),
     "predict": Verb("eval", "apply a trained model to a file"),
 }
+
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""What a wrong command line raises: of click, or of the copy of it inside newer versions of typer."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,10 +92,40 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in VERBS:
         raise ConfigError(f"there is no command {name!r}", hint=nearest(name, VERBS, what="rsc --help"))
     try:
-        _load(name)(args=rest, prog_name=f"rsc {name}")
+        code = _load(name)(args=rest, prog_name=f"rsc {name}", standalone_mode=False)
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return ConfigError.exit_code
+        raise _usage_error(error, name=name) from None
+    except typer.Abort:
+        return Interrupted.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: Any, *, name: str) -> ConfigError:
+    """What click found wrong, with a hint; an option that is a setting is written otherwise."""
+    command = error.ctx.command_path if error.ctx is not None else f"rsc {name}"
+    hint = f"{command} --help"
+    if type(error).__name__ == "NoSuchOption":
+        setting = settings_called(error.option_name.lstrip("-").replace("-", "_"))
+        near = [name for name in error.possibilities or () if name != "--help"]
+        if setting is not None and (name == "train" or command.endswith("resume")):
+            hint = f"settings are written section.key=value: {setting}=..."
+        elif near:
+            hint = f"did you mean {' or '.join(sorted(near))}?"
+        return ConfigError(f"there is no option {error.option_name}", hint=hint)
+    return ConfigError(error.format_message().rstrip("."), hint=hint)
+
+
+def settings_called(name: str) -> str | None:
+    """The dotted key of a recipe whose last part is that."""
+    from rsc.config import keys_named
+    from rsc.recipes.recipe import Recipe
+
+    return next(iter(keys_named(Recipe, name)), None)
 
 
 def _load(name: str) -> typer.Typer:

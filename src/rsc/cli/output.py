@@ -42,9 +42,18 @@ def emit(result: Mapping[str, Any], *, as_json: bool, text: str) -> None:
     if os.environ.get(JSON_FILE):
         Path(os.environ[JSON_FILE]).write_text(document)
     if as_json:
-        print(document)
+        _print(document)
     elif text:
-        print(printable(text))
+        _print(printable(text))
+
+
+def _print(text: str) -> None:
+    """On stdout, in ASCII where that takes nothing else. A reader that left (`| head -1`) is no failure."""
+    encoding = sys.stdout.encoding or "ascii"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _strict(value: Any) -> Any:

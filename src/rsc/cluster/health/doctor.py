@@ -29,6 +29,7 @@ from rsc.units import format_bytes
 State = Literal["ok", "warn", "bad"]
 _ORDER: dict[State, int] = {"bad": 0, "warn": 1, "ok": 2}
 
+_FULL_BYTES = 64 * 1024**2  # less takes no checkpoint and no import
 _MIN_DISK_BYTES = 4 * 1024**3
 """Quickstart writes under 200 MiB; the rest is room for one data set and its checkpoints."""
 
@@ -117,21 +118,21 @@ def _cpu() -> Check:
 
 
 def _aes() -> Check:
-    """AES-256-GCM of 256 KiB frames for 20 ms, as the loader calls it (`decrypt_into` a reused buffer)."""
+    """AES-256-GCM of 256 KiB frames for 20 ms of CPU time, as the loader calls it (`decrypt_into` a reused
+    buffer): other processes take time from the clock and not from this."""
     cipher, nonce = AESGCM(bytes(32)), bytes(12)
     sealed = cipher.encrypt(nonce, bytes(256 * 1024), None)
     plain = bytearray(256 * 1024)
-    calls, started = 0, time.perf_counter()
-    while (elapsed_s := time.perf_counter() - started) < 0.02:
+    calls, started = 0, time.thread_time()
+    while (elapsed_s := time.thread_time() - started) < 0.02:
         cipher.decrypt_into(nonce, sealed, None, plain)
         calls += 1
     rate = calls * len(plain) / elapsed_s
     slow = rate < _MIN_AES_BYTES_PER_S
-    hint = (
-        "no AES instructions in this CPU or in the linked OpenSSL: encrypted reading will be slow"
-        if slow
-        else ""
-    )
+    missing = "the linked OpenSSL does not use this CPU's AES instructions, or the CPU is shared"
+    if not this_cpu().flags & {"aes", "pmull"}:
+        missing = "no AES instructions in this CPU"
+    hint = f"{missing}: encrypted reading will be slow" if slow else ""
     return Check("aes", "warn" if slow else "ok", f"AES-256-GCM {rate / 1e9:.1f} GB/s a core", hint)
 
 
@@ -147,7 +148,7 @@ def _disk(workspace: Path) -> Check:
     low = free < _MIN_DISK_BYTES
     return Check(
         "disk",
-        "warn" if low else "ok",
+        "bad" if free < _FULL_BYTES else "warn" if low else "ok",
         f"{format_bytes(free)} free for {workspace}",
         "set RSC_HOME to a larger disk",
     )
@@ -221,9 +222,10 @@ def _slurm() -> Check:
     if shutil.which("sinfo") is None:
         return Check("slurm", "ok", "not here: runs start on this machine")
     answer = subprocess.run(["sinfo", "--version"], capture_output=True, text=True, timeout=30)
-    return Check(
-        "slurm", "ok" if answer.returncode == 0 else "warn", answer.stdout.strip() or answer.stderr.strip()
-    )
+    said = (answer.stdout.strip() or answer.stderr.strip()).splitlines()
+    first = said[0] if said else f"sinfo ended with code {answer.returncode}"
+    hint = "" if answer.returncode == 0 else "runs start on this machine; slurm.conf is not usable"
+    return Check("slurm", "ok" if answer.returncode == 0 else "warn", first, hint)
 
 
 def _optional() -> Check:

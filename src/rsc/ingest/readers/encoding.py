@@ -11,6 +11,21 @@ from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.source import BadRecord
 
+_NO_TEXT = {
+    b"PAR1": "Parquet",
+    b"ARROW1": "an Arrow file",
+    b"PK\x03\x04": "a zip",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"SQLite format 3": "an SQLite database",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\xd0\xcf\x11\xe0": "an old Office document",
+}
+"""How files begin that are often given another ending."""
 _UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 BYTE_ORDER_MARK = "\ufeff"  # written by spreadsheets in front of UTF-8; not part of the data
 
@@ -58,6 +73,13 @@ def not_encoded(place: str, *, data: bytes, options: ImportOptions) -> DataError
         return DataError(
             f"{place} is not {options.encoding.upper()}: the file is UTF-16",
             hint="convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW",
+        )
+    kind = next((kind for start, kind in _NO_TEXT.items() if data.startswith(start)), None)
+    if kind is not None or data.count(b"\0") > len(data) // 1000:
+        what = f"begins as {kind} does" if kind is not None else "holds bytes that no text has"
+        return DataError(
+            f"{place} is not {options.encoding.upper()}: the file {what}",
+            hint="give it the ending of its format, or --format; or export it as text",
         )
     return DataError(
         f"{place} is not {options.encoding.upper()}",
