@@ -138,9 +138,9 @@ def test_rules_that_are_looked_for_around_digits_have_one_near(rule):
     assert behind <= BEHIND_DIGIT
 
 
-BEFORE_THE_DIGIT = {"street_prefix_behind": 24 + 3 * 26 + 10, "date_of_birth": 30}
+BEFORE_THE_DIGIT = {"street_prefix_behind": 24 + 3 * 26 + 10, "date_of_birth": 30, "random_value": 128 - 16}
 """Rules whose trigger may end before the first digit -> the most characters between (their patterns: a name
-of four words and a sign for the number; a month and a day)."""
+of four words and a sign for the number; a month and a day; what a random run begins with)."""
 
 
 def behind_digit(pattern) -> int | None:
@@ -155,6 +155,8 @@ def behind_digit(pattern) -> int | None:
         elif operation is sre_parse.BRANCH:
             branches = [behind_digit(branch) for branch in argument[1]]
             inner = None if None in branches else max(branches)
+        elif operation is sre_parse.ASSERT and argument[0] == 1:  # looks ahead
+            inner = behind_digit(argument[1])
         elif operation is sre_parse.MAX_REPEAT and argument[0]:
             inner = behind_digit(argument[2])
         if inner is not None:

@@ -206,6 +206,7 @@ _APART = frozenset(
     any_of(
         "handle_at handle_named it_fiscal_code ipv6 url_credentials bitcoin bearer_token",
         "phone_american phone_in_context iban ch_ahv dk_cpr fi_hetu ru_snils national_number street_before",
+        "random_value",
     ).split("|")
 )
 """Rules with and without `digit` are compiled into two databases each: these rules, and the rest. Found by

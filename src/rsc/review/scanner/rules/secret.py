@@ -49,8 +49,9 @@ _VARIABLE = any_of(
 _RANDOM = re.compile(
     rf"(?i)(?:(?:{_VARIABLE})[A-Za-z0-9_.-]{{0,24}}[\"'`\]]{{0,2}}\s{{0,3}}(?::=|=>|==|[:=(,>])\s{{0,3}}[\"'`]?"
     r"|(?<![A-Za-z0-9])(?P<n>[A-Z_][A-Z0-9_.-]{0,40})[\"']?\s{0,3}(?::=|=>|[:=])\s{0,3}[\"'`]?)"
-    r"(?P<v>[A-Z0-9+/_.~-]{16,512}={0,2})(?![A-Z0-9+/_=-])"
+    r"(?P<v>(?=[A-Z+/_.~-]{0,128}[0-9])[A-Z0-9+/_.~-]{16,512}={0,2})(?![A-Z0-9+/_=-])"
 )
+"""A random run has digits; the first within reach of `Rule.digit`."""
 _PUBLIC = re.compile(
     r"(?i)(?:id|ids|hash|sha[0-9]{0,3}|md5|sum|digest|etag|integrity|uuid|guid|commit|rev|revision|nonce|image|img"
     r"|data|src|href|url|path|file|name|public|pub|fingerprint|version|class|type|tag|ref|address|addr)\Z"
@@ -180,7 +181,8 @@ RULES = (
         _is_random_value,
         strength=3,
         least=18,
-        reach=520,
+        head=re.compile(rf"(?i)(?:{_VARIABLE})|[A-Z_](?<![A-Z0-9][A-Z_])"),
         group="v",
+        digit=True,
     ),
 )
