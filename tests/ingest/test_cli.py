@@ -233,3 +233,23 @@ def test_a_review_lists_what_was_not_taken(rsc: Rsc, tmp_path: Path) -> None:
     text, _ = rsc("data", "review", "posts")
     assert "  line 111: not JSON: Expecting property name enclosed in double quotes at column 2\n" in text
     assert "  and 21 more\n" in text
+
+
+def test_a_file_is_added_to_a_data_set_as_a_version_to_review(rsc: Rsc, posts: Path, tmp_path: Path) -> None:
+    rsc("data", "import", "posts.jsonl")
+    rsc("data", "approve", "posts", "--note", "looked at it")
+    (tmp_path / "more.jsonl").write_text(
+        '{"id": 900, "text": "mail mia@example.org"}\n{"id": 901, "text": "x"}\n'
+    )
+    imported, told = rsc("data", "import", "more.jsonl", "--name", "posts", "--append", "--json")
+    assert (imported["version"], imported["records"], imported["appended_to"]) == (2, 2, 1)
+    assert sum(imported["splits"].values()) == 202
+    assert "added to version 1, whose records are counted there" in told
+    shown, _ = rsc("data", "show", "posts", "--json")
+    assert shown["state"] == "in_review"
+    traced, _ = rsc("data", "trace", "--subject", "mia@example.org", "--json")
+    assert {hit["version"] for hit in traced["hits"]} == {2}
+    _, told = rsc("data", "import", "more.jsonl", "--name", "other", "--append", expect=2)
+    assert "there is no data set other here" in told
+    checked, _ = rsc("verify", "--json")
+    assert checked["is_kept"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from rsc.clock import timestamp
 from rsc.cluster.health.cpu import usable_cores
 from rsc.errors import ConfigError, RscError
 from rsc.ingest import importer
+from rsc.ingest.append import Base
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.job import ImportResult
 from rsc.ingest.progress import ImportProgressLine, Progress
@@ -23,6 +25,7 @@ from rsc.loader.order import read_amplification
 from rsc.loader.shuffle_quality import ShuffleQuality, can_be_packed, measure_split
 from rsc.release.agent.custody import Custody
 from rsc.release.agent.decision import DataFacts
+from rsc.release.lifecycle.subject import subject_key
 from rsc.release.record.reviewers import acting_name, author_name
 from rsc.review.policy import default_policy, parse_policy, policy_to_toml
 from rsc.store.dataset import Dataset, list_datasets
@@ -58,6 +61,8 @@ class Imported(Record):
     left_out: dict[str, int]
     """Records that `where`, `sample` and `dedup` left out, by reason."""
     ended_at_limit: bool
+    appended_to: int | None
+    """The version whose records `splits` count, too."""
     taken: list[list[str]]
     source_bytes: int
     seconds: float
@@ -92,6 +97,7 @@ class Imported(Record):
             notes=result.notes,
             left_out=result.left_out,
             ended_at_limit=result.is_limited,
+            appended_to=result.appended_to,
             taken=[list(pair) for pair in result.taken],
             source_bytes=result.source_bytes,
             seconds=round(result.seconds, 3),
@@ -181,29 +187,44 @@ def import_data(
     safeguard: str = "",
     options: ImportOptions | None = None,
     processes: int | None = None,
+    append: bool = False,
     as_name: str | None = None,
     progress: Progress | None = None,
 ) -> Imported:
     """Scan, redact by policy and encrypt a source, in one pass, as `rsc data import`.
 
     `policy` is TOML, or the path of a file of it; a default one for as many people as the workspace knows if
-    left out. Raises as `rsc.ingest.importer.import_source`.
+    left out. `append` adds to the newest version, whose policy holds, and makes a new one to review. Raises
+    as `rsc.ingest.importer.import_source`; with `append` also ConfigError where there is no version, and
+    GateRefused where its key is not given out.
     """
     house = Custody.open()
     author, enrolled = _author(house, as_name)
-    rules = _policy(house, policy, safeguard=safeguard)
-    result = importer.import_source(
-        source,
-        name=name or name_of(str(source)),
-        workspace=house.workspace,
-        policy=rules,
-        author=author,
-        options=options,
-        num_processes=processes or usable_cores(),
-        clock=house.clock,
-        progress=progress or ImportProgressLine(clock=house.clock),
-    )
+    name = name or name_of(str(source))
+    with ExitStack() as keys:
+        base = _base(house, name, keys=keys) if append else None
+        is_given = policy is not None or safeguard
+        rules = base.policy if base and not is_given else _policy(house, policy, safeguard=safeguard)
+        result = importer.import_source(
+            source,
+            name=name,
+            workspace=house.workspace,
+            policy=rules,
+            author=author,
+            options=options,
+            num_processes=processes or usable_cores(),
+            clock=house.clock,
+            progress=progress or ImportProgressLine(clock=house.clock),
+            base=base,
+        )
     return Imported.of(result, policy=rules, house=house, author=author, enrolled=enrolled)
+
+
+def _base(house: Custody, name: str, *, keys: ExitStack) -> Base:
+    """The newest version with its keys, which `keys` closes; their release is logged."""
+    dataset = Dataset.open(house.workspace.bulk, name=name)
+    key = keys.enter_context(house.review_key(dataset))
+    return Base(dataset, key, keys.enter_context(subject_key(dataset, key=key)))
 
 
 @entry

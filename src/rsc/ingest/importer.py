@@ -19,6 +19,7 @@ from pathlib import Path
 from rsc.clock import Clock, SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError
+from rsc.ingest.append import Base
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
@@ -59,6 +60,7 @@ def import_source(
     clock: Clock | None = None,
     progress: Progress | None = None,
     checkpoint_bytes: int = CHECKPOINT_BYTES,
+    base: Base | None = None,
 ) -> ImportResult:
     """Bring a source in as the next version of data set `name`, in state *in review*.
 
@@ -66,7 +68,8 @@ def import_source(
     provider that keys/providers.toml of the workspace puts first. Raises DataError
     (a source that cannot be read as what it claims to be, or changed meanwhile), GateRefused (the policy
     lacks a safeguard, or says reject), ResourceError (disk full); nothing is committed then. After
-    ResourceError, Ctrl-C or a kill the same call goes on from its last checkpoint.
+    ResourceError, Ctrl-C or a kill the same call goes on from its last checkpoint. With `base` the version
+    also holds all records of that one (append.py), whose policy it must have.
     """
     check_new_name(name, what="data set")
     options = options or ImportOptions()
@@ -84,6 +87,7 @@ def import_source(
         clock=clock,
         progress=progress,
         checkpoint_bytes=checkpoint_bytes,
+        base=base,
     )
 
 
@@ -98,6 +102,7 @@ def import_columns(
     options: ImportOptions | None = None,
     clock: Clock | None = None,
     progress: Progress | None = None,
+    base: Base | None = None,
 ) -> ImportResult:
     """As `import_source`, for data in memory: one batch of columns, or an iterable of batches.
 
@@ -120,6 +125,7 @@ def import_columns(
         clock=clock,
         progress=progress,
         checkpoint_bytes=CHECKPOINT_BYTES,
+        base=base,
     )
 
 
@@ -137,6 +143,7 @@ def _run(
     clock: Clock | None,
     progress: Progress | None,
     checkpoint_bytes: int,
+    base: Base | None,
 ) -> ImportResult:
     clock = clock or SystemClock()
     rules = parse_policy(policy)
@@ -175,6 +182,7 @@ def _run(
             clock=clock,
             progress=progress or Silent(),
             checkpoint_bytes=checkpoint_bytes,
+            base=base,
         )
         with only_writer(workspace.data / name):
             return job.run()

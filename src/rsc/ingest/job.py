@@ -9,6 +9,7 @@ from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable, ResourceError
+from rsc.ingest.append import Base, copied_key
 from rsc.ingest.keys import new_data_key
 from rsc.ingest.map_part import Plan
 from rsc.ingest.parse_limits import require_ratio
@@ -20,7 +21,7 @@ from rsc.ingest.resume import Position, find_interrupted, import_id
 from rsc.ingest.sink import Totals, schemas, write_part
 from rsc.ingest.tokenize import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
 from rsc.ingest.workers import run_parts
-from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope
+from rsc.keys.envelope import Envelope, KeyProvider, data_key_context, new_envelope, open_envelope
 from rsc.keys.secret import SecretKey
 from rsc.review.public_text import public_text
 from rsc.review.report import ReviewReport
@@ -57,6 +58,8 @@ class ImportResult:
     """Records that `where`, `sample` and `dedup` left out, by reason."""
     is_limited: bool = False
     """Whether the import ended at its limit: what follows was not read."""
+    appended_to: int | None = None
+    """The version whose records `splits` count, too."""
     taken: tuple[tuple[str, str], ...] = ()
     """What in the source was taken for what."""
 
@@ -77,15 +80,26 @@ class ImportJob:
     clock: Clock
     progress: Progress
     checkpoint_bytes: int
+    base: Base | None = None
+    """The version that is added to."""
 
     def run(self) -> ImportResult:
         started_s = self.clock.monotonic_s()
         wanted = import_id(
-            self.plan, fingerprint=self.fingerprint, policy=self.policy, workspace=self.workspace
+            self.plan,
+            fingerprint=self.fingerprint,
+            policy=self.policy,
+            workspace=self.workspace,
+            base=None if self.base is None else self.base.dataset.root_hash,
         )
+        if self.base is not None:
+            self.base.require_newest(self.workspace.bulk)
+            self.base.require_fit(self.plan, policy=self.policy)
         begun = self._resumed(wanted) or self._fresh(wanted)
-        with begun.key, begun.key.derive(salt=b"", info=_SUBJECT_KEY) as subject_key:
+        with begun.key, self._subject_key(begun) as subject_key:
             try:
+                if self.base is not None and not begun.start.next_part:
+                    self.base.copy(begun.writer, totals=begun.totals)
                 self._write(begun, subject_key=subject_key)
                 ref = self._commit(begun)
             except (KeyboardInterrupt, ResourceError):
@@ -117,13 +131,27 @@ class ImportJob:
             return None
         return _Begun(writer, key, position)
 
+    def _subject_key(self, begun: _Begun) -> SecretKey:
+        """One for both halves, where there are two."""
+        if self.base is not None:
+            return copied_key(self.base.subject_key)
+        return begun.key.derive(salt=b"", info=_SUBJECT_KEY)
+
+    def _data_key(self) -> tuple[Envelope, SecretKey]:
+        """Under the key of the version that is added to: what is added lives as long as that would have."""
+        name = self.plan.name
+        if self.base is None:
+            return new_data_key(self.provider, name=name, policy=self.plan.policy, clock=self.clock)
+        kek_id = self.base.dataset.envelope().kek_id
+        return new_envelope(self.provider, kek_id=kek_id, context=data_key_context(name), clock=self.clock)
+
     def _fresh(self, wanted: str) -> _Begun:
         name = self.plan.name
-        envelope, key = new_data_key(self.provider, name=name, policy=self.plan.policy, clock=self.clock)
+        envelope, key = self._data_key()
         writer = DatasetWriter.create(
             self.workspace.bulk,
             name=name,
-            schemas=schemas(self.plan),
+            schemas=schemas(self.plan) if self.base is None else self.base.schemas(schemas(self.plan)),
             key=key,
             envelope=envelope,
             clock=self.clock,
@@ -167,7 +195,8 @@ class ImportJob:
 
     def _commit(self, begun: _Begun) -> DatasetRef:
         totals = begun.totals
-        require_records(totals, source=self.title)
+        before = 0 if self.base is None else sum(self.base.samples.values())
+        require_records(totals, source=self.title, num_before=before)
         if self.plan.tokenizer_json is not None:
             begun.writer.append(
                 TOKENIZER_SPLIT, to_store(TOKENIZER_SCHEMA, {"json": [self.plan.tokenizer_json]})
@@ -175,6 +204,8 @@ class ImportJob:
         facts = import_facts(
             self.plan, source=self.title, author=self.author, totals=totals, fingerprint=self.fingerprint
         )
+        if self.base is not None:
+            facts = self.base.facts(facts)
         self._require_key(begun)
         return begun.writer.commit(policy=self.policy, report=self._report(totals).to_json(), facts=facts)
 
@@ -185,7 +216,8 @@ class ImportJob:
 
     def _report(self, totals: Totals) -> ReviewReport:
         assert totals.report is not None, "a source with records has a report"
-        return replace(totals.report, notes=tuple(report_notes(self.plan, totals=totals)))
+        added = replace(totals.report, notes=tuple(report_notes(self.plan, totals=totals)))
+        return added if self.base is None else self.base.report(added)
 
     def _log(self, ref: DatasetRef, *, totals: Totals) -> None:
         AuditLog.open(self.workspace.audit, clock=self.clock).append(
@@ -199,6 +231,7 @@ class ImportJob:
             findings=totals.num_findings,
             quarantined=totals.bad.total(),
             left_out=totals.left_out.total(),
+            **({} if self.base is None else {"appended_to": self.base.dataset.root_hash}),
         )
 
     def _result(self, ref: DatasetRef, begun: _Begun, *, seconds: float) -> ImportResult:
@@ -220,6 +253,7 @@ class ImportJob:
             is_surveyed=self.plan.is_surveyed,
             source_bytes=self.fingerprint.size_bytes,
             seconds=seconds,
+            appended_to=None if self.base is None else self.base.dataset.version,
             taken=tuple(self.plan.source.taken()),
         )
 

@@ -94,9 +94,9 @@ def require_safeguard(
     )
 
 
-def require_records(totals: Totals, *, source: str) -> None:
-    """Raises DataError when nothing came through."""
-    if totals.samples.total():
+def require_records(totals: Totals, *, source: str, num_before: int = 0) -> None:
+    """Raises DataError when nothing came through; `num_before` were there already."""
+    if totals.samples.total() > num_before:
         return
     if totals.bad:
         reason, count = totals.bad.most_common(1)[0]

@@ -56,6 +56,7 @@ class Position:
             "bad_records": totals.bad_records,
             "notes": dict(totals.notes),
             "left_out": dict(totals.left_out),
+            "first_record": totals.first_record,
             "is_surveyed": self.is_surveyed,
             "report": None if totals.report is None else totals.report.to_json().decode(),
         }
@@ -73,14 +74,18 @@ class Position:
             bad_records=list(record["bad_records"]),
             notes=Counter(record["notes"]),
             left_out=Counter(record.get("left_out", {})),
+            first_record=record.get("first_record", 0),
             report=None if report is None else report_from_json(report.encode()),
         )
         is_surveyed = bool(record.get("is_surveyed"))
         return cls(record["import_id"], record["next_part"], record["done_bytes"], totals, is_surveyed)
 
 
-def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes, workspace: Workspace) -> str:
-    """`<who>:<what>`: equal for two imports of one workspace that would store the same."""
+def import_id(
+    plan: Plan, *, fingerprint: Fingerprint, policy: bytes, workspace: Workspace, base: str | None = None
+) -> str:
+    """`<who>:<what>`: equal for two imports of one workspace that would store the same. `base` is the root of
+    the version that is added to."""
     origin = (
         fingerprint.digest if fingerprint.num_files else secrets.token_hex()
     )  # memory cannot be found again
@@ -91,6 +96,7 @@ def import_id(plan: Plan, *, fingerprint: Fingerprint, policy: bytes, workspace:
         "options": plan.options.model_dump(mode="json"),
         "tokenizer": plan.tokenizer_json,
         "policy": hashlib.sha256(policy).hexdigest(),
+        **({} if base is None else {"base": base}),
     }
     what = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     return f"{_who(workspace)}:{what}"

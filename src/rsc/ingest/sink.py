@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rsc.ingest.map_part import QUARANTINE, Found, PartResult, Plan, quarantine_columns
 from rsc.ingest.readers.tables.typed_columns import to_store
@@ -33,6 +33,8 @@ class Totals:
     notes: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     """Records that the selection of the import does not take, by reason."""
+    first_record: int = 0
+    """Where numbers of records begin: behind those of the version that is added to."""
     report: ReviewReport | None = None
 
     @property
@@ -57,7 +59,8 @@ def schemas(plan: Plan) -> dict[str, Schema]:
 def write_part(writer: DatasetWriter, result: PartResult, *, totals: Totals) -> None:
     """Append everything of one part. Raises ResourceError when the storage fails."""
     if result.found:
-        writer.append(FINDINGS_SPLIT, _finding_columns(result.found, first_sample=totals.samples))
+        writer.append(FINDINGS_SPLIT, _finding_columns(result.found, totals=totals))
+    result.bad = [replace(bad, record=bad.record + totals.first_record) for bad in result.bad]
     if result.bad:
         writer.append(QUARANTINE_SPLIT, quarantine_columns(result.bad))
     for split, columns in result.columns.items():
@@ -75,15 +78,15 @@ def write_part(writer: DatasetWriter, result: PartResult, *, totals: Totals) -> 
     totals.report = merge_reports(reports, notes=())
 
 
-def _finding_columns(found: Sequence[Found], *, first_sample: Counter[str]) -> Columns:
-    """Rows of `findings`; `first_sample` is where this part's samples begin in each split."""
+def _finding_columns(found: Sequence[Found], *, totals: Totals) -> Columns:
+    """Rows of `findings`; `totals.samples` is where this part's samples begin in each split."""
     whats = [item.finding.what for item in found]
     return to_store(
         FINDINGS,
         {
-            "record": [item.finding.record for item in found],
+            "record": [item.finding.record + totals.first_record for item in found],
             "split": [item.split or "" for item in found],
-            "sample": [first_sample[item.split] + item.row if item.split else 0 for item in found],
+            "sample": [totals.samples[item.split] + item.row if item.split else 0 for item in found],
             "field": [item.finding.field for item in found],
             "subject": [item.finding.subject for item in found],
             **{name: [getattr(what, name) for what in whats] for name in whats[0]._fields},

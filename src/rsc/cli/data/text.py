@@ -19,6 +19,11 @@ def import_text(done: Imported) -> str:
     splits = ", ".join(f"{count:,} {split}" for split, count in done.splits.items())
     lines = [
         f"{done.data} version {done.version}: {done.records:,} records read, stored as {splits}",
+        *(
+            [f"added to version {done.appended_to}, whose records are counted there; review it anew"]
+            if done.appended_to is not None
+            else []
+        ),
         *_field_lines(done),
         *(f"left out: {count:,} records by {reason}" for reason, count in done.left_out.items()),
         *(["ended at the limit; nothing behind it was read"] if done.ended_at_limit else []),

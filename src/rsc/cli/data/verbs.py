@@ -47,6 +47,7 @@ def import_(
     schema: Annotated[Path | None, typer.Option(help='Types of fields (TOML): FIELD = "int64".')] = None,
     encoding: Annotated[str | None, typer.Option(help="Encoding of text, if it is not UTF-8.")] = None,
     processes: Annotated[int | None, typer.Option(help="How many processes; one a core if left out.")] = None,
+    append: Annotated[bool, typer.Option(help="Add to the newest version, as a new one to review.")] = False,
     as_name: As = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -67,6 +68,7 @@ def import_(
             safeguard=safeguard,
             options=options,
             processes=processes,
+            append=append,
             as_name=as_name,
         )
     except KeyboardInterrupt:

@@ -58,8 +58,10 @@ def subject_key(dataset: Dataset, *, key: SecretKey) -> SecretKey:
 
 
 def holds_subject_key(dataset: Dataset) -> bool:
-    """Only an erasure writes one. A source could once bring in a split of this name, with any content."""
-    return SUBJECT_KEY in dataset.splits and "erased_from" in dataset.facts
+    """Erasures and imports that add to a version write one. A source could once bring in a split of this
+    name, with any content."""
+    is_ours = "erased_from" in dataset.facts or "appended_to" in dataset.facts
+    return SUBJECT_KEY in dataset.splits and is_ours
 
 
 def find_subject(dataset: Dataset, *, key: SecretKey, subject: str) -> list[Hit]:

@@ -62,6 +62,9 @@ class Recorded:
     """Root hash -> approver -> `approve` or `reject`, the last one."""
     came_from: dict[str, str] = field(default_factory=dict)
     """Root hash of a version that lost records -> that of the one before."""
+    added_to: dict[str, str] = field(default_factory=dict)
+    """Root hash of a version that an import added records to -> that of the one before. It is reviewed
+    anew."""
     importers: dict[str, int] = field(default_factory=dict)
     """Root hash -> account that brought the data in; not of imports before accounts were recorded."""
     reviewers: dict[str, Enrolment] = field(default_factory=dict)
@@ -98,9 +101,14 @@ class Recorded:
         return found
 
     def ancestors(self, version: Version) -> list[Version]:
-        """The versions that one was written from by removals: whoever is in it was in them."""
+        """The versions that one was written from, by removals or additions: whoever is in it was in them, or
+        may have been."""
         said = self.versions.get(version)
-        roots = self.line(said.value)[1:] if said else []
+        before = None if said is None else self._written_from(said.value)
+        roots: list[str] = []
+        while before is not None and before not in roots:
+            roots.append(before)
+            before = self._written_from(before)
         return [self.places[root] for root in roots if root in self.places]
 
     def root_of(self, version: Version, *, root_hash: str) -> str:
@@ -108,6 +116,9 @@ class Recorded:
         it had while it lived."""
         ended, said = self.ended.get(version), self.versions.get(version)
         return said.value if ended and said and ended.value == root_hash else root_hash
+
+    def _written_from(self, root_hash: str) -> str | None:
+        return self.came_from.get(root_hash) or self.added_to.get(root_hash)
 
     def importer(self, root_hash: str) -> int | None:
         """The account that brought the data in of which this version is what is left."""
@@ -127,6 +138,8 @@ class Recorded:
         if kind in _COMES:
             self.versions[entry["data"], entry["version"]] = RecordedValue(index, entry["root_hash"])
             self.places[entry["root_hash"]] = (entry["data"], entry["version"])
+            if "appended_to" in entry:
+                self.added_to[entry["root_hash"]] = entry["appended_to"]
         if kind == "import" and "uid" in entry:
             self.importers[entry["root_hash"]] = entry["uid"]
         elif kind == "review_carried":
