@@ -6,7 +6,9 @@ import contextlib
 import gzip
 import json
 import os
+import pickle
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -18,8 +20,9 @@ import pytest
 from PIL import Image
 
 from rsc.config import Workspace
-from rsc.errors import ConfigError, DataError
+from rsc.errors import ConfigError, DataError, ResourceError, RscError
 from rsc.ingest import parse_limits, workers
+from rsc.ingest.answers import load_answer
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.map_part import Plan
 from rsc.ingest.parse_limits import allow_cpu, bounded_memory, require_ratio
@@ -63,7 +66,8 @@ class Doing(Source):
         yield Part(0, first_record=0, size_bytes=1, span=None)
 
     def read(self, part: Part) -> Iterator[Chunk]:
-        number = {"memory": self.take_memory, "cpu": self.take_cpu, "network": self.reach, "pid": os.getpid}
+        number = {"memory": self.take_memory, "cpu": self.take_cpu, "network": self.reach, "pid": os.getpid,
+                  "crash": self.crash, "kill": self.kill, "ratio": self.unpack}  # fmt: skip
         yield Chunk({"number": np.array([number[self.what]()])}, np.arange(1, dtype=np.uint64), size_bytes=8)
 
     def take_memory(self) -> int:
@@ -73,6 +77,18 @@ class Doing(Source):
         allow_cpu(1)
         while True:
             pass
+
+    def crash(self) -> int:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return 0
+
+    def kill(self) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    def unpack(self) -> int:
+        require_ratio(1 << 30, source_bytes=1)
+        return 0
 
     def reach(self) -> int:
         """How many interfaces beside loopback there are."""
@@ -89,12 +105,56 @@ def result_of(what: str) -> int:
     return int(np.asarray(result.columns["train"]["number"])[0])
 
 
+@dataclass
+class Several(Doing):
+    """Three parts; the second does it."""
+
+    def parts(self, *, part_bytes: int) -> Iterator[Part]:
+        yield from (Part(number, first_record=number, size_bytes=1, span=None) for number in range(3))
+
+    def name_of(self, part: Part) -> str:
+        return f"file-{part.number}.png"
+
+    def read(self, part: Part) -> Iterator[Chunk]:
+        if part.number == 1:
+            yield from super().read(part)
+        yield Chunk({"number": np.array([part.number])}, np.arange(1, dtype=np.uint64), size_bytes=8)
+
+
 @linux
-@pytest.mark.parametrize(("what", "words"), [("memory", "more memory"), ("cpu", "to read")])
-def test_a_decoder_that_passes_a_limit_ends_the_import_with_the_reason(what: str, words: str) -> None:
-    with pytest.raises(DataError, match=words) as refused:
-        result_of(what)
-    assert refused.value.hint
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("memory", "more memory"), ("cpu", "to read"), ("crash", "crashed"), ("ratio", "bomb")],
+)
+def test_a_part_that_passes_a_limit_is_set_aside_by_name_and_the_others_go_on(what: str, words: str) -> None:
+    source = Several(what)
+    schema = Schema(source.fields())
+    plan = Plan("posts", source, schema, ImportOptions(holdout=0.0), default_policy(), source_bytes=1)
+    with SecretKey.generate() as key:
+        results = list(run_parts(plan, num_processes=2, subject_key=key))
+    assert [int(np.asarray(r.columns["train"]["number"])[0]) for r in results if r.columns] == [0, 2]
+    ((bad,),) = [result.bad for result in results if result.bad]
+    assert (bad.record, bad.place) == (1, "file-1.png")
+    assert words in bad.reason
+
+
+def test_an_answer_of_a_worker_that_was_taken_over_runs_nothing(tmp_path: Path) -> None:
+    class Taken:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "taken"),)
+
+    for answer in (Taken(), [Taken()], {"a": np.array([Taken()], dtype=object)}, 7, [], b"", os.mkdir):
+        with pytest.raises(RscError, match="answer that is none"):
+            load_answer(pickle.dumps(answer))
+    with pytest.raises(RscError, match="answer that is none"):
+        load_answer(b"\x80\x05nonsense")
+    assert not (tmp_path / "taken").exists()
+
+
+@linux
+def test_a_worker_that_dies_of_something_else_ends_the_import() -> None:
+    with pytest.raises(ResourceError, match="died"):
+        result_of("kill")
 
 
 @linux

@@ -24,6 +24,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
 from rsc.ingest.map_part import PartResult, Plan
+from rsc.ingest.parse_limits import bounded_memory
 from rsc.ingest.progress import Progress, Silent
 from rsc.ingest.provenance import require_safeguard
 from rsc.ingest.readers.arrays import Batch, open_columns
@@ -73,10 +74,12 @@ def import_source(
     """
     check_new_name(name, what="data set")
     options = options or ImportOptions()
-    reader = open_source(source, options=options)
+    with bounded_memory():
+        reader = open_source(source, options=options)
+        notes = left_out(source, reader=reader)
     return _run(
         reader,
-        notes=left_out(source, reader=reader),
+        notes=notes,
         title=public_text(Path(source).name),
         name=name,
         workspace=workspace,
@@ -149,10 +152,12 @@ def _run(
     rules = parse_policy(policy)
     files = reader.files()
     fingerprint = Fingerprint.of(files)
+    with bounded_memory():
+        schema = Schema(reader.fields())
     plan = Plan(
         name=name,
         source=reader,
-        schema=Schema(reader.fields()),
+        schema=schema,
         options=options,
         policy=rules,
         source_bytes=fingerprint.size_bytes,
@@ -190,7 +195,8 @@ def _run(
     try:
         return attempt(plan)
     except NarrowTypes:  # docs/decisions/0013
-        whole = reader.surveyed()
+        with bounded_memory():
+            whole = reader.surveyed()
         return attempt(replace(plan, source=whole, schema=Schema(whole.fields()), is_surveyed=True))
 
 

@@ -19,7 +19,7 @@ from rsc.config import nearest
 from rsc.errors import ConfigError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
-from rsc.ingest.parse_limits import require_ratio
+from rsc.ingest.parse_limits import LimitPassed, require_ratio
 from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, Values
 from rsc.ingest.readers.tables.typed_columns import each, take, to_store
 from rsc.ingest.screen import FoundIn, Screened, Screener
@@ -150,13 +150,34 @@ class PartResult:
     columns: dict[str, Columns]
     found: list[Found]
     bad: list[BadRecord]
-    report: ReviewReport
+    report: ReviewReport | None
+    """None of a part that was set aside."""
     num_read: int
     unpacked_bytes: int = 0
     notes: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     """Records that the selection does not take, by reason."""
     contents: list[tuple[int, bytes]] = field(default_factory=list)
+
+
+def read_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:
+    """`process_part`, with a part that passes a limit set aside by name."""
+    try:
+        return process_part(part, plan=plan, subject_key=subject_key)
+    except LimitPassed as error:
+        return set_aside(part, plan=plan, reason=error.message)
+    except MemoryError:
+        return set_aside(part, plan=plan, reason="reading it takes more memory than it may")
+
+
+def set_aside(part: Part, *, plan: Plan, reason: str) -> PartResult:
+    """A part of which nothing could be read: one record of the quarantine, without its bytes."""
+    name = plan.source.name_of(part)
+    bad = BadRecord(part.first_record, name, f"a whole part of the source was set aside: {reason}")
+    result = PartResult(part.number, part.size_bytes, {}, [], [bad], None, max(1, part.num_records))
+    if part.number == 0:
+        result.notes.update(plan.notes)
+    return result
 
 
 def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:

@@ -2,11 +2,12 @@
 
 The limits stop decompression bombs and decoders that are led astray. Memory is the kernel's RLIMIT_DATA,
 which counts private memory and leaves out mapped files; a decoder that asks for more gets MemoryError. CPU
-time is RLIMIT_CPU, set anew for each part; the kernel ends a worker that passes it.
+time is RLIMIT_CPU, set anew for each part; the kernel ends a worker that passes it. A part that passes a
+limit is set aside by name, and the others go on; a source whose lists pass one is refused.
 
 Not covered: system calls (a decoder that is taken over can read what the user can read, but has no network
-where the kernel gives this user a network namespace); the lists of archives and tables, which the importing
-process reads itself; text, which it may read itself without a limit of CPU time; systems without RLIMIT_DATA.
+where the kernel gives this user a network namespace); the CPU time of lists of archives, footers of tables
+and text, which the importing process reads itself, in bounded memory; systems without RLIMIT_DATA.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ _MOST_TIMES = 250  # text packs to a tenth, logs to a fiftieth
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 
 
+class LimitPassed(DataError):
+    """Reading costs more than it may: the part is set aside by name, and the others go on."""
+
+
 def require_ratio(unpacked_bytes: int, *, source_bytes: int) -> None:
-    """Raises DataError for a source that unpacks to much more than it is. Columns in memory have no size."""
+    """Raises LimitPassed for a source that unpacks to much more than it is. Columns in memory have none."""
     if source_bytes and unpacked_bytes > max(_FREE_BYTES, _MOST_TIMES * source_bytes):
         sizes = f"{format_bytes(source_bytes)} and unpacks to over {format_bytes(unpacked_bytes)}"
-        raise DataError(
+        raise LimitPassed(
             f"the source has {sizes}: a decompression bomb, or a file of one value",
             hint="unpack it yourself and import what comes out",
         )
@@ -41,7 +46,7 @@ def require_ratio(unpacked_bytes: int, *, source_bytes: int) -> None:
 
 @contextlib.contextmanager
 def bounded_memory() -> Iterator[None]:
-    """Inside, this process may take PARSE_BYTES more than it has. Raises DataError where it asks for more."""
+    """Inside, this process may take PARSE_BYTES more than it has; LimitPassed where it asks for more."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     if sys.platform == "linux":
         wanted = _data_bytes() + PARSE_BYTES
@@ -50,7 +55,7 @@ def bounded_memory() -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        raise DataError(
+        raise LimitPassed(
             f"reading the source takes more than {format_bytes(PARSE_BYTES)} of memory",
             hint="a decompression bomb, or records that are too large: split the file",
         ) from None

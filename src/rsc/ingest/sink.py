@@ -74,8 +74,9 @@ def write_part(writer: DatasetWriter, result: PartResult, *, totals: Totals) -> 
     ]
     totals.notes.update(result.notes)
     totals.left_out.update(result.left_out)
-    reports = [result.report] if totals.report is None else [totals.report, result.report]
-    totals.report = merge_reports(reports, notes=())
+    reports = [report for report in (totals.report, result.report) if report is not None]
+    if reports:
+        totals.report = merge_reports(reports, notes=())
 
 
 def _finding_columns(found: Sequence[Found], *, totals: Totals) -> Columns:

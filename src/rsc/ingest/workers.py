@@ -23,11 +23,13 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 
-from rsc.errors import DataError, ResourceError, RscError
+from rsc.errors import ResourceError, RscError
 from rsc.hardening import harden_process
-from rsc.ingest.map_part import PartResult, Plan, process_part
-from rsc.ingest.parse_limits import PART_CPU_S, allow_cpu, bounded_memory, leave_the_network
+from rsc.ingest.answers import load_answer
+from rsc.ingest.map_part import PartResult, Plan, read_part, set_aside
+from rsc.ingest.parse_limits import PART_CPU_S, LimitPassed, allow_cpu, bounded_memory, leave_the_network
 from rsc.ingest.readers.source import Part
 from rsc.interrupts import deaf_children
 from rsc.keys.secret import SecretKey
@@ -35,6 +37,18 @@ from rsc.keys.secret import SecretKey
 PART_BYTES = 8 << 20  # about half a second of scanning: outweighs a pipe, small enough to show progress
 DECODED = frozenset({"images", "audio", "webdataset", "mds", "parquet", "hf", "arrow"})
 """Formats that libraries in C decode: always in a worker, which has no network and limits of its own."""
+_DECODER_ENDED_BY = frozenset(
+    {
+        signal.SIGXCPU,
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGABRT,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGSYS,
+    }
+)
+"""With which a file ends its decoder. Not SIGKILL: that is the machine, out of memory, or a person."""
 _AHEAD = 2  # finished or running parts a process may be ahead of the one written next
 
 
@@ -43,22 +57,40 @@ def run_parts(
 ) -> Generator[PartResult, None, None]:
     """Results of the parts from `first_part` on, in order; text of one part is done in this process.
 
-    Raises what reading and screening raise, DataError for a part that passes a limit (parse_limits.py), and
-    ResourceError when a worker dies of something else.
+    A part that passes a limit (parse_limits.py) or crashes its decoder is set aside by name. Raises what
+    reading and screening raise, and ResourceError when a worker dies of something else.
     """
-    parts = plan.selection.parts(plan.source.parts(part_bytes=plan.options.part_bytes or PART_BYTES))
+    cut = plan.source.parts(part_bytes=plan.options.part_bytes or PART_BYTES)
+    parts = _bounded(plan.selection.parts(cut))
     todo = (part for part in parts if part.number >= first_part)
     first = list(islice(todo, 2))
     everything = chain(first, todo)
     is_decoded = plan.source.kind in DECODED and plan.source_bytes > 0  # not a table in memory
     if not is_decoded and (num_processes == 1 or len(first) < 2):
         for part in everything:
-            with bounded_memory():
-                result = process_part(part, plan=plan, subject_key=subject_key.view)
-            yield result
+            yield _read_here(part, plan=plan, subject_key=subject_key.view)
         return
     with _Workers(1 if len(first) < 2 else num_processes, plan=plan, subject_key=subject_key) as workers:
         yield from _in_order(everything, workers=workers)
+
+
+def _bounded(parts: Iterable[Part]) -> Iterator[Part]:
+    """Lists of archives and footers of tables are read here: in bounded memory too."""
+    iterator = iter(parts)
+    while True:
+        with bounded_memory():
+            part = next(iterator, None)
+        if part is None:
+            return
+        yield part
+
+
+def _read_here(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:
+    try:
+        with bounded_memory():
+            return read_part(part, plan=plan, subject_key=subject_key)
+    except LimitPassed as error:
+        return set_aside(part, plan=plan, reason=error.message)
 
 
 def _in_order(parts: Iterable[Part], *, workers: _Workers) -> Iterator[PartResult]:
@@ -69,7 +101,7 @@ def _in_order(parts: Iterable[Part], *, workers: _Workers) -> Iterator[PartResul
         waiting: deque[Future[PartResult]] = deque()
         try:
             for part in parts:
-                waiting.append(threads.submit(_ask, part, free=free))
+                waiting.append(threads.submit(_ask, part, free=free, workers=workers))
                 if len(waiting) > _AHEAD * len(workers.all):
                     yield waiting.popleft().result()
             while waiting:
@@ -80,19 +112,20 @@ def _in_order(parts: Iterable[Part], *, workers: _Workers) -> Iterator[PartResul
             workers.kill()  # a thread that still waits for an answer gets the end of its pipe
 
 
-def _ask(part: Part, *, free: SimpleQueue[_Worker]) -> PartResult:
+def _ask(part: Part, *, free: SimpleQueue[_Worker], workers: _Workers) -> PartResult:
     worker = free.get()
     connection = worker.connection
     try:
         connection.send(part.to_send())
-        answer = connection.recv()
+        answer = load_answer(connection.recv_bytes())
     except (EOFError, OSError):
-        raise worker.why_it_died(part) from None
+        reason = worker.why_it_died()
+        worker = workers.another(worker)
+        return set_aside(part, plan=workers.plan, reason=reason)
     finally:
         free.put(worker)  # a dead one too: whoever waits for it must learn the same
     if isinstance(answer, RscError):
         raise answer
-    assert isinstance(answer, PartResult)
     return answer
 
 
@@ -101,13 +134,14 @@ class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
 
-    def why_it_died(self, part: Part) -> RscError:
-        if self.process.wait() == -signal.SIGXCPU:
-            return DataError(
-                f"part {part.number} of the source takes over {PART_CPU_S} s to read; nothing was committed",
-                hint="a file in it is made to be slow, or is damaged: import the others without it",
-            )
-        return ResourceError(
+    def why_it_died(self) -> str:
+        """What the part did to it. Raises ResourceError where it was not the part."""
+        code = self.process.wait()
+        if code == -signal.SIGXCPU:
+            return f"it takes over {PART_CPU_S} s to read"
+        if -code in _DECODER_ENDED_BY:
+            return f"its decoder crashed ({signal.Signals(-code).name})"
+        raise ResourceError(
             "a worker process died, most likely for want of memory; nothing was committed",
             hint="import again with --processes 1",
         )
@@ -118,12 +152,34 @@ class _Workers:
 
     def __init__(self, count: int, *, plan: Plan, subject_key: SecretKey) -> None:
         self.all: list[_Worker] = []
+        self.plan = plan
+        self._subject_key = subject_key
+        self._is_over = False
+        self._lock = Lock()
         with deaf_children():
             for _ in range(count):
                 self.all.append(_start())
         for worker in self.all:
-            worker.connection.send(plan)
-            worker.connection.send_bytes(subject_key.view)
+            self._brief(worker)
+
+    def another(self, dead: _Worker) -> _Worker:
+        """A new worker in the place of one that a part ended. Called by the thread that waited for it."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as deaf_children, for one thread
+        try:
+            with self._lock:
+                if self._is_over:
+                    return dead
+                worker = _start()
+                self.all[self.all.index(dead)] = worker
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        dead.connection.close()
+        self._brief(worker)
+        return worker
+
+    def _brief(self, worker: _Worker) -> None:
+        worker.connection.send(self.plan)
+        worker.connection.send_bytes(self._subject_key.view)
 
     def __enter__(self) -> _Workers:
         return self
@@ -135,9 +191,11 @@ class _Workers:
 
     def kill(self) -> None:
         """They hold nothing that is worth a farewell."""
-        for worker in self.all:
-            worker.process.kill()
-            worker.process.wait()
+        with self._lock:
+            self._is_over = True
+            for worker in self.all:
+                worker.process.kill()
+                worker.process.wait()
 
 
 _PROGRAM = """
@@ -180,14 +238,9 @@ def _serve(connection: Connection) -> None:
 
 def _answer(part: Part, *, plan: Plan, key: SecretKey) -> PartResult | RscError:
     try:
-        return process_part(part, plan=plan, subject_key=key.view)
+        return read_part(part, plan=plan, subject_key=key.view)
     except RscError as error:
         return error
-    except MemoryError:
-        return DataError(
-            f"part {part.number} of the source takes more memory than reading may use; nothing was committed",
-            hint="a decompression bomb, or records that are too large: split the file",
-        )
     except OSError as error:
         return ResourceError(f"reading part {part.number} failed: {error.strerror}")
     except Exception as error:  # its words may quote the data: only its kind and place leave the worker

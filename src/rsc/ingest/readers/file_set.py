@@ -81,6 +81,10 @@ class FileSet(Source):
                 number += 1
             first_record += last
 
+    def name_of(self, part: Part) -> str:
+        path: Path = self.readers[part.span[0]].path
+        return path.name
+
     def read(self, part: Part) -> Iterator[Chunk]:
         """Numbers count over all files; places name the file."""
         index, inner = part.span

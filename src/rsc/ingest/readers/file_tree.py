@@ -183,6 +183,11 @@ def group_by_size(entries: Sequence[TreeEntry], *, part_bytes: int) -> Iterator[
             number, start, size = number + 1, index + 1, 0
 
 
+def several_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} files behind it" if len(names) > 1 else ""
+    return names[0] + more
+
+
 def _refuse(error: OSError) -> None:
     """`os.walk` passes over what it may not list; an import must not."""
     raise DataError(

@@ -92,6 +92,10 @@ class MdsFolder(Source):
             yield Part(number, first_record=first_record, size_bytes=shard.size_bytes, span=number)
             first_record += shard.num_samples
 
+    def name_of(self, part: Part) -> str:
+        path: Path = self._shards[part.span].path
+        return path.name
+
     def read(self, part: Part) -> Iterator[Chunk]:
         """Raises DataError for a shard that is not what the index says."""
         shard = self._shards[part.span]

@@ -139,6 +139,10 @@ class Source(Protocol):
         """Parts of about `part_bytes`, in order. Raises DataError for what is not what it claims to be."""
         ...
 
+    def name_of(self, part: Part) -> str:
+        """What a part is of, for people: a file, or the first of several."""
+        return f"part {part.number}"
+
     def read(self, part: Part) -> Iterator[Chunk]:
         """The records of one part, good and bad, each once. Raises DataError as `parts` does."""
         ...

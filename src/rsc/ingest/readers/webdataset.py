@@ -109,6 +109,10 @@ class TarShards(Source):
                 yield Part(number, first_record=first_record, size_bytes=size, span=_Span(path, samples))
                 number, first_record = number + 1, first_record + len(samples)
 
+    def name_of(self, part: Part) -> str:
+        path: Path = part.span.path
+        return path.name
+
     def read(self, part: Part) -> Iterator[Chunk]:
         yield from chunks(self._rows(part.span, first_record=part.first_record), fields=self.fields())
 

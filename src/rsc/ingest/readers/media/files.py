@@ -24,7 +24,7 @@ from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.chunks import note_chunk
 from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, readable_name
-from rsc.ingest.readers.file_tree import Tree, TreeEntry, group_by_size
+from rsc.ingest.readers.file_tree import Tree, TreeEntry, group_by_size, several_names
 from rsc.ingest.readers.media import metadata
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
 from rsc.ingest.readers.media.layout import Item, MediaLayout, lay_out, stem
@@ -71,6 +71,9 @@ class MediaTree(Source):
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
         return group_by_size([item.entry for item in self._layout.items], part_bytes=part_bytes)
+
+    def name_of(self, part: Part) -> str:
+        return several_names([item.entry.name for item in self._layout.items[slice(*part.span)]])
 
     def read(self, part: Part) -> Iterator[Chunk]:
         """Chunks of one split each. A file that does not decode or deviates is a bad record."""

@@ -108,6 +108,10 @@ class ArrowTables:
             yield self._chunk(batch, table=table, first_row=row, first_record=first_record)
             row += batch.num_rows
 
+    def name_of(self, part: Part) -> str:
+        path: Path = self.tables[0 if self.is_once else part.span.table].path
+        return path.name
+
     def surveyed(self) -> ArrowTables:
         """With what every column of whole numbers or truths holds."""
         known: dict[str, WholeFacts] = {}
