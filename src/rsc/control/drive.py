@@ -32,6 +32,7 @@ from rsc.errors import Interrupted, RequeueMe
 from rsc.events import EventTail
 from rsc.recipes.recipe import Recipe
 from rsc.release.agent.job_scope import Served
+from rsc.release.agent.measured_code import bytecode_folders
 from rsc.runs.folder import RunFolder, RunState, events_of_workers
 from rsc.runs.node_job import NodeJob
 from rsc.store.cache.mover_client import socket_beside
@@ -90,6 +91,8 @@ class Drive:
             shown = [self.workspace.bulk / each.name for each in recipe.data.sets]
         else:
             job = replace(job, cache=str(self.workspace.cache), mover=str(socket_beside(socket)))
+        # Bytecode could differ from the source that is measured: under strict policies Python compiles it.
+        bytecode = bytecode_folders() if self.isolation == "required" else []
         parent = [self.workspace.runs / recipe.model.init_from] if recipe.model.init_from else []
         # The run's folder is read-only but for some parts: a worker that could change its papers would choose
         # what the next start reads, whose keys it is served, and which data the run is said to come from. The
@@ -102,7 +105,7 @@ class Drive:
                 writable=tuple(run.parts_of_workers()),
                 readable=(*shown, socket.parent, *parent, run.path),
                 folder=run.path,
-                hidden=(self.workspace.keys, self.workspace.identities, self.workspace.audit),
+                hidden=(self.workspace.keys, self.workspace.identities, self.workspace.audit, *bytecode),
             )
         )
         if not wrapped.is_isolated:

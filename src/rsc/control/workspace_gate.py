@@ -38,6 +38,7 @@ from rsc.release.agent.decision import DataFacts, decide
 from rsc.release.agent.facts import data_facts
 from rsc.release.agent.facts_cache import Memory
 from rsc.release.agent.job_scope import Served
+from rsc.release.agent.measured_code import measure
 from rsc.release.agent.request import KeyRequest
 from rsc.release.agent.server import AgentServer
 from rsc.release.record.log_record import LiveRecord
@@ -74,7 +75,7 @@ class WorkspaceGate:
             "train", self.account.name, data=dataset.name, version=dataset.version, uid=self.account.uid
         )
         # Isolation is not proven here but by each worker: only the rules about the data decide.
-        about_data = facts.policy.model_copy(update={"isolation": "none"})
+        about_data = facts.policy.model_copy(update={"isolation": "none", "code": ()})
         decision = decide(request, facts=replace(facts, policy=about_data), outside=None, now=now)
         envelope = dataset.envelope()
         try:
@@ -126,7 +127,13 @@ class WorkspaceGate:
     @contextmanager
     def serve(self, socket: Path, *, serves: Served) -> Iterator[None]:
         """Run the key agent on a socket, for the workers of one job."""
-        agent = KeyAgent(self.workspace, providers=self.providers, audit=self._audit(), clock=self.clock)
+        agent = KeyAgent(
+            self.workspace,
+            providers=self.providers,
+            audit=self._audit(),
+            clock=self.clock,
+            code=measure(),
+        )
         with AgentServer(agent, socket_path=socket, clock=self.clock, serves=serves):
             yield
 

@@ -74,6 +74,8 @@ class Policy(BaseModel):
     approves, AES-256-GCM. `auto` leaves it to `store.cipher` of the workspace that writes."""
     who_may_train: tuple[str, ...] = ("*",)
     """User names, or `*` for everybody who can reach the key agent."""
+    code: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = ()
+    """Hashes of RSC's source, as `rsc verify` prints them, that workers may run on the data. Empty: any."""
     safeguard: str = ""
     """What protects people in media that is not scanned (pictures, speech); needed to import such media."""
     default_action: Action = "redact"
@@ -112,6 +114,10 @@ class Policy(BaseModel):
         ]
         if unexplained:
             raise ValueError(f"`allow` needs a reason under [reasons] for: {', '.join(unexplained)}")
+        if self.code and self.isolation != "required":
+            raise ValueError(
+                'code needs isolation = "required": elsewhere workers can exchange what they run'
+            )
         if self.single_person and self.required_approvers != 1:
             raise ValueError("single_person = true needs required_approvers = 1")
         return self
@@ -222,6 +228,7 @@ _FIELD_NOTES = {
     "isolation": "required, best-effort or none: must workers prove that they have no route out",
     "cipher": "auto, aes-256-gcm, aegis-256, or fips: only what NIST approves",
     "who_may_train": 'user names, or "*"',
+    "code": "hashes of RSC that workers may run, as `rsc verify` prints them; empty: any",
     "safeguard": "what protects people in pictures and speech, which are not scanned",
     "default_action": "for types that [actions] does not name",
 }

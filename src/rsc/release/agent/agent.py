@@ -27,6 +27,7 @@ from rsc.keys.secret import SecretKey
 from rsc.release.agent.decision import DataFacts, Decision, decide
 from rsc.release.agent.denials import Denials
 from rsc.release.agent.facts_cache import Memory
+from rsc.release.agent.measured_code import MeasuredCode
 from rsc.release.agent.request import KeyRequest
 from rsc.release.record.log_record import LiveRecord, Recorded
 from rsc.release.record.origin_facts import facts_of
@@ -100,8 +101,11 @@ class KeyAgent:
         audit: AuditLog,
         clock: Clock,
         account: Account | None = None,
+        code: MeasuredCode | None = None,
     ) -> None:
-        """`providers` by the name that envelopes carry; `account` is who asks in this process."""
+        """`providers` by the name that envelopes carry; `account` is who asks in this process; `code` what
+        workers run that ask over a socket."""
+        self._code = code
         self._workspace = workspace
         self._providers = providers
         self._audit = audit
@@ -215,7 +219,10 @@ class KeyAgent:
         """One no is a no; of several that say yes the first, with what is to be noted of all."""
         about: Sequence[DataFacts | None] = facts or [None]
         now = self._clock.now()
-        decisions = [decide(asking.request, facts=each, outside=asking.outside, now=now) for each in about]
+        code = self._code.source if self._code is not None and self._code.is_unchanged() else None
+        decisions = [
+            decide(asking.request, facts=each, outside=asking.outside, now=now, code=code) for each in about
+        ]
         for decision in decisions:
             if not decision.is_allowed:
                 return decision
@@ -236,6 +243,7 @@ class KeyAgent:
             "notes": list(decision.notes),
             "kek_id": answer.kek_id,
             **answer.log_facts,
+            **(self._code.to_record() if self._code is not None else {}),
             **holder,
         }
 

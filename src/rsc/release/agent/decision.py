@@ -8,6 +8,8 @@ The rules, the first that says no decides:
 3. the policy names the purpose, and the user where the purpose is to train or evaluate
 4. training and evaluation: isolation as the policy asks; `required` means proven from inside and not
    contradicted from outside, with core dumps off and memory private
+5. training and evaluation where the policy pins code: the agent measured that code (measured_code.py), and it
+   is unchanged since. Such a policy asks for isolation, for only in a sandbox the files are bound read-only
 
 The key of a run's checkpoints follows rule 4 of every data set that the run was trained on, or the run
 that it started from; to export a run, rules 0 to 3 of its own data sets. The agent asks once for each.
@@ -96,12 +98,18 @@ class Decision:
 
 
 def decide(
-    request: KeyRequest, *, facts: DataFacts | None, outside: tuple[str, ...] | None, now: datetime
+    request: KeyRequest,
+    *,
+    facts: DataFacts | None,
+    outside: tuple[str, ...] | None,
+    now: datetime,
+    code: str | None = None,
 ) -> Decision:
     """The verdict on a request.
 
     `facts` is None for a run that was trained on no data set, as the log says. `outside` lists what the agent
-    itself found wrong with the asking process's isolation (observe.py); None when it could not look.
+    itself found wrong with the asking process's isolation (observe.py); None when it could not look. `code`
+    is what the agent measured of the code that the process runs; None for none, and where it changed since.
     """
     if facts is None:
         return Decision(True, f"the key of {request.subject}, which names no data set", lease_s=LEASE_S)
@@ -110,11 +118,10 @@ def decide(
         if denial is not None:
             return denial
     problems = list(_isolation_problems(request, outside=outside))
-    if (
-        facts.policy.isolation == "required"
-        and problems
-        and request.purpose in (*_ISOLATED_PURPOSES, "checkpoint")
-    ):
+    is_of_worker = request.purpose in (*_ISOLATED_PURPOSES, "checkpoint")
+    if facts.policy.code and is_of_worker and code not in facts.policy.code:
+        return _other_code(facts, code)
+    if facts.policy.isolation == "required" and problems and is_of_worker:
         told = f"{facts.name} requires isolated workers and this one is not"
         denial = _denied(
             "IsolationRefused",
@@ -127,6 +134,18 @@ def decide(
         _reason(request, facts),
         lease_s=_lease_s(request, facts, now=now),
         notes=tuple(_notes(request, facts, problems)),
+    )
+
+
+def _other_code(facts: DataFacts, code: str | None) -> Decision:
+    found = "this process runs code that was not measured, or that changed since"
+    if code is not None:
+        found = f"the code that was measured is {code[:16]}..."
+    pinned = ", ".join(f"{each[:16]}..." for each in facts.policy.code)
+    return _denied(
+        "GateRefused",
+        f"the policy of {facts.name} releases keys to the code {pinned} alone: {found}",
+        hint="train with that version of RSC (`rsc verify` prints its hash), in a sandbox",
     )
 
 

@@ -136,7 +136,9 @@ def no_release_without_approval(house: House) -> Promise:
     """Replay the log: at each release of a gated purpose, enough people had approved these very bytes."""
     approvers: dict[str, set[str | int]] = defaultdict(set)
     policies = {
-        house.recorded.root_of((dataset.name, dataset.version), root_hash=dataset.root_hash): _policy(dataset)
+        house.recorded.root_of((dataset.name, dataset.version), root_hash=dataset.root_hash): policy_of(
+            dataset
+        )
         for dataset in _versions(house.workspace)
     }
     breaches, releases = [], 0
@@ -169,7 +171,8 @@ def _person(house: House, entry: Mapping[str, Any], *, policy: Policy | None) ->
 def running_jobs_isolated(house: House) -> Promise:
     """Look at every process that holds a key right now, from outside."""
     levels = {
-        (dataset.name, dataset.version): _policy(dataset).isolation for dataset in _versions(house.workspace)
+        (dataset.name, dataset.version): policy_of(dataset).isolation
+        for dataset in _versions(house.workspace)
     }
     holders = list(_holders(house.audit))
     breaches, open_by_policy = [], 0
@@ -250,7 +253,7 @@ def _versions(workspace: Workspace) -> Iterator[Dataset]:
             yield Dataset.open(workspace.bulk, name=name, version=number)
 
 
-def _policy(dataset: Dataset) -> Policy:
+def policy_of(dataset: Dataset) -> Policy:
     """The policy as it is now; the strictest one where it cannot be read."""
     try:
         return parse_policy(dataset.read_review("policy.toml") or b"")

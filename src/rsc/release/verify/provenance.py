@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsc.config import resolve
+from rsc.clock import parse_timestamp
+from rsc.config import Workspace, resolve
 from rsc.errors import RscError
+from rsc.release.agent.measured_code import measure
 from rsc.release.record.run_origin import RunOrigin
-from rsc.release.verify.checks import House
+from rsc.release.verify.checks import GATED, House, policy_of
 from rsc.release.verify.promise import Breach, Promise, judge
+from rsc.store.dataset import Dataset, list_datasets
 from rsc.untrusted import UntrustedFolder
 
 
@@ -28,6 +31,36 @@ def runs_recorded(house: House) -> Promise:
         data = origin.data[0].name if origin.data else None
         breaches += [Breach(what, data) for what in _changed(folder, origin)]
     return judge("runs recorded", breaches, told=f"{len(folders)} runs, as the log says they began")
+
+
+def code_as_pinned(house: House) -> Promise:
+    """Each key of a worker went to code that was measured, and that the policy names where it pins any.
+    The row prints the hash of this RSC, for a policy."""
+    pins = pinned_code(house.workspace)
+    breaches, num_measured, num_all = [], 0, 0
+    for entry in house.audit.entries():
+        if entry["kind"] != "key_released" or entry.get("pid") is None or entry["purpose"] not in GATED:
+            continue
+        num_all, num_measured = num_all + 1, num_measured + ("code" in entry)
+        pinned = pins.get((str(entry.get("data")), int(entry.get("version") or 0)), ())
+        if pinned and entry.get("code") not in pinned:
+            what = f"record {entry['index']}: a key of {entry['data']} went to code"
+            breaches.append(
+                Breach(f"{what} that its policy does not name", entry["data"], parse_timestamp(entry["time"]))
+            )
+    told = f"{num_measured} of {num_all} keys of workers to measured code; this RSC is {measure().source}"
+    return judge("code as pinned", breaches, told=told)
+
+
+def pinned_code(workspace: Workspace) -> dict[tuple[str, int], tuple[str, ...]]:
+    """By data set version; of those alone whose policy pins code."""
+    found = {}
+    for name, numbers in list_datasets(workspace.bulk):
+        for number in numbers:
+            policy = policy_of(Dataset.open(workspace.bulk, name=name, version=number))
+            if policy.code:
+                found[name, number] = policy.code
+    return found
 
 
 def reviewers_enrolled(house: House) -> Promise:

@@ -34,6 +34,7 @@ CHECKS: tuple[Callable[[House], Promise], ...] = (
     checks.no_release_without_approval,
     provenance.reviewers_enrolled,
     provenance.runs_recorded,
+    provenance.code_as_pinned,
     checks.running_jobs_isolated,
     checks.files_private,
     run_folders.run_folders_plain,
