@@ -38,7 +38,7 @@ def code_as_pinned(house: House) -> Promise:
     The row prints the hash of this RSC, for a policy."""
     pins = pinned_code(house.workspace)
     breaches, num_measured, num_all = [], 0, 0
-    for entry in house.audit.entries():
+    for entry in house.audit.entries() if pins else ():
         if entry["kind"] != "key_released" or entry.get("pid") is None or entry["purpose"] not in GATED:
             continue
         num_all, num_measured = num_all + 1, num_measured + ("code" in entry)
@@ -48,7 +48,8 @@ def code_as_pinned(house: House) -> Promise:
             breaches.append(
                 Breach(f"{what} that its policy does not name", entry["data"], parse_timestamp(entry["time"]))
             )
-    told = f"{num_measured} of {num_all} keys of workers to measured code; this RSC is {measure().source}"
+    counted = f"{num_measured} of {num_all} keys of workers to measured code" if pins else "no policy pins code"
+    told = f"{counted}; this RSC is {measure().source}"
     return judge("code as pinned", breaches, told=told)
 
 
