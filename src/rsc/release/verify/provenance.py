@@ -48,7 +48,9 @@ def code_as_pinned(house: House) -> Promise:
             breaches.append(
                 Breach(f"{what} that its policy does not name", entry["data"], parse_timestamp(entry["time"]))
             )
-    counted = f"{num_measured} of {num_all} keys of workers to measured code" if pins else "no policy pins code"
+    counted = (
+        f"{num_measured} of {num_all} keys of workers to measured code" if pins else "no policy pins code"
+    )
     told = f"{counted}; this RSC is {measure().source}"
     return judge("code as pinned", breaches, told=told)
 
