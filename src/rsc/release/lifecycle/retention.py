@@ -9,7 +9,7 @@ from pathlib import Path
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
 from rsc.config import Workspace
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, KeyUnavailable
 from rsc.release.agent.facts import collected
 from rsc.release.lifecycle.expire import Expired, expire
 from rsc.release.lifecycle.kek_index import Providers, active_keks
@@ -92,8 +92,15 @@ def open_cached(location: Location, *, name: str, version: int | None = None, ca
 
 
 def open_to_read(workspace: Workspace, *, name: str, version: int | None = None) -> Dataset:
-    """A version whose samples will be read: out of an object store through the cache of this node."""
+    """A version whose samples will be read: out of an object store through the cache of this node. Raises
+    KeyUnavailable for one that has ended."""
+    found = Dataset.open(workspace.bulk, name=name, version=version)
+    if found.is_ended:  # names of its fields are codes, so that nothing would be found to fit
+        raise KeyUnavailable(
+            f"{name} version {found.version} has ended: its key was destroyed",
+            hint="import the data again if you may still keep it",
+        )
     if isinstance(workspace.bulk, Path):
-        return Dataset.open(workspace.bulk, name=name, version=version)
+        return found
     cache = NodeCache(workspace.cache, limit_bytes=workspace.cache_bytes)
     return open_cached(workspace.bulk, name=name, version=version, cache=cache)
