@@ -41,7 +41,8 @@ class Memory:
 def memory(shape: Shape, plan: Plan) -> Memory:
     s, p = shape, plan
     tp, pp, copies, shard = np.asarray(p.tp), np.asarray(p.pp), p.copies, np.asarray(p.shard)
-    ends = np.where(pp > 1, 0.5, 1.0) * s.edge_weights / tp  # the embedding, or the scores
+    one_end = np.asarray(s.vocabulary) * s.width + s.other_weights / 2  # the embedding, or the scores
+    ends = np.where(pp > 1, one_end, s.edge_weights) / tp
     blocks = s.block_weights / tp / pp
     experts = s.expert_weights / tp / pp / np.asarray(p.ep)
     expert_copies = np.maximum(copies * tp / np.asarray(p.ep), 1) / np.where(np.asarray(p.ep) > 1, tp, 1)
@@ -75,7 +76,10 @@ def activation_bytes_per_token(shape: Shape, plan: Plan) -> tuple[Any, Any]:
     )
     routed = share * 4 * np.asarray(s.top_k) * s.width
     gated = np.where(s.gated, 8.0, 4.0) * inner
-    fused = s.width * (4 / stream + 4) + (8 * q + 4 * kv + gated + routed + 4 * np.asarray(s.heads)) / tp
+    copied = np.where(kv < q, 2 * kv, 0.0)  # keys of groups lie between queries: attention wants them alone
+    queries = np.where(np.asarray(s.kv_heads) == tp, 6 * q, 8 * q)  # and one group's queries lie together
+    fused = s.width * (4 / stream + 4) + 8 / stream
+    fused = fused + (copied + queries + 4 * kv + gated + routed + 4 * np.asarray(s.heads)) / tp
     old = s.width * 10 / stream + (24 * np.asarray(s.width) + 5 * np.asarray(s.heads) * s.sequence) / tp
     whole = np.where(np.asarray(p.unfused), old, fused)
     selective = np.where(

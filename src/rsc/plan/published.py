@@ -171,6 +171,7 @@ def _shape(row: Row) -> dict[str, Any]:
         "vocabulary": row.get("vocab") or 50_000,
         "sequence": row["seq"],
         "gated": bool(row.get("ffn_gated")),
+        "tied": not row.get("ffn_gated") and not has_experts,  # as GPT and MPT are
         "experts": 0,
         "top_k": 0,
         "expert_width": 0,

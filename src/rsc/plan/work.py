@@ -51,6 +51,8 @@ class Shape(_Columns):
     """Of a model with experts, the blocks that keep a plain MLP."""
     latent: Any = False
     """Latent attention of DeepSeek-V2 and V3 (arXiv:2405.04434): ranks 1536 and 512, heads of 128 + 64."""
+    tied: Any = False
+    """One matrix serves as embedding and as scores."""
     other_weights: Any = 0
     """Stems and heads beyond one embedding and one matrix of scores."""
     trainable: Any = 1.0
@@ -102,7 +104,8 @@ class Shape(_Columns):
     @property
     def edge_weights(self) -> Any:
         """Embedding, scores, last norm, stems."""
-        return 2 * np.asarray(self.vocabulary) * self.width + self.width + self.other_weights
+        tables = 2 - np.asarray(self.tied, dtype=float)
+        return tables * self.vocabulary * self.width + self.width + self.other_weights
 
     @property
     def parameters(self) -> Any:
