@@ -219,12 +219,27 @@ ADDRESSES = [
     "USS Lee\nFPO AE 25080",
     "PO Box 4\nWalshside 8568",
     "30497 Ibirapita 8057\n Suite 100\n Dolores\n Uruguay",
-]
+    # town and state or country in the same line, behind a unit; long names of countries; quoted lines
+    "2117 Stone Bypass Apt. 31 West Corey Vermont",
+    "88 Larch Road Suite 4 New Hope OK",
+    "412 Birch Ville\n Apt. 7\n Lakeport\n Lao People's Democratic Republic 73650",
+    "77 Amber Knoll\nNorth Lea\n, CO\n Heard Island and McDonald Islands 36414",
+    "4486 Mata Islands, Sandyburgh, Trinidad and Tobago",
+    "19 White Terrace\n??? Suite 520\n??? Wheeler\n??? Norway 73650",
+    # a street without a number above a unit
+    "Ferguson Tunnel\n Suite 193\n North Jack\n Colombia 96050",
+    # the number in front of a street that has it behind
+    "30394 C/ Pablo Iglesias", "5266 ul. Tylna", "8403 Birkevej", "651 Auerstrasse", "791 Jay Glens",
+    "C. Beerninckstraat 88\n4790 OL Wijdenes",
+    # two streets
+    "the corner of 5th and Main", "the corner of Amy Pass and Rua Jo\u00e3o Dutra",
+    "the intersection of Elm Street and 3rd Avenue", "Oak and Lawson Street",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_is_found_with_the_lines_behind_it(address):
-    for text in (f"Please write to {address}\n\nThank you", f"> {address}\n>"):
+    for text in (f"Please meet me at {address}\n\nThank you", f"Address:\n> {address}\n>"):
         kinds = {name for name, _ in found(text)}
         covered = sum(len(part) for name, part in found(text) if name == "street_address")
         assert kinds <= {"street_address"}
@@ -237,7 +252,8 @@ NO_ADDRESSES = [
     "2064 Supreme Court Confirmation", "Brigade 12 moved", "2000-2002 David Olofson\n  1998 Fabrice Bellard",
     "volume 125 of Progress in Mathematics.\n  Verlag, Basel, 1994", "GB 12345\n  GB 18030 (**)",
     "talk in secret:--Nurse, come back again", "Version 3, Suite of tests", "Order 4711, 12345 Items",
-    "12 000 office.",
+    "12 000 office.", "the intersection of Art and Science", "cut corners and Walk on", "10 Weg and 5 Allee",
+    "met Tom and Jerry Ways of old", "5 Via points", "a crossing of Hope and Fear",
 ]  # fmt: skip
 
 

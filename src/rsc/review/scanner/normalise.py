@@ -23,6 +23,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rsc.review.scanner import foreign_words
 
@@ -179,14 +180,19 @@ def _fold_by_units(text: str) -> Folded:
 def _irregular_units(text: str) -> Iterator[tuple[int, int, str]]:
     """Entities and characters that do not fold to exactly one: (start, end, folded)."""
     for match in (_ESCAPE if text.isascii() else _UNIT).finditer(text):
-        unit = match[0]
-        if relative := foreign_words.RELATIVES.get(unit.lower()):
-            yield match.start(), match.end(), relative
-            continue
-        decoded = decode_escape(unit) if len(unit) > 1 else unit
-        folded = "".join(map(fold_character, decoded))
-        if decoded != unit or len(folded) != len(unit):
+        folded = _folded_unit(match[0])
+        if folded is not None:
             yield match.start(), match.end(), folded
+
+
+@lru_cache(maxsize=1 << 14)  # a text that has such units has the same ones again and again
+def _folded_unit(unit: str) -> str | None:
+    """What stands for one entity or character; None for one that folds as all others do."""
+    if relative := foreign_words.RELATIVES.get(unit.lower()):
+        return relative
+    decoded = decode_escape(unit) if len(unit) > 1 else unit
+    folded = "".join(map(fold_character, decoded))
+    return folded if decoded != unit or len(folded) != len(unit) else None
 
 
 def decode_escape(escape: str) -> str:

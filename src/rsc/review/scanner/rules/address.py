@@ -26,7 +26,7 @@ from rsc.review.scanner.rules.address_parts import (
 from rsc.review.scanner.rules.borders import HOUSE_BEFORE, NOT_IN_WORD
 from rsc.review.scanner.rules.rule import Rule, any_of
 
-_KINDS = any_of(
+KINDS = any_of(
     "street st avenue ave av road rd boulevard blvd lane ln drive dr court ct place pl square sq terrace "
     "ter way parkway pkwy circle cir",
     "highway hwy close crescent cres gardens gdns grove mews row walk trail trl plaza plz alley loop pike "
@@ -34,7 +34,7 @@ _KINDS = any_of(
     "hill hills ridge route quay wharf esplanade parade bypass expressway freeway causeway path run glen "
     "cove point view vista",
 )
-_RARER_KINDS = "|".join(
+RARER_KINDS = "|".join(
     rf"{word.capitalize()}s?"
     for word in any_of(
         "alley anex arcade bayou beach bend bluff bottom branch bridge brook burg camp canyon cape center "
@@ -52,6 +52,8 @@ _RARER_KINDS = "|".join(
         "union valley viaduct village ville wall well chase copse drove end fold gate grange lea nook "
         "paddock rise",
         "side vale wynd yard brae strand top wade dell reach retreat follow frontage chowk marg nagar",
+        "street avenue road square court drive circle terrace view vista glen grove heights way walk light",
+        "turnpike rue parkway ridge lane boulevard plaza alley crescent",
     ).split("|")
 )
 """The rest of the street suffixes of USPS Publication 28, appendix C1, and of British and Indian use: words
@@ -60,12 +62,12 @@ _NAME = r"(?:[A-Z\xff][A-Za-z'\xff.-]{0,24}|[0-9]{1,3}(?:st|nd|rd|th)|of|the|de|
 _NUMBERED = re.compile(
     rf"{HOUSE_BEFORE}(?:[0-9]{{1,6}} )?[0-9]{{1,6}}[A-Za-z]?(?:[-/][0-9]{{1,5}}[A-Za-z]?)?,? (?:(?:[NSEW]"
     r"|North|South|East|West|N\.|S\.|E\.|W\.|NE|NW|SE|SW) )?"
-    rf"(?:{_NAME} ){{1,4}}(?i:{_KINDS})(?![A-Za-z0-9\xff])\.?(?: (?:[NS][EW]?"
+    rf"(?:{_NAME} ){{1,4}}(?i:{KINDS})(?![A-Za-z0-9\xff])\.?(?: (?:[NS][EW]?"
     rf"|[EW])(?![A-Za-z0-9]))?{REST}"
 )
 _RARER = re.compile(
     rf"{HOUSE_BEFORE}(?P<n>[0-9]{{1,6}})[A-Za-z]?(?:[-/][0-9]{{1,5}}[A-Za-z]?)? (?:{_NAME} ){{1,3}}"
-    rf"(?:{_RARER_KINDS})(?![A-Za-z0-9\xff]){REST}"
+    rf"(?:{RARER_KINDS})(?![A-Za-z0-9\xff]){REST}"
 )
 _NOT_STREETS = re.compile(
     r"(?i)^[0-9 ]+ (?:(?:of|the|de|la|hours?|days?|years?|minutes?|people|times|percent) "
@@ -102,15 +104,14 @@ _BEHIND_NUMBER = (
     rf",? {_NUMBER_SIGN}[0-9]{{1,4}}(?: ?[a-zA-Z](?![A-Za-z0-9])|[-/][0-9]{{1,3}})?(?![0-9A-Za-z])"
 )
 _SUFFIX_BEHIND = re.compile(
-    rf"(?<![A-Za-z0-9\xff])(?:[0-9]{{1,6}} )?"
+    rf"(?<![A-Za-z0-9\xff])(?:[0-9]{{1,6}} )?(?:[A-Z]\. ?){{0,3}}"
     rf"(?:(?P<n>[A-Z\xff][A-Za-z\xff-]{{2,28}}(?:{_SUFFIXED}))|[A-Z][A-Za-z\xff-]{{2,40}}[ -]"
     rf"(?:Strasse|Strase|Str\.|Allee|Platz|Weg|Gasse|Ring|Damm|Ufer)){_BEHIND_NUMBER}{REST}"
 )
-_CASED = "|".join(f"{word}|{word.capitalize()}|{word.upper()}" for word in _PREFIXES.split("|"))
+CASED_PREFIXES = "|".join(f"{word}|{word.capitalize()}|{word.upper()}" for word in _PREFIXES.split("|"))
 """Literals without `(?i)`, which every engine tells apart by their first letter."""
-_PREFIXED = (
-    rf"(?:{_CASED}) (?:(?:de|del|della|dei|di|la|las|los|le|les|du|des|do|da|dos|d') ?){{0,2}}[A-Z\xff]"
-)
+_ARTICLES = "(?:(?:de|del|della|dei|di|la|las|los|le|les|du|des|do|da|dos|d') ?){0,2}"
+_PREFIXED = rf"(?:{CASED_PREFIXES}) {_ARTICLES}[A-Z\xff]"
 _PREFIX_BEHIND = re.compile(
     rf"(?<![A-Za-z0-9\xff])(?:[0-9]{{1,6}} )?{_PREFIXED}[A-Za-z'\xff.-]{{1,24}}"
     rf"(?: [A-Za-z\xff][A-Za-z'\xff.-]{{1,24}}){{0,3}}{_BEHIND_NUMBER}{REST}"
@@ -124,6 +125,13 @@ _BEFORE = re.compile(
     r" (?:(?:de|du|des|la|le|les|l'|d') ?){0,3}[A-Z\xff][A-Za-z'\xff-]{1,24}(?:[ "
     r"-][A-Z\xff][A-Za-z'\xff-]{1,24}){0,3}" + REST
 )
+_STRONG_SUFFIX = "strasse|straat|gatan|katu|vej|weg|gasse|allee|laan|utca"
+_NUMBER_IN_FRONT = re.compile(
+    rf"{HOUSE_BEFORE}[0-9]{{1,6}},? (?:{_PREFIXED}[A-Za-z'\xff.-]{{1,24}}"
+    rf"(?: (?:(?:de|da|do|di) )?[{CAPITAL}][A-Za-z'\xff.-]{{1,24}}){{0,3}}"
+    rf"|[{CAPITAL}][A-Za-z\xff-]{{2,13}}(?:{_STRONG_SUFFIX})(?![A-Za-z\xff])){REST}"
+)
+"""A foreign street as people write it who put numbers first."""
 _KIND_BEHIND = re.compile(
     rf"(?<![A-Za-z0-9\xff])(?:[0-9]{{1,6}} )?{WORD}(?: {WORD}){{0,3}} (?:{_KINDS_BEHIND}),? "
     rf"{_NUMBER_SIGN}[0-9]{{1,4}}(?:[-/][0-9]{{1,3}}| ?[a-zA-Z](?![A-Za-z0-9]))?\.?(?![0-9A-Za-z])" + REST
@@ -140,14 +148,17 @@ _BY_NAME = (
     rf"(?:[0-9]{{1,6}} )?{NAME}(?: [a-z\xff]{{2,12}})?,? "
     rf"(?:{_NUMBER_SIGN}[0-9]{{1,5}}(?: ?[a-zA-Z](?![A-Za-z0-9])|[-/][0-9]{{1,4}})?\.?|[sS]/[nN])"
 )
-_UNNUMBERED = rf"(?:{_UNIT_IN_FRONT}{BREAK}{NAME}|(?:{_CASED}) {NAME})"
+_UNNUMBERED = (
+    rf"(?:{_UNIT_IN_FRONT}{BREAK}{NAME}|(?:{CASED_PREFIXES}) {NAME}"
+    rf"|(?:{WORD} ){{1,4}}(?i:{KINDS}|{RARER_KINDS})(?={BREAK}(?i:{UNIT_WORDS})))"
+)
 _STREET = rf"{HOUSE_BEFORE}(?P<s>{_AT_NUMBER}|{_BY_NAME}|{_UNNUMBERED})"
 _UNIT_TRIGGER = rf"(?i)[,\s](?:{UNIT_WORDS})\.? ?#?[0-9]"
 _WITH_UNIT = re.compile(rf"{_STREET}(?=[,\s]{{1,8}}(?i:{UNIT_WORDS})\.? ?#?[0-9]){REST}")
 _POSTCODE_TRIGGER = (
     r"[,\n][> ]{0,6}(?:[A-Z]{1,3}-)?(?:[0-9]{4,6}|[0-9]{2}-[0-9]{3}|[0-9]{3} [0-9]{2}|[0-9]{4}-[0-9]{3})"
     r"(?:,?[ \n]{1,2}[A-Z'\xff]|[A-Z]{2}[ \n])"
-    rf"|[ \n](?:{US_STATES}),? [0-9]{{5}}|[ \n](?:{AU_STATES}),? [0-9]{{4}}"
+    rf"|[ \n](?:{US_STATES}),?[ \n]{{1,3}}[0-9]{{5}}|[ \n](?:{AU_STATES}),?[ \n]{{1,3}}[0-9]{{4}}"
     r"|[A-Za-z\xff],?[ \n-][0-9]{6}(?:[^0-9A-Za-z]|$)|[,\n][> ]{0,8}[A-Z\xff][A-Za-z\xff ]{2,30},? [0-9]{4}"
     rf"|[ \n](?:{BRITISH}|{CANADIAN})|[ \n]{IRISH}"
 )
@@ -277,7 +288,7 @@ RULES = (
     Rule(
         "street_numbered",
         "street_address",
-        rf"(?i)[0-9][A-Za-z]?,? (?:[A-Za-z0-9'\xff.-]{{1,26}} ){{1,5}}(?:{_KINDS})",
+        rf"(?i)[0-9][A-Za-z]?,? (?:[A-Za-z0-9'\xff.-]{{1,26}} ){{1,5}}(?:{KINDS})",
         180,
         _NUMBERED,
         _is_street,
@@ -287,7 +298,7 @@ RULES = (
     Rule(
         "street_rarer",
         "street_address",
-        rf"[0-9][A-Za-z]? (?:[A-Za-z0-9'\xff.-]{{1,26}} ){{1,3}}(?:{_RARER_KINDS.replace('s?', '')})",
+        rf"[0-9][A-Za-z]? (?:[A-Za-z0-9'\xff.-]{{1,26}} ){{1,3}}(?:{RARER_KINDS.replace('s?', '')})",
         120,
         _RARER,
         _is_rarer,
@@ -346,6 +357,16 @@ RULES = (
         _BEFORE,
         least=4,
         reach=40,
+        digit=True,
+    ),
+    Rule(
+        "street_number_in_front",
+        "street_address",
+        rf"[0-9],? (?:(?:{CASED_PREFIXES}) |[{CAPITAL}][A-Za-z\xff-]{{2,13}}(?:{_STRONG_SUFFIX}))",
+        70,
+        _NUMBER_IN_FRONT,
+        least=5,
+        reach=64,
         digit=True,
     ),
     Rule(
