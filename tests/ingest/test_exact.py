@@ -130,7 +130,9 @@ def spellings(number: Any, cells: list[str]) -> set[str]:
     short = {style.lower() for style in styles}
     exponents = {cell for cell in cells if "e" in cell.lower() and float(cell) == value}
     return short | {
-        cell for cell in exponents if 1 <= abs(float(cell.lower().partition("e")[0])) < 10 or not value
+        cell.lower()
+        for cell in exponents
+        if 1 <= abs(float(cell.lower().partition("e")[0])) < 10 or not value
     }
 
 
