@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import rsc
-from rsc.api import datasets, endings, record
+from rsc.api import endings, imports, record
 from rsc.config import Workspace
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing
 from rsc.ingest.config import ImportOptions
@@ -221,4 +221,4 @@ def test_metrics_are_arrays_with_gaps(workspace: Workspace, clock: FakeClock) ->
 
 
 def test_names_of_sources_become_names_of_data_sets() -> None:
-    assert datasets.name_of("/x/My Posts.jsonl.gz") == "my-posts"
+    assert imports.name_of("/x/My Posts.jsonl.gz") == "my-posts"

@@ -13,9 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rsc.api.datasets import data_set, data_sets, import_columns, import_data, verify_data
+    from rsc.api.datasets import data_set, data_sets, verify_data
     from rsc.api.endings import erase, expire, trace
     from rsc.api.exports import export
+    from rsc.api.imports import import_columns, import_data
     from rsc.api.models import evaluate, generate, predict
     from rsc.api.reviews import review
     from rsc.api.run_records import compare, remove_run, run, runs
@@ -49,7 +50,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "datasets": ("data_set", "data_sets", "import_columns", "import_data", "verify_data"),
+    "imports": ("import_columns", "import_data"),
+    "datasets": ("data_set", "data_sets", "verify_data"),
     "reviews": ("review",),
     "verdicts": ("approve", "reject"),
     "endings": ("erase", "expire", "trace"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rsc.api.datasets import Imported
+from rsc.api.imports import Imported
 from rsc.cli.output import table
 from rsc.store.format.reserved_names import SIDECARS
 from rsc.units import format_bytes, format_seconds

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rsc.api import datasets
+from rsc.api import datasets, imports
 from rsc.cli.data import end, review, text, verdicts
 from rsc.cli.data.access import As, Name, Version
 from rsc.cli.output import JsonFlag, emit, next_commands, say
@@ -61,7 +61,7 @@ def import_(
     flags["fields"] = None if fields is None else tuple(part.strip() for part in fields.split(","))
     options = _options(flags, settings or [])
     try:
-        done = datasets.import_data(
+        done = imports.import_data(
             source,
             name=name,
             policy=policy,
@@ -97,7 +97,7 @@ def plant(
             print(json.dumps({"id": post.id, "text": post.text}), file=posts)
             print(json.dumps({"id": post.id, "text": post.text, "spans": spans}), file=truths)
     say(f"wrote {records} posts to {target}, and what is planted in them to {truth}")
-    name = datasets.name_of(str(target))
+    name = imports.name_of(str(target))
     next_commands(("rsc", "data", "import", target), ("rsc", "data", "review", name, "--truth", truth))
 
 
