@@ -23,6 +23,7 @@ from pathlib import Path
 from rsc.control.wishes import Hangup, Wishes
 from rsc.runs.folder import RunFolder
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests themselves run under nohup
 with Wishes(Hangup(RunFolder(Path(sys.argv[1])), sys.argv[2])) as wishes:
     os.kill(os.getpid(), signal.SIGHUP)
     print("after the loss", flush=True)
