@@ -14,13 +14,17 @@ import sys
 
 import pytest
 import typer
-from click import Command, Group
+from click import Command
 from house import require_namespaces
 
 from rsc.cli.main import VERBS, _load
 
-HEAVY = {"quickstart", "train", "eval", "generate", "predict", "runs", "doctor", "bundle"}
-"""They load torch or start processes, and workers have a sandbox and its probe instead; `bundle` fetches."""
+HEAVY = {"quickstart", "train", "eval", "generate", "predict", "runs", "doctor", "bundle", "cluster"}
+"""They load torch or start processes, and workers have a sandbox and its probe instead; `bundle` fetches, and
+`cluster dev` starts a Slurm whose daemons talk to each other."""
+
+ELSEWHERE = {"review enroll", "plan score", "plan fit"}
+"""A second account's part, and what reads a file of measured rows: tried by the tests of their rooms."""
 
 TRIED = [
     "data plant posts.jsonl --truth truth.jsonl --records 40",
@@ -52,6 +56,8 @@ TRIED = [
     "recipes ls --json",
     "recipes cat language --json",
     "recipes cp language mine.toml",
+    "plan machines --json",
+    "plan run 7B --gpus 8 --tokens 1B --json",
     "verify --json",
 ]
 
@@ -74,16 +80,17 @@ with open("result.json", "w") as file:
 
 
 def leaves(command: Command, path: tuple[str, ...]) -> list[str]:
-    if not isinstance(command, Group):
+    inner_commands = getattr(command, "commands", None)  # of a group; typer may bring a click of its own
+    if inner_commands is None:
         return [" ".join(path)]
-    return [name for word, inner in command.commands.items() for name in leaves(inner, (*path, word))]
+    return [name for word, inner in inner_commands.items() for name in leaves(inner, (*path, word))]
 
 
 def test_every_verb_is_tried_or_named_as_heavy():
     light = [name for name in VERBS if name not in HEAVY]
     known = [leaf for name in light for leaf in leaves(typer.main.get_command(_load(name)), (name,))]
     untried = [leaf for leaf in known if not any(f"{line} ".startswith(f"{leaf} ") for line in TRIED)]
-    assert untried == []
+    assert set(untried) == ELSEWHERE
 
 
 @pytest.mark.slow
