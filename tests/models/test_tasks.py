@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 import torch
 
-from rsc.evaluate.scorers import SCORERS
+from rsc.evaluate.scorers import LABEL_SCORERS, SCORERS
 from rsc.models.config import HeadConfig, ModelConfig
 from rsc.models.tasks.kinds import TASKS, task_of
 from rsc.models.tasks.task import Samples, Task
@@ -42,6 +42,7 @@ def test_every_kind_of_head_is_one_task_and_all_but_language_have_a_scorer():
     kinds = get_args(HeadConfig.model_fields["kind"].annotation)
     assert set(kinds) == TASKS.keys() == MODELS.keys()
     assert {kind for kind in kinds if not TASKS[kind].is_language} == SCORERS.keys()
+    assert {kind for kind in kinds if TASKS[kind].answers_field} == LABEL_SCORERS.keys()
 
 
 @pytest.mark.parametrize("kind", MODELS)

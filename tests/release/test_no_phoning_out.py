@@ -24,7 +24,7 @@ HEAVY = {"quickstart", "train", "eval", "generate", "predict", "runs", "doctor",
 `cluster dev` starts a Slurm whose daemons talk to each other."""
 
 ELSEWHERE = {"review enroll", "plan score", "plan fit"}
-"""A second account's part, and what reads a file of measured rows: tried by the tests of their rooms."""
+"""Not tried here: they need a second account, or a file of measured rows."""
 
 TRIED = [
     "data plant posts.jsonl --truth truth.jsonl --records 40",

@@ -21,7 +21,7 @@ import torch
 
 from rsc.errors import ConfigError, DataError
 from rsc.evaluate.open_model import Trained
-from rsc.evaluate.scorers import SCORERS
+from rsc.evaluate.scorers import LABEL_SCORERS
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.config import AudioConfig, ImageConfig, ModelConfig, TextConfig
 from rsc.models.heads import Want
@@ -53,7 +53,7 @@ def predict(trained: Trained, *, file: Path) -> Iterator[Prediction]:
             f"{trained.name} has a {config.head.kind} head and sorts no samples",
             hint="a language model answers `rsc generate`" if config.task.is_language else None,
         )
-    scorer = SCORERS[config.head.kind](config.head.labels)
+    scorer = LABEL_SCORERS[config.head.kind](config.head.labels)
     binder, device = Binder(config), next(trained.model.parameters()).device
     number = 0
     for number, sample in enumerate(read_samples(file, config=config), start=1):

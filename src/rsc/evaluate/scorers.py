@@ -83,12 +83,16 @@ class Scorer(ABC):
     def report(self, bad: Counter[str], *, config: EvalConfig) -> SampleReport:
         """Raises DataError where no sample could be used."""
 
+
+class LabelScorer(Scorer):
+    """Of a task whose answers are words of its labels, which `rsc predict` says of one sample."""
+
+    @abstractmethod
     def read(self, outputs: Batch) -> Said:
-        """The answer to a batch of one sample, for `rsc predict`."""
-        raise NotImplementedError(f"{type(self).__name__} reads no single answers")
+        """The answer to a batch of one sample."""
 
 
-class ClassScorer(Scorer):
+class ClassScorer(LabelScorer):
     """One of several classes."""
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -144,7 +148,7 @@ class ClassScorer(Scorer):
         }
 
 
-class MultiLabelScorer(Scorer):
+class MultiLabelScorer(LabelScorer):
     """Any of several labels: each one is a question of its own."""
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -175,7 +179,7 @@ class MultiLabelScorer(Scorer):
         return Said(", ".join(name for name, p in probabilities.items() if p > 0.5), None, probabilities)
 
 
-class CtcScorer(Scorer):
+class CtcScorer(LabelScorer):
     """Sequences of labels."""
 
     def __init__(self, labels: Sequence[str]) -> None:
@@ -250,11 +254,14 @@ class HiddenTokenScorer(Scorer):
         return SampleReport(measures={"loss": loss}, count=loss.count, bad=dict(+bad))
 
 
-SCORERS: dict[str, type[Scorer]] = {
-    "masked_token": HiddenTokenScorer,
+LABEL_SCORERS: dict[str, type[LabelScorer]] = {
     "classes": ClassScorer,
     "multi_label": MultiLabelScorer,
     "ctc": CtcScorer,
+}
+SCORERS: dict[str, type[Scorer]] = {
+    **LABEL_SCORERS,
+    "masked_token": HiddenTokenScorer,
     "contrastive": PairScorer,
 }
 """By the kind of task; language models are measured in bits per byte (language.py)."""
