@@ -102,6 +102,13 @@ def test_a_permission_that_nothing_uses_is_none(room: str) -> None:
     assert MAY_IMPORT[room] <= used, f"nothing in {room}/ imports {sorted(MAY_IMPORT[room] - used)}"
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    """Test folders are no packages: pytest imports one of two files with the same name and fails on the other."""
+    tests = Path(__file__).parent
+    files = [file for file in tests.rglob("test_*.py") if not (file.parent / "__init__.py").exists()]
+    assert [name for name, count in Counter(file.name for file in files).items() if count > 1] == []
+
+
 def test_no_folder_has_more_files_than_one_looks_through() -> None:
     counts = Counter(path.parent for path in python_files() if path.name != "__init__.py")
     full = {str(folder.relative_to(PACKAGE)): count for folder, count in counts.items() if count > MOST_FILES}
