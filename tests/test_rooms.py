@@ -103,7 +103,7 @@ def test_a_permission_that_nothing_uses_is_none(room: str) -> None:
 
 
 def test_no_two_test_files_share_a_name() -> None:
-    """Test folders are no packages: pytest imports one of two files with the same name and fails on the other."""
+    """Test folders are no packages: pytest cannot import a second file of a name."""
     tests = Path(__file__).parent
     files = [file for file in tests.rglob("test_*.py") if not (file.parent / "__init__.py").exists()]
     assert [name for name, count in Counter(file.name for file in files).items() if count > 1] == []

@@ -45,7 +45,7 @@ def seconds(engine: str, text: str) -> float:
 @pytest.mark.parametrize("beginning", BEGINNINGS)
 @pytest.mark.parametrize(("engine", "length"), [("hyperscan", 12_000), ("re2", 3_000)])
 def test_work_grows_with_the_length(engine, length, beginning):
-    """A ratio of 16 would be quadratic; short runs say nothing, and a pause of the machine is not the scanner's."""
+    """A ratio of 16 would be quadratic; short runs say nothing, and one slow run may be the machine's."""
     if find_spec(ENGINES[engine]) is None:
         pytest.skip(f"{engine} is not installed")
     text = beginning * (4 * length // len(beginning))
