@@ -44,6 +44,7 @@ VERBS = {
     "train": Verb("train", "train a recipe on approved data"),
     "runs": Verb("runs", "list, show, follow, stop, resume and export runs"),
     "cluster": Verb("cluster", "what runs start on: Slurm, its state, a private one to try"),
+    "explain": Verb("explain", "why a run or a job waits, or how it ended"),
     "eval": Verb("eval", "measure a run on held-out data"),
     "generate": Verb("eval", "continue a text with a trained language model"),
     "predict": Verb("eval", "apply a trained model to a file"),

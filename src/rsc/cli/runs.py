@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +14,16 @@ import typer
 
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.clock import SystemClock
+from rsc.cluster.slurm.commands import InstalledSlurm
+from rsc.cluster.slurm.jobs import Job
 from rsc.config import Workspace
+from rsc.control.crash_loop import refuse_crash_loop
+from rsc.control.slurm_states import jobs_of
+from rsc.control.submission import live_job
 from rsc.errors import ConfigError
+from rsc.recipes.recipe import recipe_of
 from rsc.runs.folder import RunFolder, RunState, find_run, list_runs, unreadable_runs
+from rsc.runs.slurm_job import note_job, read_job
 from rsc.runs.status import present
 from rsc.runs.time_ledger import ledger
 from rsc.units import format_seconds
@@ -22,6 +31,7 @@ from rsc.untrusted import UntrustedFolder, printable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+_FOLLOW_S = 2.0  # a question to Slurm each time
 _LOG_BYTES = 4 << 20  # of the end of a log, in which the last lines are looked for
 _FAILURES = ("failure", "gave_up", "bad_batch", "straggler", "checkpoint_failed", "checkpoint_damaged")
 
@@ -32,11 +42,19 @@ Run = Annotated[str, typer.Argument(help="Id of a run, a unique part of it, or `
 def ls(as_json: JsonFlag = False) -> None:
     """List the runs of this workspace, oldest first."""
     runs = Workspace.from_environment().runs
-    rows = [_row(run) for run in list_runs(runs)]
+    every = list_runs(runs)
+    jobs = _jobs(every)
+    rows = [_row(run, job=jobs.get(run.id)) for run in every]
     for name in unreadable_runs(runs):
         say(f"left out: {name}, whose run.json cannot be read")
-    cells = [(row["id"], row["state"], f"{row['step']}/{row['steps']}", _loss(row["loss"])) for row in rows]
-    emit({"runs": rows}, as_json=as_json, text=table(cells, header=("run", "state", "step", "loss")))
+    cells = [
+        (row["id"], row["state"], f"{row['step']}/{row['steps']}", _loss(row["loss"]), row.get("job", "-"))
+        for row in rows
+    ]
+    header = ("run", "state", "step", "loss", "job")
+    if not any("job" in row for row in rows):
+        cells, header = [cell[:-1] for cell in cells], header[:-1]  # type: ignore[misc, assignment]
+    emit({"runs": rows}, as_json=as_json, text=table(cells, header=header))
 
 
 @app.command("show")
@@ -47,7 +65,13 @@ def show(run: Run, as_json: JsonFlag = False) -> None:
     events = folder.told()
     account = ledger(events, metrics=folder.metrics(), now=clock.now())
     failures = [event for event in events if event["kind"] in _FAILURES]
-    result = {**_row(folder), "path": str(folder.path), **account.to_json(), "failures_seen": failures}
+    job = _jobs([folder]).get(folder.id)
+    result = {
+        **_row(folder, job=job),
+        "path": str(folder.path),
+        **account.to_json(),
+        "failures_seen": failures,
+    }
     emit(result, as_json=as_json, text=_describe(result))
 
 
@@ -56,10 +80,17 @@ def logs(
     run: Run,
     rank: Annotated[int, typer.Option(help="Rank whose log to print.")] = 0,
     lines: Annotated[int, typer.Option(help="Lines from the end.")] = 40,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="And what comes, until the run ends.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the end of a rank's log."""
-    folder, name = _find(run).path, f"logs/rank{rank}.log"
+    found_run = _find(run)
+    folder, name = found_run.path, f"logs/rank{rank}.log"
+    if follow:
+        _follow(found_run, name)
+        return
     try:
         data, _ = UntrustedFolder(folder).read_end(name, size_bytes=_LOG_BYTES)
     except FileNotFoundError:
@@ -77,6 +108,12 @@ def stop(
 ) -> None:
     """Ask a running run to write a checkpoint and leave (exit code 75)."""
     folder = _find(run)
+    if read_job(folder) is not None and live_job(folder, InstalledSlurm()) is not None:
+        from rsc.cli.train import site_of_workspace, submission
+
+        say(submission(site_of_workspace()).stop(folder, now=now))
+        next_commands(f"rsc runs show {folder.id}", f"rsc runs resume {folder.id}")
+        return
     holder = folder.holder()
     if holder is None:
         raise ConfigError(f"run {folder.id} is not running", hint=f"see `rsc runs show {folder.id}`")
@@ -86,13 +123,27 @@ def stop(
 
 
 @app.command("resume")
-def resume(run: Run, as_json: JsonFlag = False) -> None:
+def resume(
+    run: Run,
+    on: Annotated[
+        str, typer.Option("--on", help="local or slurm; without it where the run was started.")
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
     """Go on with a run from its newest good checkpoint; also one copied away: `s3://bucket/prefix/RUN`."""
     from rsc.checkpoint.replicas import fetch_run
-    from rsc.cli.train import controller, finish
+    from rsc.cli.train import controller, finish, place, site_of_workspace, submission, submitted
 
     runs = Workspace.from_environment().runs
     folder = RunFolder(fetch_run(run, runs=runs)) if "/" in run else find_run(runs, run)
+    site, was = site_of_workspace(), "slurm" if read_job(folder) is not None else "local"
+    if place(on or ("" if "SLURM_JOB_ID" in os.environ else was), site=site) == "slurm":
+        submitted(folder, job=submission(site).resume(folder), as_json=as_json)
+        return
+    if was == "slurm" and (job := os.environ.get("SLURM_JOB_ID", "")).isdecimal():
+        note_job(folder, job)  # a person may have submitted the script by hand
+    if int(os.environ.get("SLURM_RESTART_COUNT") or 0):
+        refuse_crash_loop(folder, limit=recipe_of(folder).train.max_failures_without_progress)
     finish(folder, code=controller().resume(folder), as_json=as_json)
 
 
@@ -115,10 +166,25 @@ def _find(name: str) -> RunFolder:
     return find_run(Workspace.from_environment().runs, name)
 
 
-def _row(run: RunFolder) -> dict[str, Any]:
-    """The record, with what its file does not know while the run is driven: where it is and what it does. A
-    run whose controller died without a word is interrupted, whatever its file says."""
+def _jobs(runs: list[RunFolder]) -> dict[str, Job]:
+    """By run: its job, while Slurm knows it. A Slurm that does not answer hides no run."""
+    jobs, problem = jobs_of(runs, InstalledSlurm())
+    if problem:
+        say(f"states are those of the runs' folders: {problem}")
+    return jobs
+
+
+def _row(run: RunFolder, *, job: Job | None = None) -> dict[str, Any]:
+    """The record, with what its file does not know: of a job the state that Slurm gives it, spelled so; of a
+    run that is driven where it is and what it does. A run whose controller died without a word is
+    interrupted, whatever its file says."""
     record = asdict(run.record())
+    if job is not None:
+        record |= {"job": job.id, "nodes": job.nodes}
+    if job is not None and job.is_live:
+        now = present(run, now=SystemClock().now()) if job.state == "RUNNING" else None
+        doing = {"step": now.step, "loss": now.loss, "doing": now.doing} if now else {}
+        return record | {"state": job.state, "reason": job.reason} | doing
     if record["state"] != RunState.RUNNING:
         return record
     now = present(run, now=SystemClock().now())
@@ -126,6 +192,28 @@ def _row(run: RunFolder) -> dict[str, Any]:
     if run.holder() is None:
         return record | {"state": RunState.INTERRUPTED, "reason": "its controller ended without a word"}
     return record | {"doing": now.doing}
+
+
+def _follow(run: RunFolder, name: str) -> None:
+    """Print a log as it grows; a job that waits is waited for."""
+    files, at = UntrustedFolder(run.path), 0
+    while True:
+        is_over = run.holder() is None and (read_job(run) is None or live_job(run, InstalledSlurm()) is None)
+        try:
+            fd = files.open(name)
+        except FileNotFoundError:
+            data = b""
+        else:
+            with os.fdopen(fd, "rb") as file:
+                size = os.fstat(fd).st_size
+                at = max(0, size - _LOG_BYTES) if size - at > _LOG_BYTES else min(at, size)
+                data = os.pread(file.fileno(), _LOG_BYTES, at)
+        at += len(data)
+        sys.stdout.write(printable(data.decode(errors="replace")))
+        sys.stdout.flush()
+        if is_over and not data:
+            return
+        time.sleep(_FOLLOW_S)
 
 
 def _loss(loss: float | None) -> str:
@@ -142,6 +230,7 @@ def _describe(result: dict[str, Any]) -> str:
         ("run", result["id"]),
         ("state", " ".join(filter(None, [result["state"], result["reason"]]))),
         *([("now", result["doing"])] if "doing" in result else []),
+        *([("job", f"{result['job']} {result['nodes']}")] if "job" in result else []),
         ("step", f"{result['step']} of {result['steps']}, loss {_loss(result['loss'])}"),
         ("data", f"{data.get('name')} version {data.get('version')}, root {str(data.get('root_hash'))[:16]}"),
         ("review", f"{review.get('state')}{single} by {', '.join(review.get('approvers', []))}"),

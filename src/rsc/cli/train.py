@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
 
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
 from rsc.cluster.launch.launcher import LocalLauncher
+from rsc.cluster.slurm.commands import InstalledSlurm
+from rsc.cluster.slurm.site import Place, Site, read_site
+from rsc.config import Workspace
 from rsc.control.controller import Controller
+from rsc.control.submission import Submission
 from rsc.control.workspace_gate import WorkspaceGate
 from rsc.errors import ConfigError
 from rsc.recipes.recipe import load_recipe, recipe_of
@@ -20,6 +25,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A name from `rsc recipes ls`, or the path of a .toml file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value")] = None,
     nproc: Annotated[int, typer.Option(help="Worker processes; 0 lets the recipe or the machine say.")] = 0,
+    on: Annotated[
+        str, typer.Option("--on", help="local or slurm; without it what cluster.toml says, else local.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and count; train nothing.")] = False,
     world_size: Annotated[int, typer.Option(help="Ranks of the job that is dry-run.")] = 1,
     as_json: JsonFlag = False,
@@ -28,7 +36,15 @@ def train(
     if dry_run:
         _dry_run(recipe, overrides=["data.name=none", *(overrides or [])], world=world_size, as_json=as_json)
         return
-    loaded = load_recipe(recipe, overrides=overrides or [])
+    asked = [each for each in overrides or [] if each.strip().startswith("cluster.")]
+    loaded = load_recipe(recipe, overrides=[each for each in overrides or [] if each not in asked])
+    site = site_of_workspace()
+    if place(on, site=site) == "slurm":
+        run, job = submission(site.with_overrides(asked)).start(loaded, workers=nproc or None)
+        submitted(run, job=job, as_json=as_json)
+        return
+    if asked:
+        raise ConfigError(f"{asked[0]} is for Slurm, and this run starts here", hint="add --on slurm")
     run, code = controller().start(loaded, workers=nproc or None)
     finish(run, code=code, as_json=as_json)
 
@@ -53,6 +69,30 @@ def controller() -> Controller:
     house = Custody.open()
     gate = WorkspaceGate(house.workspace, house.providers, house.clock, house.account)
     return Controller(house.workspace, gate=gate, launcher=LocalLauncher(), clock=house.clock, say=say)
+
+
+def site_of_workspace() -> Site:
+    return read_site(Workspace.from_environment().root)
+
+
+def place(on: str, *, site: Site) -> Place:
+    """Where a run starts: `--on`, else what the site says; inside a job of Slurm always here."""
+    if on not in ("", "slurm", "local"):
+        raise ConfigError(f"--on {on}: runs start on slurm or local")
+    if on == "" and "SLURM_JOB_ID" in os.environ:
+        return "local"
+    return "slurm" if on == "slurm" or (on == "" and site.on == "slurm") else "local"
+
+
+def submission(site: Site) -> Submission:
+    return Submission(controller(), site, InstalledSlurm())
+
+
+def submitted(run: RunFolder, *, job: str, as_json: bool) -> None:
+    """Print which job a run is, and the next commands."""
+    say(f"run {run.id} is job {job}; its script is {run.path / 'job.sh'}")
+    emit({**summary(run), "job": job}, as_json=as_json, text="")
+    next_commands(f"rsc runs logs -f {run.id}", f"rsc explain {run.id}", f"rsc runs stop {run.id}")
 
 
 def finish(run: RunFolder, *, code: int, as_json: bool) -> None:
