@@ -303,7 +303,7 @@ def _make_private(root: Path) -> None:
 def _is_workspace(root: Path) -> bool:
     """Whether a folder is empty, or one that RSC has worked in."""
     names = {path.name for path in root.iterdir()}
-    return (root / "audit" / "log.vkey").exists() or names <= {*_FOLDERS, "config.toml"}
+    return (root / "audit" / "log.vkey").exists() or names <= {*_FOLDERS, "config.toml", "cluster.toml"}
 
 
 def _read_settings(path: Path) -> Settings:

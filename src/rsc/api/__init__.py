@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rsc.api.models import evaluate, generate, predict
     from rsc.api.reviews import review
     from rsc.api.run_records import compare, remove_run, run, runs
+    from rsc.api.slurm_jobs import cluster_status, explain
     from rsc.api.torch_data import TrainingData
     from rsc.api.training import resume, train
     from rsc.api.verdicts import approve, reject
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 __all__ = [
     "TrainingData",
     "approve",
+    "cluster_status",
     "compare",
     "data_set",
     "data_sets",
     "erase",
     "evaluate",
     "expire",
+    "explain",
     "export",
     "generate",
     "import_columns",
@@ -57,6 +60,7 @@ _MODULES = {
     "endings": ("erase", "expire", "trace"),
     "training": ("resume", "train"),
     "run_records": ("compare", "remove_run", "run", "runs"),
+    "slurm_jobs": ("cluster_status", "explain"),
     "models": ("evaluate", "generate", "predict"),
     "exports": ("export",),
     "torch_data": ("TrainingData",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,11 @@ from numpy.typing import NDArray
 
 from rsc.api.record import Record, entry, html_table
 from rsc.clock import SystemClock
+from rsc.cluster.slurm.commands import InstalledSlurm
+from rsc.cluster.slurm.jobs import Job
 from rsc.config import Workspace, resolve
+from rsc.control.slurm_states import jobs_of
+from rsc.control.submission import live_job
 from rsc.errors import ConfigError, RscError
 from rsc.events import read_lines
 from rsc.recipes.recipe import recipe_of
@@ -29,7 +34,7 @@ _FAILURES = ("failure", "gave_up", "bad_batch", "straggler", "checkpoint_failed"
 
 @dataclass(frozen=True)
 class ListedRun(Record):
-    """A line of `rsc runs ls`: the run's record, and where it is while it is driven."""
+    """A line of `rsc runs ls`: the run's record, and where it is while it is driven or in a queue."""
 
     id: str
     recipe: str
@@ -45,6 +50,10 @@ class ListedRun(Record):
     path: str
     doing: str | None
     """One sentence while it is driven."""
+    job: str | None
+    """Number of its newest job while Slurm knows it; `state` and `reason` are then as Slurm spells them."""
+    nodes: str | None
+    """Of that job."""
 
     def metrics(self, *, rank: int = 0) -> dict[str, NDArray[np.float64]]:
         """What a rank measured, by name: float64 [lines], in the order of `step`. Of a step that was done
@@ -110,7 +119,9 @@ class RemovedRun(Record):
 
 def runs() -> list[ListedRun]:
     """Every run of the workspace whose record can be read, oldest first."""
-    return [ListedRun(**_listed(folder)) for folder in list_runs(Workspace.from_environment().runs)]
+    found = list_runs(Workspace.from_environment().runs)
+    jobs = _jobs(found)
+    return [ListedRun(**_listed(folder, job=jobs.get(folder.id))) for folder in found]
 
 
 def run(name: str) -> RunDetails:
@@ -122,7 +133,7 @@ def run_at(folder: RunFolder) -> RunDetails:
     events = folder.told()
     account = ledger(events, metrics=folder.metrics(), now=SystemClock().now())
     return RunDetails(
-        **_listed(folder),
+        **_listed(folder, job=_jobs([folder]).get(folder.id)),
         time=account.to_json(),
         failures_seen=[event for event in events if event["kind"] in _FAILURES],
         marks=marks_of(folder),
@@ -172,10 +183,12 @@ def compare(*names: str) -> Comparison:
 def remove_run(name: str) -> RemovedRun:
     """Remove the folder of a run, with its checkpoints and the exports in it; the log says so.
 
-    Raises ConfigError for one that is being trained, or that another unfinished run starts from.
+    Raises ConfigError for one that is being trained, waits in a queue, or that another unfinished run starts
+    from.
     """
     house = Custody.open()
     folder = find_run(house.workspace.runs, name)
+    _require_no_job(folder)
     with folder.locked():
         for other in list_runs(house.workspace.runs):
             if other.id != folder.id and _starts_from(other, folder):
@@ -189,6 +202,14 @@ def remove_run(name: str) -> RemovedRun:
     return RemovedRun(folder.id, freed)
 
 
+def _require_no_job(folder: RunFolder) -> None:
+    job = live_job(folder, InstalledSlurm()) if folder.record().state is not RunState.FINISHED else None
+    if job is not None:
+        raise ConfigError(
+            f"run {folder.id} is job {job.id}, which is {job.state}", hint=f"rsc runs stop {folder.id}"
+        )
+
+
 def _starts_from(other: RunFolder, folder: RunFolder) -> bool:
     if other.record().state == RunState.FINISHED:
         return False
@@ -198,18 +219,38 @@ def _starts_from(other: RunFolder, folder: RunFolder) -> bool:
         return False  # of another version, or broken: it goes on nowhere
 
 
-def _listed(folder: RunFolder) -> dict[str, Any]:
-    """The record, with what its file does not know while the run is driven: where it is and what it does. A
-    run whose controller died without a word is interrupted, whatever its file says."""
-    record = {**asdict(folder.record()), "path": str(folder.path), "doing": None}
+def _jobs(found: Sequence[RunFolder]) -> dict[str, Job]:
+    """By run: its job, while Slurm knows it. A Slurm that does not answer hides no run."""
+    jobs, problem = jobs_of(found, InstalledSlurm())
+    if problem:
+        logging.getLogger("rsc").warning("states are those of the runs' folders: %s", problem)
+    return jobs
+
+
+def _listed(folder: RunFolder, *, job: Job | None = None) -> dict[str, Any]:
+    """The record, with what its file does not know: of a job that lives the state that Slurm gives it; of a
+    run that is driven where it is and what it does. A run whose controller died without a word is
+    interrupted, whatever its file says."""
+    record = {**asdict(folder.record()), "path": str(folder.path), "doing": None, "job": None, "nodes": None}
     record["state"] = str(record["state"])
+    if job is not None:
+        record |= {"job": job.id, "nodes": job.nodes}
+    if job is not None and job.is_live:
+        record |= {"state": job.state, "reason": job.reason}
+        return record | (_now(folder) if job.state == "RUNNING" else {})
     if record["state"] != RunState.RUNNING:
         return record
-    now = present(folder, now=SystemClock().now())
-    record |= {"step": now.step, "loss": now.loss}
+    now = _now(folder)
     if folder.holder() is None:
-        return record | {"state": str(RunState.INTERRUPTED), "reason": "its controller ended without a word"}
-    return record | {"doing": now.doing}
+        del now["doing"]
+        interrupted = {"state": str(RunState.INTERRUPTED), "reason": "its controller ended without a word"}
+        return record | now | interrupted
+    return record | now
+
+
+def _now(folder: RunFolder) -> dict[str, Any]:
+    now = present(folder, now=SystemClock().now())
+    return {"step": now.step, "loss": now.loss, "doing": now.doing}
 
 
 def _settings(folder: RunFolder) -> dict[str, Any]:

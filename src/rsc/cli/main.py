@@ -46,6 +46,7 @@ VERBS = {
     "train": Verb("train", "train a recipe on approved data"),
     "runs": Verb("runs", "list, show, follow, stop, resume and export runs"),
     "cluster": Verb("cluster", "what runs start on: Slurm, its state, a private one to try"),
+    "explain": Verb("explain", "why a run or a job waits, or how it ended"),
     "eval": Verb("eval", "measure a run on held-out data"),
     "generate": Verb("eval", "continue a text with a trained language model"),
     "predict": Verb("eval", "apply a trained model to a file"),
@@ -112,6 +113,7 @@ def _usage_error(error: Any, *, name: str) -> ConfigError:
     if type(error).__name__ == "NoSuchOption":
         setting = settings_called(error.option_name.lstrip("-").replace("-", "_"))
         near = [name for name in error.possibilities or () if name != "--help"]
+        near = [name for name in near if name.startswith(error.option_name)] or near
         if setting is not None and (name == "train" or command.endswith("resume")):
             hint = f"settings are written section.key=value: {setting}=..."
         elif near:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rsc.api import run_records
+from rsc.api import run_records, training
 from rsc.cli.output import JsonFlag, Yes, confirm, emit, next_commands, say, table
 from rsc.clock import SystemClock
+from rsc.cluster.slurm.commands import InstalledSlurm
 from rsc.config import Workspace
 from rsc.control.follow import Following
+from rsc.control.submission import live_job
 from rsc.errors import ConfigError
 from rsc.runs.folder import RunFolder, find_run, unreadable_runs
 from rsc.units import format_bytes, format_seconds
@@ -21,6 +25,7 @@ from rsc.untrusted import UntrustedFolder, printable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+_FOLLOW_S = 2.0  # a question to Slurm each time, of a run that is a job
 _LINE_LETTERS = 4096  # of a line of a log; what training code wrote there may be one line of gigabytes
 _LOG_BYTES = 4 << 20  # of the end of a log, in which the last lines are looked for
 
@@ -33,9 +38,13 @@ def ls(as_json: JsonFlag = False) -> None:
     rows = run_records.runs()
     for name in unreadable_runs(Workspace.from_environment().runs):
         say(f"left out: {name}, whose run.json cannot be read")
-    cells = [(row.id, row.state, f"{row.step}/{row.steps}", _loss(row.loss)) for row in rows]
+    header = ["run", "state", "step", "loss"]
+    cells = [[row.id, row.state, f"{row.step}/{row.steps}", _loss(row.loss)] for row in rows]
+    if any(row.job for row in rows):
+        header.append("job")
+        cells = [[*line, row.job or "-"] for line, row in zip(cells, rows, strict=True)]
     result = {"runs": [row.to_json() for row in rows]}
-    emit(result, as_json=as_json, text=table(cells, header=("run", "state", "step", "loss")))
+    emit(result, as_json=as_json, text=table(cells, header=header))
     if not rows:
         next_commands("rsc recipes ls", "rsc train RECIPE data.name=NAME")
 
@@ -86,10 +95,17 @@ def logs(
     run: Run,
     rank: Annotated[int, typer.Option(help="Rank whose log to print.")] = 0,
     lines: Annotated[int, typer.Option(help="Lines from the end.")] = 40,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="And what comes, until the run ends; a job is waited for.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the end of a rank's log."""
-    folder, name = _find(run).path, f"logs/rank{rank}.log"
+    found_run, name = _find(run), f"logs/rank{rank}.log"
+    if follow:
+        _follow_log(found_run, name)
+        return
+    folder = found_run.path
     try:
         data, _ = UntrustedFolder(folder).read_end(name, size_bytes=_LOG_BYTES)
     except FileNotFoundError:
@@ -108,6 +124,10 @@ def stop(
 ) -> None:
     """Ask a running run to write a checkpoint and leave (exit code 75)."""
     folder = _find(run)
+    if (told := training.stop_job(folder, now=now)) is not None:
+        say(told)
+        next_commands(f"rsc runs show {folder.id}", f"rsc runs resume {folder.id}")
+        return
     holder = folder.holder()
     if holder is None:
         raise ConfigError(f"run {folder.id} is not running", hint=f"see `rsc runs show {folder.id}`")
@@ -122,14 +142,16 @@ def resume(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="train.steps=N trains to another step; nothing else changes.")
     ] = None,
+    on: Annotated[
+        str, typer.Option("--on", help="local or slurm; without it where the run was started.")
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", help="In a process of its own.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Go on with a run from its newest good checkpoint; also one copied away: `s3://bucket/prefix/RUN`."""
-    from rsc.api import training
     from rsc.cli.train import finish
 
-    done = training.resume(run, *(overrides or []), detach=detach, check=False, say=say)
+    done = training.resume(run, *(overrides or []), on=on, detach=detach, check=False, say=say)
     finish(done, is_detached=detach, as_json=as_json)
 
 
@@ -152,6 +174,32 @@ def export(
         say(f"in RSC's own layout, not an open one: {done.reason}")
     verb = ("rsc", "generate", done.path) if done.is_language else ("rsc", "predict", done.path, "FILE")
     next_commands(verb)
+
+
+def _follow_log(run: RunFolder, name: str) -> None:
+    """Print a log as it grows; a job that waits is waited for."""
+    slurm, files, at = InstalledSlurm(), UntrustedFolder(run.path), 0
+    while True:
+        is_over = run.holder() is None and live_job(run, slurm) is None
+        data, at = _more_of(files, name, at=at)
+        sys.stdout.write(printable(data.decode(errors="replace")))
+        sys.stdout.flush()
+        if is_over and not data:
+            return
+        time.sleep(_FOLLOW_S)
+
+
+def _more_of(files: UntrustedFolder, name: str, *, at: int) -> tuple[bytes, int]:
+    """What a log has beyond `at`, and its end now; of a log that was cut short, or grew by much, the end."""
+    try:
+        fd = files.open(name)
+    except FileNotFoundError:
+        return b"", at
+    with os.fdopen(fd, "rb") as file:
+        size = os.fstat(fd).st_size
+        at = max(0, size - _LOG_BYTES) if size - at > _LOG_BYTES else min(at, size)
+        data = os.pread(file.fileno(), _LOG_BYTES, at)
+    return data, at + len(data)
 
 
 def _shortened(line: str) -> str:
@@ -183,6 +231,7 @@ def _describe(result: dict[str, Any]) -> str:
         ("run", result["id"]),
         ("state", " ".join(filter(None, [result["state"], result["reason"]]))),
         *([("now", result["doing"])] if result["doing"] else []),
+        *([("job", f"{result['job']} {result['nodes']}")] if result["job"] else []),
         *(("marked", mark) for mark in result["marks"]),
         ("step", f"{result['step']} of {result['steps']}, loss {_loss(result['loss'])}"),
         ("data", f"{data.get('name')} version {data.get('version')}, root {str(data.get('root_hash'))[:16]}"),

@@ -17,12 +17,15 @@ Detach = Annotated[
     bool, typer.Option("--detach", help="Train in a process of its own, which no terminal takes along.")
 ]
 
+On = Annotated[str, typer.Option("--on", help="local or slurm; without it what cluster.toml says.")]
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A name from `rsc recipes ls`, or the path of a .toml file.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value")] = None,
     nproc: Annotated[int, typer.Option(help="Worker processes; 0 lets the recipe or the machine say.")] = 0,
     detach: Detach = False,
+    on: On = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and count; train nothing.")] = False,
     world_size: Annotated[int, typer.Option(help="Ranks of the job that is dry-run.")] = 1,
     as_json: JsonFlag = False,
@@ -32,7 +35,7 @@ def train(
         _dry_run(recipe, overrides=["data.name=none", *(overrides or [])], world=world_size, as_json=as_json)
         return
     done = training.train(
-        recipe, *(overrides or []), workers=nproc or None, detach=detach, check=False, say=say
+        recipe, *(overrides or []), workers=nproc or None, on=on, detach=detach, check=False, say=say
     )
     finish(done, is_detached=detach, as_json=as_json)
 
@@ -55,7 +58,10 @@ def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) ->
 def finish(done: training.TrainedRun, *, is_detached: bool, as_json: bool) -> None:
     """Print what became of a run, and the next commands; ends the process with the run's exit code."""
     emit(done.to_json(), as_json=as_json, text="")
-    if is_detached:
+    if done.job is not None:
+        say(f"run {done.run} is job {done.job}; its script is {done.path}/job.sh")
+        next_commands(f"rsc runs logs -f {done.run}", f"rsc explain {done.run}", f"rsc runs stop {done.run}")
+    elif is_detached:
         say(f"run {done.run} trains in the background")
         next_commands(f"rsc runs follow {done.run}", f"rsc runs stop {done.run}")
     elif done.exit_code == 0:
