@@ -32,7 +32,7 @@ from rsc.cluster.supervise.agents import AgentNodes
 from rsc.cluster.supervise.config import SupervisionConfig
 from rsc.cluster.supervise.heartbeats import Board, Phase
 from rsc.cluster.supervise.local_node import local_node
-from rsc.cluster.supervise.places import Place, place_ranks
+from rsc.cluster.supervise.places import NodePlace, place_ranks
 from rsc.cluster.supervise.spec import Ending, Entry, RankSpec
 from rsc.cluster.supervise.supervisor import supervise
 from rsc.events import EventLog, read_lines
@@ -460,8 +460,8 @@ def test_ranks_have_room_one_place_each_and_nodes_keep_theirs(
 
 
 def test_a_node_that_stayed_has_the_ranks_it_had() -> None:
-    before = [Place("a", 0, 2), Place("b", 2, 2), Place("c", 4, 2)]
+    before = [NodePlace("a", 0, 2), NodePlace("b", 2, 2), NodePlace("c", 4, 2)]
     after = place_ranks({"a": 2, "c": 2, "d": 2}, before=before, workers=6, worlds=[2, 6])
-    assert after == [Place("a", 0, 2), Place("d", 2, 2), Place("c", 4, 2)]
+    assert after == [NodePlace("a", 0, 2), NodePlace("d", 2, 2), NodePlace("c", 4, 2)]
     with pytest.raises(ValueError, match="no mesh"):
         place_ranks({"a": 2}, before=before, workers=6, worlds=[6])

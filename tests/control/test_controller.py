@@ -24,7 +24,7 @@ from rsc.control.wishes import Wishes
 from rsc.errors import IsolationRefused
 from rsc.events import EventLog, EventTail
 from rsc.loader.config import DataConfig
-from rsc.recipes.data_fit import Samples
+from rsc.recipes.data_fit import SplitSamples
 from rsc.recipes.recipe import load_recipe
 from rsc.release.agent.job_scope import Served
 from rsc.release.record.run_origin import DataUsed, RunOrigin
@@ -37,7 +37,7 @@ class OpenGate:
     """Admits everything and keeps no key."""
 
     def admit(self, data: DataConfig) -> Admission:
-        return Admission(version=1, lineage={}, samples=Samples(Schema((Field("text", "string"),))))
+        return Admission(version=1, lineage={}, samples=SplitSamples(Schema((Field("text", "string"),))))
 
     def isolation(self, version: tuple[str, int], *, root_hash: str) -> Level:
         return "required" if version == ("strict", 1) else "none"

@@ -24,7 +24,7 @@ from rsc.errors import ConfigError, DataError, ResourceError, RscError
 from rsc.ingest import parse_limits, workers
 from rsc.ingest.answers import load_answer
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.map_part import Plan
+from rsc.ingest.map_part import ImportPlan
 from rsc.ingest.parse_limits import allow_cpu, bounded_memory, require_ratio
 from rsc.ingest.readers.source import Chunk, Part, Source
 from rsc.ingest.workers import run_parts
@@ -97,7 +97,7 @@ class Doing(Source):
 
 def result_of(what: str) -> int:
     source = Doing(what)
-    plan = Plan(
+    plan = ImportPlan(
         "posts", source, Schema(source.fields()), ImportOptions(holdout=0.0), default_policy(), source_bytes=1
     )
     with SecretKey.generate() as key:
@@ -129,7 +129,7 @@ class Several(Doing):
 def test_a_part_that_passes_a_limit_is_set_aside_by_name_and_the_others_go_on(what: str, words: str) -> None:
     source = Several(what)
     schema = Schema(source.fields())
-    plan = Plan("posts", source, schema, ImportOptions(holdout=0.0), default_policy(), source_bytes=1)
+    plan = ImportPlan("posts", source, schema, ImportOptions(holdout=0.0), default_policy(), source_bytes=1)
     with SecretKey.generate() as key:
         results = list(run_parts(plan, num_processes=2, subject_key=key))
     assert [int(np.asarray(r.columns["train"]["number"])[0]) for r in results if r.columns] == [0, 2]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rsc.errors import ConfigError
-from rsc.loader.order import Order, Run, lanes_of_rank, permute, shuffled
+from rsc.loader.order import Order, SampleRun, lanes_of_rank, permute, shuffled
 
 ORDERS = st.builds(
     Order,
@@ -162,7 +162,7 @@ def test_an_exabyte_position_is_found_without_anything_stored() -> None:
     )
     window = order.window_at(3 * order.num_samples + 12_345_678_901_234)
     runs = order.section(3, round_=window.round, lane=63)
-    assert runs == [Run(runs[0].start, runs[0].start + 131_072)]
+    assert runs == [SampleRun(runs[0].start, runs[0].start + 131_072)]
     assert 0 <= runs[0].start < order.num_samples
 
 

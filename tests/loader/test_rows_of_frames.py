@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rsc.errors import IntegrityError
-from rsc.loader.layout import Layout, aligned, lay_out, runs_of
+from rsc.loader.layout import ArenaLayout, aligned, lay_out, runs_of
 from rsc.store.format.columns import Ragged, slice_columns
 from rsc.store.format.frames import decode_frame
 from tests.loader.conftest import MIXED, mixed_columns
@@ -22,7 +22,7 @@ def frames() -> list[bytearray]:
     return [encode_frame(MIXED, slice_columns(columns, end - count, end)) for end, count in pairs]
 
 
-def laid(frames: list[bytearray], *, counts: list[int] = COUNTS) -> tuple[np.ndarray, Layout]:
+def laid(frames: list[bytearray], *, counts: list[int] = COUNTS) -> tuple[np.ndarray, ArenaLayout]:
     """The frames in one arena that is dirty elsewhere, the first not at its start."""
     sizes = np.array([len(frame) for frame in frames])
     starts = 128 + np.cumsum(aligned(sizes)) - aligned(sizes)

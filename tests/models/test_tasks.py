@@ -11,7 +11,7 @@ import torch
 from rsc.evaluate.scorers import LABEL_SCORERS, SCORERS
 from rsc.models.config import HeadConfig, ModelConfig
 from rsc.models.tasks.kinds import TASKS, task_of
-from rsc.models.tasks.task import Samples, Task
+from rsc.models.tasks.task import BatchSamples, Task
 
 TEXT = {"vocabulary": 257, "max_length": 8, "pad_to": 64}
 IMAGE = {"height": 8, "width": 8, "patch": 4}
@@ -59,7 +59,7 @@ def test_the_largest_targets_are_named_and_shaped_as_real_ones(kind):
         "ctc": Texts(b"one two", b"two"),
     }
     columns = {one.head_config.field: answers[kind]} if one.answers_field else {}
-    samples = Samples(columns, inputs, is_usable=torch.tensor([True, True]), bad=Counter())
+    samples = BatchSamples(columns, inputs, is_usable=torch.tensor([True, True]), bad=Counter())
     real = one.targets(samples)
     largest = one.largest_targets(inputs, rows=2)
     assert not +samples.bad

@@ -14,7 +14,7 @@ from rsc.plan.dry_run import fake_group
 from rsc.plan.memory import activation_bytes_per_token, memory
 from rsc.plan.recipe_table import dry_run_recipe
 from rsc.plan.unit_cost import unit_cost
-from rsc.plan.work import Plan, shape_of
+from rsc.plan.work import Layouts, shape_of
 from rsc.recipes.recipe import load_recipe
 
 LENGTH, ROWS = 512, 2
@@ -45,7 +45,7 @@ def test_a_block_saves_what_the_plan_says(
         model = build_model(recipe.model, device="meta")
         cost = unit_cost(model, {"trunk.blocks.0"}, mesh=mesh, how=how, sequence_length=LENGTH)
     shape = shape_of(recipe.model, sequence=LENGTH)
-    whole, _ = activation_bytes_per_token(shape, Plan(tp=tp))
+    whole, _ = activation_bytes_per_token(shape, Layouts(tp=tp))
     shared = 2 * ROWS * LENGTH**2 + 2 * 2 * LENGTH * 32
     assert float(whole) * ROWS * LENGTH + shared == pytest.approx(cost.saved_bytes, rel=0.01)
 
@@ -66,7 +66,7 @@ def test_weights_and_moments_of_all_ranks_are_those_of_the_dry_run(
     ).recipe
     dry = dry_run_recipe(recipe, world=world)
     layout = dry.layout
-    plan = Plan(dp=layout.dp, tp=layout.tp, cp=layout.cp, pp=layout.pp, ep=layout.ep, shard=3,
+    plan = Layouts(dp=layout.dp, tp=layout.tp, cp=layout.cp, pp=layout.pp, ep=layout.ep, shard=3,
                 shard_ranks=layout.fsdp, batch=recipe.train.batch_size)  # fmt: skip
     planned = memory(shape_of(recipe.model, sequence=512), plan)
     assert dry.num_parameters == count_units(recipe.model).total

@@ -18,13 +18,13 @@ from rsc.plan import report
 from rsc.plan.answer import answer, ettr, parts_of
 from rsc.plan.fit import load_calibration
 from rsc.plan.inverse import Wish, largest_model, smallest_cluster
-from rsc.plan.machines import ClusterConfig, accelerator, accelerators, cluster_of
+from rsc.plan.machines import ClusterFile, accelerator, accelerators, cluster_of
 from rsc.plan.memory import memory
 from rsc.plan.published import machine_facts
 from rsc.plan.question import question, tokens_for_loss
 from rsc.plan.search import Limits, layouts, search
 from rsc.plan.step_time import step_time
-from rsc.plan.work import Machine, Plan, shape_of
+from rsc.plan.work import Layouts, Machine, shape_of
 from rsc.recipes.recipe import load_recipe
 
 CALIBRATION = load_calibration()
@@ -41,7 +41,7 @@ def test_a_plan_has_the_parameters_and_bytes_of_the_model(name: str) -> None:
     config = load_recipe(name, overrides=["data.name=none"]).recipe.model
     shape = shape_of(config, sequence=1024)
     assert float(shape.parameters) == count_units(config).total
-    held = memory(shape, Plan(shard=3))
+    held = memory(shape, Layouts(shard=3))
     assert float(held.weights) == 4 * count_units(config).total
     assert float(held.moments) == 8 * count_units(config).total
 
@@ -62,7 +62,7 @@ def test_many_layouts_at_once_are_each_alone() -> None:
     plan = next(layouts(shape, world=512, batch=512, limits=Limits(), domain=8))
     together = step_time(shape, plan, machine(512), CALIBRATION.factors).total
     for at in range(0, len(together), len(together) // 7):
-        one = Plan(**{f.name: float(getattr(plan, f.name)[at]) for f in fields(Plan)})
+        one = Layouts(**{f.name: float(getattr(plan, f.name)[at]) for f in fields(Layouts)})
         assert float(step_time(shape, one, machine(512), CALIBRATION.factors).total) == pytest.approx(
             together[at]
         )
@@ -197,13 +197,13 @@ def test_the_table_is_sound() -> None:
         assert device.matmul(16) <= device.peak(16)
         assert device.matmul(8) <= device.peak(8)
         assert device.peak(16) <= device.peak(8) <= device.peak(4)
-    assert ClusterConfig(accelerator="x").failures_per_1000_node_days == 6.5
+    assert ClusterFile(accelerator="x").failures_per_1000_node_days == 6.5
     assert math.isinf(
         answer(
             question("1B"),
             replace(
                 cluster_of("H100", count=8),
-                config=ClusterConfig(accelerator="H100", failures_per_1000_node_days=0),
+                config=ClusterFile(accelerator="H100", failures_per_1000_node_days=0),
             ),
             CALIBRATION,
             limits=Limits(),

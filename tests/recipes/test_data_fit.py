@@ -6,7 +6,7 @@ import pytest
 
 from rsc.errors import ConfigError
 from rsc.models.config import AudioConfig, HeadConfig, ImageConfig, ModelConfig, TextConfig, TrunkConfig
-from rsc.recipes.data_fit import Samples, check_fields, fields_of
+from rsc.recipes.data_fit import SplitSamples, check_fields, fields_of
 from rsc.store.format.schema import Field, Schema
 
 TRUNK = TrunkConfig(width=8, num_layers=1, num_heads=1, mlp_width=8)
@@ -21,8 +21,8 @@ def config(head: HeadConfig = CLASSES, **stems: object) -> ModelConfig:
     return ModelConfig.model_validate({"trunk": trunk, "head": head, **stems})
 
 
-def samples(*fields: Field, sample_rate: int | None = None) -> Samples:
-    return Samples(Schema(fields), sample_rate=sample_rate)
+def samples(*fields: Field, sample_rate: int | None = None) -> SplitSamples:
+    return SplitSamples(Schema(fields), sample_rate=sample_rate)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def samples(*fields: Field, sample_rate: int | None = None) -> Samples:
         ),
     ],
 )
-def test_what_never_fits(found: Samples, model: ModelConfig, words: str) -> None:
+def test_what_never_fits(found: SplitSamples, model: ModelConfig, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         check_fields(found, model=model, text_field="text")
     assert caught.value.hint
@@ -66,7 +66,7 @@ def test_what_never_fits(found: Samples, model: ModelConfig, words: str) -> None
         (samples(Field("text", "string")), config(HeadConfig(kind="next_token"), text=TextConfig())),
     ],
 )
-def test_what_fits(found: Samples, model: ModelConfig) -> None:
+def test_what_fits(found: SplitSamples, model: ModelConfig) -> None:
     check_fields(found, model=model, text_field="text")
 
 

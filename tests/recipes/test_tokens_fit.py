@@ -11,7 +11,7 @@ import tokenizers
 from rsc.errors import ConfigError
 from rsc.ingest.tokenize import train_bpe
 from rsc.models.config import ModelConfig, TextConfig
-from rsc.recipes.data_fit import Samples, StoredTokenizer
+from rsc.recipes.data_fit import SplitSamples, StoredTokenizer
 from rsc.recipes.tokens_fit import check_tokens, require_same_text
 from rsc.store.format.schema import Field, Schema
 from rsc.tokenizer_json import read_tokenizer
@@ -42,26 +42,26 @@ def model(path: Path | None = None, **text: object) -> ModelConfig:
     )
 
 
-def stored(path: Path, *, sha256: bool = True) -> Samples:
+def stored(path: Path, *, sha256: bool = True) -> SplitSamples:
     tokenizer = read_tokenizer(path)
     facts = StoredTokenizer(tokenizer.vocabulary, tokenizer.sha256 if sha256 else None, str(path))
-    return Samples(IDS, tokenizer=facts)
+    return SplitSamples(IDS, tokenizer=facts)
 
 
-def check(samples: Samples, config: ModelConfig, separator: int) -> None:
+def check(samples: SplitSamples, config: ModelConfig, separator: int) -> None:
     check_tokens(samples, model=config, text_field="text", separator=separator)
 
 
 def test_text_for_a_byte_model_and_ids_for_their_own_tokenizer_fit(path: Path) -> None:
-    check(Samples(TEXT), model(), 256)
+    check(SplitSamples(TEXT), model(), 256)
     check(stored(path), model(path), 0)
     check(stored(path, sha256=False), model(path), 0)
-    check(Samples(IDS), model(vocabulary=50257), 50256)
+    check(SplitSamples(IDS), model(vocabulary=50257), 50256)
 
 
 def test_text_and_a_tokenizer_would_train_on_bytes_as_ids(path: Path) -> None:
     with pytest.raises(ConfigError, match="holds text, and a language model is trained on ids") as caught:
-        check(Samples(TEXT), model(path), 0)
+        check(SplitSamples(TEXT), model(path), 0)
     assert f"tokenizer={path}" in str(caught.value.hint)
 
 

@@ -31,7 +31,7 @@ from rsc.errors import (
 from rsc.keys.envelope import data_key_context, new_envelope, open_envelope, run_key_context
 from rsc.release.agent.agent import Asking
 from rsc.release.agent.client import KeyClient, hold_keys, request_key
-from rsc.release.agent.facts_cache import SETTLED_NS, TRUSTED_S, Memory
+from rsc.release.agent.facts_cache import SETTLED_NS, TRUSTED_S, FactsCache
 from rsc.release.agent.handover import carriers
 from rsc.release.agent.request import KeyRequest
 from rsc.release.agent.server import AgentServer
@@ -447,7 +447,7 @@ def steady(house):
     house.add(approval_valid="2d")
     house.approve()
     clocks = {"stamp_ns": time.time_ns() + 3 * SETTLED_NS, "elapsed_s": 0.0}
-    memory = Memory(
+    memory = FactsCache(
         house.workspace, stamp_ns=lambda: clocks["stamp_ns"], elapsed_s=lambda: clocks["elapsed_s"]
     )
     return memory, clocks

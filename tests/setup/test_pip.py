@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rsc.setup.pip import Answer, Listing, Offer
+from rsc.setup.pip import Listing, Offer, PipAnswer
 
 RECORDED = Path(__file__).parent / "recorded"
 """`pip index versions -vvvv torch` with an index that has a password, one that hangs, one without torch, and
@@ -16,7 +16,7 @@ a folder of wheels in a path with a space. Hosts and paths were renamed."""
 @pytest.mark.parametrize("file", sorted(RECORDED.iterdir()), ids=lambda file: file.stem)
 def test_offers_and_silent_indexes_are_read_out_of_any_pip(file: Path) -> None:
     folder = "file:///srv/wheel%20house"
-    assert Listing.read(Answer(0, file.read_text())) == Listing(
+    assert Listing.read(PipAnswer(0, file.read_text())) == Listing(
         offers=(
             Offer("2.14.1", "http://index.example/files/torch-2.14.1-py3-none-any.whl#sha256=00ff"),
             Offer("2.13.0+cpu", f"{folder}/torch-2.13.0%2Bcpu-py3-none-any.whl"),
@@ -37,4 +37,4 @@ def test_offers_and_silent_indexes_are_read_out_of_any_pip(file: Path) -> None:
     ],
 )
 def test_a_failure_of_pip_is_one_line(output: str, reason: str) -> None:
-    assert Answer(1, output).reason == reason
+    assert PipAnswer(1, output).reason == reason

@@ -25,7 +25,7 @@ from rsc.export.weights import write_export
 from rsc.keys.secret import SecretKey
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
-from rsc.recipes.data_fit import Samples
+from rsc.recipes.data_fit import SplitSamples
 from rsc.recipes.recipe import Recipe, load_recipe
 from rsc.release.agent.job_scope import Served
 from rsc.release.record.run_origin import DataUsed, RunOrigin, used_before, used_in
@@ -134,7 +134,7 @@ class OpenGate:
     """Admits everything; a key would be made after all checks."""
 
     def admit(self, data: DataConfig) -> Admission:
-        return Admission(version=1, lineage={}, samples=Samples(Schema((Field("text", "string"),))))
+        return Admission(version=1, lineage={}, samples=SplitSamples(Schema((Field("text", "string"),))))
 
     def isolation(self, version: tuple[str, int], *, root_hash: str) -> Level:
         return "required" if version == ("strict", 1) else "none"

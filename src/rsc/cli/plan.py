@@ -50,7 +50,7 @@ def run(
 ) -> None:
     """Plan a run: the fastest layout, memory, days with failures, storage, energy and cost."""
     from rsc.plan import report
-    from rsc.plan.answer import Answer, answer
+    from rsc.plan.answer import PlanAnswer, answer
     from rsc.plan.fit import load_calibration
     from rsc.plan.inverse import Wish, largest_model, smallest_cluster
     from rsc.plan.machines import cluster_of
@@ -62,7 +62,7 @@ def run(
     wish = Wish(days=parse_seconds(deadline) / 86_400 if deadline else None, budget=budget)
     _check_question(model, gpus=gpus, days=days, wish=wish)
 
-    def planned(cluster: str) -> Answer:
+    def planned(cluster: str) -> PlanAnswer:
         count = gpus if gpus is not None or cluster.endswith(".toml") else 8
         if not model:
             assert days is not None, "_check_question() refuses it"

@@ -11,7 +11,7 @@ from rsc.cluster.sandbox.wrap import Level
 from rsc.config import CipherChoice
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig
-from rsc.recipes.data_fit import Samples, check_fields
+from rsc.recipes.data_fit import SplitSamples, check_fields
 from rsc.recipes.tokens_fit import check_tokens
 from rsc.release.agent.job_scope import Served
 from rsc.release.record.run_origin import RunOrigin, Version
@@ -28,7 +28,7 @@ class Admission:
 
     version: int
     lineage: dict[str, Any]
-    samples: Samples
+    samples: SplitSamples
     """What the model must fit."""
 
 

@@ -36,7 +36,7 @@ from rsc.recipes.data_fit import samples_of
 from rsc.release.agent.agent import KeyAgent
 from rsc.release.agent.decision import DataFacts, decide
 from rsc.release.agent.facts import data_facts
-from rsc.release.agent.facts_cache import Memory
+from rsc.release.agent.facts_cache import FactsCache
 from rsc.release.agent.job_scope import Served
 from rsc.release.agent.measured_code import measure
 from rsc.release.agent.request import KeyRequest
@@ -142,7 +142,7 @@ class WorkspaceGate:
             version,
             root_hash=root_hash,
             workspace=self.workspace,
-            memory=Memory(self.workspace),
+            memory=FactsCache(self.workspace),
             recorded=self._record.now(),
             now=self.clock.now(),
         )

@@ -20,7 +20,7 @@ import numpy as np
 
 from rsc.clock import timestamp
 from rsc.errors import ConfigError, DataError
-from rsc.ingest.map_part import Plan
+from rsc.ingest.map_part import ImportPlan
 from rsc.ingest.screen import merge_reports
 from rsc.ingest.sink import FINDINGS_SPLIT, QUARANTINE_SPLIT, Totals
 from rsc.ingest.tokenize import TOKENIZER_SPLIT
@@ -65,7 +65,7 @@ class Base:
                 hint="import again: it adds to the newest version",
             )
 
-    def require_fit(self, plan: Plan, *, policy: bytes) -> None:
+    def require_fit(self, plan: ImportPlan, *, policy: bytes) -> None:
         """Raises ConfigError where the source would not be stored as the version before is."""
         told = f"{self.dataset.name} version {self.dataset.version}"
         if policy != self.policy:

@@ -23,7 +23,7 @@ from rsc.ingest.append import Base
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import TRAIN
 from rsc.ingest.job import ImportJob, ImportResult
-from rsc.ingest.map_part import PartResult, Plan
+from rsc.ingest.map_part import ImportPlan, PartResult
 from rsc.ingest.parse_limits import bounded_memory
 from rsc.ingest.progress import Progress, Silent
 from rsc.ingest.provenance import require_safeguard
@@ -154,7 +154,7 @@ def _run(
     fingerprint = Fingerprint.of(files)
     with bounded_memory():
         schema = Schema(reader.fields())
-    plan = Plan(
+    plan = ImportPlan(
         name=name,
         source=reader,
         schema=schema,
@@ -170,7 +170,7 @@ def _run(
         check_new_name(split, what="split")
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES
 
-    def attempt(plan: Plan) -> ImportResult:
+    def attempt(plan: ImportPlan) -> ImportResult:
         _require_public(plan.schema)
         plan = _with_selection(plan, num_processes=1 if is_small else num_processes)
         plan = replace(plan, notes={**plan.notes, **_withheld(plan.schema.fields)})
@@ -200,7 +200,7 @@ def _run(
         return attempt(replace(plan, source=whole, schema=Schema(whole.fields()), is_surveyed=True))
 
 
-def _with_selection(plan: Plan, *, num_processes: int) -> Plan:
+def _with_selection(plan: ImportPlan, *, num_processes: int) -> ImportPlan:
     """The plan with what it takes; where that depends on the records before, the source is read for it."""
     selection = open_selection(plan.source, plan.schema, options=plan.options)
     if not selection.looks_back:
@@ -243,7 +243,7 @@ def _holdout_key(workspace: Workspace, name: str) -> str:
     return str(before.facts.get("holdout_key", name))
 
 
-def _with_tokenizer(plan: Plan) -> Plan:
+def _with_tokenizer(plan: ImportPlan) -> ImportPlan:
     """The plan with the tokenizer that its options name, trained first where they say so."""
     if plan.options.tokenizer is None:
         return plan

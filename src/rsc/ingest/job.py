@@ -11,7 +11,7 @@ from rsc.config import Workspace
 from rsc.errors import IntegrityError, KeyUnavailable, ResourceError
 from rsc.ingest.append import Base, copied_key
 from rsc.ingest.keys import new_data_key
-from rsc.ingest.map_part import Plan
+from rsc.ingest.map_part import ImportPlan
 from rsc.ingest.parse_limits import require_ratio
 from rsc.ingest.progress import Progress
 from rsc.ingest.provenance import import_facts, report_notes, require_records
@@ -68,7 +68,7 @@ class ImportResult:
 class ImportJob:
     """One import with everything it needs."""
 
-    plan: Plan
+    plan: ImportPlan
     title: str
     author: str
     policy: bytes

@@ -44,7 +44,7 @@ QUARANTINE = Schema(
 
 
 @dataclass(frozen=True)
-class Plan:
+class ImportPlan:
     """What every part is done by. `name` is the data set's; all engines find the same."""
 
     name: str
@@ -133,7 +133,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Found:
+class PlacedFinding:
     """A finding and the row of its split's columns in this part; no split when the record was dropped."""
 
     split: str | None
@@ -148,7 +148,7 @@ class PartResult:
     number: int
     size_bytes: int
     columns: dict[str, Columns]
-    found: list[Found]
+    found: list[PlacedFinding]
     bad: list[BadRecord]
     report: ReviewReport | None
     """None of a part that was set aside."""
@@ -160,7 +160,7 @@ class PartResult:
     contents: list[tuple[int, bytes]] = field(default_factory=list)
 
 
-def read_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:
+def read_part(part: Part, *, plan: ImportPlan, subject_key: memoryview) -> PartResult:
     """`process_part`, with a part that passes a limit set aside by name."""
     try:
         return process_part(part, plan=plan, subject_key=subject_key)
@@ -170,7 +170,7 @@ def read_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:
         return set_aside(part, plan=plan, reason="reading it takes more memory than it may")
 
 
-def set_aside(part: Part, *, plan: Plan, reason: str) -> PartResult:
+def set_aside(part: Part, *, plan: ImportPlan, reason: str) -> PartResult:
     """A part of which nothing could be read: one record of the quarantine, without its bytes."""
     name = plan.source.name_of(part)
     bad = BadRecord(part.first_record, name, f"a whole part of the source was set aside: {reason}")
@@ -180,7 +180,7 @@ def set_aside(part: Part, *, plan: Plan, reason: str) -> PartResult:
     return result
 
 
-def process_part(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:
+def process_part(part: Part, *, plan: ImportPlan, subject_key: memoryview) -> PartResult:
     """Raises DataError and ReviewRejected as readers and gate do, and ConfigError when a model of the
     policy is not on this machine; then nothing of the part is used."""
     screener = Screener(
@@ -261,7 +261,7 @@ def quarantine_columns(bad: Sequence[BadRecord]) -> Columns:
     return to_store(QUARANTINE, values)
 
 
-def _splits(screened: Screened, chunk: Chunk, *, plan: Plan) -> dict[str, np.ndarray]:
+def _splits(screened: Screened, chunk: Chunk, *, plan: ImportPlan) -> dict[str, np.ndarray]:
     """Row numbers of the kept records by split; splits without rows are left out."""
     num_rows = len(screened.numbers)
     if not num_rows:
@@ -273,7 +273,7 @@ def _splits(screened: Screened, chunk: Chunk, *, plan: Plan) -> dict[str, np.nda
     return {split: rows for split, rows in halves.items() if len(rows)}
 
 
-def _contents(screened: Screened, plan: Plan) -> Sequence[str | bytes]:
+def _contents(screened: Screened, plan: ImportPlan) -> Sequence[str | bytes]:
     """What duplicates have in common: the picture or sound, else the text, else the whole row."""
     for name in (*plan.source.media(), "text"):
         if name in screened.columns:
@@ -291,7 +291,9 @@ def _row_bytes(values: Values) -> list[bytes]:
     ]
 
 
-def _place(found: Sequence[FoundIn], *, splits: dict[str, np.ndarray], counts: Counter[str]) -> list[Found]:
+def _place(
+    found: Sequence[FoundIn], *, splits: dict[str, np.ndarray], counts: Counter[str]
+) -> list[PlacedFinding]:
     """Turn positions among the kept records of a chunk into rows of the part's split."""
     if not found:
         return []
@@ -299,4 +301,4 @@ def _place(found: Sequence[FoundIn], *, splits: dict[str, np.ndarray], counts: C
     for split, rows in splits.items():
         where |= {row: (split, counts[split] + index) for index, row in enumerate(rows.tolist())}
     placed = [(None, 0) if item.position is None else where[item.position] for item in found]
-    return [Found(split, row, item) for (split, row), item in zip(placed, found, strict=True)]
+    return [PlacedFinding(split, row, item) for (split, row), item in zip(placed, found, strict=True)]

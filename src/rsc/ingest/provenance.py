@@ -7,7 +7,7 @@ from typing import Any
 
 from rsc import __version__
 from rsc.errors import DataError, GateRefused
-from rsc.ingest.map_part import Plan
+from rsc.ingest.map_part import ImportPlan
 from rsc.ingest.readers.source import Fingerprint
 from rsc.ingest.sink import Totals
 from rsc.review.policy import Policy
@@ -17,7 +17,7 @@ FORMAT = "rsc-import-1"
 
 
 def import_facts(
-    plan: Plan, *, source: str, author: str, totals: Totals, fingerprint: Fingerprint
+    plan: ImportPlan, *, source: str, author: str, totals: Totals, fingerprint: Fingerprint
 ) -> dict[str, Any]:
     """JSON values without personal text; the root hash binds them."""
     return {
@@ -50,7 +50,7 @@ def import_facts(
     }
 
 
-def report_notes(plan: Plan, *, totals: Totals) -> list[str]:
+def report_notes(plan: ImportPlan, *, totals: Totals) -> list[str]:
     """What a reviewer must read beside the counts."""
     notes = [f"{count} x {note}" for note, count in sorted(totals.notes.items())]
     notes += [f"{count} records left out by {reason}" for reason, count in sorted(totals.left_out.items())]

@@ -22,7 +22,7 @@ from typing import Any
 from rsc import __version__
 from rsc.config import Workspace
 from rsc.errors import IntegrityError
-from rsc.ingest.map_part import Plan
+from rsc.ingest.map_part import ImportPlan
 from rsc.ingest.readers.source import Fingerprint
 from rsc.ingest.sink import Totals
 from rsc.review.report import report_from_json
@@ -82,7 +82,12 @@ class Position:
 
 
 def import_id(
-    plan: Plan, *, fingerprint: Fingerprint, policy: bytes, workspace: Workspace, base: str | None = None
+    plan: ImportPlan,
+    *,
+    fingerprint: Fingerprint,
+    policy: bytes,
+    workspace: Workspace,
+    base: str | None = None,
 ) -> str:
     """`<who>:<what>`: equal for two imports of one workspace that would store the same. `base` is the root of
     the version that is added to."""

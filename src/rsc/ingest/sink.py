@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from rsc.ingest.map_part import QUARANTINE, Found, PartResult, Plan, quarantine_columns
+from rsc.ingest.map_part import QUARANTINE, ImportPlan, PartResult, PlacedFinding, quarantine_columns
 from rsc.ingest.readers.tables.typed_columns import to_store
 from rsc.ingest.screen import FINDINGS, merge_reports
 from rsc.ingest.tokenize import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
@@ -46,7 +46,7 @@ class Totals:
         return self.report.findings if self.report else 0
 
 
-def schemas(plan: Plan) -> dict[str, Schema]:
+def schemas(plan: ImportPlan) -> dict[str, Schema]:
     """The splits of a version: the data's, and those that tell what happened to it."""
     return {
         **dict.fromkeys(plan.splits, plan.stored_schema),
@@ -79,7 +79,7 @@ def write_part(writer: DatasetWriter, result: PartResult, *, totals: Totals) -> 
         totals.report = merge_reports(reports, notes=())
 
 
-def _finding_columns(found: Sequence[Found], *, totals: Totals) -> Columns:
+def _finding_columns(found: Sequence[PlacedFinding], *, totals: Totals) -> Columns:
     """Rows of `findings`; `totals.samples` is where this part's samples begin in each split."""
     whats = [item.finding.what for item in found]
     return to_store(

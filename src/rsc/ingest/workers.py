@@ -28,7 +28,7 @@ from threading import Lock
 from rsc.errors import ResourceError, RscError
 from rsc.hardening import harden_process
 from rsc.ingest.answers import load_answer
-from rsc.ingest.map_part import PartResult, Plan, read_part, set_aside
+from rsc.ingest.map_part import ImportPlan, PartResult, read_part, set_aside
 from rsc.ingest.parse_limits import PART_CPU_S, LimitPassed, allow_cpu, bounded_memory, leave_the_network
 from rsc.ingest.readers.source import Part
 from rsc.interrupts import deaf_children
@@ -53,7 +53,7 @@ _AHEAD = 2  # finished or running parts a process may be ahead of the one writte
 
 
 def run_parts(
-    plan: Plan, *, first_part: int = 0, num_processes: int, subject_key: SecretKey
+    plan: ImportPlan, *, first_part: int = 0, num_processes: int, subject_key: SecretKey
 ) -> Generator[PartResult, None, None]:
     """Results of the parts from `first_part` on, in order; text of one part is done in this process.
 
@@ -85,7 +85,7 @@ def _bounded(parts: Iterable[Part]) -> Iterator[Part]:
         yield part
 
 
-def _read_here(part: Part, *, plan: Plan, subject_key: memoryview) -> PartResult:
+def _read_here(part: Part, *, plan: ImportPlan, subject_key: memoryview) -> PartResult:
     try:
         with bounded_memory():
             return read_part(part, plan=plan, subject_key=subject_key)
@@ -150,7 +150,7 @@ class _Worker:
 class _Workers:
     """Processes that hold the plan, and our ends of their pipes."""
 
-    def __init__(self, count: int, *, plan: Plan, subject_key: SecretKey) -> None:
+    def __init__(self, count: int, *, plan: ImportPlan, subject_key: SecretKey) -> None:
         self.all: list[_Worker] = []
         self.plan = plan
         self._subject_key = subject_key
@@ -226,7 +226,7 @@ def serve(descriptor: int) -> None:
 def _serve(connection: Connection) -> None:
     """A worker's life: the plan, the key, then a part at a time until the parent goes away."""
     try:
-        plan: Plan = connection.recv()
+        plan: ImportPlan = connection.recv()
         with SecretKey.from_buffer(bytearray(connection.recv_bytes())) as subject_key:
             while True:
                 part = connection.recv()
@@ -236,7 +236,7 @@ def _serve(connection: Connection) -> None:
         return
 
 
-def _answer(part: Part, *, plan: Plan, key: SecretKey) -> PartResult | RscError:
+def _answer(part: Part, *, plan: ImportPlan, key: SecretKey) -> PartResult | RscError:
     try:
         return read_part(part, plan=plan, subject_key=key.view)
     except RscError as error:

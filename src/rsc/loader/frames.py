@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from rsc.errors import IntegrityError
 from rsc.loader.layout import runs_of
-from rsc.loader.order import Int64s, Order, Run
-from rsc.loader.order import Window as Span
+from rsc.loader.order import Int64s, Order, PlannedWindow, SampleRun
 from rsc.store.bulk.local import LocalStore
 from rsc.store.format.container import ContainerReader
 from rsc.store.format.manifest import ShardRecord
@@ -131,7 +130,7 @@ class SectionReader:
         self._kept: tuple[tuple[int, int, bytes], Round] | None = None
         self._last_record: ShardRecord | None = None
 
-    def pieces(self, span: Span, *, lanes: Int64s) -> Frames:
+    def pieces(self, span: PlannedWindow, *, lanes: Int64s) -> Frames:
         """What the lanes read for a window, lane by lane."""
         key = (span.epoch, span.round, lanes.tobytes())
         if self._kept is None or self._kept[0] != key:
@@ -146,7 +145,7 @@ class SectionReader:
         ]
         return Round(sections, lanes=lanes)
 
-    def _section(self, runs: list[Run], *, epoch: int, round_: int, lane: int) -> Frames:
+    def _section(self, runs: list[SampleRun], *, epoch: int, round_: int, lane: int) -> Frames:
         """The frames of a lane's section, in the order in which it reads them."""
         parts = [part for run in runs for part in self._frames_of(run)]
         frames = parts[0] if len(parts) == 1 else _joined(parts)
@@ -157,7 +156,7 @@ class SectionReader:
         frames["start"] = np.cumsum(frames["num_rows"]) - frames["num_rows"]
         return frames
 
-    def _frames_of(self, run: Run) -> Iterator[Frames]:
+    def _frames_of(self, run: SampleRun) -> Iterator[Frames]:
         """The frames that overlap a run, shard by shard."""
         sample = run.start
         while sample < run.stop:

@@ -26,21 +26,23 @@ class Bounds(NamedTuple):
     stops: Int64s
 
 
-class Layout(NamedTuple):
+class ArenaLayout(NamedTuple):
     """`fixed`: at which byte of the arena each column begins, int64 [frames]. `ragged`: bounds of rows."""
 
     fixed: dict[str, Int64s]
     ragged: dict[str, Bounds]
 
 
-def lay_out(schema: Schema, arena: Bytes, *, starts: Int64s, sizes: Int64s, num_samples: Int64s) -> Layout:
+def lay_out(
+    schema: Schema, arena: Bytes, *, starts: Int64s, sizes: Int64s, num_samples: Int64s
+) -> ArenaLayout:
     """Where the columns of the frames at [starts, starts + sizes) of the arena lie.
 
     Starts are multiples of ALIGNMENT, and every frame has samples. Raises IntegrityError (outcome `frame`)
     as `decode_frame` does, when the bytes are not exactly frames of this schema: after authentication that
     means the writer was wrong.
     """
-    layout = Layout({}, {})
+    layout = ArenaLayout({}, {})
     ends = starts.copy()  # of what has been seen of each frame
     for field in schema.fields:
         column = ends

@@ -53,7 +53,7 @@ _FOR_SECTIONS, _FOR_FRAMES, _FOR_WINDOW, _FOR_SLICES = range(4)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class SampleRun:
     """Samples [start, stop) in written order."""
 
     start: int
@@ -61,7 +61,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class PlannedWindow:
     """Positions [start, stop) of the run whose samples are shuffled together, lane by lane.
 
     `first` is where the window begins within each lane's section; lane l holds `lane_sizes[l]` samples of it.
@@ -105,7 +105,7 @@ class Order:
     def round_samples(self) -> int:
         return self.section_samples * self.lanes
 
-    def window_at(self, position: int) -> Window:
+    def window_at(self, position: int) -> PlannedWindow:
         """The window that holds `position`. The next one is `window_at(window.stop)`."""
         epoch, offset = divmod(position, self.num_samples)
         round_ = min(offset // self.round_samples, self.num_rounds)
@@ -114,7 +114,7 @@ class Order:
         first = (offset - round_start) // self.lanes // self.window_samples * self.window_samples
         start = round_start + first * self.lanes
         stop = min(start + self.window_samples * self.lanes, round_start + round_size)
-        return Window(
+        return PlannedWindow(
             epoch=epoch,
             round=round_,
             start=epoch * self.num_samples + start,
@@ -123,22 +123,22 @@ class Order:
             lane_sizes=_share_equally(stop - start, parts=self.lanes),
         )
 
-    def section(self, epoch: int, *, round_: int, lane: int) -> list[Run]:
+    def section(self, epoch: int, *, round_: int, lane: int) -> list[SampleRun]:
         """What a lane reads in a round, as runs of the written order: one run, or a few in the last round."""
         return self.sections(epoch, round_=round_, lanes=np.array([lane]))[0]
 
-    def sections(self, epoch: int, *, round_: int, lanes: Int64s) -> list[list[Run]]:
+    def sections(self, epoch: int, *, round_: int, lanes: Int64s) -> list[list[SampleRun]]:
         """`section` of each of `lanes`."""
         if round_ < self.num_rounds:
             return [[self._dealt(epoch, round_ * self.lanes + lane)] for lane in lanes.tolist()]
         return self._slices_of_rest(epoch, lanes=lanes)
 
-    def _slices_of_rest(self, epoch: int, *, lanes: Int64s) -> list[list[Run]]:
+    def _slices_of_rest(self, epoch: int, *, lanes: Int64s) -> list[list[SampleRun]]:
         """Sections of the last round: what whole rounds do not cover, in equal parts, one for each lane."""
         sections = self.num_samples // self.section_samples
         dealt = self.num_rounds * self.lanes
         rest = [self._dealt(epoch, number) for number in range(dealt, sections)]
-        rest.append(Run(sections * self.section_samples, self.num_samples))
+        rest.append(SampleRun(sections * self.section_samples, self.num_samples))
         sizes = _share_equally(self.num_samples - dealt * self.section_samples, parts=self.lanes)
         dealing = shuffled(self.lanes, key=_derive(self.seed, _FOR_SLICES, epoch))
         stops = np.empty(self.lanes, np.int64)
@@ -151,7 +151,7 @@ class Order:
         """In which order a lane reads the `num_frames` frames of its section."""
         return shuffled(num_frames, key=_derive(self.seed, _FOR_FRAMES, epoch, round_, lane))
 
-    def positions(self, window: Window, *, lanes: Int64s) -> list[Int64s]:
+    def positions(self, window: PlannedWindow, *, lanes: Int64s) -> list[Int64s]:
         """For each of `lanes`, the positions of its samples of the window, in the order the lane reads them.
 
         Lanes that hold the same number of samples are shuffled in one go: 7 ns a sample.
@@ -168,11 +168,11 @@ class Order:
                 found[member] = row
         return found
 
-    def _dealt(self, epoch: int, number: int) -> Run:
+    def _dealt(self, epoch: int, number: int) -> SampleRun:
         """The section that is dealt as the `number`-th of an epoch."""
         sections = self.num_samples // self.section_samples
         section = permute(number, size=sections, key=_derive(self.seed, _FOR_SECTIONS, epoch))
-        return Run(section * self.section_samples, (section + 1) * self.section_samples)
+        return SampleRun(section * self.section_samples, (section + 1) * self.section_samples)
 
 
 def choose_order(
@@ -223,7 +223,7 @@ def mean_sizes(*, num_samples: int, num_shards: int, num_frames: int, size_bytes
     }
 
 
-def lanes_of_rank(order: Order, window: Window, *, rank: int, world_size: int) -> Int64s:
+def lanes_of_rank(order: Order, window: PlannedWindow, *, rank: int, world_size: int) -> Int64s:
     """The lanes that hold at least one position of this window for the rank."""
     every = np.arange(order.lanes, dtype=np.int64)
     is_ours = (window.start + every - rank) % math.gcd(order.lanes, world_size) == 0
@@ -310,14 +310,14 @@ def _share_equally(total: int, *, parts: int) -> Int64s:
     return np.full(parts, each, np.int64) + (np.arange(parts) < over)
 
 
-def _cut(runs: list[Run], *, start: int, stop: int) -> list[Run]:
+def _cut(runs: list[SampleRun], *, start: int, stop: int) -> list[SampleRun]:
     """The samples [start, stop) of the runs laid end to end."""
-    cut: list[Run] = []
+    cut: list[SampleRun] = []
     before = 0
     for run in runs:
         size = run.stop - run.start
         low, high = max(start - before, 0), min(stop - before, size)
         if low < high:
-            cut.append(Run(run.start + low, run.start + high))
+            cut.append(SampleRun(run.start + low, run.start + high))
         before += size
     return cut

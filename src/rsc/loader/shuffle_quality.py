@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s, Order, Window, choose_order, mean_sizes
+from rsc.loader.order import DEFAULT_WINDOW_BYTES, Int64s, Order, PlannedWindow, choose_order, mean_sizes
 from rsc.store.dataset import Dataset
 from rsc.store.format.manifest import ManifestReader
 from rsc.store.format.schema import Schema
@@ -209,7 +209,7 @@ def _written_numbers(order: Order, *, start: int, count: int, frame_samples: int
     return np.concatenate(found)
 
 
-def _window_numbers(order: Order, window: Window, *, frame_samples: int) -> Int64s:
+def _window_numbers(order: Order, window: PlannedWindow, *, frame_samples: int) -> Int64s:
     """Written numbers by position of one window."""
     numbers = np.empty(window.stop - window.start, np.int64)
     lanes = np.arange(order.lanes)
@@ -219,7 +219,7 @@ def _window_numbers(order: Order, window: Window, *, frame_samples: int) -> Int6
     return numbers
 
 
-def _reading_order(order: Order, window: Window, *, lane: int, frame_samples: int) -> Int64s:
+def _reading_order(order: Order, window: PlannedWindow, *, lane: int, frame_samples: int) -> Int64s:
     """Written numbers in the order in which a lane reads its section; frames that are cut come last."""
     pieces: list[tuple[int, int]] = []
     for run in order.section(window.epoch, round_=window.round, lane=lane):

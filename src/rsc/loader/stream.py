@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsc.loader.frames import Frames, OpenShards, SectionReader
-from rsc.loader.order import Order, lanes_of_rank
-from rsc.loader.order import Window as Span
-from rsc.loader.window import FrameJob, Kept, Rows, Scratch, Window, WindowMemory
+from rsc.loader.order import Order, PlannedWindow, lanes_of_rank
+from rsc.loader.window import FrameJob, Kept, Scratch, Window, WindowMemory, WindowRows
 from rsc.store.format.schema import Field
 from rsc.store.splits import SplitReader
 
@@ -45,7 +44,7 @@ class _SharedJobs:
 class RankWindow:
     """The rank's rows [first, first + num_rows) of the run, in memory once `wait` returns."""
 
-    span: Span
+    span: PlannedWindow
     first: int
     window: Window
     filling: list[Future[None]]
@@ -135,7 +134,7 @@ class WindowStream:
         filling = [self._pool.submit(window.fill, shared, scratch=scratch) for scratch in self._scratches]
         return RankWindow(span, first, window, filling)
 
-    def span_at(self, position: int) -> Span:
+    def span_at(self, position: int) -> PlannedWindow:
         """Which window holds a position, without opening it."""
         return self._order.window_at(position)
 
@@ -184,7 +183,7 @@ class WindowStream:
             self._memories = [*self._memories, free][-_MAX_MEMORIES:]
         return free
 
-    def _plan(self, span: Span, *, first: int, is_jump: bool) -> tuple[Rows, list[FrameJob]]:
+    def _plan(self, span: PlannedWindow, *, first: int, is_jump: bool) -> tuple[WindowRows, list[FrameJob]]:
         """The rows of a window and what to read for them, worked out for all its frames at once."""
         self._shards.keep_newest(self._max_shards)
         lanes = lanes_of_rank(self._order, span, rank=self._rank, world_size=self._world_size)
@@ -200,10 +199,10 @@ class WindowStream:
             is_ours = is_ours[np.repeat(is_read, pieces["num_rows"])]
             positions = positions[positions % self._world_size == self._rank]
             pieces, is_listed = pieces[is_read], is_listed[is_read]
-        rows = Rows(pieces, places=positions // self._world_size - first, is_ours=is_ours)
+        rows = WindowRows(pieces, places=positions // self._world_size - first, is_ours=is_ours)
         return rows, self._jobs(rows, is_listed=is_listed)
 
-    def _jobs(self, rows: Rows, *, is_listed: NDArray[np.bool_]) -> list[FrameJob]:
+    def _jobs(self, rows: WindowRows, *, is_listed: NDArray[np.bool_]) -> list[FrameJob]:
         pieces, starts = rows.pieces, rows.arena_starts
         return [
             FrameJob(self._shards.get(shard), frame, start, stop, self._take_kept(lane, shard, frame), listed)

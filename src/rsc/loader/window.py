@@ -65,7 +65,7 @@ class FrameJob(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class WindowRows:
     """The rows of a window: those of `pieces`, one piece after the other, or the part of them that `is_ours`.
 
     Row i of them, counted after that choice, is row `places[i]` of the window.
@@ -161,7 +161,7 @@ class Window:
         schema: Schema,
         *,
         fields: tuple[Field, ...],
-        rows: Rows,
+        rows: WindowRows,
         memory: WindowMemory,
         is_numbered: bool,
         after_read: Callable[[], None],

@@ -17,7 +17,7 @@ from torch import nn
 
 from rsc.errors import ConfigError
 from rsc.extras import install_command
-from rsc.parallel.tensor import Columns, Product, Rows, local
+from rsc.parallel.tensor import ColumnParallel, Product, RowParallel, local
 
 _MULTIPLE = 16  # float8 kernels of cuBLAS want both sides of a weight to be multiples of 16
 
@@ -39,12 +39,12 @@ def use_float8(model: nn.Module, *, units: tuple[str, ...], device: torch.device
     for unit in (held[name] for name in units if name in held):
         convert_to_float8_training(unit, config=config, module_filter_fn=_fits)
         for module in unit.modules():
-            if isinstance(module, Columns | Rows) and _fits(module, ""):
+            if isinstance(module, ColumnParallel | RowParallel) and _fits(module, ""):
                 module.product = _product(config)
 
 
 def _fits(module: nn.Module, name: str) -> bool:
-    if not isinstance(module, nn.Linear | Columns | Rows):
+    if not isinstance(module, nn.Linear | ColumnParallel | RowParallel):
         return False
     return all(size % _MULTIPLE == 0 for size in local(module.weight).shape)
 

@@ -54,7 +54,7 @@ Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(x [.., I], weight [O, I]) -> [.., O]; float8.py puts its own in place."""
 
 
-class Columns(nn.Module):
+class ColumnParallel(nn.Module):
     """Output features split: [B, L, D] -> [B, L, F / tp]. The input's gradient is a partial sum."""
 
     weight: nn.Parameter
@@ -69,7 +69,7 @@ class Columns(nn.Module):
         return self.product(x, local(self.weight))
 
 
-class Rows(nn.Module):
+class RowParallel(nn.Module):
     """Input features split: [B, L, F / tp] -> partial sums -> [B, L / tp, D]."""
 
     weight: nn.Parameter
@@ -172,8 +172,8 @@ _CUTS: dict[Role, Placement] = {
     Role.VOCABULARY_OUT: Shard(0),
 }
 _CLASSES: dict[Role, Any] = {
-    Role.COLUMNS: Columns,
-    Role.ROWS: Rows,
+    Role.COLUMNS: ColumnParallel,
+    Role.ROWS: RowParallel,
     Role.VOCABULARY_IN: VocabularyIn,
     Role.VOCABULARY_OUT: VocabularyOut,
 }

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from rsc.plan.fit import Calibration
+from rsc.plan.fit import FittedModel
 from rsc.plan.machines import Cluster
 from rsc.plan.memory import Memory, memory
 from rsc.plan.published import machine_facts
 from rsc.plan.question import Question
-from rsc.plan.search import Found, Limits, search
+from rsc.plan.search import Limits, SearchResult, search
 from rsc.plan.step_time import StepTime, step_time
 from rsc.plan.work import Machine
 
@@ -45,11 +45,11 @@ class Failures:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PlanAnswer:
     question: Question
     cluster: Cluster
     machine: Machine
-    found: Found
+    found: SearchResult
     step: StepTime
     """Of the fastest layout, as are all figures below."""
     memory: Memory
@@ -60,7 +60,7 @@ class Answer:
     """(what would be better, share of the step that it saves), largest first."""
 
 
-def answer(ask: Question, cluster: Cluster, calibration: Calibration, *, limits: Limits) -> Answer:
+def answer(ask: Question, cluster: Cluster, calibration: FittedModel, *, limits: Limits) -> PlanAnswer:
     """Raises ConfigError where nothing fits."""
     machine = machine_of(cluster, bits=limits.bits)
     found = search(
@@ -71,7 +71,7 @@ def answer(ask: Question, cluster: Cluster, calibration: Calibration, *, limits:
     failing = failures(cluster, parameters=float(ask.shape.parameters))
     kind = "experts" if float(ask.shape.experts) else "dense"
     spread = math.exp(calibration.spread[kind])
-    return Answer(
+    return PlanAnswer(
         question=ask,
         cluster=cluster,
         machine=machine,
@@ -161,7 +161,7 @@ _WISHES = {
 def _helps(
     ask: Question,
     machine: Machine,
-    calibration: Calibration,
+    calibration: FittedModel,
     step_s: float,
     *,
     cluster: Cluster,

@@ -30,7 +30,7 @@ from rsc.parallel.apply import How, cut_weights, frees_weights, place
 from rsc.parallel.layout import Layout, microbatches, num_stages
 from rsc.parallel.mesh import Mesh, build_mesh
 from rsc.parallel.pipeline import cut_stage, share_out
-from rsc.plan.rank_report import Job, RankReport
+from rsc.plan.rank_report import DryRunJob, RankReport
 from rsc.plan.unit_cost import largest_length, unit_cost
 from rsc.plan.weight_memory import StageReport, count_weights
 
@@ -79,7 +79,7 @@ def dry_run(
             kind: unit_cost(model, unit, mesh=mesh, how=how, sequence_length=sequence_length)
             for kind, unit in _kinds(config).items()
         }
-        job = Job(
+        job = DryRunJob(
             layout,
             how,
             stages,

@@ -33,7 +33,7 @@ _LARGEST = 3.0
 
 
 @dataclass(frozen=True)
-class Calibration:
+class FittedModel:
     factors: Factors
     spread: dict[str, float]
     """Half width of the 80 % interval in log(seconds), by kind of row; from groups left out."""
@@ -43,10 +43,10 @@ class Calibration:
         return {"factors": self.factors.to_json(), "spread": self.spread, "provenance": self.provenance}
 
 
-def load_calibration() -> Calibration:
+def load_calibration() -> FittedModel:
     """What is shipped."""
     found = json.loads(files("rsc.plan").joinpath("tables/calibration.json").read_text())
-    return Calibration(Factors(**found["factors"]), found["spread"], found["provenance"])
+    return FittedModel(Factors(**found["factors"]), found["spread"], found["provenance"])
 
 
 def best_case(cases: Cases, seconds: Any) -> Any:
@@ -109,7 +109,7 @@ def _seconds(cases: Cases, point: Any) -> Any:
     return step_time(cases.shape, cases.plan, cases.machine, _factors(point)).total
 
 
-def calibrate(rows: Sequence[Row]) -> Calibration:
+def calibrate(rows: Sequence[Row]) -> FittedModel:
     """Fit to all rows; the spread and the errors by which to judge come from fits that left a group out."""
     usable = [row for row in rows if published_s(row) and why_not(row) is None]
     if not usable:
@@ -137,7 +137,7 @@ def calibrate(rows: Sequence[Row]) -> Calibration:
         "stack_date": round(max(map(stack_date, usable)), 2),
         "mape_left_out": left_out,
     }
-    return Calibration(whole, spread, provenance)
+    return FittedModel(whole, spread, provenance)
 
 
 def predict(rows: Sequence[Row], factors: Factors) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rsc.errors import ConfigError
-from rsc.plan.answer import Answer, answer
-from rsc.plan.fit import Calibration
+from rsc.plan.answer import PlanAnswer, answer
+from rsc.plan.fit import FittedModel
 from rsc.plan.machines import Cluster
 from rsc.plan.question import Question, question
 from rsc.plan.search import Limits
@@ -21,7 +21,7 @@ class Wish:
     days: float | None = None
     budget: float | None = None
 
-    def refuses(self, given: Answer) -> str | None:
+    def refuses(self, given: PlanAnswer) -> str | None:
         figures = given.figures
         if self.days is not None and figures["days"] > self.days:
             return f"{figures['days']:.3g} days"
@@ -33,15 +33,15 @@ class Wish:
 def smallest_cluster(
     ask: Question,
     cluster_with: Callable[[int], Cluster],
-    calibration: Calibration,
+    calibration: FittedModel,
     *,
     wish: Wish,
     limits: Limits,
-) -> Answer:
+) -> PlanAnswer:
     """The fewest accelerators that keep to the wish. Raises ConfigError with what the nearest one needs."""
     if wish.budget is not None and cluster_with(8).config.price_per_hour is None:
         raise ConfigError("a budget, but no price", hint="add --price for one accelerator and hour")
-    tried: list[tuple[int, Answer | None]] = []
+    tried: list[tuple[int, PlanAnswer | None]] = []
     count = 8
     while count <= _MOST:
         try:
@@ -56,7 +56,7 @@ def smallest_cluster(
     raise _out_of_reach(tried, wish)
 
 
-def _out_of_reach(tried: list[tuple[int, Answer | None]], wish: Wish) -> ConfigError:
+def _out_of_reach(tried: list[tuple[int, PlanAnswer | None]], wish: Wish) -> ConfigError:
     possible = [(count, given) for count, given in tried if given is not None]
     if not possible:
         return ConfigError(f"the model fits on none of 8 to {_MOST} of these accelerators")
@@ -71,11 +71,11 @@ def _out_of_reach(tried: list[tuple[int, Answer | None]], wish: Wish) -> ConfigE
 
 
 def largest_model(
-    cluster: Cluster, calibration: Calibration, *, days: float, limits: Limits, sequence: int | None = None
-) -> Answer:
+    cluster: Cluster, calibration: FittedModel, *, days: float, limits: Limits, sequence: int | None = None
+) -> PlanAnswer:
     """By bisection over sizes, each with its compute-optimal number of tokens."""
     low, high = 1e7, 1e14
-    best: Answer | None = None
+    best: PlanAnswer | None = None
     for _ in range(22):
         size = (low * high) ** 0.5
         try:

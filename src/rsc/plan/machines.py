@@ -52,7 +52,7 @@ class Accelerator(FrozenModel):
         return 1e12 * eight * (self.peak(bits) / self.peak(8))
 
 
-class ClusterConfig(FrozenModel):
+class ClusterFile(FrozenModel):
     """A cluster file: what is bought. `rsc plan run --cluster FILE`."""
 
     accelerator: str
@@ -85,7 +85,7 @@ class ClusterConfig(FrozenModel):
 
 @dataclass(frozen=True)
 class Cluster:
-    config: ClusterConfig
+    config: ClusterFile
     device: Accelerator
 
     @property
@@ -127,20 +127,20 @@ def _folded(name: str) -> str:
 
 def cluster_of(name: str, *, count: int | None = None, price_per_hour: float | None = None) -> Cluster:
     """A cluster file (.toml), or an accelerator's name with a count. Raises ConfigError."""
-    config = _read(Path(name)) if name.endswith(".toml") else ClusterConfig(accelerator=name)
+    config = _read(Path(name)) if name.endswith(".toml") else ClusterFile(accelerator=name)
     changed: dict[str, object] = {}
     if count is not None:
         per_node = config.per_node if count % config.per_node == 0 else math.gcd(count, config.per_node)
         changed = {"nodes": count // per_node, "per_node": per_node}
     if price_per_hour is not None:
         changed["price_per_hour"] = price_per_hour
-    config = ClusterConfig(**{**config.model_dump(), **changed})
+    config = ClusterFile(**{**config.model_dump(), **changed})
     return Cluster(config, accelerator(config.accelerator))
 
 
-def _read(path: Path) -> ClusterConfig:
+def _read(path: Path) -> ClusterFile:
     try:
-        return ClusterConfig(**tomllib.loads(path.read_text()))
+        return ClusterFile(**tomllib.loads(path.read_text()))
     except OSError as error:
         raise ConfigError(f"cluster file {path}: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -148,5 +148,5 @@ def _read(path: Path) -> ClusterConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        hint = nearest(key, ClusterConfig.model_fields, what="docs/plan.md")
+        hint = nearest(key, ClusterFile.model_fields, what="docs/plan.md")
         raise ConfigError(f"cluster file {path}: {key}: {first['msg']}", hint=hint) from None

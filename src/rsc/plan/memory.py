@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rsc.plan.work import Machine, Plan, Shape
+from rsc.plan.work import Layouts, Machine, Shape
 
 RESERVE = 0.08
 """Of a device's memory, what the parts above must leave free for all that is not covered."""
@@ -38,7 +38,7 @@ class Memory:
         return dict(vars(self))
 
 
-def memory(shape: Shape, plan: Plan) -> Memory:
+def memory(shape: Shape, plan: Layouts) -> Memory:
     s, p = shape, plan
     tp, pp, copies, shard = np.asarray(p.tp), np.asarray(p.pp), p.copies, np.asarray(p.shard)
     one_end = np.asarray(s.vocabulary) * s.width + s.other_weights / 2  # the embedding, or the scores
@@ -64,7 +64,7 @@ def memory(shape: Shape, plan: Plan) -> Memory:
     return Memory(weights, gradients, np.where(offload, 0.0, moments), gathered, _activations(s, p))
 
 
-def activation_bytes_per_token(shape: Shape, plan: Plan) -> tuple[Any, Any]:
+def activation_bytes_per_token(shape: Shape, plan: Layouts) -> tuple[Any, Any]:
     """(saved by one block without recompute, by one with the plan's) for a token on a rank."""
     s, p = shape, plan
     tp = np.asarray(p.tp)
@@ -93,7 +93,7 @@ def activation_bytes_per_token(shape: Shape, plan: Plan) -> tuple[Any, Any]:
     return whole, kept
 
 
-def _activations(s: Shape, p: Plan) -> Any:
+def _activations(s: Shape, p: Layouts) -> Any:
     """Of every microbatch in flight, and of one block in its backward pass."""
     whole, kept = activation_bytes_per_token(s, p)
     tokens = p.micro * np.asarray(s.sequence) / p.cp
@@ -108,5 +108,5 @@ def _activations(s: Shape, p: Plan) -> Any:
     return tokens * (per_rank * flying * kept + once + first) + np.where(pp > 1, 0.0, scores)
 
 
-def fits(shape: Shape, plan: Plan, machine: Machine) -> Any:
+def fits(shape: Shape, plan: Layouts, machine: Machine) -> Any:
     return memory(shape, plan).total <= (1 - RESERVE) * np.asarray(machine.memory)

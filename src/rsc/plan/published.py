@@ -22,7 +22,7 @@ import numpy as np
 from rsc.errors import ConfigError, DataError
 from rsc.plan.machines import Accelerator, accelerator
 from rsc.plan.memory import memory
-from rsc.plan.work import Machine, Plan, Shape
+from rsc.plan.work import Layouts, Machine, Shape
 
 Row = Mapping[str, Any]
 
@@ -58,7 +58,7 @@ class Cases:
     rows: list[Row]
     row: Any
     shape: Shape
-    plan: Plan
+    plan: Layouts
     machine: Machine
 
     def take(self, chosen: Any) -> Cases:
@@ -122,7 +122,9 @@ def cases_of(rows: Sequence[Row]) -> Cases:
         shapes += [shape] * len(found)
         machines += [machine] * len(found)
         owner += [number] * len(found)
-    columns = [_columns(kind, each) for kind, each in ((Shape, shapes), (Plan, plans), (Machine, machines))]
+    columns = [
+        _columns(kind, each) for kind, each in ((Shape, shapes), (Layouts, plans), (Machine, machines))
+    ]
     return _that_fit(Cases(list(rows), np.array(owner), *columns))
 
 

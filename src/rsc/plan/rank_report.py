@@ -43,7 +43,7 @@ class RankReport:
 
 
 @dataclass(frozen=True)
-class Job:
+class DryRunJob:
     """What all ranks have in common."""
 
     layout: Layout

@@ -7,8 +7,8 @@ from typing import Any
 
 from rsc.config import nearest
 from rsc.errors import ConfigError
-from rsc.plan.answer import Answer, parts_of
-from rsc.plan.work import Plan
+from rsc.plan.answer import PlanAnswer, parts_of
+from rsc.plan.work import Layouts
 from rsc.units import format_bytes, format_seconds
 
 _SHARD = {0: "DDP", 1: "ZeRO-1", 2: "ZeRO-2", 3: "FSDP"}
@@ -37,7 +37,7 @@ FORMULAS = {
 }
 
 
-def to_json(given: Answer) -> dict[str, Any]:
+def to_json(given: PlanAnswer) -> dict[str, Any]:
     shape, config = given.question.shape, given.cluster.config
     return {
         "model": given.question.name,
@@ -63,9 +63,9 @@ def to_json(given: Answer) -> dict[str, Any]:
     }
 
 
-def layout_of(plans: Plan, at: int, seconds: Any) -> dict[str, Any]:
+def layout_of(plans: Layouts, at: int, seconds: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
-        f.name: int(getattr(plans, f.name)[at]) for f in fields(Plan) if f.name not in _INNER
+        f.name: int(getattr(plans, f.name)[at]) for f in fields(Layouts) if f.name not in _INNER
     }
     found["shard"] = _SHARD[found["shard"]]
     found["recompute"] = _RECOMPUTE[found["recompute"]]
@@ -75,7 +75,7 @@ def layout_of(plans: Plan, at: int, seconds: Any) -> dict[str, Any]:
 _INNER = ("age", "eager", "unfused", "batch", "shard_ranks", "sequence_parallel")
 
 
-def bound_by(given: Answer) -> str:
+def bound_by(given: PlanAnswer) -> str:
     parts = parts_of(given.step)
     name, seconds = next(iter(parts.items()))
     share = seconds / sum(parts.values())
@@ -91,7 +91,7 @@ def bound_by(given: Answer) -> str:
     return f"{what}: {100 * share:.0f} % of a step"
 
 
-def to_text(given: Answer) -> str:
+def to_text(given: PlanAnswer) -> str:
     ask, figures, shape = given.question, given.figures, given.question.shape
     device, rate = given.cluster.config.accelerator, _count(figures["tokens_per_s"])
     mfu, lost = 100 * figures["mfu"], 100 * (1 - figures["ettr"])
@@ -121,7 +121,7 @@ def to_text(given: Answer) -> str:
     return "\n".join(lines)
 
 
-def explain(given: Answer, figure: str) -> str:
+def explain(given: PlanAnswer, figure: str) -> str:
     """Formula and numbers of one figure. Raises ConfigError for another name."""
     if figure not in FORMULAS:
         raise ConfigError(
@@ -158,7 +158,7 @@ def _range(figures: dict[str, Any], name: str, suffix: str) -> str:
     return f"{figures[name]:.3g} ({figures[f'low_{suffix}']:.3g} to {figures[f'high_{suffix}']:.3g})"
 
 
-def compare(first: Answer, second: Answer) -> list[tuple[str, str, str, str]]:
+def compare(first: PlanAnswer, second: PlanAnswer) -> list[tuple[str, str, str, str]]:
     """Rows (figure, first, second, second / first)."""
     rows = []
     for name in FORMULAS:
@@ -189,7 +189,7 @@ def _bars(title: str, parts: dict[str, float], show: Any) -> list[str]:
     ]
 
 
-def _every(given: Answer) -> str:
+def _every(given: PlanAnswer) -> str:
     interval = given.failures.interval_s
     return f" every {format_seconds(interval)}" if interval < 1e9 else ""
 

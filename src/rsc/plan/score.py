@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rsc.plan.fit import Calibration, best_case, kind_of
+from rsc.plan.fit import FittedModel, best_case, kind_of
 from rsc.plan.machines import accelerator
 from rsc.plan.memory import memory
 from rsc.plan.published import OUTCOMES, Cases, Row, bits_of, cases_of, published_s, why_not
@@ -21,7 +21,7 @@ _HALF = 0.5
 
 
 @dataclass(frozen=True)
-class Prediction:
+class RowPrediction:
     seconds: float
     low_s: float
     high_s: float
@@ -30,13 +30,13 @@ class Prediction:
     """What a constant share of the peak says."""
 
 
-def score(rows: Sequence[Row], calibration: Calibration) -> dict[str, Any]:
+def score(rows: Sequence[Row], calibration: FittedModel) -> dict[str, Any]:
     """The answer of `rsc plan score --json`: groups, rows, and rows that are left out with the reason."""
     reasons = [(row, why_not(row)) for row in rows]
     usable = [row for row, reason in reasons if reason is None]
     predictions = predictions_of(usable, calibration)
     told = [_row(row, prediction) for row, prediction in zip(usable, predictions, strict=True)]
-    groups: dict[str, list[tuple[Row, Prediction]]] = defaultdict(list)
+    groups: dict[str, list[tuple[Row, RowPrediction]]] = defaultdict(list)
     for row, prediction in zip(usable, predictions, strict=True):
         groups[str(row.get("group"))].append((row, prediction))
     return {
@@ -47,7 +47,7 @@ def score(rows: Sequence[Row], calibration: Calibration) -> dict[str, Any]:
     }
 
 
-def predictions_of(rows: Sequence[Row], calibration: Calibration) -> list[Prediction]:
+def predictions_of(rows: Sequence[Row], calibration: FittedModel) -> list[RowPrediction]:
     """From everything but the outcome fields."""
     if not rows:
         return []
@@ -62,7 +62,7 @@ def predictions_of(rows: Sequence[Row], calibration: Calibration) -> list[Predic
         spread = calibration.spread.get(kind_of(row), max(calibration.spread.values(), default=0.3))
         low, high = seconds[at] * math.exp(-spread), max(seconds[at] * math.exp(spread), slower)
         found.append(
-            Prediction(float(seconds[at]), float(low), float(high), float(held[at]), float(constant[at]))
+            RowPrediction(float(seconds[at]), float(low), float(high), float(held[at]), float(constant[at]))
         )
     return found
 
@@ -85,7 +85,7 @@ def _constant_s(cases: Cases) -> Any:
     return tokens * shape.flops_per_token * again / (np.asarray(plan.world) * _HALF * peaks[cases.row])
 
 
-def _row(row: Row, prediction: Prediction) -> dict[str, Any]:
+def _row(row: Row, prediction: RowPrediction) -> dict[str, Any]:
     published = published_s(row)
     told = {
         "id": row.get("id"),
@@ -104,7 +104,7 @@ def _row(row: Row, prediction: Prediction) -> dict[str, Any]:
     return told
 
 
-def _group(name: str, members: list[tuple[Row, Prediction]]) -> dict[str, Any]:
+def _group(name: str, members: list[tuple[Row, RowPrediction]]) -> dict[str, Any]:
     timed = [(row, prediction) for row, prediction in members if published_s(row)]
     answer: dict[str, Any] = {"group": name, "rows": len(members), "timed": len(timed)}
     weighed = [(p.memory_gib, r["peak_mem_gib"]) for r, p in members if r.get("peak_mem_gib")]

@@ -12,7 +12,7 @@ import numpy as np
 from rsc.errors import ConfigError
 from rsc.plan.memory import RESERVE, memory
 from rsc.plan.step_time import Factors, step_time
-from rsc.plan.work import Machine, Plan, Shape
+from rsc.plan.work import Layouts, Machine, Shape
 from rsc.units import format_bytes
 
 _CHUNK = 1 << 15
@@ -20,10 +20,10 @@ _CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The fastest layouts, best first, and how many were looked at."""
 
-    plans: Plan
+    plans: Layouts
     seconds: Any
     num_scored: int
     num_fit: int
@@ -46,7 +46,7 @@ class Limits:
 
 def search(
     shape: Shape, machine: Machine, factors: Factors, *, world: int, batch: int, limits: Limits, keep: int = 5
-) -> Found:
+) -> SearchResult:
     """`batch` sequences a step. Raises ConfigError where no layout divides, or none fits."""
     best: list[tuple[float, dict[str, Any]]] = []
     scored = fit = 0
@@ -65,7 +65,7 @@ def search(
         fit += len(seconds)
         for at in np.argsort(seconds, kind="stable")[:keep]:
             best.append(
-                (float(seconds[at]), {f.name: float(getattr(plan, f.name)[at]) for f in fields(Plan)})
+                (float(seconds[at]), {f.name: float(getattr(plan, f.name)[at]) for f in fields(Layouts)})
             )
         best = sorted(best, key=lambda each: each[0])[:keep]
     if not scored:
@@ -75,8 +75,8 @@ def search(
         )
     if not best:
         raise _too_large(shape, machine, smallest, smallest_plan, limits)
-    columns = {f.name: np.array([plan[f.name] for _, plan in best]) for f in fields(Plan)}
-    return Found(Plan(**columns), np.array([seconds for seconds, _ in best]), scored, fit)
+    columns = {f.name: np.array([plan[f.name] for _, plan in best]) for f in fields(Layouts)}
+    return SearchResult(Layouts(**columns), np.array([seconds for seconds, _ in best]), scored, fit)
 
 
 def _dividing(batch: int, world: int) -> int:
@@ -85,7 +85,7 @@ def _dividing(batch: int, world: int) -> int:
 
 
 def _too_large(
-    shape: Shape, machine: Machine, smallest: float, plan: Plan | None, limits: Limits
+    shape: Shape, machine: Machine, smallest: float, plan: Layouts | None, limits: Limits
 ) -> ConfigError:
     have = (1 - RESERVE) * float(machine.memory)
     more = smallest / have
@@ -103,7 +103,7 @@ def _too_large(
     )
 
 
-def layouts(shape: Shape, *, world: int, batch: int, limits: Limits, domain: int) -> Iterator[Plan]:
+def layouts(shape: Shape, *, world: int, batch: int, limits: Limits, domain: int) -> Iterator[Layouts]:
     """Columns of layouts that divide model, batch and devices."""
     rows: list[tuple[Any, ...]] = []
     for tp, pp, cp in itertools.product(*(_axis(world, wish) for wish in (limits.tp, limits.pp, limits.cp))):
@@ -141,10 +141,10 @@ def _of_axes(
     )
 
 
-def _plan(rows: Sequence[tuple[Any, ...]], *, batch: int, limits: Limits) -> Plan:
+def _plan(rows: Sequence[tuple[Any, ...]], *, batch: int, limits: Limits) -> Layouts:
     table = np.array(rows, dtype=np.float64).T
     columns = dict(zip(_COLUMNS, table, strict=True))
-    return Plan(**columns, batch=np.full(len(rows), float(batch)), bits=np.full(len(rows), limits.bits),
+    return Layouts(**columns, batch=np.full(len(rows), float(batch)), bits=np.full(len(rows), limits.bits),
                 **{name: np.full(len(rows), float(value)) for name, value in _CONSTANT.items()})  # fmt: skip
 
 

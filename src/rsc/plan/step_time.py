@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rsc.plan.work import Machine, Plan, Shape
+from rsc.plan.work import Layouts, Machine, Shape
 
 _BALANCE = 271e12 / 2.039e12
 """FLOP a byte of an A100, to which the sizes at which products become slow are compared."""
@@ -114,7 +114,7 @@ class StepTime:
         return dict(vars(self))
 
 
-def step_time(shape: Shape, plan: Plan, machine: Machine, factors: Factors) -> StepTime:
+def step_time(shape: Shape, plan: Layouts, machine: Machine, factors: Factors) -> StepTime:
     f, p, s, m = factors, plan, shape, machine
     tokens = p.micro * np.asarray(s.sequence) / p.cp
     block = _Block(s, p, m, f, tokens)
@@ -143,7 +143,7 @@ def step_time(shape: Shape, plan: Plan, machine: Machine, factors: Factors) -> S
 class _Block:
     """One block, one microbatch, forward and backward, averaged over dense blocks and those with experts."""
 
-    def __init__(self, s: Shape, p: Plan, m: Machine, f: Factors, tokens: Any) -> None:
+    def __init__(self, s: Shape, p: Layouts, m: Machine, f: Factors, tokens: Any) -> None:
         tp = np.asarray(p.tp)
         self._tokens, self._f, self._p, self._m = tokens, f, p, m
         self._narrow = np.asarray(p.bits) < 16
@@ -250,7 +250,7 @@ class _Block:
         return f.expert_shown * 2 * (seconds + f.latency_s * np.log2(ep))
 
 
-def _head(s: Shape, p: Plan, m: Machine, f: Factors, tokens: Any) -> tuple[Any, Any]:
+def _head(s: Shape, p: Layouts, m: Machine, f: Factors, tokens: Any) -> tuple[Any, Any]:
     scores = tokens * np.asarray(s.vocabulary) / p.tp
     return 6 * scores * s.width / (f.matmul * np.asarray(m.matmul)), f.logits * scores / m.memory_rate
 
@@ -265,7 +265,7 @@ def link_rate(m: Machine, f: Factors, *, ranks: Any, stride: Any) -> Any:
     return np.where(np.asarray(ranks) * stride <= domain, up, across)
 
 
-def _pipe(s: Shape, p: Plan, m: Machine, f: Factors, tokens: Any) -> Any:
+def _pipe(s: Shape, p: Layouts, m: Machine, f: Factors, tokens: Any) -> Any:
     pp, size = np.asarray(p.pp), 2 * tokens * s.width
     size = size / np.where(np.asarray(p.sequence_parallel), p.tp, 1)
     stride = np.asarray(p.world) / pp
@@ -276,7 +276,7 @@ def _pipe(s: Shape, p: Plan, m: Machine, f: Factors, tokens: Any) -> Any:
     return np.where(pp > 1, f.pipe_shown * 2 * p.microbatches * p.virtual * each, 0.0)
 
 
-def _data(s: Shape, p: Plan, m: Machine, f: Factors, *, busy: Any, backward: Any) -> Any:
+def _data(s: Shape, p: Layouts, m: Machine, f: Factors, *, busy: Any, backward: Any) -> Any:
     """Seen seconds of gradients' sums and, with FSDP, of gathered weights."""
     ranks = np.asarray(p.dp) * p.cp
     group = p.copies
@@ -295,7 +295,7 @@ def _data(s: Shape, p: Plan, m: Machine, f: Factors, *, busy: Any, backward: Any
     return np.where(ranks > 1, np.where(np.asarray(p.shard) == 3, full, plain), 0.0)
 
 
-def _optimizer(s: Shape, p: Plan, m: Machine, f: Factors) -> Any:
+def _optimizer(s: Shape, p: Layouts, m: Machine, f: Factors) -> Any:
     held = (s.block_weights + s.edge_weights + s.expert_weights / np.asarray(p.ep)) / np.asarray(p.tp) / p.pp
     share = np.where(np.asarray(p.shard) >= 1, p.copies, 1)
     rate = np.where(np.asarray(p.offload), np.minimum(m.memory_rate, 25e9), m.memory_rate)

@@ -126,7 +126,7 @@ class Shape(_Columns):
 
 
 @dataclass(frozen=True)
-class Plan(_Columns):
+class Layouts(_Columns):
     """Where the work goes. world = dp x tp x cp x pp; ep borrows from dp x cp x tp."""
 
     dp: Any = 1

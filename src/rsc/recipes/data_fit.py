@@ -22,7 +22,7 @@ class StoredTokenizer:
 
 
 @dataclass(frozen=True)
-class Samples:
+class SplitSamples:
     """What root.json says of the samples of a split, without a key."""
 
     schema: Schema
@@ -32,14 +32,14 @@ class Samples:
     """What the ids of field `text` are; None for text, and for ids that came from elsewhere."""
 
 
-def samples_of(dataset: Dataset, *, split: str) -> Samples:
+def samples_of(dataset: Dataset, *, split: str) -> SplitSamples:
     """Raises ConfigError for an unknown split."""
     if split not in dataset.splits:
         raise ConfigError(
             f"{dataset.name} has no split {split!r}", hint=nearest(split, dataset.splits, what="data.split")
         )
     options = dataset.facts.get("options") or {}
-    return Samples(
+    return SplitSamples(
         dataset.splits[split].schema,
         sample_rate=options.get("sample_rate"),
         tokenizer=stored_tokenizer(dataset),
@@ -61,7 +61,7 @@ def fields_of(config: ModelConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*stems, *config.task.answer_fields]))
 
 
-def check_fields(samples: Samples, *, model: ModelConfig, text_field: str) -> None:
+def check_fields(samples: SplitSamples, *, model: ModelConfig, text_field: str) -> None:
     """Raises ConfigError for a field that is not there, or in a shape or at a rate that never fits.
 
     `text_field` is what a language model reads (`data.text_field`).

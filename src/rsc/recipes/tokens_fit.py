@@ -11,7 +11,7 @@ from pathlib import Path
 from rsc.errors import ConfigError
 from rsc.models.config import ModelConfig, TextConfig
 from rsc.models.tokenizer import open_tokenizer
-from rsc.recipes.data_fit import Samples, StoredTokenizer
+from rsc.recipes.data_fit import SplitSamples, StoredTokenizer
 from rsc.tokenizer_json import SEPARATOR_TEXT, JsonTokenizer, read_tokenizer
 
 _ENDS = (SEPARATOR_TEXT, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # what files call the border
@@ -25,7 +25,7 @@ def tokenizer_of(text: TextConfig) -> JsonTokenizer | None:
 
 
 def check_tokens(
-    samples: Samples, *, model: ModelConfig, text_field: str, separator: int | None = None
+    samples: SplitSamples, *, model: ModelConfig, text_field: str, separator: int | None = None
 ) -> None:
     """Raises ConfigError where the model would read other tokens than were meant.
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from rsc.errors import ResourceError
 from rsc.setup.checkout import write_wheel
-from rsc.setup.pip import Answer, Pip
+from rsc.setup.pip import Pip, PipAnswer
 from rsc.setup.torch_install import PYTORCH_CPU_INDEX, TorchInstaller, has_gpu
 
 TOOLS = ("pip", "hatchling", "editables")
@@ -153,7 +153,7 @@ def _pip(environment: Mapping[str, str], scratch: Path, markers: Mapping[str, st
     return pip
 
 
-def _check(answer: Answer, what: str) -> None:
+def _check(answer: PipAnswer, what: str) -> None:
     if answer.code != 0:
         raise ResourceError(f"pip could not {what}: {answer.reason}", hint=HINT)
 

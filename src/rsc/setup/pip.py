@@ -40,7 +40,7 @@ SILENCE_S = 15
 
 
 @dataclass(frozen=True)
-class Answer:
+class PipAnswer:
     """How one pip command ended. `code` is None where it was stopped because its time was over."""
 
     code: int | None
@@ -93,7 +93,7 @@ class Listing:
     """The time was over before pip had asked everywhere."""
 
     @classmethod
-    def read(cls, answer: Answer) -> Listing:
+    def read(cls, answer: PipAnswer) -> Listing:
         """From what `pip index versions -vv` printed."""
         offers = {Offer(version, url) for url, version in FOUND.findall(answer.output)}
         newest_first = sorted(offers, key=lambda offer: (release_of(offer.version), offer.url), reverse=True)
@@ -137,13 +137,13 @@ class Pip:
         """One of several indexes is silent: pip would wait for it again with every package."""
         self._environment |= {"PIP_RETRIES": "0", "PIP_DEFAULT_TIMEOUT": "5"}
 
-    def run(self, *arguments: str, limit_s: float | None = None) -> Answer:
+    def run(self, *arguments: str, limit_s: float | None = None) -> PipAnswer:
         answer = self._run(arguments, limit_s)
         with self.log.open("a") as log:
             log.write(f"$ pip {shlex.join(arguments)}\n{answer.output}\n")
         return answer
 
-    def _run(self, arguments: Sequence[str], limit_s: float | None) -> Answer:
+    def _run(self, arguments: Sequence[str], limit_s: float | None) -> PipAnswer:
         try:
             done = subprocess.run(
                 [*self._command, *arguments],
@@ -154,8 +154,8 @@ class Pip:
                 timeout=limit_s,
             )
         except subprocess.TimeoutExpired as late:
-            return Answer(None, (late.output or b"").decode(errors="replace"))
-        return Answer(done.returncode, done.stdout.decode(errors="replace"))
+            return PipAnswer(None, (late.output or b"").decode(errors="replace"))
+        return PipAnswer(done.returncode, done.stdout.decode(errors="replace"))
 
     def offers(self, project: str, *options: str, limit_s: float | None = None) -> Listing:
         """Every wheel of `project` that fits, whatever constraints say about it."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rsc.errors import ResourceError
-from rsc.setup.pip import INSTALL, Answer, Listing, Offer, Pip
+from rsc.setup.pip import INSTALL, Listing, Offer, Pip, PipAnswer
 from rsc.setup.torch_build import OLDEST, cpu_builds, look_at, new_enough
 
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -62,7 +62,7 @@ class TorchInstaller:
         if not any(way() for way in ways):
             raise ResourceError(f"no {AT_LEAST} could be had; the lines above say why", hint=HINT)
 
-    def _take(self, requirement: str, *options: str) -> Answer:
+    def _take(self, requirement: str, *options: str) -> PipAnswer:
         return self.pip.run(*self.command, *self.target, *options, requirement)
 
     def _install_requirement(self, wanted: str) -> None:

@@ -45,7 +45,7 @@ from rsc.train.validate import Validator, text_bytes
 
 
 @dataclass(frozen=True)
-class Place:
+class RankContext:
     """Where this process stands in the job."""
 
     mesh: Mesh
@@ -63,7 +63,7 @@ def data_place(job: NodeJob) -> DataPlace:
     return DataPlace(AskedStore(client), AskedCache(Path(job.cache), client=client))
 
 
-def assemble(recipe: Recipe, *, place: Place, keys: Keys, job: NodeJob) -> Loop:
+def assemble(recipe: Recipe, *, place: RankContext, keys: Keys, job: NodeJob) -> Loop:
     """Everything up to the first step, at the state of the newest good checkpoint."""
     mesh, spec, data = place.mesh, place.spec, data_place(job)
     clock = SystemClock()
@@ -159,7 +159,7 @@ def assemble(recipe: Recipe, *, place: Place, keys: Keys, job: NodeJob) -> Loop:
     )
 
 
-def _snapshots(place: Place) -> Neighbours | None:
+def _snapshots(place: RankContext) -> Neighbours | None:
     """This rank's memory for snapshots, and that for a rank of another node; None where they are off."""
     spec, rank, local_rank = place.spec, place.mesh.rank, place.local_rank
     if not spec.memories:

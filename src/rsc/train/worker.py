@@ -37,7 +37,7 @@ from rsc.recipes.recipe import Recipe
 from rsc.runs.folder import PRECISION
 from rsc.runs.node_job import NodeJob
 from rsc.train.allocator import keep_freed_memory
-from rsc.train.assemble import Place, assemble
+from rsc.train.assemble import RankContext, assemble
 from rsc.train.batches.key_session import open_keys
 from rsc.train.engine.precision import choose_precision
 from rsc.train.init_weights import parent_of
@@ -108,7 +108,7 @@ def _train(rank: int, local_rank: int, spec: RankSpec, *, job: NodeJob) -> Endin
     parent = parent_of(recipe, run=spec.run)
     asked = None if parent is None or is_export(parent) else parent.name
     with open_keys(Path(job.socket), run=spec.run.name, data=recipe.data, parent=asked) as keys:
-        place = Place(mesh=mesh, local_rank=local_rank, store=store, spec=spec)
+        place = RankContext(mesh=mesh, local_rank=local_rank, store=store, spec=spec)
         return assemble(recipe, place=place, keys=keys, job=job).run()
 
 

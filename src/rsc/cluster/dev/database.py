@@ -23,11 +23,11 @@ class Wait(Protocol):
     def __call__(self, is_so: Callable[[], bool], *, what: str) -> None: ...
 
 
-class Run(Protocol):
+class RunCommand(Protocol):
     def __call__(self, argv: Sequence[str], *, check: bool = True) -> str: ...
 
 
-def start(plan: ClusterPlan, *, spawn: Spawn, run: Run, wait: Wait) -> None:
+def start(plan: ClusterPlan, *, spawn: Spawn, run: RunCommand, wait: Wait) -> None:
     """MariaDB and slurmdbd, until both answer."""
     place, user = plan.folder / "database", pwd.getpwuid(os.getuid()).pw_name
     path = plan.folder / "run" / "mariadb.sock"
@@ -55,7 +55,7 @@ def start(plan: ClusterPlan, *, spawn: Spawn, run: Run, wait: Wait) -> None:
     )
 
 
-def fill(*, run: Run, wait: Wait) -> None:
+def fill(*, run: RunCommand, wait: Wait) -> None:
     """Accounts and QOS. A limit on GPUs can be set only after slurmctld has registered their kind."""
     wait(
         lambda: (

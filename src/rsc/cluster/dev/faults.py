@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rsc.cluster.dev.database import Run
+from rsc.cluster.dev.database import RunCommand
 from rsc.cluster.dev.namespaces import Namespaces
 from rsc.cluster.dev.plan import ClusterPlan
 from rsc.cluster.dev.processes import MARK, Process, end, end_all, of_node
@@ -31,7 +31,7 @@ from rsc.errors import ConfigError
 @dataclass(frozen=True)
 class Faults:
     plan: ClusterPlan
-    run: Run
+    run: RunCommand
     start_node: Callable[[str], None]
 
     def kill_node(self, name: str, *, tell: bool = False) -> None:

@@ -20,7 +20,7 @@ from rsc.cluster.rendezvous.key_value import KeyValues
 from rsc.cluster.rendezvous.message import Message
 from rsc.cluster.supervise.heartbeats import ROW
 from rsc.cluster.supervise.local_node import DEATH_S
-from rsc.cluster.supervise.places import Place, place_ranks
+from rsc.cluster.supervise.places import NodePlace, place_ranks
 from rsc.cluster.supervise.spec import Placement
 from rsc.errors import DataError, ResourceError
 from rsc.events import EventLog
@@ -70,7 +70,7 @@ class AgentNodes:
     """Descriptor on which the job's owner writes wishes; closed: it is gone."""
     now_s: Callable[[], float] = time.monotonic
     _there: dict[str, _Node] = field(default_factory=dict)
-    _places: list[Place] = field(default_factory=list)
+    _places: list[NodePlace] = field(default_factory=list)
     _pids: dict[int, int] = field(default_factory=dict)
     _codes: dict[int, int] = field(default_factory=dict)
     _reports: dict[int, dict[str, Any]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
+class NodePlace:
     node: str
     first_rank: int
     num_ranks: int
@@ -18,8 +18,8 @@ class Place:
 
 
 def place_ranks(
-    slots: Mapping[str, int], *, before: Sequence[Place], workers: int, worlds: Sequence[int]
-) -> list[Place]:
+    slots: Mapping[str, int], *, before: Sequence[NodePlace], workers: int, worlds: Sequence[int]
+) -> list[NodePlace]:
     """Ranks of the largest of `worlds` that is no larger than `workers` and has room in `slots` (by node, in
     order of preference).
 
@@ -38,6 +38,6 @@ def place_ranks(
     for node in nodes:
         if rank < world:
             count = min(slots[node], world - rank)
-            places.append(Place(node, rank, count))
+            places.append(NodePlace(node, rank, count))
             rank += count
     return places

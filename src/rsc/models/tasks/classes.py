@@ -12,7 +12,7 @@ from rsc.models.tasks.task import FieldTask, column_of, values_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from rsc.models.tasks.task import Samples, Tensors
+    from rsc.models.tasks.task import BatchSamples, Tensors
 
 
 class _Sorting(FieldTask):
@@ -43,7 +43,7 @@ class Classes(_Sorting):
 
         return ClassHead(self.head_config, width=self.config.trunk.width, bag=self.config.bag)
 
-    def targets(self, samples: Samples) -> Tensors:
+    def targets(self, samples: BatchSamples) -> Tensors:
         import torch
 
         from rsc.models.cross_entropy import IGNORED
@@ -81,7 +81,7 @@ class MultiLabel(_Sorting):
 
         return MultiLabelHead(self.head_config, width=self.config.trunk.width)
 
-    def targets(self, samples: Samples) -> Tensors:
+    def targets(self, samples: BatchSamples) -> Tensors:
         import torch
 
         column = column_of(samples.columns, self.head_config.field)

@@ -10,7 +10,7 @@ from rsc.models.tasks.task import FieldTask, column_of, values_of
 if TYPE_CHECKING:
     from torch import nn
 
-    from rsc.models.tasks.task import Samples, Tensors
+    from rsc.models.tasks.task import BatchSamples, Tensors
 
 
 class Ctc(FieldTask):
@@ -32,7 +32,7 @@ class Ctc(FieldTask):
 
         return CtcHead(self.head_config, width=self.config.trunk.width)
 
-    def targets(self, samples: Samples) -> Tensors:
+    def targets(self, samples: BatchSamples) -> Tensors:
         """Symbols of each answer, padded; a count of -1 where one is not among the labels."""
         import torch
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rsc.models.tasks.task import TokenTask
 
 if TYPE_CHECKING:
-    from rsc.models.tasks.task import Samples, Tensors
+    from rsc.models.tasks.task import BatchSamples, Tensors
 
 
 class MaskedToken(TokenTask):
@@ -24,7 +24,7 @@ class MaskedToken(TokenTask):
                 "a masked_token head needs a padding row to stand for hidden tokens: raise text.pad_to"
             )
 
-    def targets(self, samples: Samples) -> Tensors:
+    def targets(self, samples: BatchSamples) -> Tensors:
         """The tokens that are hidden from the model now, drawn by sample; in their place stands the first
         padding row of the vocabulary."""
         import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rsc.models.tasks.task import TokenTask
 
 if TYPE_CHECKING:
-    from rsc.models.tasks.task import Samples, Tensors
+    from rsc.models.tasks.task import BatchSamples, Tensors
 
 
 class NextToken(TokenTask):
@@ -20,7 +20,7 @@ class NextToken(TokenTask):
         if not self.config.trunk.causal:
             raise ValueError("a next_token head needs trunk.causal = true, or it sees what it shall say")
 
-    def targets(self, samples: Samples) -> Tensors:
+    def targets(self, samples: BatchSamples) -> Tensors:
         """The token one further on. Packed batches come with theirs (loader/pack.py)."""
         import torch
 

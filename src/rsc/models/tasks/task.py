@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 Column = TypeVar("Column")
 
 
-class Ragged(Protocol):
+class RaggedTexts(Protocol):
     """A column of texts of any length, as the loader gives it (loader/ragged.py)."""
 
     def to_bytes(self) -> Sequence[bytes]: ...
 
 
 @dataclass(frozen=True)
-class Samples:
+class BatchSamples:
     """Samples of a batch whose inputs are tensors already: what targets are made from."""
 
-    columns: Mapping[str, torch.Tensor | Ragged]
+    columns: Mapping[str, torch.Tensor | RaggedTexts]
     """Fields as they were stored."""
     inputs: Tensors
     """By the names of models/build.py."""
@@ -102,7 +102,7 @@ class Task(ABC):
     @abstractmethod
     def build_head(self) -> nn.Module: ...
 
-    def targets(self, samples: Samples) -> Tensors:
+    def targets(self, samples: BatchSamples) -> Tensors:
         """What the head compares its answers with, by the names of models/heads.py. A sample that cannot be
         used counts in no loss."""
         return {}
@@ -158,7 +158,7 @@ class TokenTask(Task):
         return {"targets_BL": torch.zeros_like(inputs["tokens_BL"])}
 
 
-def values_of(column: torch.Tensor | Ragged) -> Iterable[int | str]:
+def values_of(column: torch.Tensor | RaggedTexts) -> Iterable[int | str]:
     """Each sample's answer as it was stored: a number or a text."""
     import torch
 

@@ -26,7 +26,7 @@ from rsc.keys.envelope import Envelope, KeyProvider, data_key_context, open_enve
 from rsc.keys.secret import SecretKey
 from rsc.release.agent.decision import DataFacts, Decision, decide
 from rsc.release.agent.denials import Denials
-from rsc.release.agent.facts_cache import Memory
+from rsc.release.agent.facts_cache import FactsCache
 from rsc.release.agent.measured_code import MeasuredCode
 from rsc.release.agent.request import KeyRequest
 from rsc.release.record.log_record import LiveRecord, Recorded
@@ -112,7 +112,7 @@ class KeyAgent:
         self._clock = clock
         self._account = account or this_account()
         self._record = LiveRecord(audit, witness=workspace.witness)
-        self._memory = Memory(workspace)
+        self._memory = FactsCache(workspace)
         self._denials = Denials()
 
     def release(self, request: KeyRequest) -> SecretKey:

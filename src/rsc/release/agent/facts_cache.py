@@ -60,7 +60,7 @@ class _Kept:
     until_s: float
 
 
-class Memory:
+class FactsCache:
     """One per agent; its threads share it."""
 
     def __init__(

@@ -19,7 +19,7 @@ from rsc.release.agent.request import KeyRequest
 from rsc.release.agent.sandboxes import Sandbox, end_orphans
 
 
-class Process:
+class HolderProcess:
     """Another process: on Linux by a descriptor that stays with it even when its number is reused."""
 
     def __init__(self, pid: int) -> None:
@@ -59,7 +59,7 @@ class Lease:
     number: int
     """Index of the release in the audit log."""
     request: KeyRequest
-    holder: Process
+    holder: HolderProcess
     sandbox: Sandbox | None
     """Where the holder lives, and so what it may leave behind."""
     expires_s: float
@@ -90,7 +90,7 @@ class Leases:
         self, number: int, *, request: KeyRequest, pid: int, expires_s: float, sandbox: Sandbox | None = None
     ) -> Lease:
         """Raises ProcessLookupError when the holder has already gone."""
-        lease = Lease(number, request, Process(pid), sandbox, expires_s)
+        lease = Lease(number, request, HolderProcess(pid), sandbox, expires_s)
         with self._lock:
             self._live[number] = lease
             if sandbox is not None:
@@ -154,7 +154,7 @@ def _left_behind(lease: Lease, killed: Mapping[int, int]) -> str:
     return f"; {count} processes that were left behind were killed" if count else ""
 
 
-def _finish(holder: Process) -> str:
+def _finish(holder: HolderProcess) -> str:
     """Kill a process that still lives, and let go of it; how it ended."""
     try:
         if not holder.is_alive():

@@ -31,7 +31,7 @@ from rsc.release.agent.agent import KeyAgent
 from rsc.release.lifecycle.expire import Expired, expire_held
 from rsc.release.lifecycle.import_lock import no_imports
 from rsc.release.lifecycle.kek_index import Providers
-from rsc.release.lifecycle.rewrite import REASON, House, finish_carries, rewrite
+from rsc.release.lifecycle.rewrite import REASON, ErasureContext, finish_carries, rewrite
 from rsc.release.lifecycle.subject import Hit
 from rsc.release.lifecycle.trace import DerivedRun, Trace, derived_runs, trace, with_ancestors
 from rsc.release.record.log_record import replay
@@ -95,7 +95,7 @@ def erase(
     Raises ConfigError while an import runs, and for one that was stopped and can go on: nobody can look
     through it. Nothing is erased then. Calling it again finishes what was stopped.
     """
-    house = House(workspace, agent, providers, audit, clock, user)
+    house = ErasureContext(workspace, agent, providers, audit, clock, user)
     with no_imports(workspace, list_names(workspace.bulk)):
         finish_carries(house)
         plans = _stopped(audit)
@@ -116,7 +116,7 @@ def erase(
     )
 
 
-def _rewrite_newest(house: House, hits: tuple[Hit, ...], *, subject: str) -> tuple[DatasetRef, ...]:
+def _rewrite_newest(house: ErasureContext, hits: tuple[Hit, ...], *, subject: str) -> tuple[DatasetRef, ...]:
     """A version without the records for each data set whose newest one holds some."""
     by_version: dict[tuple[str, int], list[Hit]] = defaultdict(list)
     for hit in hits:
@@ -129,7 +129,7 @@ def _rewrite_newest(house: House, hits: tuple[Hit, ...], *, subject: str) -> tup
     )
 
 
-def _begin(house: House, found: Trace) -> _Plan:
+def _begin(house: ErasureContext, found: Trace) -> _Plan:
     """Write down what is about to end: without its keys it cannot be found again."""
     records = {
         (hit.data, hit.version, hit.split, hit.sample if hit.split else hit.record) for hit in found.hits
@@ -167,7 +167,7 @@ def _versions(pairs: Iterable[tuple[str, int]]) -> tuple[Version, ...]:
     return tuple((name, version) for name, version in pairs)
 
 
-def _carry_out(house: House, plans: list[_Plan]) -> _Done:
+def _carry_out(house: ErasureContext, plans: list[_Plan]) -> _Done:
     done = _Done([], [], [])
     for plan in plans:
         recorded = replay(house.audit.entries())
@@ -195,7 +195,7 @@ def _carry_out(house: House, plans: list[_Plan]) -> _Done:
     return done
 
 
-def _expire(house: House, name: str, version: int) -> Expired:
+def _expire(house: ErasureContext, name: str, version: int) -> Expired:
     return expire_held(
         house.workspace,
         name,
@@ -207,7 +207,7 @@ def _expire(house: House, name: str, version: int) -> Expired:
     )
 
 
-def _mark(house: House, run: DerivedRun, *, kind: str) -> None:
+def _mark(house: ErasureContext, run: DerivedRun, *, kind: str) -> None:
     """Write into the run and its exports that their data lost records, or may have held some of a person whom
     nobody could look for. A folder that is gone is not made again; the log names it."""
     folder = house.workspace.runs / run.run

@@ -45,7 +45,7 @@ REASON = "erasure of a person's records"
 
 
 @dataclass(frozen=True)
-class House:
+class ErasureContext:
     """What an erasure works with."""
 
     workspace: Workspace
@@ -56,7 +56,7 @@ class House:
     user: str
 
 
-def rewrite(house: House, old: Dataset, *, hits: list[Hit], subject: str) -> DatasetRef:
+def rewrite(house: ErasureContext, old: Dataset, *, hits: list[Hit], subject: str) -> DatasetRef:
     """The next version: the same records in the same order, less those of the hits."""
     if SUBJECT_KEY in old.splits and not holds_subject_key(old):
         raise ConfigError(
@@ -101,7 +101,7 @@ def rewrite(house: House, old: Dataset, *, hits: list[Hit], subject: str) -> Dat
     return ref
 
 
-def finish_carries(house: House) -> None:
+def finish_carries(house: ErasureContext) -> None:
     """Bring the review along for versions that an erasure wrote before it was stopped."""
     for name, numbers in list_datasets(house.workspace.bulk):
         versions = [Dataset.open(house.workspace.bulk, name=name, version=number) for number in numbers]
@@ -112,7 +112,7 @@ def finish_carries(house: House) -> None:
                 _carry(house, old, new)
 
 
-def _carry(house: House, old: Dataset, new: Dataset) -> None:
+def _carry(house: ErasureContext, old: Dataset, new: Dataset) -> None:
     """Bring decisions and approvals along, and sign what makes them count for the new root. carried.json
     comes last: where it lies, all of it is done."""
     for name in old.list_review():

@@ -8,7 +8,7 @@ from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError
 from rsc.release.agent.decision import DataFacts
 from rsc.release.agent.facts import data_facts
-from rsc.release.agent.facts_cache import Memory
+from rsc.release.agent.facts_cache import FactsCache
 from rsc.release.record.log_record import Recorded
 from rsc.release.record.run_origin import Version
 from rsc.review.approval.verdict import ReviewState
@@ -21,7 +21,7 @@ def facts_of(
     *,
     root_hash: str,
     workspace: Workspace,
-    memory: Memory,
+    memory: FactsCache,
     recorded: Recorded,
     now: datetime,
 ) -> DataFacts:

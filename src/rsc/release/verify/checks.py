@@ -39,7 +39,7 @@ GATED = ("train", "evaluate", "export")  # purposes that need an approval
 
 
 @dataclass(frozen=True)
-class House:
+class VerifyContext:
     """What the checks look at."""
 
     workspace: Workspace
@@ -57,12 +57,12 @@ class House:
         return replay(self.audit.entries())
 
 
-def no_plaintext(house: House) -> Promise:
+def no_plaintext(house: VerifyContext) -> Promise:
     looked, breaches = plaintext_files(house.workspace)
     return judge("no plaintext at rest", breaches, told=f"0 of {looked} files")
 
 
-def reviews_valid(house: House) -> Promise:
+def reviews_valid(house: VerifyContext) -> Promise:
     """Every review is evaluated anew: signatures, hashes, expiry, the files as they are now, and no verdict
     that the log tells of is lost."""
     recorded = house.recorded
@@ -90,7 +90,7 @@ def reviews_valid(house: House) -> Promise:
     return judge("reviews valid", breaches, told=told or "no data yet")
 
 
-def keys_within_retention(house: House) -> Promise:
+def keys_within_retention(house: VerifyContext) -> Promise:
     late = overdue(house.workspace, providers=house.providers, now=house.now)
     breaches = [
         Breach(
@@ -115,7 +115,7 @@ def keys_within_retention(house: House) -> Promise:
     return judge("keys within retention", breaches, told=f"keys older than policy: 0 (of {len(active)})")
 
 
-def log_intact(house: House) -> Promise:
+def log_intact(house: VerifyContext) -> Promise:
     """Every record, hash and signature; and the newest view of the witness where one is configured."""
     witness = house.workspace.witness
     known = Witness(witness).known() if witness is not None else {}
@@ -132,7 +132,7 @@ def log_intact(house: House) -> Promise:
     return judge("log intact", breaches, told=f"{report.size} records under {report.origin}")
 
 
-def no_release_without_approval(house: House) -> Promise:
+def no_release_without_approval(house: VerifyContext) -> Promise:
     """Replay the log: at each release of a gated purpose, enough people had approved these very bytes."""
     approvers: dict[str, set[str | int]] = defaultdict(set)
     policies = {
@@ -160,7 +160,7 @@ def no_release_without_approval(house: House) -> Promise:
     return judge("no release without approval", breaches, told=f"{releases} releases, each approved before")
 
 
-def _person(house: House, entry: Mapping[str, Any], *, policy: Policy | None) -> str | int:
+def _person(house: VerifyContext, entry: Mapping[str, Any], *, policy: Policy | None) -> str | int:
     """Who approved; the account, which of older records is that of the reviewer today."""
     reviewer = house.recorded.reviewer(entry["approver"])
     if reviewer is None:
@@ -168,7 +168,7 @@ def _person(house: House, entry: Mapping[str, Any], *, policy: Policy | None) ->
     return person_of(reviewer, policy=policy or Policy())
 
 
-def running_jobs_isolated(house: House) -> Promise:
+def running_jobs_isolated(house: VerifyContext) -> Promise:
     """Look at every process that holds a key right now, from outside."""
     levels = {
         (dataset.name, dataset.version): policy_of(dataset).isolation
@@ -190,7 +190,7 @@ def running_jobs_isolated(house: House) -> Promise:
     return judge("running jobs isolated", breaches, told=f"{len(holders)} processes hold keys{weaker}")
 
 
-def files_private(house: House) -> Promise:
+def files_private(house: VerifyContext) -> Promise:
     """Nobody but the owner can read keys, or write anything that decides."""
     root = house.workspace.root
     secret = [*_below(house.workspace.keys), root / "audit/log.key", *root.glob("identities/*.key")]
@@ -209,7 +209,7 @@ def files_private(house: House) -> Promise:
     return judge("files private", found, told=f"{num_secret} secret files, owner only")
 
 
-def nothing_phones_out(house: House) -> Promise:
+def nothing_phones_out(house: VerifyContext) -> Promise:
     """Import every light module in a process that reports each attempt to connect or to resolve a name."""
     done = subprocess.run(
         [sys.executable, "-c", _LISTEN_CODE],
@@ -262,7 +262,7 @@ def policy_of(dataset: Dataset) -> Policy:
 
 
 def _lost_verdicts(
-    house: House, dataset: Dataset, review: ReviewState, *, recorded: Recorded
+    house: VerifyContext, dataset: Dataset, review: ReviewState, *, recorded: Recorded
 ) -> Iterator[str]:
     """Verdicts of the log that no file carries now (every rejection, and approvals that are missed), and
     verdicts in files that the log does not know: it was cut back, or somebody signed around the commands."""
@@ -283,7 +283,7 @@ def _needed(policy: Policy | None) -> int:
     return policy.required_approvers if policy else 1
 
 
-def _review_changed(house: House, dataset: Dataset) -> datetime | None:
+def _review_changed(house: VerifyContext, dataset: Dataset) -> datetime | None:
     """None where an object store has it: its times are when a copy arrived."""
     if not isinstance(house.workspace.bulk, Path):
         return None

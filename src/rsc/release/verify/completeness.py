@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rsc.errors import IntegrityError, KeyUnavailable, RscError
 from rsc.keys.envelope import KeyProvider, data_key_context, open_envelope
-from rsc.release.verify.checks import House
+from rsc.release.verify.checks import VerifyContext
 from rsc.release.verify.promise import Breach, Promise, judge
 from rsc.store.bulk.interface import BulkStore
 from rsc.store.bulk.local import LocalStore
@@ -31,7 +31,7 @@ from rsc.units import format_bytes
 BYTES_WHOLE = "bytes whole"
 
 
-def versions_whole(house: House) -> Promise:
+def versions_whole(house: VerifyContext) -> Promise:
     recorded = house.recorded
     found = [(name, number) for name, numbers in list_datasets(house.workspace.bulk) for number in numbers]
     breaches = []
@@ -59,7 +59,7 @@ def versions_whole(house: House) -> Promise:
     return judge("versions whole", breaches, told=f"{len(found)} versions: {_read_of(house)}")
 
 
-def bytes_whole(house: House) -> Promise:
+def bytes_whole(house: VerifyContext) -> Promise:
     """Read every byte of the shards of `house.read`; those of versions whose key is destroyed are gone, or
     about to go. Raises ResourceError when the storage does not answer."""
     states = {(p.name, info.kek_id): info.state for p in house.providers.values() for info in p.list()}
@@ -82,7 +82,7 @@ def bytes_whole(house: House) -> Promise:
     return judge(BYTES_WHOLE, breaches, told=told + part)
 
 
-def _read_of(house: House) -> str:
+def _read_of(house: VerifyContext) -> str:
     """What `versions_whole` looks at, in words, and how to have the rest read."""
     looked = "roots, manifests and ends of shards"
     if not isinstance(house.workspace.bulk, Path):
@@ -90,7 +90,7 @@ def _read_of(house: House) -> str:
     return f"{looked} as recorded; --read-data reads every byte"
 
 
-def _faults(house: House, name: str, number: int, *, root_hash: str | None) -> Iterator[str]:
+def _faults(house: VerifyContext, name: str, number: int, *, root_hash: str | None) -> Iterator[str]:
     """What is wrong with one version, in words that name the file."""
     if number not in list_versions(house.workspace.bulk, name):
         return

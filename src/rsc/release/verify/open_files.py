@@ -29,7 +29,7 @@ from urllib.parse import quote
 from rsc.errors import DataError, RscError
 from rsc.keys.envelope import data_key_context, open_envelope
 from rsc.release.lifecycle.subject import FINDINGS, subject_key, texts
-from rsc.release.verify.checks import House
+from rsc.release.verify.checks import VerifyContext
 from rsc.release.verify.plaintext_search import CONTAINER_MAGIC
 from rsc.release.verify.promise import Breach, Promise, judge
 from rsc.review.redact import pseudonyms
@@ -60,7 +60,7 @@ class _Found:
             self.places.setdefault(value, path)
 
 
-def nothing_found_lies_open(house: House) -> Promise:
+def nothing_found_lies_open(house: VerifyContext) -> Promise:
     found = _scan(house)
     breaches, num_closed = [], 0
     for dataset in _with_findings(house) if found.places else ():
@@ -77,7 +77,7 @@ def nothing_found_lies_open(house: House) -> Promise:
     return judge("nothing found lies open", breaches, told=told + closed)
 
 
-def planted_values(house: House) -> Promise:
+def planted_values(house: VerifyContext) -> Promise:
     """Raises DataError for a value that is too short to look for."""
     for number, value in enumerate(house.planted, start=1):
         if len(value) < _SHORTEST_PLANTED:
@@ -99,7 +99,7 @@ def planted_values(house: House) -> Promise:
     return judge(PLANTED, breaches, told=f"0 of {len(needles)} values in {num_files} files")
 
 
-def papers_end_with_data(house: House) -> Promise:
+def papers_end_with_data(house: VerifyContext) -> Promise:
     """Of versions that the log says have ended, the papers that stay are those of numbers alone."""
     breaches, num_ended = [], 0
     for (name, number), said in sorted(house.recorded.ended.items()):
@@ -113,7 +113,7 @@ def papers_end_with_data(house: House) -> Promise:
     return judge("papers end with data", breaches, told=f"{num_ended} ended versions, numbers alone")
 
 
-def _scan(house: House) -> _Found:
+def _scan(house: VerifyContext) -> _Found:
     found = _Found()
     scanner: Scanner | None = None
     for path, file in _files(house):
@@ -134,7 +134,7 @@ def _scan(house: House) -> _Found:
     return found
 
 
-def _files(house: House) -> Iterator[tuple[str, BinaryIO]]:
+def _files(house: VerifyContext) -> Iterator[tuple[str, BinaryIO]]:
     """Every plain file of the workspace, opened without following links; others have rows of their own."""
     roots = [house.workspace.root]
     bulk = house.workspace.bulk
@@ -153,7 +153,7 @@ def _files(house: House) -> Iterator[tuple[str, BinaryIO]]:
                         yield relative, file
 
 
-def _with_findings(house: House) -> Iterator[Dataset]:
+def _with_findings(house: VerifyContext) -> Iterator[Dataset]:
     for name, numbers in list_datasets(house.workspace.bulk):
         for number in numbers:
             with suppress(RscError):
@@ -162,7 +162,7 @@ def _with_findings(house: House) -> Iterator[Dataset]:
                     yield dataset
 
 
-def _stored_codes(house: House, dataset: Dataset, values: Iterable[Value]) -> list[Value] | None:
+def _stored_codes(house: VerifyContext, dataset: Dataset, values: Iterable[Value]) -> list[Value] | None:
     """Those of the values whose codes stand among the findings; None where they cannot be read here."""
     try:
         envelope = dataset.envelope()

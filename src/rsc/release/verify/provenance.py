@@ -12,13 +12,13 @@ from rsc.config import Workspace, resolve
 from rsc.errors import RscError
 from rsc.release.agent.measured_code import measure
 from rsc.release.record.run_origin import RunOrigin
-from rsc.release.verify.checks import GATED, House, policy_of
+from rsc.release.verify.checks import GATED, VerifyContext, policy_of
 from rsc.release.verify.promise import Breach, Promise, judge
 from rsc.store.dataset import Dataset, list_datasets
 from rsc.untrusted import UntrustedFolder
 
 
-def runs_recorded(house: House) -> Promise:
+def runs_recorded(house: VerifyContext) -> Promise:
     """Every run is in the log, and its run.json and resolved.toml say what the log says."""
     recorded, breaches = house.recorded, []
     folders = [path.parent for path in sorted(house.workspace.runs.glob("*/run.json"))]
@@ -33,7 +33,7 @@ def runs_recorded(house: House) -> Promise:
     return judge("runs recorded", breaches, told=f"{len(folders)} runs, as the log says they began")
 
 
-def code_as_pinned(house: House) -> Promise:
+def code_as_pinned(house: VerifyContext) -> Promise:
     """Each key of a worker went to code that was measured, and that the policy names where it pins any.
     The row prints the hash of this RSC, for a policy."""
     pins = pinned_code(house.workspace)
@@ -66,7 +66,7 @@ def pinned_code(workspace: Workspace) -> dict[tuple[str, int], tuple[str, ...]]:
     return found
 
 
-def reviewers_enrolled(house: House) -> Promise:
+def reviewers_enrolled(house: VerifyContext) -> Promise:
     """The chain of enrolments holds, and each verdict was given from the account of its reviewer."""
     recorded = house.recorded
     breaches = [

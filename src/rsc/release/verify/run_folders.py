@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from rsc.errors import DataError
-from rsc.release.verify.checks import House
+from rsc.release.verify.checks import VerifyContext
 from rsc.release.verify.promise import Breach, Promise, judge
 from rsc.untrusted import UntrustedFolder
 
 
-def run_folders_plain(house: House) -> Promise:
+def run_folders_plain(house: VerifyContext) -> Promise:
     runs = UntrustedFolder(house.workspace.runs)
     looked, breaches = 0, []
     for path in _below(runs):

@@ -19,11 +19,11 @@ from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
 from rsc.release.lifecycle.kek_index import Providers
 from rsc.release.verify import checks, completeness, open_files, provenance, run_folders
-from rsc.release.verify.checks import House
+from rsc.release.verify.checks import VerifyContext
 from rsc.release.verify.promise import Promise, unknown, with_since
 from rsc.store.verify import VerifyPart
 
-CHECKS: tuple[Callable[[House], Promise], ...] = (
+CHECKS: tuple[Callable[[VerifyContext], Promise], ...] = (
     checks.no_plaintext,
     open_files.nothing_found_lies_open,
     open_files.papers_end_with_data,
@@ -55,7 +55,9 @@ def verify(
 
     `read`: also every byte of that part of the shards. `planted`: values to search for in every file.
     """
-    house = House(workspace, providers, audit, clock.now(), read=read or VerifyPart(), planted=planted)
+    house = VerifyContext(
+        workspace, providers, audit, clock.now(), read=read or VerifyPart(), planted=planted
+    )
     asked = [completeness.bytes_whole] * bool(read) + [open_files.planted_values] * bool(planted)
     rows = [_checked(check, house) for check in (*CHECKS, *asked)]
     try:
@@ -66,7 +68,7 @@ def verify(
         return rows  # a damaged log takes no records; its own row says so
 
 
-def _checked(check: Callable[[House], Promise], house: House) -> Promise:
+def _checked(check: Callable[[VerifyContext], Promise], house: VerifyContext) -> Promise:
     try:
         return check(house)
     except (RscError, OSError) as error:

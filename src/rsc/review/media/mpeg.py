@@ -19,7 +19,7 @@ _KBIT_PER_S = {
 """By (is MPEG-1, layer bits: 3 is layer I, 1 is layer III)."""
 
 
-class Frames(NamedTuple):
+class FrameCounts(NamedTuple):
     """How many frames there are, and how many the first one counts; None where it counts none."""
 
     found: int
@@ -40,7 +40,7 @@ def has_count(data: bytes) -> bool:
     return b"Xing" in start or b"Info" in start or b"VBRI" in start
 
 
-def count_frames(data: bytes) -> Frames:
+def count_frames(data: bytes) -> FrameCounts:
     """Raises ValueError where no frame stands, the last is cut short, or the count does not fit."""
     offset = found = 0
     while offset < len(data):
@@ -55,7 +55,7 @@ def count_frames(data: bytes) -> Frames:
     counted = _counted(data[: _frame_bytes(data, 0)])
     if counted is not None and found - 1 != counted:
         raise ValueError(f"its first frame counts {counted} frames, {found - 1} follow")
-    return Frames(found, counted)
+    return FrameCounts(found, counted)
 
 
 def _frame_bytes(data: bytes, offset: int) -> int | None:

@@ -20,7 +20,7 @@ from rsc.errors import DataError
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.config import AudioConfig, ImageConfig, ModelConfig, TextConfig
 from rsc.models.decode import decode_audio, decode_image
-from rsc.models.tasks.task import Samples, column_of
+from rsc.models.tasks.task import BatchSamples, column_of
 from rsc.models.tokenizer import Tokenizer, open_tokenizer
 from rsc.train.batches.sample_seeds import Draws
 
@@ -72,7 +72,7 @@ class Binder:
             )
         if with_answers:
             usable_B = _usable(bound.batch, config=config)
-            bound.batch |= self._task.targets(Samples(columns, bound.batch, usable_B, bad=bound.bad))
+            bound.batch |= self._task.targets(BatchSamples(columns, bound.batch, usable_B, bad=bound.bad))
         return bound
 
 
