@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def test_the_script_letter_by_letter() -> None:
         "switches": 1,
     }
     assert render(job(**asked)) == GOLDEN.read_text()
+
+
+def test_a_job_of_several_nodes_outlives_one_and_starts_anew_with_too_few() -> None:
+    text = render(replace(job(), nodes=4))
+    assert "\n#SBATCH --nodes=4\n#SBATCH --no-kill " in text
+    assert '[ "$code" -eq 4 ]' in text
+    assert not {"--no-kill", '"$code" -eq 4'} & set(render(job()).split())
 
 
 HOSTILE = [

@@ -28,7 +28,7 @@ def on_slurm(rsc_with_text: Any, slurm_cluster: DevCluster, monkeypatch: pytest.
     slurm_cluster.run(["scancel", "-u", pwd.getpwuid(os.getuid()).pw_name])
 
 
-def wait_for(what: Callable[[], Any], *, patience_s: float = 120.0) -> Any:
+def wait_for(what: Callable[[], Any], *, patience_s: float = 300.0) -> Any:
     deadline_s = time.monotonic() + patience_s
     while not (found := what()):
         assert time.monotonic() < deadline_s, "it did not come"
@@ -133,17 +133,18 @@ def test_what_the_gate_refuses_never_reaches_the_queue(on_slurm: Any, slurm_clus
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
+        ("cluster.nodes=1 cluster.spares=9", "wants 10 nodes"),
         ("slurm.gpus_per_node=8", "the most there: 4 GPUs"),
         ("slurm.partition=batsch", "no partition 'batsch'"),
         ("slurm.licenses=matlab", "has 0 of matlab"),
         ("slurm.memory=1T", "1,048,576 MiB"),
         ("slurm.tiem=1:00", "unknown key slurm.tiem"),
-        ("slurm.partition='a b'", "slurm.partition"),
+        ("slurm.partition='a#b'", "slurm.partition"),
     ],
 )
 def test_the_impossible_is_refused_with_its_arithmetic(on_slurm: Any, asked: str, words: str) -> None:
     runs = set(on_slurm.workspace.runs.glob("*"))
-    told = on_slurm.run(*on_slurm.train_command(*SMALL, asked), "--on", "slurm", expect=2)
+    told = on_slurm.run(*on_slurm.train_command(*SMALL, *asked.split(" ")), "--on", "slurm", expect=2)
     assert words in told["stderr"]
     assert set(on_slurm.workspace.runs.glob("*")) == runs
 

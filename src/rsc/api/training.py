@@ -13,7 +13,7 @@ from typing import Any
 from rsc.api.record import Record, entry, html_table
 from rsc.api.run_records import RunDetails, run_at
 from rsc.checkpoint.replicas import fetch_run
-from rsc.cluster.launch.launcher import LocalLauncher
+from rsc.cluster.slurm.allocation import launcher_of_job
 from rsc.cluster.slurm.commands import InstalledSlurm
 from rsc.cluster.slurm.site import Place, Site, read_site
 from rsc.control.controller import Controller
@@ -195,9 +195,8 @@ def controller(
     house = Custody.open()
     gate = WorkspaceGate(house.workspace, house.providers, house.clock, house.account)
     line = progress or (lambda steps: ProgressLine(steps=steps))
-    return Controller(
-        house.workspace, gate=gate, launcher=LocalLauncher(), clock=house.clock, say=say, line=line
-    )
+    launcher = launcher_of_job(os.environ, InstalledSlurm())
+    return Controller(house.workspace, gate=gate, launcher=launcher, clock=house.clock, say=say, line=line)
 
 
 def _ended(folder: RunFolder, *, code: int, check: bool) -> TrainedRun:

@@ -28,6 +28,8 @@ def init(
     text = site_text(facts)
     if show:
         print(text, end="")
+        for line in warnings(facts):
+            say(line)
         return
     path = Workspace.from_environment().root / FILE
     write_new(path, text.encode(), mode=0o600)

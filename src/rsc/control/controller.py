@@ -83,7 +83,7 @@ class Controller:
         record = run.record()
         origin = self.gate.origin(run.id)
         origin.require_papers(record.lineage)
-        _require_recipe(run, origin)  # it also says where copies go
+        require_recipe(run, origin)  # it also says where copies go
         recipe = _with_steps(recipe_of(run), record=record, overrides=list(overrides))
         steps = recipe.train.steps
         if record.state is RunState.FINISHED and steps <= record.step:
@@ -103,7 +103,7 @@ class Controller:
         )
 
 
-def _require_recipe(run: RunFolder, origin: RunOrigin) -> None:
+def require_recipe(run: RunFolder, origin: RunOrigin) -> None:
     """Raises IntegrityError for a recipe that is not the one the run began with: it names the data."""
     if resolve(str(run.path / "resolved.toml")).digest != origin.recipe_sha256:
         raise IntegrityError(

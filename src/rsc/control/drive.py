@@ -28,7 +28,7 @@ from rsc.control.job import Job, possible_worlds
 from rsc.control.monitor import StepProgress, Watched
 from rsc.control.mover_process import fetching_for
 from rsc.control.wishes import Hangup, Wishes
-from rsc.errors import Interrupted, RequeueMe
+from rsc.errors import ConfigError, Interrupted, RequeueMe
 from rsc.events import EventTail
 from rsc.recipes.recipe import Recipe
 from rsc.release.agent.job_scope import Served
@@ -55,7 +55,7 @@ class Drive:
         run, recipe = self.run, self.recipe
         with (
             run.locked(),
-            _socket_folder() as socket,
+            socket_folder() as socket,
             Wishes(Hangup(run, recipe.train.on_hangup)) as wishes,
             fetching_for(
                 run, recipe.data, self.workspace, path=socket_beside(socket), say=self.say, clock=self.clock
@@ -66,7 +66,11 @@ class Drive:
             run.update(state=RunState.RUNNING, reason="", steps=recipe.train.steps)
             command = self.command(socket)
             self.gate.record_drive(run.id, isolation=_isolation_text(command))
-            with self.gate.serve(socket, serves=_served(run, recipe)), EnergyMeter(counters()) as meter:
+            controllers = 1 if recipe.cluster.nodes > 1 else 0
+            with (
+                self.gate.serve(socket, serves=served_by(run, recipe, controllers=controllers)),
+                EnergyMeter(counters()) as meter,
+            ):
                 watched = self._supervise(command, wishes=wishes, copies=copies)
             if meter.used_wh is not None:  # for the card
                 self._note("energy", used_wh=round(meter.used_wh, 3), source=meter.source)
@@ -116,11 +120,17 @@ class Drive:
         """The command of the job's controller, which starts that of an agent on each node."""
         cluster = self.recipe.cluster
         nodes = self.launcher.nodes(cluster.nodes + cluster.spares)
+        if job.mover is not None and any(node.is_elsewhere for node in nodes):
+            raise ConfigError(
+                "several machines cannot train on data in an object store yet: only the first has its mover",
+                hint="copy the data set into a folder that all nodes reach (data.location), or use one node",
+            )
         plan = Job(
             node_job=asdict(job),
             before=wrapped.argv[:-1],
             nodes=[node.to_record() for node in nodes],
             worlds=possible_worlds(self.recipe, most=self.recipe.parallel.workers),
+            workspace=str(self.workspace.root),
         )
         argv = [sys.executable, "-m", "rsc.control.job", json.dumps(asdict(plan))]
         return replace(wrapped, argv=argv)
@@ -195,15 +205,15 @@ def _isolation_text(command: Wrapped) -> str:
     return f"isolated ({command.method})" if command.is_isolated else f"not isolated: {command.reason}"
 
 
-def _served(run: RunFolder, recipe: Recipe) -> Served:
-    """The keys that the workers of this run need."""
+def served_by(run: RunFolder, recipe: Recipe, *, controllers: int) -> Served:
+    """The keys that the workers of this run need; `controllers` as there."""
     versions = {each.name: each.version for each in recipe.data.sets if each.version is not None}
     runs = frozenset(name for name in (run.id, recipe.model.init_from) if name)
-    return Served(versions, runs, controllers=1 if recipe.cluster.nodes > 1 else 0)
+    return Served(versions, runs, controllers=controllers)
 
 
 @contextmanager
-def _socket_folder() -> Iterator[Path]:
+def socket_folder() -> Iterator[Path]:
     """A short private folder for the agent's socket: the path of a unix socket has 107 bytes at most."""
     with tempfile.TemporaryDirectory(prefix="rsc-") as folder:
         yield Path(folder) / "agent.sock"

@@ -11,7 +11,8 @@ import json
 import resource
 import secrets
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from rsc.cluster.rendezvous.hub import Hub
 from rsc.cluster.rendezvous.interfaces import address_of, address_towards
 from rsc.cluster.supervise.agents import AgentNodes
 from rsc.cluster.supervise.supervisor import supervise
+from rsc.control.node_plan import NodePlan
 from rsc.errors import RscError
 from rsc.events import EventLog
 from rsc.hardening import harden_process
@@ -40,6 +42,8 @@ class Job:
     """See JobNode."""
     worlds: list[int]
     """Numbers of ranks that the recipe has a mesh for."""
+    workspace: str
+    """Where nodes on other machines find keys and log."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -72,7 +76,7 @@ def main(argument: str) -> int:
     interface = cluster.interface
     hub = Hub(secret, host=address_of(interface) if interface else address_towards(nodes[-1].address))
     node_job = replace(node_job, hub=hub.address, silence_s=cluster.node_silence_s)
-    processes = NodeProcesses(nodes, [*job.before, node_job.to_json()], secret, cluster.node_starts)
+    processes = NodeProcesses(nodes, _command(job, node_job, nodes), secret, cluster.node_starts)
     events = EventLog(events_of_workers(Path(node_job.run)), clock=SystemClock())
     there = AgentNodes(
         hub,
@@ -93,6 +97,14 @@ def main(argument: str) -> int:
         there.quit()
         processes.wait_or_end_all()
         hub.close()
+
+
+def _command(job: Job, node_job: NodeJob, nodes: Sequence[JobNode]) -> list[str]:
+    """What runs on a node: its agent, on another machine below a key agent of that node."""
+    if not any(node.is_elsewhere for node in nodes):
+        return [*job.before, node_job.to_json()]
+    plan = NodePlan(job.workspace, Path(node_job.run).name, job.before, asdict(node_job))
+    return [sys.executable, "-m", "rsc.control.node", plan.to_json()]
 
 
 if __name__ == "__main__":

@@ -87,11 +87,6 @@ class Submission:
         return f"asked job {live.id} to checkpoint and stop"
 
     def _check(self, cluster: ClusterConfig) -> Facts:
-        if cluster.nodes > 1:
-            raise ConfigError(
-                f"cluster.nodes is {cluster.nodes}: a run on Slurm has one node by now",
-                hint="set cluster.nodes=1 and use more GPUs of the node",
-            )
         facts = ask_facts(self.slurm)
         require_feasible(self.site.slurm, facts, nodes=cluster.nodes + cluster.spares)
         return facts
@@ -112,6 +107,7 @@ class Submission:
         return found[0]
 
     def _job(self, run: RunFolder, facts: Facts) -> Job:
+        cluster = recipe_of(run).cluster
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ}
         return Job(
             run=run.id,
@@ -119,6 +115,7 @@ class Submission:
             command=(sys.executable, "-m", "rsc", "runs", "resume", run.id, "--on", "local"),
             environment={**kept, "RSC_HOME": str(self.controller.workspace.root)},
             site=self.site,
+            nodes=cluster.nodes + cluster.spares,
             is_expedited=_version(facts.version) >= _EXPEDITED
             and "enable_expedited_requeue" in facts.config.get("SlurmctldParameters", ""),
         )

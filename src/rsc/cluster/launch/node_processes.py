@@ -22,10 +22,12 @@ class JobNode:
     """What a command begins with so that it runs on this node; empty for this machine."""
     address: str = "127.0.0.1"
     """Of the node: the job's controller listens on the way to it."""
+    is_elsewhere: bool = False
+    """Whether it is another machine: its ranks ask a key agent there (control/node.py)."""
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Self:
-        return cls(record["name"], tuple(record["prefix"]), record["address"])
+        return cls(record["name"], tuple(record["prefix"]), record["address"], record["is_elsewhere"])
 
     def to_record(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,6 +42,8 @@ class NodeProcesses:
     most_starts: int
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _starts: dict[str, int] = field(default_factory=dict)
+    _leaving: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """Commands that were asked to end what they started elsewhere."""
 
     def start_all(self) -> None:
         for node in self.nodes:
@@ -55,12 +59,17 @@ class NodeProcesses:
         return True
 
     def end(self, node: str) -> None:
-        if (process := self._running.pop(node, None)) is not None:
+        if (process := self._running.pop(node, None)) is None:
+            return
+        if next(each for each in self.nodes if each.name == node).is_elsewhere:
+            process.terminate()  # `srun` ends its step then, which it cannot do once it is killed
+            self._leaving.append(process)
+        else:
             _end(process)
 
     def wait_or_end_all(self) -> None:
         """Those that were sent home have some seconds."""
-        for process in self._running.values():
+        for process in (*self._running.values(), *self._leaving):
             try:
                 process.wait(timeout=_END_S)
             except subprocess.TimeoutExpired:

@@ -32,9 +32,9 @@ while :; do
 done
 
 # 75: checkpointed, start again. Above 130: killed from outside; `rsc runs resume` stops where that repeats.
-# A job that was cancelled is not started again, one that Slurm requeues already need not be.
+{about_4}# A job that was cancelled is not started again, one that Slurm requeues already need not be.
 state=$(squeue -h -j "$SLURM_JOB_ID" -o '%T %r')
-if [ "$code" -eq 75 ] || [ "$code" -gt 130 ]; then
+if {is_again}; then
     case $state in
     RUNNING* | *TimeLimit) scontrol requeue "$SLURM_JOB_ID" ;;
     esac
@@ -70,9 +70,19 @@ def render(job: Job) -> str:
         *(f"module load {shlex.quote(name)}" for name in job.site.environment.modules),
         *job.site.environment.setup,
         "",
-        _BODY.format(warn_s=asked.warn_s, command=shlex.join(job.command)),
+        _BODY.format(warn_s=asked.warn_s, command=shlex.join(job.command), **_again(job)),
     ]
     return "\n".join(parts)
+
+
+def _again(job: Job) -> dict[str, str]:
+    """After which codes the script asks for a new start. A run of several nodes may have lost some."""
+    if job.nodes == 1:
+        return {"about_4": "", "is_again": '[ "$code" -eq 75 ] || [ "$code" -gt 130 ]'}
+    return {
+        "about_4": "# 4: too few of its nodes are left, or something of theirs.\n",
+        "is_again": '[ "$code" -eq 75 ] || [ "$code" -eq 4 ] || [ "$code" -gt 130 ]',
+    }
 
 
 def options(job: Job) -> Iterator[str]:
@@ -86,6 +96,8 @@ def options(job: Job) -> Iterator[str]:
     yield "--requeue=expedite" if job.is_expedited else "--requeue"
     yield f"--signal=B:USR1@{asked.warn_s}"
     yield f"--nodes={job.nodes}"
+    if job.nodes > 1:
+        yield "--no-kill  # a lost node is the run's to replace"
     yield "--ntasks-per-node=1"
     if asked.gpus_per_node:
         kind = f"{asked.gpu_type}:" if asked.gpu_type else ""
