@@ -126,6 +126,7 @@ def stop(
     """Ask a running run to write a checkpoint and leave (exit code 75)."""
     folder = _find(run)
     if (told := training.stop_job(folder, now=now)) is not None:
+        emit({"run": folder.id, "pid": None, "with_checkpoint": not now}, as_json=as_json, text="")
         say(told)
         next_commands(f"rsc runs show {folder.id}", f"rsc runs resume {folder.id}")
         return
