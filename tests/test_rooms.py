@@ -121,18 +121,20 @@ def test_a_light_room_never_names_torch(room: str) -> None:
     assert not named, f"{room}/ must work without torch"
 
 
-DRY_RUN = {
-    *("dry_run", "example_batch", "fake_routing", "op_counter", "rank_report", "recipe_table", "unit_cost"),
-    "weight_memory",
-}
-"""Files of plan/ that build models; the planner beside them plans without torch."""
+WITH_TORCH = {"dry_run", "measure"}
+"""Folders of plan/ that build models or run products; the planner beside them plans without torch."""
 
 
 def test_the_planner_never_names_torch() -> None:
-    planner = [path for path in python_files() if room_of(path) == "plan" and path.stem not in DRY_RUN]
-    dry = {f"rsc.plan.{name}" for name in DRY_RUN}
-    named = {path.name for path in planner if ({"torch"} | dry) & imported_modules(path)}
+    planner = [
+        path for path in python_files() if room_of(path) == "plan" and path.parent.name not in WITH_TORCH
+    ]
+    named = {path.name for path in planner for name in imported_modules(path) if _brings_torch(name)}
     assert not named
+
+
+def _brings_torch(module: str) -> bool:
+    return module == "torch" or any(module.startswith(f"rsc.plan.{folder}") for folder in WITH_TORCH)
 
 
 def test_the_table_has_a_line_for_each_room() -> None:
