@@ -102,6 +102,12 @@ def test_a_permission_that_nothing_uses_is_none(room: str) -> None:
     assert MAY_IMPORT[room] <= used, f"nothing in {room}/ imports {sorted(MAY_IMPORT[room] - used)}"
 
 
+def test_a_class_name_stands_for_one_thing() -> None:
+    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1 and not name.startswith("_")] == []
+
+
 def test_no_two_test_files_share_a_name() -> None:
     """Test folders are no packages: pytest cannot import a second file of a name."""
     tests = Path(__file__).parent
