@@ -26,8 +26,8 @@ from rsc.errors import RscError
 from rsc.events import EventLog
 from rsc.hardening import harden_process
 from rsc.recipes.recipe import Recipe
-from rsc.runs.folder import events_of_workers
 from rsc.runs.node_job import NodeJob
+from rsc.runs.worker_events import events_of_workers
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,9 @@ class TarShards(Source):
                 samples.append(sample)
                 size += sum(member.size for member in sample.members)
                 if size >= part_bytes:
-                    yield Part(number, first_record=first_record, size_bytes=size, span=_TarSpan(path, samples))
+                    yield Part(
+                        number, first_record=first_record, size_bytes=size, span=_TarSpan(path, samples)
+                    )
                     number, first_record = number + 1, first_record + len(samples)
                     samples, size = [], 0
             if samples:
