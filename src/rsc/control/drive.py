@@ -24,7 +24,7 @@ from rsc.cluster.supervise.failures import Restarts
 from rsc.config import Workspace
 from rsc.control.admission import Gate, cipher_of
 from rsc.control.checkpoint_copier import Courier, open_copies, send_papers
-from rsc.control.job import Job, possible_worlds
+from rsc.control.job import ManyNodesJob, possible_worlds
 from rsc.control.monitor import StepProgress, Watched
 from rsc.control.mover_process import fetching_for
 from rsc.control.wishes import Hangup, Wishes
@@ -116,7 +116,7 @@ class Drive:
         """The command of the job's controller, which starts that of an agent on each node."""
         cluster = self.recipe.cluster
         nodes = self.launcher.nodes(cluster.nodes + cluster.spares)
-        plan = Job(
+        plan = ManyNodesJob(
             node_job=asdict(job),
             before=wrapped.argv[:-1],
             nodes=[node.to_record() for node in nodes],

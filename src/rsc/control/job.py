@@ -31,7 +31,7 @@ from rsc.runs.worker_events import events_of_workers
 
 
 @dataclass(frozen=True)
-class Job:
+class ManyNodesJob:
     node_job: dict[str, Any]
     """What each node is asked to do."""
     before: list[str]
@@ -63,7 +63,7 @@ def main(argument: str) -> int:
     harden_process()
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a connection a node, and strangers
-    job = Job.from_json(argument)
+    job = ManyNodesJob.from_json(argument)
     node_job = NodeJob.from_json(json.dumps(job.node_job))
     recipe = Recipe.model_validate(node_job.recipe)
     nodes = [JobNode.from_record(record) for record in job.nodes]
