@@ -32,7 +32,7 @@ def run_measured(code: str, *arguments: str) -> str:
     """Standard output of a program that begins with the highest core limit there is."""
     raise_limit = "resource.setrlimit(resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)[1:] * 2)"
     command = [sys.executable, "-c", f"{MEASURE}\n{raise_limit}\n{code}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -102,6 +102,12 @@ def test_a_permission_that_nothing_uses_is_none(room: str) -> None:
     assert MAY_IMPORT[room] <= used, f"nothing in {room}/ imports {sorted(MAY_IMPORT[room] - used)}"
 
 
+def test_a_class_name_stands_for_one_thing() -> None:
+    trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]
+    names = Counter(node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1 and not name.startswith("_")] == []
+
+
 def test_no_two_test_files_share_a_name() -> None:
     """Test folders are no packages: pytest cannot import a second file of a name."""
     tests = Path(__file__).parent
@@ -121,18 +127,20 @@ def test_a_light_room_never_names_torch(room: str) -> None:
     assert not named, f"{room}/ must work without torch"
 
 
-DRY_RUN = {
-    *("dry_run", "example_batch", "fake_routing", "op_counter", "rank_report", "recipe_table", "unit_cost"),
-    "weight_memory",
-}
-"""Files of plan/ that build models; the planner beside them plans without torch."""
+WITH_TORCH = {"dry_run", "measure"}
+"""Folders of plan/ that build models or run products; the planner beside them plans without torch."""
 
 
 def test_the_planner_never_names_torch() -> None:
-    planner = [path for path in python_files() if room_of(path) == "plan" and path.stem not in DRY_RUN]
-    dry = {f"rsc.plan.{name}" for name in DRY_RUN}
-    named = {path.name for path in planner if ({"torch"} | dry) & imported_modules(path)}
+    planner = [
+        path for path in python_files() if room_of(path) == "plan" and path.parent.name not in WITH_TORCH
+    ]
+    named = {path.name for path in planner for name in imported_modules(path) if _brings_torch(name)}
     assert not named
+
+
+def _brings_torch(module: str) -> bool:
+    return module == "torch" or any(module.startswith(f"rsc.plan.{folder}") for folder in WITH_TORCH)
 
 
 def test_the_table_has_a_line_for_each_room() -> None:

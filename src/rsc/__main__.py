@@ -1,5 +1,5 @@
 """`python -m rsc` is `rsc`."""
 
-from rsc.cli.main import main
+from rsc.cli.start import main
 
 main()

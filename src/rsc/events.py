@@ -151,10 +151,10 @@ def _whole(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 class EventTail:
     """What other processes append to a file from now on."""
 
-    def __init__(self, path: Path, *, beneath: Path | None = None) -> None:
-        """Raises DataError where the file is a link, a FIFO or a device."""
+    def __init__(self, path: Path, *, beneath: Path | None = None, is_new: bool = False) -> None:
+        """With `is_new` all that it holds is fresh. Raises DataError for a link, a FIFO or a device."""
         self._folder, self._name = _place(path, beneath)
-        self._offset = self._size()
+        self._offset = 0 if is_new else self._size()
 
     def fresh(self) -> list[dict[str, Any]]:
         """The events whose lines were finished since the last call. Raises as at the start."""

@@ -20,7 +20,7 @@ from rsc.cluster.slurm.facts import (
     parse_partitions,
 )
 from rsc.cluster.slurm.holders import parse_holders
-from rsc.cluster.slurm.jobs import LIVE, Job, parse_past, parse_queue, past_jobs
+from rsc.cluster.slurm.jobs import LIVE, SlurmJob, parse_past, parse_queue, past_jobs
 from rsc.errors import ConfigError, ResourceError
 
 RECORDED = Path(__file__).parents[1] / "vectors" / "slurm" / "22.05.8"
@@ -133,8 +133,8 @@ def test_what_is_no_time_is_refused(text: str) -> None:
         parse_duration_s(text)
 
 
-def pending(reason: str, **more: str) -> Job:
-    return Job("12", "PENDING", reason, partition="batch", num_nodes="4", **more)
+def pending(reason: str, **more: str) -> SlurmJob:
+    return SlurmJob("12", "PENDING", reason, partition="batch", num_nodes="4", **more)
 
 
 @pytest.mark.parametrize(
@@ -167,5 +167,5 @@ def test_why_a_job_waits(reason: str, words: str, change: str) -> None:
 
 @given(st.text(), st.sampled_from(sorted(LIVE)))
 def test_any_reason_has_a_sentence(reason: str, state: str) -> None:
-    assert why_waiting(Job("1", state, reason), Facts("", {}, {})).sentence
-    assert why_ended(Job("1", state, reason))
+    assert why_waiting(SlurmJob("1", state, reason), Facts("", {}, {})).sentence
+    assert why_ended(SlurmJob("1", state, reason))

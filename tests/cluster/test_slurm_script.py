@@ -13,7 +13,7 @@ import pytest
 from rsc.cluster.dev.cluster import DevCluster
 from rsc.cluster.slurm.facts import ask_facts
 from rsc.cluster.slurm.feasible import require_feasible
-from rsc.cluster.slurm.script import Job, render
+from rsc.cluster.slurm.script import BatchJob, render
 from rsc.cluster.slurm.site import JobSettings, Site, SiteEnvironment, read_site
 from rsc.cluster.slurm.site_text import site_text
 from rsc.errors import ConfigError
@@ -22,9 +22,11 @@ from tests.cluster.test_slurm_answers import RecordedSlurm
 GOLDEN = Path(__file__).parents[1] / "vectors" / "slurm" / "job.sh"
 
 
-def job(folder: str = "/shared/rsc/runs/2026-12-01-language-1a2b", *, run: str = "", **asked: Any) -> Job:
+def job(
+    folder: str = "/shared/rsc/runs/2026-12-01-language-1a2b", *, run: str = "", **asked: Any
+) -> BatchJob:
     name = run or Path(folder).name
-    return Job(
+    return BatchJob(
         run=name,
         folder=Path(folder),
         command=("/opt/rsc/bin/python", "-m", "rsc", "runs", "resume", name, "--on", "local"),

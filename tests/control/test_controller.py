@@ -22,13 +22,14 @@ from rsc.control.monitor import ProgressLine, Watched
 from rsc.control.run_plan import plan_run
 from rsc.control.wishes import Wishes
 from rsc.errors import IsolationRefused
-from rsc.events import EventLog, EventTail
+from rsc.events import EventLog
 from rsc.loader.config import DataConfig
 from rsc.recipes.data_fit import SplitSamples
 from rsc.recipes.recipe import load_recipe
 from rsc.release.agent.job_scope import Served
 from rsc.release.record.run_origin import DataUsed, RunOrigin
 from rsc.runs.folder import RunFolder
+from rsc.runs.worker_events import WorkerEventTail
 from rsc.store.format.schema import Field, Schema
 from tests.conftest import FakeClock
 
@@ -72,7 +73,7 @@ def test_restarts_are_counted_once_in_a_crash_loop_of_the_supervisor(
 
     def lost(drive: Drive, command: Wrapped, **_: Any) -> Watched:
         run, line = drive.run, ProgressLine(steps=1, out=io.StringIO())
-        watched = Watched(line, drive.say, run.events(clock=clock), EventTail(run.path / "events.jsonl"))
+        watched = Watched(line, drive.say, run.events(clock=clock), WorkerEventTail(run.path))
         watched.restarts, watched.exit_code, watched.is_supervisor_lost = 1, 137, True
         return watched
 
@@ -104,7 +105,7 @@ class Held:
 def test_the_reason_is_said_while_the_kernel_still_holds_a_process(tmp_path: Path, clock: FakeClock) -> None:
     said: list[str] = []
     path, line = tmp_path / "events.jsonl", ProgressLine(steps=1, out=io.StringIO())
-    watched = Watched(line, said.append, EventLog(path, clock=clock), EventTail(path))
+    watched = Watched(line, said.append, EventLog(path, clock=clock), WorkerEventTail(tmp_path))
     held: Any = Held()
     watched.follow(held, wishes=Wishes())
     assert said == ["the kernel holds a process of the run (rank 1 waits)"]
@@ -140,7 +141,7 @@ def test_a_line_that_is_no_report_is_dropped(tmp_path: Path, clock: FakeClock, l
     said: list[str] = []
     path, out = tmp_path / "events.jsonl", io.StringIO()
     log, progress = EventLog(path, clock=clock), ProgressLine(steps=10, out=out)
-    watched = Watched(progress, said.append, log, EventTail(path), steps=10)
+    watched = Watched(progress, said.append, log, WorkerEventTail(tmp_path), steps=10)
     held: Any = Held(line, line)
     watched.follow(held, wishes=Wishes())
     assert said[0] == "the supervisor wrote a line that is no report; such lines are dropped"
@@ -153,7 +154,7 @@ def test_words_and_reasons_of_a_supervisor_stay_on_their_line_without_escapes(
 ) -> None:
     said: list[str] = []
     path, line = tmp_path / "events.jsonl", ProgressLine(steps=10, out=io.StringIO())
-    watched = Watched(line, said.append, EventLog(path, clock=clock), EventTail(path), steps=10)
+    watched = Watched(line, said.append, EventLog(path, clock=clock), WorkerEventTail(tmp_path), steps=10)
     restart = {
         "kind": "restart",
         "rank": 0,
@@ -174,7 +175,7 @@ def test_what_a_worker_writes_beside_events_is_passed_over_or_told(tmp_path: Pat
     said: list[str] = []
     path, line = tmp_path / "logs" / "events.jsonl", ProgressLine(steps=1, out=io.StringIO())
     log = EventLog(path, clock=clock)
-    watched = Watched(line, said.append, log, EventTail(path))
+    watched = Watched(line, said.append, log, WorkerEventTail(tmp_path))
     with path.open("a") as file:
         file.write('7\n[]\n{"kind": "checkpoint"}\n{"time": 3, "kind": []}\n{"time"\n' + "[" * 100_000 + "\n")
     log.append("checkpoint_failed", step=2)

@@ -21,8 +21,8 @@ from job import free_port, global_batch, recipe_of, rows_of
 from torch.distributed.tensor import DTensor
 
 from rsc.parallel.mesh import build_mesh
-from rsc.plan.op_counter import Meter
-from rsc.plan.recipe_table import dry_run_recipe
+from rsc.plan.dry_run.op_counter import Meter
+from rsc.plan.dry_run.recipe_table import dry_run_recipe
 from rsc.train.engine.engine import build_engine
 from rsc.train.engine.step import Stepper
 

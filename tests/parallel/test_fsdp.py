@@ -14,7 +14,7 @@ from rsc.models.heads import Want
 from rsc.parallel.apply import How, fill, parallelize
 from rsc.parallel.config import ParallelConfig
 from rsc.parallel.layout import Layout
-from rsc.plan.dry_run import fake_group
+from rsc.plan.dry_run.dry_run import fake_group
 
 TINY: dict[str, Any] = {
     "trunk": {"width": 16, "num_layers": 2, "num_heads": 2, "mlp_width": 16},

@@ -10,10 +10,10 @@ from rsc.models import cpu_kernels
 from rsc.models.build import build_model
 from rsc.models.counts import count_units
 from rsc.parallel.apply import How
-from rsc.plan.dry_run import fake_group
+from rsc.plan.dry_run.dry_run import fake_group
+from rsc.plan.dry_run.recipe_table import dry_run_recipe
+from rsc.plan.dry_run.unit_cost import unit_cost
 from rsc.plan.memory import activation_bytes_per_token, memory
-from rsc.plan.recipe_table import dry_run_recipe
-from rsc.plan.unit_cost import unit_cost
 from rsc.plan.work import Layouts, shape_of
 from rsc.recipes.recipe import load_recipe
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rsc.parallel.layout import Layout
-from rsc.plan.dry_run import DryRun
-from rsc.plan.rank_report import in_flight
-from rsc.plan.recipe_table import dry_run_recipe
+from rsc.plan.dry_run.dry_run import DryRun
+from rsc.plan.dry_run.rank_report import in_flight
+from rsc.plan.dry_run.recipe_table import dry_run_recipe
 from rsc.recipes.recipe import Recipe, load_recipe
 
 WORLD = 4096

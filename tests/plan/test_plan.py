@@ -50,7 +50,7 @@ def test_a_plan_has_the_parameters_and_bytes_of_the_model(name: str) -> None:
 def test_layouts_divide_devices_batch_and_model(name: str) -> None:
     recipe = load_recipe(name, overrides=["data.name=none"]).recipe
     shape = shape_of(recipe.model, sequence=4096)
-    for plan in layouts(shape, world=64, batch=128, limits=Limits(), domain=8):
+    for plan in layouts(shape, world=64, batch=128, limits=Limits()):
         assert (np.asarray(plan.world) == 64).all()
         assert (plan.microbatches % 1 == 0).all()
         assert ((np.asarray(plan.dp) * plan.tp * plan.cp) % plan.ep == 0).all()
@@ -59,7 +59,7 @@ def test_layouts_divide_devices_batch_and_model(name: str) -> None:
 
 def test_many_layouts_at_once_are_each_alone() -> None:
     shape = shape_of(load_recipe("moe-1t", overrides=["data.name=none"]).recipe.model, sequence=4096)
-    plan = next(layouts(shape, world=512, batch=512, limits=Limits(), domain=8))
+    plan = next(layouts(shape, world=512, batch=512, limits=Limits()))
     together = step_time(shape, plan, machine(512), CALIBRATION.factors).total
     for at in range(0, len(together), len(together) // 7):
         one = Layouts(**{f.name: float(getattr(plan, f.name)[at]) for f in fields(Layouts)})
@@ -209,3 +209,71 @@ def test_the_table_is_sound() -> None:
             limits=Limits(),
         ).failures.between_s
     )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["7B", "--gpus", "32"], ["llama-8b", "--on", "h100"], ["llama-8b", "parallel.tp=4"]]
+)
+def test_run_may_be_left_out(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", *arguments, "--json"]) == 0
+    short = json.loads(capsys.readouterr().out)
+    assert run(["plan", "run", *arguments, "--json"]) == 0
+    assert short == json.loads(capsys.readouterr().out)
+    if "parallel.tp=4" in arguments:
+        assert {each["tp"] for each in short["layouts"]} == {4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["scroe", "rows.json"], 'did you mean "score"'),
+        (["machine"], 'did you mean "machines"'),
+        (["nothing-like-it"], "neither a verb"),
+        (["7Q"], "is no size"),
+        (["run", "7Q"], "7B or 1.5T"),
+        (["run", "1,5T"], "is no size"),
+        (["run", "7B", "--on", "H1000"], 'did you mean "H100"'),
+        (["run", "7B", "--on", "mi300"], "tokens"),
+        (["run", "7B", "--on", "TPU"], "TPU-v5e"),
+        (["run", "7B", "--on", "-"], "no accelerator"),
+        (["run", "7B", "train.steps=5"], "7B is a size"),
+        (["run", "llama-8b", "train.steps=5", "--tokens", "3B"], "say the same thing"),
+        (["run", "llama-8b", "data.sequence_length=512", "--sequence", "256"], "say the same thing"),
+        (["run", "llama-8b", "parallel.tp=3", "--gpus", "9"], "does not divide 32 heads"),
+        (["run", "llama-8b", "parallel.tp=4", "parallel.pp=4", "--gpus", "8"], "multiple of 16"),
+        (["run", "llama-8b", "paralel.tp=4"], 'did you mean "parallel"'),
+        (["run", "7B", "--price", "inf"], "--price inf"),
+        (["run", "7B", "--loss", "nan"], "--loss nan"),
+    ],
+)
+def test_hopeless_words_are_refused_with_what_would_work(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["plan", *arguments])
+    told = capsys.readouterr()
+    assert says in told.err + told.out
+    assert code == (0 if says == "tokens" else 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["405B", "--gpus", "8"], "--gpus"),
+        (["70B", "--gpus", "8", "--on", "A100-40GB"], "--gpus"),
+        (["llama-8b", "--gpus", "1"], "--on"),
+        (["llama-8b", "--gpus", "1"], "--offload"),
+        (["7B", "--gpus", "7", "--batch", "8192"], "--gpus"),
+        (["llama-8b", "parallel.tp=4", "parallel.pp=4", "--gpus", "9"], "--gpus"),
+    ],
+)
+def test_the_change_that_a_refusal_names_is_enough(
+    arguments: list[str], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", "run", *arguments]) == 2
+    hint = capsys.readouterr().err.split(option, 1)[1]
+    value = [] if option == "--offload" else [hint.split()[0].rstrip(",")]
+    kept = arguments
+    if option in arguments:
+        at = arguments.index(option)
+        kept = arguments[:at] + arguments[at + 2 :]
+    assert run(["plan", "run", *kept, option, *value]) == 0

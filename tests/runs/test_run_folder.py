@@ -15,20 +15,20 @@ import pytest
 from rsc.cluster.supervise.heartbeats import Board, Phase
 from rsc.config import to_toml
 from rsc.control.monitor import ProgressLine, outer_pid
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, DataError
 from rsc.events import EventLog
 from rsc.recipes.recipe import load_recipe, recipe_of
 from rsc.runs.code_version import code_facts
 from rsc.runs.folder import (
     RunFolder,
     RunState,
-    events_of_workers,
     find_run,
     list_runs,
     unreadable_runs,
 )
 from rsc.runs.status import present
 from rsc.runs.time_ledger import ledger
+from rsc.runs.worker_events import WorkerEventTail, events_of_workers
 from rsc.train.batches.streams import stream_seed
 
 
@@ -273,3 +273,28 @@ def test_a_run_that_cannot_be_read_hides_no_other(content: bytes, tmp_path: Path
     assert find_run(tmp_path, "last").id == good.id
     with pytest.raises(ConfigError, match=r"run\.json cannot be read"):
         bad.record()
+
+
+def test_each_node_has_a_file_of_events_and_they_are_read_by_time(tmp_path: Path, clock: Any) -> None:
+    run = make(tmp_path, clock)
+    nodes = {node: EventLog(events_of_workers(run.path, node=node), clock=clock) for node in ("", "n1", "n2")}
+    nodes["n2"].append("resumed", rank=2, step=0)
+    tail = WorkerEventTail(run.path)
+    for node in ("n1", "", "n2"):
+        clock.advance(1)
+        nodes[node].append("checkpoint", step=int(clock.monotonic_s()))
+    late = EventLog(events_of_workers(run.path, node="late"), clock=clock)
+    clock.advance(1)
+    late.append("checkpoint", step=4)
+    assert [event["step"] for event in tail.fresh()] == [1, 2, 3, 4]
+    assert tail.fresh() == []
+    assert [event["kind"] for event in run.told()] == ["resumed", *["checkpoint"] * 4]
+
+
+def test_a_link_in_the_place_of_the_events_of_a_node_is_refused(tmp_path: Path, clock: Any) -> None:
+    run = make(tmp_path, clock)
+    (run.path / "logs").mkdir(exist_ok=True)
+    (run.path / "logs" / "events").symlink_to(tmp_path)
+    for read in (run.told, lambda: WorkerEventTail(run.path)):
+        with pytest.raises(DataError):
+            read()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rsc.api.record import Record, entry, html_table
 from rsc.clock import SystemClock
 from rsc.cluster.slurm.commands import InstalledSlurm
-from rsc.cluster.slurm.jobs import Job
+from rsc.cluster.slurm.jobs import SlurmJob
 from rsc.config import Workspace, resolve
 from rsc.control.slurm_states import jobs_of
 from rsc.control.submission import live_job
@@ -219,7 +219,7 @@ def _starts_from(other: RunFolder, folder: RunFolder) -> bool:
         return False  # of another version, or broken: it goes on nowhere
 
 
-def _jobs(found: Sequence[RunFolder]) -> dict[str, Job]:
+def _jobs(found: Sequence[RunFolder]) -> dict[str, SlurmJob]:
     """By run: its job, while Slurm knows it. A Slurm that does not answer hides no run."""
     jobs, problem = jobs_of(found, InstalledSlurm())
     if problem:
@@ -227,7 +227,7 @@ def _jobs(found: Sequence[RunFolder]) -> dict[str, Job]:
     return jobs
 
 
-def _listed(folder: RunFolder, *, job: Job | None = None) -> dict[str, Any]:
+def _listed(folder: RunFolder, *, job: SlurmJob | None = None) -> dict[str, Any]:
     """The record, with what its file does not know: of a job that lives the state that Slurm gives it; of a
     run that is driven where it is and what it does. A run whose controller died without a word is
     interrupted, whatever its file says."""

@@ -12,7 +12,7 @@ from rsc.cluster.slurm.duration import format_duration
 from rsc.cluster.slurm.explain import why_ended, why_waiting
 from rsc.cluster.slurm.facts import Node, Partition, ask_facts
 from rsc.cluster.slurm.holders import holders
-from rsc.cluster.slurm.jobs import Job, past_jobs, queued_jobs
+from rsc.cluster.slurm.jobs import SlurmJob, past_jobs, queued_jobs
 from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.runs.folder import RunFolder, find_run
@@ -97,7 +97,7 @@ def _of_job(number: str, slurm: SlurmCommands) -> Explanation:
     return Explanation(None, number, (job or starts[-1]).state, lines, **facts)
 
 
-def _ended(job: Job) -> str:
+def _ended(job: SlurmJob) -> str:
     where = f" on {job.nodes}" if job.nodes else ""
     when = f" at {job.end}" if job.end else ""
     return f"job {job.id} ended{where}{when} as {job.state}: {why_ended(job)}"

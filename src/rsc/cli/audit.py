@@ -69,14 +69,19 @@ def verify_log(
 
 
 @app.command("export")
-def export(target: Annotated[Path, typer.Argument(help="A new folder for the published log.")]) -> None:
+def export(
+    target: Annotated[Path, typer.Argument(help="A new folder for the published log.")],
+    as_json: JsonFlag = False,
+) -> None:
     """Copy the published log and its public key: all that another machine needs to verify it."""
     house = Custody.open()
     log = house.audit
     checkpoint = export_log(log, source=house.workspace.audit, target=target)
+    facts = {"origin": checkpoint.origin, "size": checkpoint.size, "key": log.verifier.to_text()}
+    emit({"path": str(target), **facts}, as_json=as_json, text="")
     say(f"wrote {target}: {checkpoint.size} records under {checkpoint.origin}")
     say("give the verifier key to the other side by another way than the log")
-    next_commands(f"rsc audit verify --log {target} --key {log.verifier.to_text()}")
+    next_commands(("rsc", "audit", "verify", "--log", target, "--key", log.verifier.to_text()))
 
 
 @app.command("attest")
@@ -101,6 +106,7 @@ def checkpoint(
     witness: WitnessFile = None,
     post: Annotated[str | None, typer.Option(help="Send it to the witness at this URL.")] = None,
     post_key: Annotated[str | None, typer.Option(help="The verifier key of that witness.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Publish and print the signed checkpoint; with a witness, hand it over."""
     log = Custody.open().audit
@@ -112,7 +118,7 @@ def checkpoint(
         if post_key is None:
             raise ConfigError("--post needs --post-key, the verifier key of that witness")
         note = _cosigned(note, url=post, key=post_key)
-    print(note.decode(), end="")
+    emit({"checkpoint": note.decode()}, as_json=as_json, text=note.decode().removesuffix("\n"))
 
 
 def _cosigned(note: bytes, *, url: str, key: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,19 +22,22 @@ app.add_typer(cluster_dev.app, name="dev", help="a private Slurm on this machine
 @app.command("init")
 def init(
     show: Annotated[bool, typer.Option("--print", help="Print it instead of writing it.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Ask Slurm what it has and write cluster.toml, which `rsc train` reads."""
     facts = ask_facts(InstalledSlurm())
     text = site_text(facts)
+    told: dict[str, Any] = {"toml": text, "warnings": warnings(facts)}
     if show:
-        print(text, end="")
+        emit({**told, "path": None}, as_json=as_json, text=text.removesuffix("\n"))
         for line in warnings(facts):
             say(line)
         return
     path = Workspace.from_environment().root / FILE
     write_new(path, text.encode(), mode=0o600)
+    emit({**told, "path": str(path)}, as_json=as_json, text="")
     say(f"wrote {path}")
-    for line in warnings(facts):
+    for line in told["warnings"]:
         say(line)
     next_commands("rsc cluster status", "rsc train RECIPE")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,21 +43,27 @@ def up(
 
 
 @app.command("down")
-def down(name: Name = "dev") -> None:
+def down(name: Name = "dev", as_json: JsonFlag = False) -> None:
     """End all its processes and jobs, and remove its folder; also what a killed `up` left."""
+    removed = _removed(name)
+    emit({"removed": list(map(str, removed))}, as_json=as_json, text="")
+
+
+def _removed(name: str) -> list[Path]:
     folder = default_folder(name)
     left = sorted(folder.parent.glob(f"{folder.name}.[0-9]*"))  # `up` was killed before it had its name
     if not folder.exists() and left:
         for path in left:
             DevCluster(ClusterPlan(path)).down()
         say(f"removed {', '.join(map(str, left))}, which an `up` that was killed left")
-        return
+        return left
     if not folder.exists():
         end_all(lambda: of_cluster(folder))
         say(f"there is no cluster in {folder}")
-        return
+        return []
     DevCluster.there(folder).down()
     say(f"ended the cluster in {folder}")
+    return [folder]
 
 
 @app.command("run", context_settings={"ignore_unknown_options": True})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import typer
 
 from rsc import __version__
 from rsc.cli.output import say
+from rsc.cli.start import raise_interrupts
 from rsc.config import nearest
 from rsc.errors import ConfigError, Interrupted, ResourceError, RscError
 from rsc.hardening import harden_process
@@ -58,17 +60,21 @@ USAGE_ERROR: Any = typer.BadParameter.__base__
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the `rsc` command. Always ends in SystemExit with a code of docs/exit-codes.md."""
+    """Run the command of this process, and end in SystemExit with its exit code."""
     harden_process()
     os.umask(os.umask(0o077) | 0o022)  # a group must not write what decides, as where the umask is 002
-    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+    code = run(list(sys.argv[1:] if argv is None else argv))
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interpreter that ends prints a traceback otherwise
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors are told on stderr."""
     try:
         return _dispatch(arguments)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
+        say("Interrupted")
         return Interrupted.exit_code
     except RscError as error:
         say(str(error))
@@ -93,14 +99,14 @@ def _dispatch(arguments: list[str]) -> int:
     if name not in VERBS:
         raise ConfigError(f"there is no command {name!r}", hint=nearest(name, VERBS, what="rsc --help"))
     try:
-        code = _load(name)(args=rest, prog_name=f"rsc {name}", standalone_mode=False)
+        command = _load(name)
+        raise_interrupts()
+        code = command(args=rest, prog_name=f"rsc {name}", standalone_mode=False)
     except USAGE_ERROR as error:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
             return ConfigError.exit_code
         raise _usage_error(error, name=name) from None
-    except typer.Abort:
-        return Interrupted.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return code if isinstance(code, int) else 0
@@ -179,7 +185,3 @@ def _tell_defect(error: Exception) -> int:
     say(f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}: this is a defect of RSC")
     say("hint: run it again with RSC_DEBUG=1 for the traceback (it may quote data)")
     return RscError.exit_code
-
-
-if __name__ == "__main__":
-    main()

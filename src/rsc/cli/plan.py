@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rsc.cli.output import JsonFlag, emit, say, table
-from rsc.config import nearest
+from rsc.config import nearest, recipe_names
 from rsc.errors import ConfigError
 from rsc.units import parse_seconds
 
 if TYPE_CHECKING:
     from rsc.plan.inverse import Wish
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_SIZE = re.compile(r"[\d.]+\s*[A-Za-z]*")
+
+
+class ShortForm(TyperGroup):
+    """`rsc plan 7B` is `rsc plan run 7B`: for what is a size, a recipe or a file, and for nothing else."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name in self.commands:
+            return super().resolve_command(ctx, args)
+        if _SIZE.fullmatch(name) or name.endswith(".toml") or name in recipe_names():
+            return super().resolve_command(ctx, ["run", *args])
+        known = [*self.commands, *recipe_names()]
+        raise ConfigError(
+            f"{name!r} is neither a verb of `rsc plan`, nor a recipe, nor a size such as 7B",
+            hint=nearest(name, known, what="rsc plan --help"),
+        )
+
+
+app = typer.Typer(cls=ShortForm, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Rows = Annotated[Path, typer.Argument(help="JSON rows of published runs; docs/plan.md has their keys.")]
 
@@ -26,6 +48,9 @@ def run(
     model: Annotated[
         str, typer.Argument(help="A recipe, or a size such as 7B; empty with --days: how large?")
     ] = "",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="section.key=value of a recipe; parallel.tp=4 pins an axis.")
+    ] = None,
     on: Annotated[
         str, typer.Option(help="An accelerator of `rsc plan machines`, or a cluster file.")
     ] = "H100-SXM-80GB",
@@ -61,6 +86,7 @@ def run(
     limits = Limits(bits=_bits(precision), offload=(False, True) if offload else (False,))
     wish = Wish(days=parse_seconds(deadline) / 86_400 if deadline else None, budget=budget)
     _check_question(model, gpus=gpus, days=days, wish=wish)
+    _check_numbers({"--price": price, "--loss": loss, "--budget": budget})
 
     def planned(cluster: str) -> PlanAnswer:
         count = gpus if gpus is not None or cluster.endswith(".toml") else 8
@@ -68,7 +94,9 @@ def run(
             assert days is not None, "_check_question() refuses it"
             given = cluster_of(cluster, count=count, price_per_hour=price)
             return largest_model(given, calibration, days=days, limits=limits, sequence=sequence)
-        ask = question(model, tokens=tokens, loss=loss, batch_tokens=batch, sequence=sequence)
+        ask = question(
+            model, tokens=tokens, loss=loss, batch_tokens=batch, sequence=sequence, overrides=overrides or ()
+        )
         if wish.days is not None or wish.budget is not None:
             sized = lambda size: cluster_of(cluster, count=size, price_per_hour=price)  # noqa: E731
             return smallest_cluster(ask, sized, calibration, wish=wish, limits=limits)
@@ -103,6 +131,12 @@ def _check_question(model: str, *, gpus: int | None, days: float | None, wish: W
         raise ConfigError(f"--gpus {gpus}", hint="plan for 1 to 1,000,000 accelerators")
     if days is not None and not 0 < days < 1e5:
         raise ConfigError(f"--days {days:g}", hint="plan for more than 0 days")
+
+
+def _check_numbers(given: dict[str, float | None]) -> None:
+    for option, value in given.items():
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{option} {value}", hint="give a finite number")
 
 
 def _bits(precision: str) -> int:

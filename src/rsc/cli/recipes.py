@@ -40,15 +40,20 @@ def cat(
 
 
 @app.command("cp")
-def cp(recipe: RecipeName, target: Annotated[Path, typer.Argument(help="The .toml file to write.")]) -> None:
+def cp(
+    recipe: RecipeName,
+    target: Annotated[Path, typer.Argument(help="The .toml file to write.")],
+    as_json: JsonFlag = False,
+) -> None:
     """Write a recipe of your own that starts from a shipped one."""
     if target.suffix != ".toml":
         raise ConfigError(f"{target} does not end in .toml", hint=f"rsc recipes cp {recipe} {target}.toml")
     if target.exists():
         raise ConfigError(f"{target} exists", hint="choose another name; nothing was overwritten")
     target.write_text(recipe_text(recipe))
+    emit({"path": str(target), "base": recipe}, as_json=as_json, text="")
     say(f"wrote {target}")
-    next_commands(f"rsc recipes cat {target}", f"rsc train {target} data.name=NAME")
+    next_commands(("rsc", "recipes", "cat", target), ("rsc", "train", target, "data.name=NAME"))
 
 
 def _with_all(recipe: str) -> Resolved:

@@ -92,6 +92,7 @@ def scan_text(
 def policy_new(
     file: Annotated[Path, typer.Argument(help="Where to write it; an existing file is left alone.")],
     single_person: Annotated[bool, typer.Option(help="One person imports and approves.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a policy with every field and a safe value, to be read and edited."""
     try:
@@ -99,8 +100,9 @@ def policy_new(
             target.write(policy_to_toml(default_policy(single_person=single_person)))
     except FileExistsError:
         raise ConfigError(f"{file} exists", hint="choose another name, or remove it first") from None
+    emit({"path": str(file)}, as_json=as_json, text="")
     say(f"wrote {file}")
-    next_commands(f"rsc review policy lint {file}")
+    next_commands(("rsc", "review", "policy", "lint", file))
 
 
 @policy_app.command("lint")

@@ -14,7 +14,7 @@ from rsc.cli.output import JsonFlag, emit, next_commands, say, table, write_new
 from rsc.errors import ConfigError
 from rsc.release.agent.custody import Custody
 from rsc.release.record.reviewers import admit, enrol, own_identity, read_handed_over
-from rsc.review.approval.enrolment import enrolment_from, enrolment_of
+from rsc.review.approval.enrolment import Enrolment, enrolment_from, enrolment_of
 
 
 def enroll(
@@ -29,26 +29,33 @@ def enroll(
     ] = None,
     passphrase_file: PassphraseFile = None,
     as_name: As = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Enrol yourself as a reviewer, ask to be enrolled, or countersign for another account."""
     if from_file is not None and (write is not None or name is not None):
         raise ConfigError("--from goes without --write and --name")
     house = Custody.open()
     if from_file is not None:
-        _countersign(house, from_file, as_name=as_name, passphrase_file=passphrase_file)
+        enrolled = _countersign(house, from_file, as_name=as_name, passphrase_file=passphrase_file)
+        emit(asdict(enrolled), as_json=as_json, text="")
+        next_commands("rsc review reviewers")
         return
     name = name or house.account.name
     passphrase = passphrase_from(passphrase_file, what=f"passphrase for the key of {name}", is_new=True)
     if write is None:
         enrolled = enrol(house, passphrase=passphrase, name=name)
+        emit(asdict(enrolled), as_json=as_json, text="")
         say(f"enrolled {enrolled.name} for account {enrolled.account} ({enrolled.uid}), with a passphrase")
         next_commands("rsc review reviewers")
         return
     identity = own_identity(house, name=name, passphrase=passphrase)
     asked = enrolment_of(identity, account=house.account, protection="passphrase")
     write_new(write, asked.to_json(), mode=0o644)
+    emit({**asdict(asked), "path": str(write)}, as_json=as_json, text="")
     say(f"wrote {write}: {name} asks to be enrolled with the key {identity.public_key[:16]}...")
-    next_commands(f"rsc review enroll --from {write.absolute()}   # by a reviewer of the workspace")
+    next_commands(
+        ("rsc", "review", "enroll", "--from", write.absolute()), note="by a reviewer of the workspace"
+    )
 
 
 def reviewers(as_json: JsonFlag = False) -> None:
@@ -59,7 +66,9 @@ def reviewers(as_json: JsonFlag = False) -> None:
     emit({"reviewers": [asdict(each) for each in enrolled]}, as_json=as_json, text=text)
 
 
-def _countersign(house: Custody, file: Path, *, as_name: str | None, passphrase_file: Path | None) -> None:
+def _countersign(
+    house: Custody, file: Path, *, as_name: str | None, passphrase_file: Path | None
+) -> Enrolment:
     content, owner = read_handed_over(file)
     try:
         asked = enrolment_from(json.loads(content))
@@ -73,4 +82,4 @@ def _countersign(house: Custody, file: Path, *, as_name: str | None, passphrase_
         f"enrolled {enrolled.name} for account {enrolled.account} ({enrolled.uid}), countersigned by "
         f"{endorser.name}"
     )
-    next_commands("rsc review reviewers")
+    return enrolled

@@ -121,10 +121,12 @@ def logs(
 def stop(
     run: Run,
     now: Annotated[bool, typer.Option("--now", help="Without a checkpoint at this step.")] = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Ask a running run to write a checkpoint and leave (exit code 75)."""
     folder = _find(run)
     if (told := training.stop_job(folder, now=now)) is not None:
+        emit({"run": folder.id, "pid": None, "with_checkpoint": not now}, as_json=as_json, text="")
         say(told)
         next_commands(f"rsc runs show {folder.id}", f"rsc runs resume {folder.id}")
         return
@@ -132,6 +134,7 @@ def stop(
     if holder is None:
         raise ConfigError(f"run {folder.id} is not running", hint=f"see `rsc runs show {folder.id}`")
     os.kill(holder, signal.SIGINT if now else signal.SIGTERM)
+    emit({"run": folder.id, "pid": holder, "with_checkpoint": not now}, as_json=as_json, text="")
     say(f"asked process {holder} to {'stop now' if now else 'checkpoint and stop'}")
     next_commands(f"rsc runs show {folder.id}", f"rsc runs resume {folder.id}")
 

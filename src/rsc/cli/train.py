@@ -41,7 +41,7 @@ def train(
 
 
 def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) -> None:
-    from rsc.plan.recipe_table import (  # brings torch, which training leaves to workers
+    from rsc.plan.dry_run.recipe_table import (  # brings torch, which training leaves to workers
         dry_run_recipe,
         table_of,
     )

@@ -24,17 +24,17 @@ from rsc.cluster.supervise.failures import Restarts
 from rsc.config import Workspace
 from rsc.control.admission import Gate, cipher_of
 from rsc.control.checkpoint_copier import Courier, open_copies, send_papers
-from rsc.control.job import Job, possible_worlds
+from rsc.control.job import ManyNodesJob, possible_worlds
 from rsc.control.monitor import StepProgress, Watched
 from rsc.control.mover_process import fetching_for
 from rsc.control.wishes import Hangup, Wishes
 from rsc.errors import ConfigError, Interrupted, RequeueMe
-from rsc.events import EventTail
 from rsc.recipes.recipe import Recipe
 from rsc.release.agent.job_scope import Served
 from rsc.release.agent.measured_code import bytecode_folders
-from rsc.runs.folder import RunFolder, RunState, events_of_workers
+from rsc.runs.folder import RunFolder, RunState
 from rsc.runs.node_job import NodeJob
+from rsc.runs.worker_events import WorkerEventTail
 from rsc.store.cache.mover_client import socket_beside
 
 
@@ -125,7 +125,7 @@ class Drive:
                 "several machines cannot train on data in an object store yet: only the first has its mover",
                 hint="copy the data set into a folder that all nodes reach (data.location), or use one node",
             )
-        plan = Job(
+        plan = ManyNodesJob(
             node_job=asdict(job),
             before=wrapped.argv[:-1],
             nodes=[node.to_record() for node in nodes],
@@ -157,7 +157,7 @@ class Drive:
     def _watch(self, command: Wrapped, *, wishes: Wishes, copies: Copies | None = None) -> Watched:
         """Start the supervisor and follow what it tells until it ends."""
         line = self.line(self.run.record().steps)
-        tail = EventTail(events_of_workers(self.run.path), beneath=self.run.path)
+        tail = WorkerEventTail(self.run.path)
         events = self.run.events(clock=self.clock)
         courier = Courier(copies, events=events, say=self.say) if copies is not None else None
         watched = Watched(line, self.say, events, tail, courier, steps=self.run.record().steps)

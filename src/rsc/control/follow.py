@@ -10,9 +10,9 @@ from typing import Any
 from rsc.clock import Clock, parse_timestamp
 from rsc.control.monitor import ProgressLine, StepProgress
 from rsc.errors import ConfigError, DataError
-from rsc.events import EventTail
-from rsc.runs.folder import RunFolder, RunState, events_of_workers
+from rsc.runs.folder import RunFolder, RunState
 from rsc.runs.reports import is_event_of_workers
+from rsc.runs.worker_events import WorkerEventTail
 from rsc.untrusted import printable
 
 _LOOK_S = 0.5
@@ -42,7 +42,7 @@ class Following:
                 hint=f"rsc runs show {self.run.id}; or go on with it: rsc runs resume {self.run.id}",
             )
         line = ProgressLine(steps=self.run.record().steps)
-        events = EventTail(events_of_workers(self.run.path), beneath=self.run.path)
+        events = WorkerEventTail(self.run.path)
         seen, items, is_driven = "", 0, True
         try:
             while is_driven:
@@ -57,7 +57,7 @@ class Following:
         finally:
             line.close()
 
-    def _tell(self, tail: EventTail, line: StepProgress) -> None:
+    def _tell(self, tail: WorkerEventTail, line: StepProgress) -> None:
         for event in filter(is_event_of_workers, tail.fresh()):
             sentence = _TOLD.get(event["kind"])
             if sentence is not None:

@@ -28,12 +28,12 @@ from rsc.errors import RscError
 from rsc.events import EventLog
 from rsc.hardening import harden_process
 from rsc.recipes.recipe import Recipe
-from rsc.runs.folder import events_of_workers
 from rsc.runs.node_job import NodeJob
+from rsc.runs.worker_events import events_of_workers
 
 
 @dataclass(frozen=True)
-class Job:
+class ManyNodesJob:
     node_job: dict[str, Any]
     """What each node is asked to do."""
     before: list[str]
@@ -67,7 +67,7 @@ def main(argument: str) -> int:
     harden_process()
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # a connection a node, and strangers
-    job = Job.from_json(argument)
+    job = ManyNodesJob.from_json(argument)
     node_job = NodeJob.from_json(json.dumps(job.node_job))
     recipe = Recipe.model_validate(node_job.recipe)
     nodes = [JobNode.from_record(record) for record in job.nodes]
@@ -99,7 +99,7 @@ def main(argument: str) -> int:
         hub.close()
 
 
-def _command(job: Job, node_job: NodeJob, nodes: Sequence[JobNode]) -> list[str]:
+def _command(job: ManyNodesJob, node_job: NodeJob, nodes: Sequence[JobNode]) -> list[str]:
     """What runs on a node: its agent, on another machine below a key agent of that node."""
     if not any(node.is_elsewhere for node in nodes):
         return [*job.before, node_job.to_json()]

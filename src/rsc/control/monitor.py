@@ -16,10 +16,11 @@ from typing import IO, Any, Protocol, TextIO
 from rsc.control.checkpoint_copier import Courier
 from rsc.control.wishes import Wishes
 from rsc.errors import DataError, Interrupted, RequeueMe
-from rsc.events import EventLog, EventTail
+from rsc.events import EventLog
 from rsc.runs.folder import RunRecord, RunState
 from rsc.runs.reports import is_event_of_workers, spoken
 from rsc.runs.sample_problems import meanings
+from rsc.runs.worker_events import WorkerEventTail
 from rsc.units import format_seconds
 from rsc.untrusted import printable
 
@@ -102,7 +103,7 @@ class Watched:
     line: StepProgress
     say: Callable[[str], None]
     events: EventLog
-    tail: EventTail
+    tail: WorkerEventTail
     courier: Courier | None = None
     """Copies checkpoints away, where the recipe says so."""
     step: int = 0

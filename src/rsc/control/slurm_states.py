@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 
 from rsc.cluster.slurm.commands import SlurmCommands
-from rsc.cluster.slurm.jobs import Job, queued_jobs
+from rsc.cluster.slurm.jobs import SlurmJob, queued_jobs
 from rsc.errors import RscError
 from rsc.runs.folder import RunFolder
 from rsc.runs.slurm_job import read_job
 
 
-def jobs_of(runs: Sequence[RunFolder], slurm: SlurmCommands) -> tuple[dict[str, Job], str]:
+def jobs_of(runs: Sequence[RunFolder], slurm: SlurmCommands) -> tuple[dict[str, SlurmJob], str]:
     """By run, the job that slurmctld knows; and why Slurm gave no answer, empty where it did."""
     notes = {run.id: note.newest for run in runs if (note := read_job(run)) is not None}
     if not notes:

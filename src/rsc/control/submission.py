@@ -14,9 +14,8 @@ from rsc.cluster.config import ClusterConfig
 from rsc.cluster.slurm.commands import SlurmCommands
 from rsc.cluster.slurm.facts import Facts, ask_facts
 from rsc.cluster.slurm.feasible import require_feasible
-from rsc.cluster.slurm.jobs import Job as SlurmJob
-from rsc.cluster.slurm.jobs import queued_jobs
-from rsc.cluster.slurm.script import Job, render
+from rsc.cluster.slurm.jobs import SlurmJob, queued_jobs
+from rsc.cluster.slurm.script import BatchJob, render
 from rsc.cluster.slurm.site import JobSettings, Site
 from rsc.config import Resolved, parse_as
 from rsc.control.controller import Controller
@@ -106,10 +105,10 @@ class Submission:
         note_job(run, found[0], asked=self.site.slurm.model_dump())
         return found[0]
 
-    def _job(self, run: RunFolder, facts: Facts) -> Job:
+    def _job(self, run: RunFolder, facts: Facts) -> BatchJob:
         cluster = recipe_of(run).cluster
         kept = {name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ}
-        return Job(
+        return BatchJob(
             run=run.id,
             folder=run.path,
             command=(sys.executable, "-m", "rsc", "runs", "resume", run.id, "--on", "local"),

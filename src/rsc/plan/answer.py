@@ -20,7 +20,8 @@ from rsc.plan.machines import Cluster
 from rsc.plan.memory import Memory, memory
 from rsc.plan.published import machine_facts
 from rsc.plan.question import Question
-from rsc.plan.search import Limits, SearchResult, search
+from rsc.plan.refusals import nothing_divides, nothing_fits, pinned_apart
+from rsc.plan.search import Limits, NothingDivides, NothingFits, SearchResult, search
 from rsc.plan.step_time import StepTime, step_time
 from rsc.plan.work import Machine
 
@@ -61,11 +62,19 @@ class PlanAnswer:
 
 
 def answer(ask: Question, cluster: Cluster, calibration: FittedModel, *, limits: Limits) -> PlanAnswer:
-    """Raises ConfigError where nothing fits."""
+    """Raises ConfigError where nothing divides or fits, with the smallest change that does."""
+    limits = replace(limits, **ask.pins)
     machine = machine_of(cluster, bits=limits.bits)
-    found = search(
-        ask.shape, machine, calibration.factors, world=cluster.size, batch=ask.batch, limits=limits
-    )
+    if (apart := pinned_apart(ask, cluster, limits)) is not None:
+        raise apart
+    try:
+        found = search(
+            ask.shape, machine, calibration.factors, world=cluster.size, batch=ask.batch, limits=limits
+        )
+    except NothingDivides:
+        raise nothing_divides(ask, cluster, limits) from None
+    except NothingFits as error:
+        raise nothing_fits(ask, cluster, limits, error) from None
     best = found.plans.take([0])
     step = step_time(ask.shape, best, machine, calibration.factors)
     failing = failures(cluster, parameters=float(ask.shape.parameters))

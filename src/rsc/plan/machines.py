@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -109,16 +111,41 @@ def accelerators() -> dict[str, Accelerator]:
 
 
 def accelerator(name: str) -> Accelerator:
-    """Raises ConfigError with the nearest name."""
+    """By its name, or by parts of it that mean one chip: `H100`, `A100-40GB`, `tpu v5e`. Raises ConfigError
+    with the nearest name."""
     table = accelerators()
     if name in table:
         return table[name]
-    fits = [known for known in table if _folded(name) and _folded(known).startswith(_folded(name))]
-    if fits:
+    fits = [known for known in table if _means(name, known)]
+    chips = {_chip(known) for known in fits}
+    if len(chips) == 1:
         return table[fits[0]]
-    raise ConfigError(
-        f"no accelerator {name!r} is known", hint=nearest(name, table, what="rsc plan machines")
-    )
+    if fits:
+        raise ConfigError(f"accelerator {name!r} may be any of {', '.join(fits)}", hint="name one of them")
+    raise ConfigError(f"no accelerator {name!r} is known", hint=_nearest_chip(name))
+
+
+def _means(name: str, known: str) -> bool:
+    """Whether a name is the beginning of a known one, or all its parts are parts of it."""
+    if not _folded(name):
+        return False
+    parts = re.split(r"[-_ ]+", name.lower())
+    return _folded(known).startswith(_folded(name)) or set(parts) <= set(known.lower().split("-"))
+
+
+def _chip(known: str) -> str:
+    """`H100-SXM-80GB` -> `H100`, `TPU-v5e` -> `TPU-v5e`."""
+    first = known.split("-")[0]
+    return known if first == "TPU" else first
+
+
+def _nearest_chip(name: str) -> str:
+    """By chips first: `H1000` is near `H100`, though not near `H100-SXM-80GB`."""
+    chips = {_folded(each): each for known in accelerators() for each in (_chip(known), known)}
+    close = difflib.get_close_matches(_folded(name), chips, n=1, cutoff=0.6)
+    if close:
+        return f'did you mean "{chips[close[0]]}"? `rsc plan machines` lists all'
+    return f"known: {', '.join(accelerators())}; or write a cluster file (docs/plan.md)"
 
 
 def _folded(name: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rsc.errors import ConfigError
@@ -17,6 +18,7 @@ TOKENS_PER_PARAMETER = 20.0
 _LOSS = {"floor": 1.69, "a": 406.4, "alpha": 0.34, "b": 410.7, "beta": 0.28}
 """Loss = floor + a / parameters^alpha + b / tokens^beta: approach 3 of the same paper, as printed there; for
 its data and tokenizer."""
+_PINNED = ("tp", "cp", "pp", "ep")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Question:
     """Sequences of a step."""
     source: str
     """Where the number of tokens is from."""
+    pins: Mapping[str, Any] = field(default_factory=dict)
+    """Axes that overrides of a recipe fix, as fields of search.Limits."""
 
 
 def question(
@@ -37,15 +41,23 @@ def question(
     loss: float | None = None,
     batch_tokens: str = "",
     sequence: int | None = None,
+    overrides: Sequence[str] = (),
 ) -> Question:
-    """Raises ConfigError for a name that is neither recipe nor size, and for tokens beside a loss."""
+    """Raises ConfigError for a name that is neither recipe nor size, and for what contradicts itself."""
     if tokens and loss is not None:
         raise ConfigError("--tokens and --loss both say how long to train", hint="give one of them")
     size = _SIZE.fullmatch(model.strip())
+    if size is None and re.fullmatch(r"\s*[\d.,]+\s*[A-Za-z]*\s*", model):
+        raise ConfigError(
+            f"{model!r} is no size", hint="write a number with K, M, B or T, such as 7B or 1.5T"
+        )
+    if size is not None and overrides:
+        raise ConfigError(f"{overrides[0]}: {model} is a size, and settings belong to a recipe")
+    _refuse_twice(overrides, tokens=tokens, loss=loss, batch=batch_tokens, sequence=sequence)
     shape, own_batch, own_tokens = (
         _of_size(float(size[1]) * _POWER[size[2].upper()], sequence=sequence or 8192)
         if size
-        else _of_recipe(model, sequence=sequence)
+        else _of_recipe(model, sequence=sequence, overrides=overrides)
     )
     length = int(shape.sequence)
     batch = max(1, round(parse_count(batch_tokens, what="--batch") / length)) if batch_tokens else own_batch
@@ -61,7 +73,28 @@ def question(
     else:
         count = TOKENS_PER_PARAMETER * float(shape.active)
         source = f"{TOKENS_PER_PARAMETER:.0f} a parameter (arXiv:2203.15556)"
-    return Question(model, shape, count, batch, source)
+    return Question(model, shape, count, batch, source, _pins(overrides))
+
+
+def _refuse_twice(
+    overrides: Sequence[str], *, tokens: str, loss: float | None, batch: str, sequence: int | None
+) -> None:
+    """One thing that an option and a setting both say."""
+    given = {each.partition("=")[0] for each in overrides}
+    both = {
+        "train.steps": ("--tokens or --loss", tokens or loss is not None),
+        "train.batch_size": ("--batch", batch),
+        "data.sequence_length": ("--sequence", sequence),
+    }
+    for key, (option, is_given) in both.items():
+        if key in given and is_given:
+            raise ConfigError(f"{key} and {option} say the same thing", hint="give one of them")
+
+
+def _pins(overrides: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """`parallel.tp=4` fixes an axis; load_recipe() has checked that it is a number."""
+    found = dict(each.split("=", 1) for each in overrides)
+    return {axis: (int(found[f"parallel.{axis}"]),) for axis in _PINNED if f"parallel.{axis}" in found}
 
 
 def parse_count(text: str, *, what: str) -> float:
@@ -87,8 +120,8 @@ def tokens_for_loss(loss: float, *, parameters: float) -> float:
     return float((_LOSS["b"] / (loss - least)) ** (1 / _LOSS["beta"]))
 
 
-def _of_recipe(name: str, *, sequence: int | None) -> tuple[Shape, int, float]:
-    recipe = load_recipe(name, overrides=["data.name=none"]).recipe
+def _of_recipe(name: str, *, sequence: int | None, overrides: Sequence[str]) -> tuple[Shape, int, float]:
+    recipe = load_recipe(name, overrides=["data.name=none", *overrides]).recipe
     model = recipe.model
     if recipe.is_packed_language:
         length = sequence or recipe.data.sequence_length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -44,14 +45,30 @@ class Limits:
     offload: tuple[bool, ...] = (False,)
 
 
+class NothingDivides(ConfigError):
+    """No layout divides batch, model and devices."""
+
+
+class NothingFits(ConfigError):
+    """The leanest layout is too large for a device's memory."""
+
+    def __init__(self, least_bytes: float, *, spared: float) -> None:
+        super().__init__(
+            f"the model fits nowhere: the leanest layout needs {format_bytes(least_bytes)} a rank"
+        )
+        self.least_bytes = least_bytes
+        self.spared_bytes = spared
+        """What it holds in moments, which host memory can take."""
+
+
 def search(
     shape: Shape, machine: Machine, factors: Factors, *, world: int, batch: int, limits: Limits, keep: int = 5
 ) -> SearchResult:
-    """`batch` sequences a step. Raises ConfigError where no layout divides, or none fits."""
+    """`batch` sequences a step. Raises NothingDivides or NothingFits."""
     best: list[tuple[float, dict[str, Any]]] = []
     scored = fit = 0
     smallest, smallest_plan = np.inf, None
-    for plan in layouts(shape, world=world, batch=batch, limits=limits, domain=int(machine.domain)):
+    for plan in layouts(shape, world=world, batch=batch, limits=limits):
         held = memory(shape, plan).total
         scored += len(held)
         fits = held <= (1 - RESERVE) * machine.memory
@@ -69,46 +86,18 @@ def search(
             )
         best = sorted(best, key=lambda each: each[0])[:keep]
     if not scored:
-        raise ConfigError(
-            f"no layout divides {batch} sequences a step over {world} accelerators",
-            hint=f"set --batch to {_dividing(batch, world) * int(shape.sequence)} tokens",
-        )
+        raise NothingDivides(f"no layout divides {batch} sequences a step over {world} accelerators")
     if not best:
-        raise _too_large(shape, machine, smallest, smallest_plan, limits)
+        assert smallest_plan is not None, "layouts were scored"
+        raise NothingFits(smallest, spared=float(memory(shape, smallest_plan).moments[0]))
     columns = {f.name: np.array([plan[f.name] for _, plan in best]) for f in fields(Layouts)}
     return SearchResult(Layouts(**columns), np.array([seconds for seconds, _ in best]), scored, fit)
 
 
-def _dividing(batch: int, world: int) -> int:
-    """The nearest number of sequences that dp = world divides."""
-    return max(1, round(batch / world)) * world
-
-
-def _too_large(
-    shape: Shape, machine: Machine, smallest: float, plan: Layouts | None, limits: Limits
-) -> ConfigError:
-    have = (1 - RESERVE) * float(machine.memory)
-    more = smallest / have
-    what = f"the leanest layout needs {format_bytes(smallest)} a rank, {format_bytes(have)} are there"
-    if plan is not None and not any(limits.offload):
-        spared = float(memory(shape, plan).moments[0])
-        if smallest - spared <= have:
-            return ConfigError(
-                f"the model fits nowhere: {what}", hint="add --offload: moments wait in host memory"
-            )
-    larger = format_bytes(smallest / (1 - RESERVE))
-    return ConfigError(
-        f"the model fits nowhere: {what}",
-        hint=f"take {more:.2g} times as many accelerators, or ones with {larger} of memory",
-    )
-
-
-def layouts(shape: Shape, *, world: int, batch: int, limits: Limits, domain: int) -> Iterator[Layouts]:
+def layouts(shape: Shape, *, world: int, batch: int, limits: Limits) -> Iterator[Layouts]:
     """Columns of layouts that divide model, batch and devices."""
     rows: list[tuple[Any, ...]] = []
-    for tp, pp, cp in itertools.product(*(_axis(world, wish) for wish in (limits.tp, limits.pp, limits.cp))):
-        if world % (tp * pp * cp) or not _divides(shape, tp=tp, pp=pp, cp=cp):
-            continue
+    for tp, pp, cp in _axes(shape, world=world, limits=limits):
         dp = world // (tp * pp * cp)
         if batch % dp:
             continue
@@ -139,6 +128,30 @@ def _of_axes(
         )
         if not (bubble and virtual > 2)
     )
+
+
+def least_bytes(shape: Shape, *, world: int, batch: int, limits: Limits) -> float:
+    """Of the leanest layout on so many devices; infinite where none divides."""
+    held = (
+        memory(shape, plan).total.min() for plan in layouts(shape, world=world, batch=batch, limits=limits)
+    )
+    return float(min(held, default=math.inf))
+
+
+def dividing_batches(shape: Shape, *, world: int, batch: int, limits: Limits) -> list[int]:
+    """Numbers of sequences nearest to `batch` that some layout divides, nearest first."""
+    found = set()
+    for tp, pp, cp in _axes(shape, world=world, limits=limits):
+        dp = world // (tp * pp * cp)
+        found |= {max(1, batch // dp) * dp, -(-batch // dp) * dp}
+    return sorted(found, key=lambda size: (abs(size - batch), size))
+
+
+def _axes(shape: Shape, *, world: int, limits: Limits) -> Iterator[tuple[int, int, int]]:
+    """(tp, pp, cp) that divide devices and model."""
+    for tp, pp, cp in itertools.product(*(_axis(world, wish) for wish in (limits.tp, limits.pp, limits.cp))):
+        if world % (tp * pp * cp) == 0 and _divides(shape, tp=tp, pp=pp, cp=cp):
+            yield tp, pp, cp
 
 
 def _plan(rows: Sequence[tuple[Any, ...]], *, batch: int, limits: Limits) -> Layouts:

@@ -36,6 +36,7 @@ from rsc.durable import replace_file
 from rsc.errors import ConfigError, DataError
 from rsc.events import EventLog, last_lines, read_lines
 from rsc.runs.reports import is_event_of_controller, is_event_of_workers, is_metrics
+from rsc.runs.worker_events import worker_event_files
 from rsc.untrusted import UntrustedFolder
 
 _PID_LETTERS = 20
@@ -164,8 +165,11 @@ class RunFolder:
         """
         read = last_lines if newest else partial(read_lines, limit_bytes=_EVENTS_BYTES)
         ours = filter(is_event_of_controller, read(self._events, beneath=self.path))
-        theirs = filter(is_event_of_workers, read(events_of_workers(self.path), beneath=self.path))
-        return list(heapq.merge(ours, theirs, key=itemgetter("time")))
+        theirs = [
+            filter(is_event_of_workers, read(path, beneath=self.path))
+            for path in worker_event_files(self.path)
+        ]
+        return list(heapq.merge(ours, *theirs, key=itemgetter("time")))
 
     def metrics(self, *, rank: int = 0, newest: bool = False) -> Iterator[dict[str, Any]]:
         """The lines that a rank wrote, in written order; with `newest` those at the end. Raises as `told`."""
@@ -228,11 +232,6 @@ class RunFolder:
 
     def _opened(self, name: str) -> TextIO:
         return os.fdopen(self._files.open_to_append(name), "a+")
-
-
-def events_of_workers(run: Path) -> Path:
-    """Where ranks and their supervisor tell what happens."""
-    return run / "logs" / "events.jsonl"
 
 
 def list_runs(runs: Path) -> list[RunFolder]:

@@ -31,6 +31,8 @@ class NodeJob:
     """The node's cache and the socket of who fills it, where data lies in an object store."""
     hub: tuple[str, int] | None = None
     """Where the job's controller listens, where it has several nodes; its secret comes on stdin."""
+    node: str = ""
+    """Name of this node, in a job of several."""
     silence_s: float = 0.0
     """See cluster.node_silence_s."""
 

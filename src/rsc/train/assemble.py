@@ -22,8 +22,8 @@ from rsc.events import EventLog
 from rsc.models.tokenizer import open_tokenizer
 from rsc.parallel.mesh import Mesh
 from rsc.recipes.recipe import Recipe
-from rsc.runs.folder import events_of_workers
 from rsc.runs.node_job import NodeJob
+from rsc.runs.worker_events import events_of_workers
 from rsc.store.bulk.local import LocalStore
 from rsc.store.cache.mover_client import AskedCache, AskedStore, MoverClient
 from rsc.store.format.suites import suite_for
@@ -67,7 +67,7 @@ def assemble(recipe: Recipe, *, place: RankContext, keys: Keys, job: NodeJob) ->
     """Everything up to the first step, at the state of the newest good checkpoint."""
     mesh, spec, data = place.mesh, place.spec, data_place(job)
     clock = SystemClock()
-    events = EventLog(events_of_workers(spec.run), clock=clock)
+    events = EventLog(events_of_workers(spec.run, node=job.node), clock=clock)
     board = Board(spec.board, num_ranks=spec.place.local_world)
     faults = FaultInjector(
         recipe.train.fail_at,

@@ -14,6 +14,7 @@ import gc
 import multiprocessing
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -26,15 +27,15 @@ from rsc.cluster.supervise.supervisor import supervise
 from rsc.events import EventLog
 from rsc.hardening import harden_process
 from rsc.recipes.sections import TrainConfig
-from rsc.runs.folder import events_of_workers
 from rsc.runs.node_job import NodeJob
+from rsc.runs.worker_events import events_of_workers
 
 _JOIN_S = 60.0  # for the controller to be reached; it listens before it starts an agent
 
 
 def start(argument: str, node: str = "") -> int:
     harden_process()
-    job = NodeJob.from_json(argument)
+    job = replace(NodeJob.from_json(argument), node=node)
     secret = read_secret(sys.stdin.fileno()) if job.hub is not None else b""
     gc.disable()
     from rsc.train.worker import work  # here, since it is the import that takes the time
@@ -42,7 +43,7 @@ def start(argument: str, node: str = "") -> int:
     gc.freeze()
     gc.enable()
     run, config = Path(job.run), TrainConfig.model_validate(job.recipe["train"])
-    events = EventLog(events_of_workers(run), clock=SystemClock())
+    events = EventLog(events_of_workers(run, node=node), clock=SystemClock())
     memories = _memories(job.workers, config=config, events=events)
     wards = _memories(job.workers, config=config, events=events) if job.hub is not None else ()
     entry = partial(work, job=job)

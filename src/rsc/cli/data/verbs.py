@@ -89,6 +89,7 @@ def plant(
     truth: Annotated[Path, typer.Option(help="The file that takes the posts with what was planted where.")],
     records: Annotated[int, typer.Option(help="How many posts.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same posts.")] = 1,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write posts with planted personal data (nobody's), and the truth about them."""
     with target.open("w") as posts, truth.open("w") as truths:
@@ -96,6 +97,7 @@ def plant(
             spans = [{"start": start, "end": end, "type": kind} for start, end, kind in post.spans]
             print(json.dumps({"id": post.id, "text": post.text}), file=posts)
             print(json.dumps({"id": post.id, "text": post.text, "spans": spans}), file=truths)
+    emit({"path": str(target), "truth": str(truth), "records": records}, as_json=as_json, text="")
     say(f"wrote {records} posts to {target}, and what is planted in them to {truth}")
     name = imports.name_of(str(target))
     next_commands(("rsc", "data", "import", target), ("rsc", "data", "review", name, "--truth", truth))

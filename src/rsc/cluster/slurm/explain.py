@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from rsc.cluster.slurm.facts import Facts, Partition
-from rsc.cluster.slurm.jobs import LAUNCH_FAILED, Job
+from rsc.cluster.slurm.jobs import LAUNCH_FAILED, SlurmJob
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ _WAITS = {
 _LIMITS = re.compile(r"(QOS|Assoc)(Grp|Max)(\w+)")
 
 
-def why_waiting(job: Job, facts: Facts | None = None) -> Why:
+def why_waiting(job: SlurmJob, facts: Facts | None = None) -> Why:
     """Of a job in state PENDING."""
     reason = (job.reason or "None").split(",")[0].strip()
     reason = LAUNCH_FAILED if job.is_held_after_a_failed_launch else reason
@@ -87,7 +87,7 @@ def why_waiting(job: Job, facts: Facts | None = None) -> Why:
     return Why(f"Slurm says {reason}", "")
 
 
-def _evidence(job: Job, facts: Facts | None, reason: str) -> str:
+def _evidence(job: SlurmJob, facts: Facts | None, reason: str) -> str:
     """What of the cluster speaks for it."""
     partition = facts.partitions.get(job.partition) if facts else None
     if partition is None or reason not in ("Resources", "Priority", "ReqNodeNotAvail", "NodeDown", _DOWN):
@@ -115,7 +115,7 @@ _ENDS = {
 }
 
 
-def why_ended(job: Job) -> str:
+def why_ended(job: SlurmJob) -> str:
     if job.state == "FAILED" and job.reason == "JobLaunchFailure":
         return "it could not be started: its script or its log could not be opened on the node"
     if job.state == "FAILED":

@@ -42,7 +42,7 @@ _PAST_FORMAT = "JobID,State,ExitCode,Start,End,NodeList,Reason,JobName"
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     id: str
     state: str
     reason: str = ""
@@ -71,12 +71,12 @@ class Job:
         return self.reason.replace(" ", "_") == LAUNCH_FAILED
 
 
-def queued_jobs(slurm: SlurmCommands, *, user: str) -> dict[str, Job]:
+def queued_jobs(slurm: SlurmCommands, *, user: str) -> dict[str, SlurmJob]:
     """Every job of a user that slurmctld knows, by id: those that wait or run, and for minutes the ended."""
     return parse_queue(slurm.ask("squeue", "-a", "-h", "-r", "-t", "all", "-u", user, "-o", _QUEUE_FORMAT))
 
 
-def past_jobs(slurm: SlurmCommands, ids: Iterable[str]) -> dict[str, list[Job]]:
+def past_jobs(slurm: SlurmCommands, ids: Iterable[str]) -> dict[str, list[SlurmJob]]:
     """What accounting remembers of these, each start of a job by itself, oldest first; else nothing."""
     wanted = ",".join(sorted(set(ids)))
     if not wanted:
@@ -86,10 +86,10 @@ def past_jobs(slurm: SlurmCommands, ids: Iterable[str]) -> dict[str, list[Job]]:
     return {}
 
 
-def parse_queue(text: str) -> dict[str, Job]:
+def parse_queue(text: str) -> dict[str, SlurmJob]:
     found = {}
     for row in rows(text, columns=_QUEUE):
-        found[row["id"]] = Job(
+        found[row["id"]] = SlurmJob(
             id=row["id"],
             state=row["state"],
             reason=_word(row["reason"]),
@@ -106,11 +106,11 @@ def parse_queue(text: str) -> dict[str, Job]:
     return found
 
 
-def parse_past(text: str) -> dict[str, list[Job]]:
-    found: dict[str, list[Job]] = {}
+def parse_past(text: str) -> dict[str, list[SlurmJob]]:
+    found: dict[str, list[SlurmJob]] = {}
     for row in rows(text, columns=_PAST):
         state = (row["state"].split() or [""])[0]  # `CANCELLED by 1000`
-        job = Job(
+        job = SlurmJob(
             row["id"],
             state,
             _word(row["reason"]),

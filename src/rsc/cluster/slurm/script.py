@@ -44,7 +44,7 @@ exit "$code"
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """What a script is made of."""
 
     run: str
@@ -58,7 +58,7 @@ class Job:
     """Whether this Slurm takes a requeued job first (25.11 and newer, where the site allows it)."""
 
 
-def render(job: Job) -> str:
+def render(job: BatchJob) -> str:
     """Raises ConfigError for a path that Slurm would read as something else."""
     asked = job.site.slurm
     parts = [
@@ -75,7 +75,7 @@ def render(job: Job) -> str:
     return "\n".join(parts)
 
 
-def _again(job: Job) -> dict[str, str]:
+def _again(job: BatchJob) -> dict[str, str]:
     """After which codes the script asks for a new start. A run of several nodes may have lost some."""
     if job.nodes == 1:
         return {"about_4": "", "is_again": '[ "$code" -eq 75 ] || [ "$code" -gt 130 ]'}
@@ -85,7 +85,7 @@ def _again(job: Job) -> dict[str, str]:
     }
 
 
-def options(job: Job) -> Iterator[str]:
+def options(job: BatchJob) -> Iterator[str]:
     """Of sbatch."""
     asked = job.site.slurm
     yield f"--job-name={_quoted(job.run)}"

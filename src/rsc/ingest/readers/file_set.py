@@ -19,7 +19,7 @@ from rsc.ingest.readers.tables.value_types import Seen
 from rsc.store.format.schema import Field
 
 
-class _Span(NamedTuple):
+class _FileSpan(NamedTuple):
     file: int
     part: Part
 
@@ -70,7 +70,7 @@ class FileSet(Source):
             last = 0
             for part in reader.parts(part_bytes=part_bytes):
                 last = part.first_record + part.num_records
-                span = _Span(index, replace(part, payload=None) if not part.is_forward_only else part)
+                span = _FileSpan(index, replace(part, payload=None) if not part.is_forward_only else part)
                 yield replace(
                     part,
                     number=number,

@@ -55,7 +55,7 @@ class _Sample(NamedTuple):
     """Other members of this key stood earlier in the same tar."""
 
 
-class _Span(NamedTuple):
+class _TarSpan(NamedTuple):
     path: Path
     samples: list[_Sample]
 
@@ -102,11 +102,13 @@ class TarShards(Source):
                 samples.append(sample)
                 size += sum(member.size for member in sample.members)
                 if size >= part_bytes:
-                    yield Part(number, first_record=first_record, size_bytes=size, span=_Span(path, samples))
+                    yield Part(
+                        number, first_record=first_record, size_bytes=size, span=_TarSpan(path, samples)
+                    )
                     number, first_record = number + 1, first_record + len(samples)
                     samples, size = [], 0
             if samples:
-                yield Part(number, first_record=first_record, size_bytes=size, span=_Span(path, samples))
+                yield Part(number, first_record=first_record, size_bytes=size, span=_TarSpan(path, samples))
                 number, first_record = number + 1, first_record + len(samples)
 
     def name_of(self, part: Part) -> str:
@@ -116,7 +118,7 @@ class TarShards(Source):
     def read(self, part: Part) -> Iterator[Chunk]:
         yield from chunks(self._rows(part.span, first_record=part.first_record), fields=self.fields())
 
-    def _rows(self, span: _Span, *, first_record: int) -> Iterator[Row]:
+    def _rows(self, span: _TarSpan, *, first_record: int) -> Iterator[Row]:
         with span.path.open("rb") as file:
             for number, sample in enumerate(span.samples, start=first_record):
                 files: dict[str, bytes] = {}

@@ -37,7 +37,7 @@ _PARTITION = re.compile(r"([^=]+)=(.*)")
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
-class _Span(NamedTuple):
+class _PieceSpan(NamedTuple):
     """Pieces [start, stop) of one table, from its row `first_row` on."""
 
     table: int
@@ -92,7 +92,7 @@ class ArrowTables:
             for piece, (piece_rows, piece_bytes) in enumerate(sizes):
                 rows, size = rows + piece_rows, size + piece_bytes
                 if size >= part_bytes or piece == len(sizes) - 1:
-                    span = _Span(index, start, piece + 1, first_row)
+                    span = _PieceSpan(index, start, piece + 1, first_row)
                     yield Part(number, first_record=first_record, size_bytes=size, span=span)
                     number, first_record, start = number + 1, first_record + rows, piece + 1
                     first_row, rows, size = first_row + rows, 0, 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from rsc.parallel.apply import How
-from rsc.plan.dry_run import DryRun, dry_run
+from rsc.plan.dry_run.dry_run import DryRun, dry_run
 from rsc.recipes.recipe import Recipe
 from rsc.units import format_bytes
 

@@ -14,8 +14,8 @@ from typing import Any
 from rsc.parallel.apply import How, frees_weights
 from rsc.parallel.layout import Layout, microbatches
 from rsc.parallel.pipeline import stages_of_rank
-from rsc.plan.unit_cost import UnitCost
-from rsc.plan.weight_memory import MASTER_BYTES, StageReport
+from rsc.plan.dry_run.unit_cost import UnitCost
+from rsc.plan.dry_run.weight_memory import MASTER_BYTES, StageReport
 
 
 @dataclass(frozen=True)

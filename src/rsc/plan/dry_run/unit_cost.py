@@ -15,9 +15,9 @@ from rsc.parallel.layout import Layout, microbatches
 from rsc.parallel.mesh import Mesh
 from rsc.parallel.pipeline import cut_stage
 from rsc.parallel.sequence import ChunkPairs, local_length, split_batch
-from rsc.plan.example_batch import largest_batch
-from rsc.plan.fake_routing import evenly
-from rsc.plan.op_counter import Meter
+from rsc.plan.dry_run.example_batch import largest_batch
+from rsc.plan.dry_run.fake_routing import evenly
+from rsc.plan.dry_run.op_counter import Meter
 
 
 @dataclass(frozen=True)

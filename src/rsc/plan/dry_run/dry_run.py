@@ -30,9 +30,9 @@ from rsc.parallel.apply import How, cut_weights, frees_weights, place
 from rsc.parallel.layout import Layout, microbatches, num_stages
 from rsc.parallel.mesh import Mesh, build_mesh
 from rsc.parallel.pipeline import cut_stage, share_out
-from rsc.plan.rank_report import DryRunJob, RankReport
-from rsc.plan.unit_cost import largest_length, unit_cost
-from rsc.plan.weight_memory import StageReport, count_weights
+from rsc.plan.dry_run.rank_report import DryRunJob, RankReport
+from rsc.plan.dry_run.unit_cost import largest_length, unit_cost
+from rsc.plan.dry_run.weight_memory import StageReport, count_weights
 
 
 @dataclass(frozen=True)
