@@ -23,7 +23,7 @@ from rsc.release.agent.client import KeyClient
 from rsc.release.lifecycle.expire import expire
 from rsc.release.lifecycle.rotate import rotate
 from rsc.release.verify import verify as room
-from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import VerifyContext as Checked
 from rsc.release.verify.checks import (
     files_private,
     keys_within_retention,
