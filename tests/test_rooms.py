@@ -14,7 +14,7 @@ PACKAGE = Path(rsc.__file__).parent
 
 SHARED = {
     *("errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening", "pixels"),
-    *("durable", "untrusted", "tokenizer_json", "accounts", "toml"),
+    *("durable", "untrusted", "tokenizer_json", "accounts", "toml", "syscall_filter"),
 }
 
 MAY_IMPORT = {
