@@ -54,7 +54,7 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 
 @dataclass(frozen=True)
-class Rule:
+class CallRule:
     """A call that is answered `error`: always, or by its argument number `argument`."""
 
     call: str
@@ -68,7 +68,7 @@ class Rule:
     """Only where the argument is none of these."""
 
 
-def install(rules: Sequence[Rule]) -> bool:
+def install(rules: Sequence[CallRule]) -> bool:
     """Filter this thread and everything it starts, for good; False where the architecture is not known.
 
     Needs no_new_privs. Raises OSError when the kernel has no seccomp filters.
@@ -86,7 +86,7 @@ def install(rules: Sequence[Rule]) -> bool:
     return True
 
 
-def _program(rules: Sequence[Rule], *, machine: str) -> list[bytes]:
+def _program(rules: Sequence[CallRule], *, machine: str) -> list[bytes]:
     column = list(_AUDIT_ARCH).index(machine)
     steps = [
         _step(_LOAD, _ARCH),
@@ -104,7 +104,7 @@ def _program(rules: Sequence[Rule], *, machine: str) -> list[bytes]:
     return [*steps, _step(_RETURN, _ALLOW)]
 
 
-def _body(rule: Rule) -> list[bytes]:
+def _body(rule: CallRule) -> list[bytes]:
     """What happens to the call of a rule; each way through it ends in an answer."""
     refuse, allow = _step(_RETURN, _ERRNO | rule.error), _step(_RETURN, _ALLOW)
     load = _step(_LOAD, _ARGUMENTS + 8 * rule.argument)

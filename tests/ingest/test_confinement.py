@@ -239,7 +239,7 @@ def test_the_roots_of_a_source_are_one_file_or_the_folder_of_all(tmp_path: Path)
 def test_every_rule_names_a_call_of_the_tables() -> None:
     for machine in ("x86_64", "aarch64"):
         program = syscall_filter._program(
-            [syscall_filter.Rule(call) for call in syscall_filter._NUMBERS], machine=machine
+            [syscall_filter.CallRule(call) for call in syscall_filter._NUMBERS], machine=machine
         )
         assert len(program) < 4096  # BPF_MAXINSNS
     for column in (0, 1):

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from rsc.hardening import harden_process
 from rsc.ingest.parse_limits import leave_the_network
-from rsc.syscall_filter import Rule, install
+from rsc.syscall_filter import CallRule, install
 
 _PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
 _CLONE_THREAD = 0x00010000  # linux/sched.h
@@ -82,14 +82,14 @@ def source_roots(files: Sequence[Path]) -> list[str]:
     return [os.path.commonpath([os.path.realpath(path) for path in files])] if files else []
 
 
-def _rules(own: int) -> list[Rule]:
+def _rules(own: int) -> list[CallRule]:
     return [
-        *(Rule(call) for call in _NEVER),
-        *(Rule(call, errno.ENOSYS) for call in ("clone3", "openat2", "io_uring_setup")),
-        Rule("clone", without_bits=_CLONE_THREAD),
-        Rule("open", errno.EACCES, argument=1, with_bits=_WRITES),
-        Rule("openat", errno.EACCES, argument=2, with_bits=_WRITES),
-        *(Rule(call, unless=(own,)) for call in ("kill", "tgkill")),  # abort() signals itself
+        *(CallRule(call) for call in _NEVER),
+        *(CallRule(call, errno.ENOSYS) for call in ("clone3", "openat2", "io_uring_setup")),
+        CallRule("clone", without_bits=_CLONE_THREAD),
+        CallRule("open", errno.EACCES, argument=1, with_bits=_WRITES),
+        CallRule("openat", errno.EACCES, argument=2, with_bits=_WRITES),
+        *(CallRule(call, unless=(own,)) for call in ("kill", "tgkill")),  # abort() signals itself
     ]
 
 

@@ -15,7 +15,7 @@ import socket
 
 from rsc import syscall_filter
 from rsc.cluster.sandbox import syscalls
-from rsc.syscall_filter import Rule
+from rsc.syscall_filter import CallRule
 
 ALLOWED_FAMILIES = (
     socket.AF_UNIX,
@@ -26,11 +26,11 @@ ALLOWED_FAMILIES = (
 
 _NEVER = ("unshare", "setns", "add_key", "request_key", "keyctl", "bpf", "perf_event_open")
 _RULES = (
-    *(Rule(call) for call in _NEVER),
-    Rule("io_uring_setup", errno.ENOSYS),
-    Rule("clone3", errno.ENOSYS),
-    Rule("clone", with_bits=syscalls.CLONE_NEWUSER | syscalls.CLONE_PARENT),
-    Rule("socket", errno.EAFNOSUPPORT, unless=ALLOWED_FAMILIES),
+    *(CallRule(call) for call in _NEVER),
+    CallRule("io_uring_setup", errno.ENOSYS),
+    CallRule("clone3", errno.ENOSYS),
+    CallRule("clone", with_bits=syscalls.CLONE_NEWUSER | syscalls.CLONE_PARENT),
+    CallRule("socket", errno.EAFNOSUPPORT, unless=ALLOWED_FAMILIES),
 )
 
 
