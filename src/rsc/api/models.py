@@ -9,7 +9,7 @@ from typing import Any
 
 from rsc.api.record import Record, entry, html_table
 from rsc.api.run_records import marks_of
-from rsc.config import Workspace, override
+from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.evaluate.assess import Assessment, assess, keep
 from rsc.evaluate.generate import Sampling
@@ -21,6 +21,7 @@ from rsc.evaluate.sample_files import require_source
 from rsc.export.settings import is_export
 from rsc.export.weights import read_export
 from rsc.keys.secret import SecretKey
+from rsc.layers import override
 from rsc.recipes.data_fit import check_fields, samples_of
 from rsc.recipes.sections import EvalConfig
 from rsc.recipes.tokens_fit import check_tokens

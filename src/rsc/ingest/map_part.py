@@ -15,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 
-from rsc.config import nearest
 from rsc.errors import ConfigError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
@@ -24,6 +23,7 @@ from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, Values
 from rsc.ingest.readers.tables.typed_columns import each, take, to_store
 from rsc.ingest.screen import FoundIn, Screened, Screener
 from rsc.ingest.select import Selection
+from rsc.layers import nearest
 from rsc.review.policy import Policy
 from rsc.review.public_text import is_public, public_text
 from rsc.review.report import ReviewReport
