@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import model_validator
 
-from rsc.config import (
+from rsc.config import Workspace
+from rsc.errors import ConfigError
+from rsc.layers import (
     FrozenModel,
     Resolved,
-    Workspace,
     override,
     parse_as,
     recipe_names,
@@ -22,7 +23,6 @@ from rsc.config import (
     to_toml,
     with_defaults,
 )
-from rsc.errors import ConfigError
 
 
 class Train(FrozenModel):

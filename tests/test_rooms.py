@@ -13,8 +13,8 @@ import rsc
 PACKAGE = Path(rsc.__file__).parent
 
 SHARED = {
-    *("errors", "units", "clock", "events", "config", "extras", "interrupts", "hardening", "pixels"),
-    *("durable", "untrusted", "tokenizer_json", "accounts", "toml"),
+    *("errors", "units", "clock", "events", "config", "layers", "extras", "interrupts", "hardening"),
+    *("pixels", "durable", "untrusted", "tokenizer_json", "accounts", "toml", "syscall_filter"),
 }
 
 MAY_IMPORT = {

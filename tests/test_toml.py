@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsc.config import Settings, Workspace, resolve
+from rsc.config import Settings, Workspace
 from rsc.errors import ConfigError
 from rsc.keys.providers.configured import configured_providers
+from rsc.layers import resolve
 from rsc.review.policy import parse_policy
 from rsc.toml import parse_toml, parse_value
 

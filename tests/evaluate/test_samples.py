@@ -186,9 +186,9 @@ def test_predict_text_lines_and_jsonl(tmp_path: Path) -> None:
     lines, records = tmp_path / "posts.txt", tmp_path / "posts.jsonl"
     lines.write_text("first post\n\nsecond post\n")
     records.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("first post", "second post")))
-    ours, same = list(predict(toy, file=lines)), list(predict(toy, file=records))
-    assert ours == same
-    assert [p.sample for p in ours] == [1, 2]
+    ours, same = list(predict(toy, source=str(lines))), list(predict(toy, source=str(records)))
+    assert [p.probabilities for p in ours] == [p.probabilities for p in same]
+    assert [(p.sample, p.place) for p in ours] == [(1, "posts.txt line 1"), (2, "posts.txt line 3")]
     assert ours[0].confidence == max(ours[0].probabilities.values())
     assert sum(ours[0].probabilities.values()) == pytest.approx(1.0, abs=1e-3)
 
@@ -199,13 +199,13 @@ def test_predict_a_picture_and_a_sound(tmp_path: Path) -> None:
     soundfile.write(sound, np.zeros((400, 2)), 16000)
     seer = trained(HeadConfig(kind="classes", labels=("a", "b")), image=ImageConfig(height=8, width=8))
     hearer = trained(HeadConfig(kind="ctc", labels=("a", "b")), audio=AudioConfig(num_mels=8))
-    assert next(predict(seer, file=picture)).answer in ("a", "b")
-    assert next(predict(hearer, file=sound)).confidence is None
-    broken = next(predict(seer, file=sound))
+    assert next(predict(seer, source=str(picture))).answer in ("a", "b")
+    assert next(predict(hearer, source=str(sound))).confidence is None
+    broken = next(predict(seer, source=str(sound)))
     assert (broken.answer, broken.problems) == ("", ("picture",))
     (tmp_path / "posts.jsonl").write_text("{}")
     with pytest.raises(ConfigError, match="'image' is all that the model reads"):
-        next(predict(seer, file=tmp_path / "posts.jsonl"))
+        next(predict(seer, source=str(tmp_path / "posts.jsonl")))
 
 
 def test_predict_a_post_with_a_picture(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_predict_a_post_with_a_picture(tmp_path: Path) -> None:
     both = trained(
         HeadConfig(kind="classes", labels=("a", "b")), image=ImageConfig(height=8, width=8), text=TextConfig()
     )
-    assert [p.problems for p in predict(both, file=posts)] == [(), ("picture",)]
+    assert [p.problems for p in predict(both, source=str(posts))] == [(), ("picture",)]
 
 
 @pytest.mark.parametrize(
@@ -231,9 +231,9 @@ def test_a_line_that_is_no_sample_is_named_and_the_hint_has_one_that_is(
     file = tmp_path / "bad.jsonl"
     file.write_text(f'{{"text": null}}\n{line}\n')
     with pytest.raises(DataError, match=rf"bad\.jsonl line 2 .*{told}") as caught:
-        list(predict(toy, file=file))
+        list(predict(toy, source=str(file)))
     file.write_text((caught.value.hint or "").partition(": ")[2])
-    assert len(list(predict(toy, file=file))) == 1
+    assert len(list(predict(toy, source=str(file)))) == 1
 
 
 def test_what_cannot_be_predicted_is_said(tmp_path: Path) -> None:
@@ -241,18 +241,18 @@ def test_what_cannot_be_predicted_is_said(tmp_path: Path) -> None:
     file.write_text("\n")
     toy = trained(HeadConfig(kind="classes", labels=("a", "b")), text=TextConfig())
     with pytest.raises(DataError, match="holds no sample"):
-        list(predict(toy, file=file))
+        list(predict(toy, source=str(file)))
     with pytest.raises(ConfigError, match=r"x\.text does not exist") as caught:
-        list(predict(toy, file=tmp_path / "x.text"))
+        list(predict(toy, source=str(tmp_path / "x.text")))
     assert caught.value.hint == f"did you mean {file}?"
-    with pytest.raises(ConfigError, match="is a folder") as caught:
-        list(predict(toy, file=tmp_path))
-    assert caught.value.hint == f"name one file in it, for example {file}"
-    (tmp_path / "posts.csv").write_text("text\nfirst\n")
-    with pytest.raises(ConfigError, match="no text of one sample a line"):
-        list(predict(toy, file=tmp_path / "posts.csv"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="empty holds no files"):
+        list(predict(toy, source=str(tmp_path / "empty")))
+    (tmp_path / "posts.parquet").write_text("text\nfirst\n")
+    with pytest.raises(ConfigError, match="neither text of one sample a line"):
+        list(predict(toy, source=str(tmp_path / "posts.parquet")))
     causal = TRUNK.model_copy(update={"causal": True})
     writer = build_model(ModelConfig(trunk=causal, text=TextConfig()))
     speaker = from_state("toy", config=writer.config, state=writer.state_dict(), context=16, separator=None)
     with pytest.raises(ConfigError, match="next_token head and sorts no samples"):
-        list(predict(speaker, file=file))
+        list(predict(speaker, source=str(file)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rsc.config import recipe_names
+from rsc.layers import recipe_names
 from rsc.models.build import build_model, positions_by_stem
 from rsc.models.config import ModelConfig
 from rsc.models.counts import count_units, model_flops

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rsc.config import recipe_names
+from rsc.layers import recipe_names
 from rsc.models.build import build_model
 from rsc.models.config import ModelConfig
 from rsc.recipes.recipe import load_recipe

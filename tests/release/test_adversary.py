@@ -18,7 +18,7 @@ from rsc.release.agent.request import KeyRequest
 from rsc.release.agent.server import AgentServer
 from rsc.release.lifecycle.expire import expire
 from rsc.release.lifecycle.retention import sweep
-from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import VerifyContext as Checked
 from rsc.release.verify.checks import files_private, reviews_valid
 from rsc.review.approval import verdict
 from rsc.review.approval.identity import create_identity

@@ -14,7 +14,7 @@ from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.keys.providers.local import LocalKeyProvider
 from rsc.release.lifecycle.expire import expire
-from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import VerifyContext as Checked
 from rsc.release.verify.checks import reviews_valid
 from rsc.release.verify.completeness import versions_whole
 from rsc.release.verify.open_files import nothing_found_lies_open, papers_end_with_data, planted_values

@@ -22,7 +22,7 @@ from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle.expire import expire
 from rsc.release.lifecycle.retention import open_cached, overdue, sweep
 from rsc.release.lifecycle.unused_keys import overdue_unused, sweep_unused
-from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import VerifyContext as Checked
 from rsc.release.verify.checks import keys_within_retention
 from rsc.store.bulk.local import LocalStore
 from rsc.store.cache.node_cache import NodeCache

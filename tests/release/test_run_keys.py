@@ -8,7 +8,7 @@ from rsc.errors import IntegrityError, KeyUnavailable
 from rsc.keys.envelope import new_envelope, run_kek_id, run_key_context
 from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle.run_keys import overdue_run_keys, sweep_run_keys
-from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import VerifyContext as Checked
 from rsc.release.verify.checks import keys_within_retention
 
 DAY = 86400

@@ -15,15 +15,16 @@ from test_agent import TRAIN
 
 from rsc.audit.log import AuditLog
 from rsc.cli.main import run
-from rsc.config import Workspace, resolve
+from rsc.config import Workspace
 from rsc.errors import ConfigError, IntegrityError, RscError
 from rsc.keys.providers.local import LocalKeyProvider
+from rsc.layers import resolve
 from rsc.release.agent import server
 from rsc.release.agent.client import KeyClient
 from rsc.release.lifecycle.expire import expire
 from rsc.release.lifecycle.rotate import rotate
 from rsc.release.verify import verify as room
-from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import VerifyContext as Checked
 from rsc.release.verify.checks import (
     files_private,
     keys_within_retention,

@@ -17,7 +17,7 @@ from rsc.errors import ConfigError
 from rsc.release.agent.server import AgentServer
 from rsc.release.lifecycle.expire import expire
 from rsc.release.verify import checks, completeness
-from rsc.release.verify.checks import House as Checked
+from rsc.release.verify.checks import VerifyContext as Checked
 from rsc.release.verify.verify import verify
 from rsc.store import verify as store_verify
 from rsc.store.dataset import Dataset

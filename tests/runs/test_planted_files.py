@@ -19,13 +19,14 @@ from rsc.checkpoint.replicas import Copies
 from rsc.checkpoint.retention import finished, prune
 from rsc.cli.main import run as rsc
 from rsc.clock import SystemClock
-from rsc.config import Workspace, to_toml
+from rsc.config import Workspace
 from rsc.control.init_from import find_parent
 from rsc.errors import RscError
 from rsc.evaluate.assess import kept_in
 from rsc.evaluate.open_model import open_run
 from rsc.events import EventLog, EventTail, last_lines, read_lines
 from rsc.keys.secret import SecretKey
+from rsc.layers import to_toml
 from rsc.recipes.recipe import load_recipe, recipe_of
 from rsc.release.lifecycle.run_keys import _remove
 from rsc.release.lifecycle.trace import derived_runs

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from rsc.cluster.supervise.heartbeats import Board, Phase
-from rsc.config import to_toml
 from rsc.control.monitor import ProgressLine, outer_pid
 from rsc.errors import ConfigError, DataError
 from rsc.events import EventLog
+from rsc.layers import to_toml
 from rsc.recipes.recipe import load_recipe, recipe_of
 from rsc.runs.code_version import code_facts
 from rsc.runs.folder import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsc.config import recipe_names
+from rsc.layers import recipe_names
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import build_model
 from rsc.recipes.recipe import Recipe, load_recipe

@@ -15,7 +15,7 @@ from rsc.checkpoint.read_counts import StoreReads
 from rsc.cluster.launch.launcher import LocalLauncher
 from rsc.cluster.sandbox import wrap
 from rsc.cluster.sandbox.wrap import Level
-from rsc.config import CipherChoice, Workspace, to_toml
+from rsc.config import CipherChoice, Workspace
 from rsc.control.admission import Admission, isolation_of
 from rsc.control.controller import Controller
 from rsc.control.init_from import find_parent
@@ -23,6 +23,7 @@ from rsc.errors import ConfigError, IsolationRefused, NotFinished
 from rsc.export.card_facts import lineages
 from rsc.export.weights import write_export
 from rsc.keys.secret import SecretKey
+from rsc.layers import to_toml
 from rsc.loader.config import DataConfig
 from rsc.models.build import build_model
 from rsc.recipes.data_fit import SplitSamples

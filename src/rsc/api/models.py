@@ -9,17 +9,19 @@ from typing import Any
 
 from rsc.api.record import Record, entry, html_table
 from rsc.api.run_records import marks_of
-from rsc.config import Workspace, override
+from rsc.config import Workspace
 from rsc.errors import ConfigError
 from rsc.evaluate.assess import Assessment, assess, keep
 from rsc.evaluate.generate import Sampling
 from rsc.evaluate.generate import generate as continue_ids
 from rsc.evaluate.open_model import Trained, from_state, open_run
-from rsc.evaluate.predict import Prediction, require_file
-from rsc.evaluate.predict import predict as predict_file
+from rsc.evaluate.predict import Prediction
+from rsc.evaluate.predict import predict as predict_samples
+from rsc.evaluate.sample_files import require_source
 from rsc.export.settings import is_export
 from rsc.export.weights import read_export
 from rsc.keys.secret import SecretKey
+from rsc.layers import override
 from rsc.recipes.data_fit import check_fields, samples_of
 from rsc.recipes.sections import EvalConfig
 from rsc.recipes.tokens_fit import check_tokens
@@ -98,7 +100,7 @@ class Predictions(Record):
 
     def _repr_html_(self) -> str:
         rows = [
-            (p.sample, p.answer, "" if p.confidence is None else f"{p.confidence:.3f}")
+            (p.place, p.answer, "" if p.confidence is None else f"{p.confidence:.3f}")
             for p in self.predictions
         ]
         return html_table("predictions", rows, header=("sample", "answer", "confidence"))
@@ -170,11 +172,15 @@ def generate(
 
 
 @entry
-def predict(model: str | Path, file: str | Path, *, step: str = "newest") -> Predictions:
-    """What a trained model makes of a file."""
-    require_file(Path(file))
+def predict(
+    model: str | Path, source: str | Path, *, text_field: str | None = None, step: str = "newest"
+) -> Predictions:
+    """What a trained model makes of a file, the files of a folder, or standard input (`-`). `text_field` is
+    what the source calls the text; by default as the model does."""
+    require_source(str(source))
     asked = open_model(str(model), workspace=Workspace.from_environment(), step=step)
-    return Predictions(list(predict_file(asked.trained, file=Path(file))), asked.notes)
+    found = predict_samples(asked.trained, source=str(source), text_field=text_field)
+    return Predictions(list(found), asked.notes)
 
 
 def open_model(name: str, *, workspace: Workspace, step: str = "newest") -> Asked:

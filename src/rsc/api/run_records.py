@@ -16,11 +16,12 @@ from rsc.api.record import Record, entry, html_table
 from rsc.clock import SystemClock
 from rsc.cluster.slurm.commands import InstalledSlurm
 from rsc.cluster.slurm.jobs import SlurmJob
-from rsc.config import Workspace, resolve
+from rsc.config import Workspace
 from rsc.control.slurm_states import jobs_of
 from rsc.control.submission import live_job
 from rsc.errors import ConfigError, RscError
 from rsc.events import read_lines
+from rsc.layers import resolve
 from rsc.recipes.recipe import recipe_of
 from rsc.release.agent.custody import Custody
 from rsc.release.lifecycle.erase import MARK

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from rsc.config import FrozenModel
+from rsc.layers import FrozenModel
 
 
 class CheckpointConfig(FrozenModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from collections import deque
 from pathlib import Path
@@ -25,6 +26,7 @@ from rsc.release.lifecycle.attest import attest
 from rsc.release.verify.promise import Promise
 from rsc.release.verify.verify import verify as verify_promises
 from rsc.store.verify import VerifyPart
+from rsc.untrusted import printable
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show, verify and export the tamper-evident log."
@@ -36,6 +38,8 @@ Log = Annotated[
 Key = Annotated[
     str | None, typer.Option("--key", help="The verifier key (the line in log.vkey), or its file.")
 ]
+_WIDTH = 100  # columns of a terminal of usual size
+
 WitnessFile = Annotated[
     Path | None, typer.Option("--witness", help="File of checkpoints kept by a second party.")
 ]
@@ -196,19 +200,21 @@ def _promises(read: VerifyPart | None, *, planted: tuple[str, ...]) -> list[Prom
 
 
 def _emit_promises(rows: list[Promise], *, as_json: bool) -> None:
-    cells = [
-        (
-            row.name,
-            row.state,
-            timestamp(row.since)[:19] + "Z" if row.since else "-",
-            ", ".join(row.data) or "-",
-            row.told,
-        )
-        for row in rows
-    ]
-    text = table(cells, header=("promise", "state", "since", "data", "what"))
     is_kept = all(row.state == "kept" for row in rows)
-    emit({"is_kept": is_kept, "promises": [row.to_json() for row in rows]}, as_json=as_json, text=text)
+    result = {"is_kept": is_kept, "promises": [row.to_json() for row in rows]}
+    emit(result, as_json=as_json, text=promises_text(rows))
+
+
+def promises_text(rows: list[Promise]) -> str:
+    """A table of at most `_WIDTH` columns: what does not fit goes on in the next line."""
+    since = [timestamp(row.since)[:10] if row.since else "-" for row in rows]
+    width = _WIDTH - max(len(row.name) for row in rows) - len("unknown") - len("2026-11-21") - 6
+    cells: list[tuple[str, str, str, str]] = []
+    for row, day in zip(rows, since, strict=True):
+        told = f"{', '.join(row.data)}: {row.told}" if row.data else row.told
+        first, *more = textwrap.wrap(printable(told, keep=""), width) or [""]
+        cells += [(row.name, row.state, day, first), *(("", "", "", line) for line in more)]
+    return table(cells, header=("promise", "state", "since", "what"))
 
 
 def _key_text(log: Path, key: str | None) -> str:

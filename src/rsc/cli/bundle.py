@@ -11,8 +11,8 @@ import typer
 
 import rsc
 from rsc.cli.output import JsonFlag, emit, next_commands, say
-from rsc.config import nearest
 from rsc.errors import ConfigError
+from rsc.layers import nearest
 from rsc.setup.bundle import PLATFORMS, Target, collect
 
 

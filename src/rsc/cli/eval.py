@@ -54,16 +54,22 @@ def generate(
 
 def predict(
     model: Model,
-    file: Annotated[str, typer.Argument(help="A picture, a recording, a text file or .jsonl.")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A picture, a recording, text, .jsonl or .csv; a folder of them; - for stdin."),
+    ],
+    text_field: Annotated[
+        str | None, typer.Option(help="What .jsonl and .csv call the text; as the model does if left out.")
+    ] = None,
     step: Step = "newest",
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what a trained model makes of a file."""
-    found = models.predict(model, file, step=step)
+    """Print what a trained model makes of each sample of a file or folder."""
+    found = models.predict(model, source, text_field=text_field, step=step)
     _say_all(found.notes)
     rows = [
         (
-            p.sample,
+            p.place,
             p.answer or "-",
             "" if p.confidence is None else f"{p.confidence:.3f}",
             " ".join(p.problems),

@@ -22,9 +22,9 @@ import typer
 from rsc import __version__
 from rsc.cli.output import say
 from rsc.cli.start import raise_interrupts
-from rsc.config import nearest
 from rsc.errors import ConfigError, Interrupted, ResourceError, RscError
 from rsc.hardening import harden_process
+from rsc.layers import nearest
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _usage_error(error: Any, *, name: str) -> ConfigError:
 
 def settings_called(name: str) -> str | None:
     """The dotted key of a recipe whose last part is that."""
-    from rsc.config import keys_named
+    from rsc.layers import keys_named
     from rsc.recipes.recipe import Recipe
 
     return next(iter(keys_named(Recipe, name)), None)

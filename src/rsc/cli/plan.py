@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from rsc.cli.output import JsonFlag, emit, say, table
-from rsc.config import nearest, recipe_names
 from rsc.errors import ConfigError
+from rsc.layers import nearest, recipe_names
 from rsc.units import parse_seconds
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import typer
 
 from rsc.api.settings_reference import settings_of
 from rsc.cli.output import JsonFlag, emit, next_commands, say, table
-from rsc.config import Resolved, recipe_names, recipe_text, resolve, to_toml
 from rsc.errors import ConfigError
+from rsc.layers import Resolved, recipe_names, recipe_text, resolve, to_toml
 from rsc.recipes.recipe import Recipe, load_recipe
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rsc.config import FrozenModel
+from rsc.layers import FrozenModel
 
 Seconds = Annotated[float, Field(gt=0.0)]
 

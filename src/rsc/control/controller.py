@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from rsc.clock import Clock
 from rsc.cluster.launch.launcher import Launcher
 from rsc.cluster.sandbox.wrap import Level
-from rsc.config import Workspace, override, resolve, to_toml
+from rsc.config import Workspace
 from rsc.control.admission import Gate, admit_all, isolation_of
 from rsc.control.checkpoint_copier import open_copies
 from rsc.control.drive import Drive
@@ -21,6 +21,7 @@ from rsc.control.monitor import ProgressLine, StepProgress
 from rsc.control.run_plan import RunPlan, plan_run
 from rsc.errors import ConfigError, IntegrityError
 from rsc.interrupts import uninterrupted
+from rsc.layers import override, resolve, to_toml
 from rsc.models.config import TOKENIZER_FILE
 from rsc.recipes.recipe import LoadedRecipe, Recipe, recipe_of
 from rsc.release.record.run_origin import RunOrigin

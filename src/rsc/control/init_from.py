@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rsc.checkpoint.retention import finished
-from rsc.config import Resolved
 from rsc.errors import ConfigError, NotFinished
 from rsc.export.settings import ExportSettings, is_export, read_settings
+from rsc.layers import Resolved
 from rsc.models.config import ModelConfig
 from rsc.recipes.recipe import recipe_of
 from rsc.recipes.same_trunk import require_same_trunk

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rsc.cluster.sandbox.wrap import Level
-from rsc.config import Resolved
 from rsc.control.admission import Gate, admit_all, isolation_of
 from rsc.control.init_from import find_parent, with_parent
 from rsc.errors import ConfigError
+from rsc.layers import Resolved
 from rsc.parallel.layout import Layout
 from rsc.recipes.pin import count_workers, pin
 from rsc.recipes.recipe import LoadedRecipe, Recipe

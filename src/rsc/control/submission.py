@@ -17,12 +17,12 @@ from rsc.cluster.slurm.feasible import require_feasible
 from rsc.cluster.slurm.jobs import SlurmJob, queued_jobs
 from rsc.cluster.slurm.script import BatchJob, render
 from rsc.cluster.slurm.site import JobSettings, Site
-from rsc.config import Resolved, parse_as
 from rsc.control.controller import Controller
 from rsc.control.run_plan import plan_run
 from rsc.durable import replace_file
 from rsc.errors import ConfigError, ResourceError, RscError
 from rsc.interrupts import uninterrupted
+from rsc.layers import Resolved, parse_as
 from rsc.recipes.recipe import LoadedRecipe, recipe_of
 from rsc.runs.folder import RunFolder, RunState
 from rsc.runs.slurm_job import SCRIPT, note_job, read_job

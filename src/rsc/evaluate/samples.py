@@ -12,10 +12,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from rsc.config import nearest
 from rsc.errors import ConfigError
 from rsc.evaluate.measures import Array
 from rsc.evaluate.scorers import SCORERS, SampleReport
+from rsc.layers import nearest
 from rsc.loader.ragged import RaggedTensor
 from rsc.models.build import Model
 from rsc.recipes.sections import EvalConfig

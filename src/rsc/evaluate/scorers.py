@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rsc.config import nearest
 from rsc.errors import ConfigError, DataError
 from rsc.evaluate.measures import (
     Array,
@@ -31,6 +30,7 @@ from rsc.evaluate.measures import (
     slices,
     word_error_rate,
 )
+from rsc.layers import nearest
 from rsc.models.heads import Want
 from rsc.recipes.sections import EvalConfig
 

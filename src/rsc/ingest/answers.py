@@ -17,7 +17,7 @@ from rsc.ingest.map_part import PartResult
 _PLAIN = {
     ("collections", "Counter"),
     ("rsc.ingest.map_part", "PartResult"),
-    ("rsc.ingest.map_part", "Found"),
+    ("rsc.ingest.map_part", "PlacedFinding"),
     ("rsc.ingest.screen", "FoundIn"),
     ("rsc.ingest.readers.source", "BadRecord"),
     ("rsc.review.findings", "Finding"),

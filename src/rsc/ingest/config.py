@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from rsc.config import FrozenModel
+from rsc.layers import FrozenModel
 
 Format = Literal[
     "auto",

@@ -12,13 +12,12 @@ from rsc.errors import IntegrityError, KeyUnavailable, ResourceError
 from rsc.ingest.append import Base, copied_key
 from rsc.ingest.keys import new_data_key
 from rsc.ingest.map_part import ImportPlan
-from rsc.ingest.parse_limits import require_ratio
 from rsc.ingest.progress import Progress
 from rsc.ingest.provenance import import_facts, report_notes, require_records
 from rsc.ingest.readers.source import Fingerprint, NarrowTypes
 from rsc.ingest.readers.tables.typed_columns import to_store
 from rsc.ingest.resume import Position, find_interrupted, import_id
-from rsc.ingest.sink import Totals, schemas, write_part
+from rsc.ingest.sink import Totals, Unpacked, schemas, write_part
 from rsc.ingest.tokenize import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
 from rsc.ingest.workers import run_parts
 from rsc.keys.envelope import Envelope, KeyProvider, data_key_context, new_envelope, open_envelope
@@ -167,17 +166,16 @@ class ImportJob:
     def _write(self, begun: _Begun, *, subject_key: SecretKey) -> None:
         """Every part that is left. Raises DataError when the source changed meanwhile."""
         start, totals = begun.start, begun.totals
-        done_bytes = saved_bytes = unpacked_bytes = start.done_bytes
+        done_bytes = saved_bytes = start.done_bytes
+        unpacked = Unpacked(self.fingerprint)
         results = run_parts(
             self.plan, first_part=start.next_part, num_processes=self.num_processes, subject_key=subject_key
         )
         try:
             self._tell(done_bytes, totals)
             for result in results:
-                write_part(begun.writer, result, totals=totals)
+                write_part(begun.writer, unpacked.within_limits(result), totals=totals)
                 done_bytes += result.size_bytes
-                unpacked_bytes += max(result.size_bytes, result.unpacked_bytes)
-                require_ratio(unpacked_bytes, source_bytes=self.fingerprint.size_bytes)
                 if done_bytes - saved_bytes >= self.checkpoint_bytes:
                     position = replace(start, next_part=result.number + 1, done_bytes=done_bytes)
                     begun.writer.checkpoint(position.to_dict())

@@ -15,7 +15,6 @@ from functools import cached_property
 
 import numpy as np
 
-from rsc.config import nearest
 from rsc.errors import ConfigError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.holdout import DEFAULT_SHARE, TRAIN, VALIDATION, held_out
@@ -24,6 +23,7 @@ from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, Values
 from rsc.ingest.readers.tables.typed_columns import each, take, to_store
 from rsc.ingest.screen import FoundIn, Screened, Screener
 from rsc.ingest.select import Selection
+from rsc.layers import nearest
 from rsc.review.policy import Policy
 from rsc.review.public_text import is_public, public_text
 from rsc.review.report import ReviewReport
@@ -158,10 +158,20 @@ class PartResult:
     left_out: Counter[str] = field(default_factory=Counter)
     """Records that the selection does not take, by reason."""
     contents: list[tuple[int, bytes]] = field(default_factory=list)
+    name: str = ""
+    """What the part is of, for people: its file, or the first of several."""
+    first_record: int = 0
+
+    def without_records(self, reason: str) -> PartResult:
+        """Set aside: one record of the quarantine instead, without bytes."""
+        bad = BadRecord(self.first_record, self.name, f"a whole part of the source was set aside: {reason}")
+        return replace(self, columns={}, found=[], bad=[bad], report=None, contents=[])
 
 
 def read_part(part: Part, *, plan: ImportPlan, subject_key: memoryview) -> PartResult:
     """`process_part`, with a part that passes a limit set aside by name."""
+    if part.refusal:
+        return set_aside(part, plan=plan, reason=part.refusal)
     try:
         return process_part(part, plan=plan, subject_key=subject_key)
     except LimitPassed as error:
@@ -172,12 +182,25 @@ def read_part(part: Part, *, plan: ImportPlan, subject_key: memoryview) -> PartR
 
 def set_aside(part: Part, *, plan: ImportPlan, reason: str) -> PartResult:
     """A part of which nothing could be read: one record of the quarantine, without its bytes."""
+    result = replace(_nothing_of(part, plan=plan), num_read=max(1, part.num_records))
+    return result.without_records(reason)
+
+
+def _nothing_of(part: Part, *, plan: ImportPlan) -> PartResult:
+    notes = Counter(plan.notes if part.number == 0 else {})
     name = plan.source.name_of(part)
-    bad = BadRecord(part.first_record, name, f"a whole part of the source was set aside: {reason}")
-    result = PartResult(part.number, part.size_bytes, {}, [], [bad], None, max(1, part.num_records))
-    if part.number == 0:
-        result.notes.update(plan.notes)
-    return result
+    return PartResult(
+        part.number,
+        part.size_bytes,
+        {},
+        [],
+        [],
+        None,
+        0,
+        notes=notes,
+        name=name,
+        first_record=part.first_record,
+    )
 
 
 def process_part(part: Part, *, plan: ImportPlan, subject_key: memoryview) -> PartResult:
@@ -196,9 +219,7 @@ def process_part(part: Part, *, plan: ImportPlan, subject_key: memoryview) -> Pa
     )
     pieces: dict[str, list[Columns]] = {}
     counts: Counter[str] = Counter()
-    result = PartResult(part.number, part.size_bytes, {}, [], [], screener.report(), 0)
-    if part.number == 0:
-        result.notes.update(plan.notes)
+    result = _nothing_of(part, plan=plan)
     for chunk in plan.source.read(part):
         for note, count in chunk.notes.items():
             result.notes[public_text(note)] += count

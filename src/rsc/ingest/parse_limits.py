@@ -5,8 +5,7 @@ which counts private memory and leaves out mapped files; a decoder that asks for
 time is RLIMIT_CPU, set anew for each part; the kernel ends a worker that passes it. A part that passes a
 limit is set aside by name, and the others go on; a source whose lists pass one is refused.
 
-Not covered: system calls (a decoder that is taken over can read what the user can read, but has no network
-where the kernel gives this user a network namespace); the CPU time of lists of archives, footers of tables
+Not covered: the CPU time of lists of archives, footers of tables
 and text, which the importing process reads itself, in bounded memory; systems without RLIMIT_DATA.
 """
 
@@ -34,9 +33,9 @@ class LimitPassed(DataError):
     """Reading costs more than it may: the part is set aside by name, and the others go on."""
 
 
-def require_ratio(unpacked_bytes: int, *, source_bytes: int) -> None:
+def require_ratio(unpacked_bytes: int, *, source_bytes: int, num_files: int = 1) -> None:
     """Raises LimitPassed for a source that unpacks to much more than it is. Columns in memory have none."""
-    if source_bytes and unpacked_bytes > max(_FREE_BYTES, _MOST_TIMES * source_bytes):
+    if source_bytes and unpacked_bytes > max(num_files * _FREE_BYTES, _MOST_TIMES * source_bytes):
         sizes = f"{format_bytes(source_bytes)} and unpacks to over {format_bytes(unpacked_bytes)}"
         raise LimitPassed(
             f"the source has {sizes}: a decompression bomb, or a file of one value",

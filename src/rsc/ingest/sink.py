@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rsc.ingest.map_part import QUARANTINE, ImportPlan, PartResult, PlacedFinding, quarantine_columns
+from rsc.ingest.parse_limits import LimitPassed, require_ratio
+from rsc.ingest.readers.source import Fingerprint
 from rsc.ingest.readers.tables.typed_columns import to_store
 from rsc.ingest.screen import FINDINGS, merge_reports
 from rsc.ingest.tokenize import TOKENIZER_SCHEMA, TOKENIZER_SPLIT
@@ -44,6 +46,28 @@ class Totals:
     @property
     def num_findings(self) -> int:
         return self.report.findings if self.report else 0
+
+
+class Unpacked:
+    """What a source has unpacked to so far, of which each part alone stayed within the limit."""
+
+    def __init__(self, source: Fingerprint) -> None:
+        self._source = source
+        self._bytes: Counter[str] = Counter()
+
+    def within_limits(self, result: PartResult) -> PartResult:
+        """The result, without its records where the file has unpacked to too much. Raises LimitPassed where
+        there is no other file to go on with, or all files together have."""
+        if result.report is None:  # set aside before
+            return result
+        self._bytes[result.name] += max(result.size_bytes, result.unpacked_bytes)
+        size_bytes, num_files = self._source.size_bytes, self._source.num_files
+        require_ratio(self._bytes.total(), source_bytes=size_bytes, num_files=num_files)
+        try:
+            require_ratio(self._bytes[result.name], source_bytes=size_bytes)
+        except LimitPassed as error:
+            return result.without_records(error.message)
+        return result
 
 
 def schemas(plan: ImportPlan) -> dict[str, Schema]:

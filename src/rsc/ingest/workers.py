@@ -26,10 +26,10 @@ from queue import SimpleQueue
 from threading import Lock
 
 from rsc.errors import ResourceError, RscError
-from rsc.hardening import harden_process
 from rsc.ingest.answers import load_answer
+from rsc.ingest.confine import source_roots
 from rsc.ingest.map_part import ImportPlan, PartResult, read_part, set_aside
-from rsc.ingest.parse_limits import PART_CPU_S, LimitPassed, allow_cpu, bounded_memory, leave_the_network
+from rsc.ingest.parse_limits import PART_CPU_S, LimitPassed, allow_cpu, bounded_memory
 from rsc.ingest.readers.source import Part
 from rsc.interrupts import deaf_children
 from rsc.keys.secret import SecretKey
@@ -158,7 +158,7 @@ class _Workers:
         self._lock = Lock()
         with deaf_children():
             for _ in range(count):
-                self.all.append(_start())
+                self.all.append(_start(plan))
         for worker in self.all:
             self._brief(worker)
 
@@ -169,7 +169,7 @@ class _Workers:
             with self._lock:
                 if self._is_over:
                     return dead
-                worker = _start()
+                worker = _start(self.plan)
                 self.all[self.all.index(dead)] = worker
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -201,24 +201,34 @@ class _Workers:
 _PROGRAM = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
+from rsc.ingest.confine import confine
+confine(json.loads(sys.argv[3]), reads_anything=json.loads(sys.argv[4]))
 from rsc.ingest.workers import serve
 serve(int(sys.argv[2]))
 """
 
 
-def _start() -> _Worker:
-    """A new Python, which imports this module from where the caller does, and no script of the caller."""
+def _start(plan: ImportPlan) -> _Worker:
+    """A new Python, which imports this module from where the caller does, and no script of the caller; with
+    no terminal, whose keystrokes it could read."""
     ours, theirs = Pipe()
-    command = [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path), str(theirs.fileno())]
+    roots = json.dumps(source_roots(plan.source.files()))
+    reads_anything = json.dumps(bool(plan.policy.models))
+    program = [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path)]
     with theirs:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        process = subprocess.Popen(
+            [*program, str(theirs.fileno()), roots, reads_anything],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
     return _Worker(process, ours)
 
 
 def serve(descriptor: int) -> None:
-    """Entry of a worker: hardened, out of the network, bounded in memory and, part by part, in CPU time."""
-    harden_process()
-    leave_the_network()
+    """A worker, confined before this was imported: bounded in memory and, part by part, in CPU time."""
     with Connection(descriptor) as connection, bounded_memory():
         _serve(connection)
 

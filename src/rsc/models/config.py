@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from rsc.config import FrozenModel
+from rsc.layers import FrozenModel
 from rsc.models.tasks.kinds import TASKS, task_of
 from rsc.models.tasks.task import Task
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rsc.config import FrozenModel
+from rsc.layers import FrozenModel
 
 Degree = Annotated[int, Field(ge=1)]
 DegreeOrAuto = Annotated[int, Field(ge=0)]

@@ -14,8 +14,8 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
-from rsc.config import FrozenModel, nearest
 from rsc.errors import ConfigError
+from rsc.layers import FrozenModel, nearest
 
 _MEASURED_SHARE = 0.75
 """Of the peak, where nobody measured the best matrix product: the middle of those who did, 0.51 to 0.87."""

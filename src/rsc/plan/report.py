@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from rsc.config import nearest
 from rsc.errors import ConfigError
+from rsc.layers import nearest
 from rsc.plan.answer import PlanAnswer, parts_of
 from rsc.plan.work import Layouts
 from rsc.units import format_bytes, format_seconds

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rsc.config import nearest
 from rsc.errors import ConfigError
+from rsc.layers import nearest
 from rsc.models.config import ModelConfig
 from rsc.store.dataset import Dataset
 from rsc.store.format.schema import Field, Schema

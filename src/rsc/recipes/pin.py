@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rsc.config import Resolved
+from rsc.layers import Resolved
 from rsc.models.config import TOKENIZER_FILE
 from rsc.recipes.recipe import Recipe
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rsc.checkpoint.config import CheckpointConfig
 from rsc.cluster.config import ClusterConfig
-from rsc.config import FrozenModel, Resolved, parse_as, resolve, with_defaults
 from rsc.errors import ConfigError
+from rsc.layers import FrozenModel, Resolved, parse_as, resolve, with_defaults
 from rsc.loader.config import DataConfig
 from rsc.models.config import ModelConfig, with_tokenizer_in
 from rsc.parallel.choose import choose_layout

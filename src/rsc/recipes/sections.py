@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from rsc.cluster.supervise.config import SupervisionConfig
-from rsc.config import FrozenModel
 from rsc.errors import ConfigError
+from rsc.layers import FrozenModel
 from rsc.recipes.faults import parse_fault
 
 Positive = Annotated[int, Field(ge=1)]

@@ -13,9 +13,9 @@ from rsc.api import datasets, imports
 from rsc.cli.data import end, review, text, verdicts
 from rsc.cli.data.access import As, Name, Version
 from rsc.cli.output import JsonFlag, emit, next_commands, say
-from rsc.config import Resolved, parse_as
 from rsc.errors import ConfigError
 from rsc.ingest.config import ImportOptions
+from rsc.layers import Resolved, parse_as
 from rsc.review.benchmark.synthetic import planted_posts
 from rsc.toml import parse_toml, parse_value
 

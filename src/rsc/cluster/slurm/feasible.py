@@ -12,8 +12,8 @@ from __future__ import annotations
 from rsc.cluster.slurm.duration import format_duration, parse_duration_s
 from rsc.cluster.slurm.facts import Facts, Node, Partition
 from rsc.cluster.slurm.site import JobSettings
-from rsc.config import nearest
 from rsc.errors import ConfigError
+from rsc.layers import nearest
 
 _MIB = {"K": 1 / 1024, "M": 1, "": 1, "G": 1024, "T": 1024**2}
 

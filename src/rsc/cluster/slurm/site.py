@@ -20,8 +20,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from rsc.cluster.slurm.duration import parse_duration_s
-from rsc.config import FrozenModel, Resolved, override, parse_as
 from rsc.errors import ConfigError
+from rsc.layers import FrozenModel, Resolved, override, parse_as
 from rsc.toml import parse_toml
 
 FILE = "cluster.toml"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
+from rsc.ingest.parse_limits import LimitPassed
 from rsc.ingest.readers.containment import require_contained
 from rsc.ingest.readers.file_set import FileSet
 from rsc.ingest.readers.file_tree import Tree
@@ -50,6 +55,8 @@ _NOT_READ = {
 }
 """First bytes of files that people try, what they are, and what to do."""
 
+
+_OfSet = TypeVar("_OfSet", JsonLines, DelimitedTable)
 
 _POINTER, _POINTER_BYTES = (
     b"version https://git-lfs.github.com/spec/",
@@ -152,12 +159,20 @@ def _file_set(kind: str, folder: Path, *, options: ImportOptions) -> Source:
     if not paths:
         raise DataError(f"{folder} holds no {kind} files", hint="folders inside it are not looked into")
     if kind == "jsonl":
-        json_lines = JsonLines(paths[0], options=options)
-        return FileSet(
-            [json_lines, *(JsonLines(path, options=options, like=json_lines) for path in paths[1:])]
-        )
-    table = DelimitedTable(paths[0], options=options)
-    return FileSet([table, *(DelimitedTable(path, options=options, like=table) for path in paths[1:])])
+        return FileSet(_alike([JsonLines(path, options=options) for path in paths]))
+    return FileSet(_alike([DelimitedTable(path, options=options) for path in paths]))
+
+
+def _alike(readers: Sequence[_OfSet]) -> list[_OfSet]:
+    """All with the fields of the first one whose beginning passes no limit. Raises LimitPassed where there is
+    none."""
+    first = readers[0]
+    for reader in readers:
+        with contextlib.suppress(LimitPassed, MemoryError):
+            reader.fields()
+            first = reader
+            break
+    return [reader if reader is first else replace(reader, like=first) for reader in readers]
 
 
 def _require_folder(path: Path, *, kind: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import zstandard
 
 from rsc.errors import DataError
+from rsc.ingest.parse_limits import require_ratio
 from rsc.ingest.readers.json_list import BadList, ListLines
 from rsc.ingest.readers.packed_streams import BadStream, WholeStreams
 from rsc.ingest.readers.source import Part
@@ -66,8 +67,8 @@ FEEDS = LineEnds()
 @contextmanager
 def open_forwards(path: Path, *, ends: LineEnds = FEEDS) -> Iterator[BinaryIO]:
     """A reader of the decompressed bytes, with `ends` as line feeds. Raises DataError when the compressed
-    stream is damaged, or not one whole list."""
-    with _told(path), _open_forwards(path) as file:
+    stream is damaged, or not one whole list, and LimitPassed where it unpacks to much more than it is."""
+    with _told(path), _bounded(path) as file:
         if ends.are_commas:
             yield io.BufferedReader(ListLines(file), 1 << 20)
         else:
@@ -79,6 +80,16 @@ def has_bare_returns(path: Path) -> bool:
     with open_forwards(path) as file:
         start = file.read(1 << 20)
     return b"\r" in start.removesuffix(b"\r") and b"\n" not in start
+
+
+def _bounded(path: Path) -> BinaryIO:
+    file = _open_forwards(path)
+    return bounded_unpacking(file, path=path) if is_compressed(path) else file
+
+
+def bounded_unpacking(file: BinaryIO, *, path: Path) -> BinaryIO:
+    """What `file` unpacks of the file at `path`, as far as it may: then LimitPassed."""
+    return io.BufferedReader(_Bounded(file, source_bytes=path.stat().st_size), buffer_size=1 << 20)
 
 
 def _open_forwards(path: Path) -> BinaryIO:
@@ -94,6 +105,28 @@ def _open_forwards(path: Path) -> BinaryIO:
         )
         return io.BufferedReader(raw, buffer_size=1 << 20)
     return path.open("rb")
+
+
+class _Bounded(io.RawIOBase):
+    """Unpacked bytes, counted."""
+
+    def __init__(self, file: BinaryIO, *, source_bytes: int) -> None:
+        self._file = file
+        self._source_bytes = source_bytes
+        self._unpacked_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        size: int = self._file.readinto(buffer)  # type: ignore[attr-defined]
+        self._unpacked_bytes += size
+        require_ratio(self._unpacked_bytes, source_bytes=self._source_bytes)
+        return size
 
 
 class _Returns(io.RawIOBase):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rsc.errors import DataError, RscError
+from rsc.ingest.parse_limits import LimitPassed
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field
 
@@ -53,7 +54,9 @@ class Part:
     payload: bytes | None = None
     is_forward_only: bool = False
     num_records: int = 0
-    """Records in it, bad ones included; told by readers whose files can be several (several.py)."""
+    """Records in it, bad ones included; told by readers whose files can be several (file_set.py)."""
+    refusal: str = ""
+    """Why the part is not read: it is set aside by name, and the others go on."""
 
     def to_send(self) -> Part:
         """The part as it goes to another process."""
@@ -88,6 +91,25 @@ class Chunk:
     @property
     def num_records(self) -> int:
         return len(self.numbers)
+
+
+def until_limit(find: Callable[[], Iterator[Part]], *, span: Any) -> Iterator[Part]:
+    """The parts of one file of several. Where finding the next one passes a limit, the last one is refused,
+    and says why: what was read of the file before stays, and the other files go on.
+
+    `span` is the refused part's.
+    """
+    last: Part | None = None
+    try:
+        for part in find():
+            last = part
+            yield part
+    except (LimitPassed, MemoryError) as error:
+        told = error.message if isinstance(error, LimitPassed) else "reading it takes more memory than it may"
+        number, first_record = (
+            (0, 0) if last is None else (last.number + 1, last.first_record + last.num_records)
+        )
+        yield Part(number, first_record, 0, span, num_records=1, refusal=told)
 
 
 class Source(Protocol):

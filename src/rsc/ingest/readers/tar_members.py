@@ -23,8 +23,9 @@ from typing import Any, BinaryIO
 import zstandard
 
 from rsc.errors import DataError
+from rsc.ingest.parse_limits import LimitPassed
 from rsc.ingest.readers.file_tree import MAX_FILE_BYTES
-from rsc.ingest.readers.lines import require_whole_frames
+from rsc.ingest.readers.lines import bounded_unpacking, require_whole_frames
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")  # gzip, bzip2, xz, Zstandard
@@ -70,7 +71,7 @@ def tar_members(path: Path) -> Iterator[TarMember]:
     num_members = 0
     is_packed = _is_packed(path)
     try:
-        with _unpacked(path) as file, _opened(file, is_packed=is_packed) as archive:
+        with _whole(path, is_packed=is_packed) as file, _opened(file, is_packed=is_packed) as archive:
             for info in archive:
                 num_members += 1
                 if info.size < 0:
@@ -78,6 +79,8 @@ def tar_members(path: Path) -> Iterator[TarMember]:
                 if info.isfile() or info.islnk() or info.issym():
                     yield _member(archive, info, is_packed=is_packed)
             _require_end(archive.fileobj)
+    except LimitPassed:
+        raise
     except (tarfile.TarError, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, OSError) as error:
         _refuse(path, str(error), num_members=num_members)
     except DataError as error:
@@ -124,6 +127,10 @@ def _opened(file: BinaryIO, *, is_packed: bool) -> Iterator[tarfile.TarFile]:
 def _is_packed(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(6).startswith(_PACKED)
+
+
+def _whole(path: Path, *, is_packed: bool) -> BinaryIO:
+    return bounded_unpacking(_unpacked(path), path=path) if is_packed else _unpacked(path)
 
 
 def _unpacked(path: Path) -> BinaryIO:

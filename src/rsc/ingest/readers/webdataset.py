@@ -18,21 +18,23 @@ stem, to the first dot, is stored as `key`. Pickles (`pyd`, `pickle`) are stored
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
+from rsc.ingest.parse_limits import LimitPassed
 from rsc.ingest.readers.chunks import Row, chunks
 from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, readable_name
 from rsc.ingest.readers.file_tree import MAX_FILE_BYTES
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES, MediaCodec
-from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, until_limit
 from rsc.ingest.readers.tables.infer_fields import chosen_names, stored_names
 from rsc.ingest.readers.tar_members import TarMember, is_tar, tar_members
 from rsc.review.media.recognise import is_text, medium_of
@@ -94,22 +96,14 @@ class TarShards(Source):
         return found
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
+        """Of several tars, one that passes a limit is set aside by name where that is seen."""
         number = first_record = 0
-        for path in self.files():
-            samples: list[_Sample] = []
-            size = 0
-            for sample in _samples(path):
-                samples.append(sample)
-                size += sum(member.size for member in sample.members)
-                if size >= part_bytes:
-                    yield Part(
-                        number, first_record=first_record, size_bytes=size, span=_TarSpan(path, samples)
-                    )
-                    number, first_record = number + 1, first_record + len(samples)
-                    samples, size = [], 0
-            if samples:
-                yield Part(number, first_record=first_record, size_bytes=size, span=_TarSpan(path, samples))
-                number, first_record = number + 1, first_record + len(samples)
+        files = self.files()
+        for path in files:
+            find = partial(_parts_of, path, part_bytes=part_bytes)
+            for part in find() if len(files) == 1 else until_limit(find, span=_TarSpan(path, [])):
+                yield replace(part, number=number, first_record=first_record)
+                number, first_record = number + 1, first_record + part.num_records
 
     def name_of(self, part: Part) -> str:
         path: Path = part.span.path
@@ -191,7 +185,7 @@ class TarShards(Source):
         """The beginnings of the files of the first samples, over as many tars as it takes."""
         found: list[dict[str, bytes]] = []
         for path in self.files():
-            with path.open("rb") as file:
+            with path.open("rb") as file, contextlib.suppress(LimitPassed):  # `parts` meets it again
                 for sample in islice(_samples(path), _SAMPLES_LOOKED_AT - len(found)):
                     found.append(
                         {_name_of(_ending(member)): _beginning(member, file) for member in sample.members}
@@ -261,6 +255,21 @@ def _key(member: TarMember) -> str:
     folder, slash, base = member.name.rpartition("/")
     stem = base.partition(".")[0]
     return folder + slash + stem if stem else ""
+
+
+def _parts_of(path: Path, *, part_bytes: int) -> Iterator[Part]:
+    """Of one tar; numbers and records count from its beginning."""
+    number = first_record = size = 0
+    samples: list[_Sample] = []
+    for sample in _samples(path):
+        samples.append(sample)
+        size += sum(member.size for member in sample.members)
+        if size >= part_bytes:
+            yield Part(number, first_record, size, _TarSpan(path, samples), num_records=len(samples))
+            number, first_record = number + 1, first_record + len(samples)
+            samples, size = [], 0
+    if samples:
+        yield Part(number, first_record, size, _TarSpan(path, samples), num_records=len(samples))
 
 
 def _samples(path: Path) -> Iterator[_Sample]:

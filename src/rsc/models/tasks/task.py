@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
-from rsc.config import nearest
 from rsc.errors import ConfigError
+from rsc.layers import nearest
 
 if TYPE_CHECKING:
     import torch

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rsc.config import resolve
 from rsc.errors import ConfigError, GateRefused, RscError
+from rsc.layers import resolve
 from rsc.release.agent.custody import Custody
 from rsc.release.agent.facts import ReviewFiles
 from rsc.release.record.log_record import Recorded

@@ -27,6 +27,7 @@ from rsc.release.lifecycle.retention import overdue
 from rsc.release.lifecycle.run_keys import overdue_run_keys
 from rsc.release.lifecycle.unused_keys import overdue_unused
 from rsc.release.record.log_record import Recorded, replay
+from rsc.release.verify.log_times import LogTimes
 from rsc.release.verify.plaintext_search import plaintext_files
 from rsc.release.verify.promise import Breach, Promise, judge, unknown
 from rsc.review.approval.verdict import ReviewState, person_of
@@ -51,10 +52,13 @@ class VerifyContext:
     planted: tuple[str, ...] = ()
     """Values that somebody put into a source to see where they turn up."""
 
+    log_times: LogTimes = field(default_factory=LogTimes)
+    """Filled while the log is read."""
+
     @cached_property
     def recorded(self) -> Recorded:
         """What the log says: read once for all checks, for a million records take 4 CPU seconds."""
-        return replay(self.audit.entries())
+        return replay(self.log_times.watching(self.audit.entries()))
 
 
 def no_plaintext(house: VerifyContext) -> Promise:
@@ -130,6 +134,11 @@ def log_intact(house: VerifyContext) -> Promise:
             Breach("log.vkey is not the public half of log.key: who was given it verifies nothing")
         )
     return judge("log intact", breaches, told=f"{report.size} records under {report.origin}")
+
+
+def clock_not_behind_log(house: VerifyContext) -> Promise:
+    _ = house.recorded  # reads the log
+    return house.log_times.judged(house.now)
 
 
 def no_release_without_approval(house: VerifyContext) -> Promise:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rsc.clock import parse_timestamp
-from rsc.config import Workspace, resolve
+from rsc.config import Workspace
 from rsc.errors import RscError
+from rsc.layers import resolve
 from rsc.release.agent.measured_code import measure
 from rsc.release.record.run_origin import RunOrigin
 from rsc.release.verify.checks import GATED, VerifyContext, policy_of

@@ -31,6 +31,7 @@ CHECKS: tuple[Callable[[VerifyContext], Promise], ...] = (
     completeness.versions_whole,
     checks.keys_within_retention,
     checks.log_intact,
+    checks.clock_not_behind_log,
     checks.no_release_without_approval,
     provenance.reviewers_enrolled,
     provenance.runs_recorded,

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +29,7 @@ from rsc.ingest.readers.lines import (
     open_forwards,
     read_span,
 )
-from rsc.ingest.readers.source import BadRecord, Chunk, NarrowTypes, Part, Source, Values
+from rsc.ingest.readers.source import BadRecord, Chunk, NarrowTypes, Part, Source, Values, until_limit
 from rsc.ingest.readers.tables.cell_types import LIKE_NUMBER, CellsSeen, convert, look_at
 from rsc.ingest.readers.tables.csv_rows import CsvRow, parse_rows
 from rsc.ingest.readers.tables.declared import declared_field
@@ -105,8 +105,8 @@ class DelimitedTable(Source):
     def survey(self) -> dict[str, CellsSeen]:
         """What all rows hold, by column; cells that make their row bad are left out."""
         seen = {column.source_name: column.seen or CellsSeen() for column in self.columns}
-        for part in self.parts(part_bytes=_HEAD_BYTES):
-            for batch, _ in self._batches(part):
+        for part in until_limit(partial(self.parts, part_bytes=_HEAD_BYTES), span=None):
+            for batch, _ in () if part.refusal else self._batches(part):
                 rows = [row.cells for _, row in batch if self._reason(row) is None]
                 for column, cells in self._cells(rows):
                     fitting = [cell for cell in cells if not _is_bad(cell, column)]

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from rsc.config import nearest
 from rsc.errors import ConfigError, DataError
 from rsc.ingest.config import ImportOptions
 from rsc.ingest.readers.source import BadRecord, Chunk, NarrowTypes, Values
 from rsc.ingest.readers.tables.declared import declared_field
 from rsc.ingest.readers.tables.value_types import Seen, field_for, kind_of
+from rsc.layers import nearest
 from rsc.review.public_text import public_field_names
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from rsc.ingest.readers.lines import (
     open_forwards,
     read_span,
 )
-from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source, until_limit
 from rsc.ingest.readers.tables.infer_fields import (
     SAMPLE_ROWS,
     SourceField,
@@ -99,8 +99,8 @@ class JsonLines(Source):
     def survey(self) -> dict[str, Seen]:
         """What all lines hold, by field; values that make their record bad are left out."""
         seen = {item.source_name: Seen().merged(item.seen or Seen()) for item in self._fields}
-        for part in self.parts(part_bytes=CHUNK_BYTES):
-            for lines, _ in () if part.span.too_long else self._blocks(part):
+        for part in until_limit(partial(self.parts, part_bytes=CHUNK_BYTES), span=None):
+            for lines, _ in () if part.refusal or part.span.too_long else self._blocks(part):
                 rows = parse_objects(lines.texts, numbers=lines.numbers, unit=self._unit).rows
                 survey(self._fields, rows, seen=seen, all_fields=self.options.fields is None)
         return seen
