@@ -94,6 +94,9 @@ def lint(policy: Policy) -> list[Remark]:
         Remark("warning", "approval_valid", "approvals outlive the data")
         if policy.approval_valid_s > policy.retention_s
         else None,
+        Remark("warning", "min_group", "figures of so few people describe each of them")
+        if policy.min_group < Policy().min_group
+        else None,
         Remark("warning", "tables", "k = 1 asks nothing of the quasi-identifiers")
         if policy.tables.quasi_identifiers and policy.tables.k == 1
         else None,

@@ -76,6 +76,8 @@ class Policy(BaseModel):
     """User names, or `*` for everybody who can reach the key agent."""
     code: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = ()
     """Hashes of RSC's source, as `rsc verify` prints them, that workers may run on the data. Empty: any."""
+    min_group: Annotated[int, Field(ge=1)] = 10
+    """The smallest group that an evaluation may show: `eval.min_group` can ask for larger ones alone."""
     safeguard: str = ""
     """What protects people in media that is not scanned (pictures, speech); needed to import such media."""
     default_action: Action = "redact"
@@ -228,6 +230,7 @@ _FIELD_NOTES = {
     "isolation": "required, best-effort or none: must workers prove that they have no route out",
     "cipher": "auto, aes-256-gcm, aegis-256, or fips: only what NIST approves",
     "who_may_train": 'user names, or "*"',
+    "min_group": "the smallest group of samples that an evaluation may show",
     "code": "hashes of RSC that workers may run, as `rsc verify` prints them; empty: any",
     "safeguard": "what protects people in pictures and speech, which are not scanned",
     "default_action": "for types that [actions] does not name",
