@@ -16,7 +16,7 @@ from rsc.config import Workspace
 from rsc.durable import replace_file
 from rsc.errors import ConfigError
 from rsc.layers import nearest, recipe_names
-from rsc.units import parse_seconds
+from rsc.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from rsc.plan.inverse import Wish
@@ -227,6 +227,39 @@ def _measured(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{size}: {rate:.3g}" for size, rate in value.items())
     return value if isinstance(value, str) else f"{value:.3g}"
+
+
+@app.command()
+def data(
+    size: Annotated[str, typer.Option(help="Of the corpus: 1EB, 20 TB.")],
+    gpus: Annotated[int, typer.Option(help="That read it.")],
+    kind: Annotated[str, typer.Option(help="text, tokens or images.")] = "text",
+    per_node: Annotated[int, typer.Option(help="GPUs of a node.")] = 8,
+    rate: Annotated[str, typer.Option(help="Bytes that a GPU takes a second.")] = "1GB",
+    bulk_rate: Annotated[str, typer.Option(help="Bytes a second of the bulk store; default: enough.")] = "",
+    set_size: Annotated[str, typer.Option(help="Of a data set: one approval, one key a month.")] = "1PB",
+    signatures: Annotated[int, typer.Option(help="Reviewers who sign for a version.")] = 2,
+    keep_days: Annotated[float, typer.Option(help="Until data is destroyed.")] = 365.0,
+    scan_cores: Annotated[int | None, typer.Option(help="Default: 16 of each node.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Plan a corpus: epoch, bandwidth by tier, cache, shards, keys, reviews, cost of the scan."""
+    from rsc.plan.data_plane import DataQuestion, plan_data, to_text
+
+    ask = DataQuestion(
+        size=parse_bytes(size),
+        gpus=gpus,
+        kind=kind,
+        per_node=per_node,
+        gpu_rate=parse_bytes(rate),
+        bulk_rate=parse_bytes(bulk_rate) if bulk_rate else None,
+        set_size=parse_bytes(set_size),
+        signatures=signatures,
+        keep_days=keep_days,
+        scan_cores=scan_cores,
+    )
+    found = plan_data(ask)
+    emit(found, as_json=as_json, text=to_text(found))
 
 
 @app.command()
