@@ -26,7 +26,7 @@ from rsc.ingest.job import ImportJob, ImportResult
 from rsc.ingest.map_part import ImportPlan, PartResult
 from rsc.ingest.parse_limits import bounded_memory
 from rsc.ingest.progress import Progress, Silent
-from rsc.ingest.provenance import require_safeguard
+from rsc.ingest.provenance import require_region_field, require_safeguard
 from rsc.ingest.readers.arrays import Batch, open_columns
 from rsc.ingest.readers.detect import left_out, open_source
 from rsc.ingest.readers.elsewhere.opening import is_elsewhere, open_elsewhere
@@ -171,6 +171,7 @@ def _run(
         notes=notes,
     )
     require_safeguard(rules, media=reader.media(), bytes_fields=plan.bytes_fields, scan=options.scan)
+    require_region_field(rules, fields=plan.text_fields)
     for split in plan.splits:
         check_new_name(split, what="split")
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES
