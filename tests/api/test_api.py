@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 import rsc
-from rsc.api import endings, imports, record
+from rsc.api import endings, imports, models, record
 from rsc.config import Workspace
 from rsc.errors import ConfigError, GateRefused, IsolationRefused, KeyUnavailable, ReviewMissing
 from rsc.ingest.config import ImportOptions
+from rsc.recipes.sections import EvalConfig
 from rsc.release.agent.custody import Custody
 from rsc.review.policy import Policy, policy_to_toml
 from rsc.runs.folder import RunFolder
+from rsc.store.dataset import Dataset
 from tests.conftest import FakeClock
 
 NUM_POSTS = 120
@@ -95,6 +97,18 @@ def test_what_people_named_is_escaped_in_a_notebook(posts: Path) -> None:
         assert "posts version 1" in shown._repr_html_()
     assert "<script>" not in record.html_table("<script>", [("<script>\x1b[2J", 1)], header=("<script>",))
     assert "\x1b" not in record.html_table("", [("\x1b[2J",)])
+
+
+@pytest.mark.parametrize(("said", "least"), [("", 10), ("min_group = 3\n", 3)])
+def test_an_evaluation_shows_no_smaller_groups_than_the_policy_says(
+    posts: Path, workspace: Workspace, said: str, least: int
+) -> None:
+    policy = f"required_approvers = 1\nsingle_person = true\n{said}".encode()
+    rsc.api.import_data(posts, name="posts", processes=1, policy=policy)
+    dataset = Dataset.open(workspace.bulk, name="posts")
+    models._require_large_groups(EvalConfig(min_group=least), dataset=dataset)
+    with pytest.raises(GateRefused, match=f"groups of {least} samples"):
+        models._require_large_groups(EvalConfig(min_group=least - 1), dataset=dataset)
 
 
 def test_batches_come_through_the_gate(approved: str, workspace: Workspace) -> None:

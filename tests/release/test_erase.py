@@ -52,14 +52,15 @@ def filled(house, tmp_path):
     return house
 
 
-def bring(house, name: str, *, lines: list[str]) -> None:
+def bring(house, name: str, *, lines: list[str], rules: Policy | None = None) -> None:
     source = house.workspace.root / f"{name}.jsonl"
     source.write_text("\n".join(lines) + "\n")
+    alone = {"single_person": True, "required_approvers": 1}
     import_source(
         source,
         name=name,
         workspace=house.workspace,
-        policy=policy_to_toml(Policy(single_person=True, required_approvers=1)),
+        policy=policy_to_toml((rules or Policy()).model_copy(update=alone)),
         author="ada",
         clock=house.clock,
     )
@@ -422,6 +423,13 @@ SPELLINGS = {
         "tel:+12125550134",
         "T 1-212-555-0134",
     ],
+    "+36 1 234 5678": [
+        "tel 06 1 234 5678",
+        "+36-1-234-5678",
+        "it is 0036.12345678",
+        "no label: (1) 234-5678 x",
+    ],
+    "020 7946 0018": ["+44 (0)20 7946 0018", "ring 0044 20 7946 0018", "(020) 7946-0018"],
     "@ana_kim88": ["follow @Ana_Kim88 there", "see twitter.com/ana_kim88", "youtube.com/@ana_kim88/about"],
     "1984-03-07": ["born 7 March 1984", "DOB: 07.03.1984", "date of birth March 7, 1984"],
     "ana@xn--bcher-kva.example": ["write to ana@b\u00fccher.example", "mail Ana@B\u00dcCHER.example"],
@@ -510,3 +518,21 @@ def test_a_run_that_the_log_does_not_know_is_said_to_be_unknown(filled):
     found = look_for(filled, "ada.lovelace@example.org")
     assert found.runs_unrecorded == ("stranger",)
     assert "what run stranger was trained on is not recorded" in trace_text(found.to_json())
+
+
+@pytest.mark.parametrize("subject", ["9123 4567", "+65 9123 4567", "006591234567"])
+def test_a_number_is_erased_in_the_spelling_of_its_country(house, subject):
+    records = [
+        ("SG", "mine: 9123 4567"), ("SG", "mine: +65 91234567"), ("SG", "mine: 6123 4567"),
+        ("US", "mine: 0116591234567"), ("US", "mine: 207-946-0018"),
+    ]  # fmt: skip
+    lines = [json.dumps({"country": country, "text": text}) for country, text in records]
+    bring(house, "posts", lines=lines, rules=Policy(region_field="country"))
+    erased = forget(house, subject)
+    assert erased.removed == {"posts": 3}
+    assert not erased.left.hits
+
+
+def test_a_policy_whose_records_name_no_country_is_refused(house):
+    with pytest.raises(ConfigError, match="'country', which no text field"):
+        bring(house, "posts", lines=[json.dumps({"text": "x"})], rules=Policy(region_field="country"))

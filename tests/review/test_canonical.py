@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from itertools import product
+
 import pytest
 
 from rsc.review.canonical import canonical
+from rsc.review.phone_number import region_in
 from rsc.review.redact import pseudonym, pseudonyms
 from rsc.review.scanner.scanner import Scanner
 
@@ -85,5 +89,53 @@ def test_what_is_found_in_text_has_the_code_of_the_value_alone():
 
 
 def test_a_search_also_asks_for_the_codes_of_older_versions():
-    new, old = pseudonyms("+1 212 555 0134", type_name="phone", key=KEY)
+    new, *_, old = pseudonyms("+1 212 555 0134", type_name="phone", key=KEY)
     assert (new, old) == (pseudonym("2125550134", type_name="phone", key=KEY), "moq5bosmcbqoipkm")
+
+
+IN_REGION = {
+    "GB": ["020 7946 0018", "+44 (0)20 7946 0018", "0044 20 7946 0018", "(020) 7946-0018", "02079460018"],
+    "DE": ["030 23125 600", "+49 30 23125600", "0049-30-23125600", "030/23125-600"],
+    "FR": ["06 12 34 56 78", "+33 6 12 34 56 78", "0612345678", "+33 (0) 6.12.34.56.78"],
+    "IT": ["06 698 12345", "+39 06 69812345", "0039 06 69812345"],
+    "HU": ["06 1 234 5678", "+36 1 234 5678", "(06-1) 234-5678"],
+    "BY": ["8 029 123-45-67", "+375 29 123 45 67", "80291234567"],
+    "RU": ["8 (912) 345-67-89", "+7 912 345-67-89", "89123456789"],
+    "AR": ["011 15-2345-6789", "+54 9 11 2345-6789"],
+    "MX": ["55 1234 5678", "01 55 1234 5678", "044 55 1234 5678", "+52 1 55 1234 5678", "+52 55 1234 5678"],
+    "AU": ["(02) 5550 1234", "+61 2 5550 1234", "0061 2 5550 1234"],
+    "US": ["(212) 555-0134 x12", "1-212-555-0134", "+1 212 555 0134", "011 1 212 555 0134"],
+    "SG": ["9123 4567", "+65 9123 4567", "91234567"],
+    "PL": ["512 345 678", "+48 512-345-678", "512345678"],
+    "IN": ["98765 43210", "098765 43210", "+91-98765-43210"],
+    "BR": ["(11) 91234-5678", "0 11 91234-5678", "+55 11 91234 5678"],
+    "JP": ["090-1234-5678", "+81 90 1234 5678"],
+}
+
+
+@pytest.mark.parametrize("region", IN_REGION)
+def test_in_a_region_every_spelling_of_a_number_has_its_e164_form(region):
+    forms = {canonical(number, type_name="phone", region=region) for number in IN_REGION[region]}
+    assert len(forms) == 1, forms
+    assert re.fullmatch(r"\+[1-9][0-9]{7,14}", forms.pop())
+
+
+@pytest.mark.parametrize("region", IN_REGION)
+def test_a_search_by_any_spelling_asks_for_the_codes_of_data_with_and_without_a_region(region):
+    for stored, asked in product(IN_REGION[region], IN_REGION[region]):
+        codes = pseudonyms(asked, type_name="phone", key=KEY)
+        assert pseudonym(stored, type_name="phone", key=KEY, region=region) in codes, (stored, asked)
+
+
+def test_one_national_number_of_two_regions_is_two_numbers():
+    british, american = (canonical("207 946 0018", type_name="phone", region=name) for name in ("GB", "US"))
+    assert (british, american) == ("+442079460018", "+12079460018")
+
+
+@pytest.mark.parametrize(
+    ("value", "region"),
+    [("DE", "DE"), (" gb ", "GB"), ("de-AT", "AT"), ("pt_BR.UTF-8", "BR"), ("XX", ""), ("", ""), (None, ""),
+     ("Germany", ""), (49, ""), ("001", "")],
+)  # fmt: skip
+def test_a_region_is_read_from_codes_of_countries_and_locales(value, region):
+    assert region_in(value) == region

@@ -103,7 +103,7 @@ def test_wrong_bucket_no_credentials_and_a_tiny_cache_are_said_with_a_hint(
     config.write_text(CONFIG.replace("bucket", "bukcet"))
     told = on_s3.run("data", "ls", expect=4)["stderr"]
     assert "there is no such bucket" in told
-    assert "hint: look at the name behind `location` in config.toml" in told
+    assert "hint: look at the name behind `location` in config.toml, or of the source" in told
     config.write_text(CONFIG.replace("location", "loaction"))
     told = on_s3.run("data", "ls", expect=2)["stderr"]
     assert 'did you mean "location"?' in told

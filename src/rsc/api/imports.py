@@ -20,6 +20,7 @@ from rsc.ingest.config import ImportOptions
 from rsc.ingest.job import ImportResult
 from rsc.ingest.progress import ImportProgressLine, Progress
 from rsc.ingest.readers.arrays import Batch
+from rsc.ingest.readers.elsewhere.pipe import STANDARD_INPUT
 from rsc.release.agent.custody import Custody
 from rsc.release.lifecycle.subject import subject_key
 from rsc.release.record.reviewers import author_name
@@ -180,7 +181,9 @@ def import_columns(
 
 
 def name_of(source: str) -> str:
-    """`My Posts.jsonl.gz` -> `my-posts`."""
+    """`My Posts.jsonl.gz` -> `my-posts`. Raises ConfigError for standard input, which has no name."""
+    if source == STANDARD_INPUT:
+        raise ConfigError("standard input has no name", hint="say what to call the data set: --name NAME")
     stem = Path(source).name.split(".")[0].lower()
     return re.sub(r"[^a-z0-9_-]+", "-", stem).strip("-_") or "data"
 

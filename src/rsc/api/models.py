@@ -10,7 +10,7 @@ from typing import Any
 from rsc.api.record import Record, entry, html_table
 from rsc.api.run_records import marks_of
 from rsc.config import Workspace
-from rsc.errors import ConfigError
+from rsc.errors import ConfigError, GateRefused
 from rsc.evaluate.assess import Assessment, assess, keep
 from rsc.evaluate.generate import Sampling
 from rsc.evaluate.generate import generate as continue_ids
@@ -28,6 +28,7 @@ from rsc.recipes.tokens_fit import check_tokens
 from rsc.release.agent.custody import Custody
 from rsc.release.agent.request import KeyRequest
 from rsc.release.lifecycle.retention import open_to_read
+from rsc.review.policy import parse_policy
 from rsc.runs.folder import RunFolder, find_run
 from rsc.store.dataset import Dataset
 from rsc.store.format.reserved_names import SIDECARS
@@ -121,6 +122,7 @@ def evaluate(
     config = trained.recipe.eval if trained.recipe else EvalConfig()
     config = override(config, section="eval", overrides=overrides)
     dataset = _dataset(trained, data=data, workspace=workspace)
+    _require_large_groups(config, dataset=dataset)
     split = _split(dataset, split or config.split)
     samples = samples_of(dataset, split=split)
     check_fields(samples, model=trained.config, text_field=trained.text_field)
@@ -229,6 +231,18 @@ def _dataset(trained: Trained, *, data: str | None, workspace: Workspace) -> Dat
         raise ConfigError(f"{trained.name} does not say what it was trained on", hint="name one with --data")
     config = trained.recipe.data
     return open_to_read(workspace, name=config.name, version=config.version)
+
+
+def _require_large_groups(config: EvalConfig, *, dataset: Dataset) -> None:
+    """Reviewers sign a policy that says how few people a figure may be about; a recipe can ask for more.
+    Raises GateRefused. The key is released under this policy or not at all, since approvals bind it."""
+    least = parse_policy(dataset.read_review("policy.toml") or b"").min_group
+    if config.min_group < least:
+        raise GateRefused(
+            f"eval.min_group = {config.min_group}: the policy of {dataset.name} version {dataset.version} "
+            f"shows groups of {least} samples and more",
+            hint=f"evaluate with eval.min_group={least}; fewer need a policy that says so, and a review",
+        )
 
 
 def _split(dataset: Dataset, split: str) -> str:

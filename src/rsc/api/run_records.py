@@ -83,6 +83,10 @@ class RunDetails(ListedRun):
     failures_seen: list[dict[str, Any]]
     marks: list[str]
     """What an erasure of data says about the model, in sentences."""
+    prediction: dict[str, Any] | None = None
+    """What the plan expected before the start; None where no prediction was kept."""
+    step_s: float | None = None
+    """Median of the steps that were done."""
 
     def to_json(self) -> dict[str, Any]:
         record = super().to_json()
@@ -132,12 +136,15 @@ def run(name: str) -> RunDetails:
 
 def run_at(folder: RunFolder) -> RunDetails:
     events = folder.told()
-    account = ledger(events, metrics=folder.metrics(), now=SystemClock().now())
+    lines = list(folder.metrics())
+    account = ledger(events, metrics=lines, now=SystemClock().now())
     return RunDetails(
         **_listed(folder, job=_jobs([folder]).get(folder.id)),
         time=account.to_json(),
         failures_seen=[event for event in events if event["kind"] in _FAILURES],
         marks=marks_of(folder),
+        prediction=folder.prediction(),
+        step_s=float(np.median([line["step_s"] for line in lines])) if lines else None,
     )
 
 

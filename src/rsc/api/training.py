@@ -23,7 +23,7 @@ from rsc.control.submission import Submission, live_job
 from rsc.control.wishes import CONTROLLER_LOG
 from rsc.control.workspace_gate import WorkspaceGate
 from rsc.errors import ConfigError, Interrupted, RequeueMe, ResourceError, RscError
-from rsc.recipes.recipe import load_recipe, recipe_of
+from rsc.recipes.recipe import Recipe, load_recipe, recipe_of
 from rsc.release.agent.custody import Custody
 from rsc.runs.folder import RunFolder, find_run
 from rsc.runs.slurm_job import note_job, read_job
@@ -196,7 +196,15 @@ def controller(
     gate = WorkspaceGate(house.workspace, house.providers, house.clock, house.account)
     line = progress or (lambda steps: ProgressLine(steps=steps))
     launcher = launcher_of_job(os.environ, InstalledSlurm())
-    return Controller(house.workspace, gate=gate, launcher=launcher, clock=house.clock, say=say, line=line)
+
+    def expects(recipe: Recipe) -> dict[str, Any]:
+        from rsc.plan.expectation import expect, to_line  # numpy and tables: a resume needs none of them
+
+        expected = expect(recipe, world=recipe.parallel.workers, workspace=house.workspace.root)
+        say(to_line(expected))
+        return expected
+
+    return Controller(house.workspace, gate, launcher, house.clock, say, line, expects)
 
 
 def _ended(folder: RunFolder, *, code: int, check: bool) -> TrainedRun:

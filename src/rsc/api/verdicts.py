@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 from rsc.accounts import Account
 from rsc.api.record import Record, entry
@@ -64,38 +64,34 @@ def _refuse_to_ask(what: str) -> bytes:
     raise ConfigError(f"the {what} is needed", hint="pass passphrase=..., a function that returns it")
 
 
+class Signing(TypedDict, total=False):
+    """How somebody signs: what `approve` and `reject` take beside the name of the data set."""
+
+    note: str
+    version: int | None
+    """The newest where it is left out."""
+    as_name: str | None
+    """Which of the names that are enrolled for this account."""
+    handed_over: Path | None
+    """A verdict that a reviewer of another account signed."""
+    passphrase: Ask
+    first: First
+
+
 @entry
-def approve(
-    name: str,
-    *,
-    note: str = "",
-    version: int | None = None,
-    as_name: str | None = None,
-    handed_over: Path | None = None,
-    passphrase: Ask = _refuse_to_ask,
-    first: First = lambda reviewer: None,
-) -> Signed:
+def approve(name: str, **how: Unpack[Signing]) -> Signed:
     """Sign for a version: the data, the report and the policy as they are now, and nothing else.
 
-    `handed_over` is a verdict that a reviewer of another account signed. Raises GateRefused where the
-    signature would count for nothing.
+    `how`: see `Signing`. Raises GateRefused where the signature would count for nothing.
     """
-    return _give("approve", name, note, version, as_name, handed_over, passphrase, first)
+    return _give("approve", name, **how)
 
 
 @entry
-def reject(
-    name: str,
-    *,
-    note: str = "",
-    version: int | None = None,
-    as_name: str | None = None,
-    handed_over: Path | None = None,
-    passphrase: Ask = _refuse_to_ask,
-    first: First = lambda reviewer: None,
-) -> Signed:
-    """Sign against a version. One rejection is enough; keys are then released to nobody."""
-    return _give("reject", name, note, version, as_name, handed_over, passphrase, first)
+def reject(name: str, **how: Unpack[Signing]) -> Signed:
+    """Sign against a version. One rejection is enough; keys are then released to nobody. `how`: see
+    `Signing`."""
+    return _give("reject", name, **how)
 
 
 @entry
@@ -150,12 +146,13 @@ def signer(
 def _give(
     kind: verdict.Verdict,
     name: str,
-    note: str,
-    version: int | None,
-    as_name: str | None,
-    handed_over: Path | None,
-    passphrase: Ask,
-    first: First,
+    *,
+    note: str = "",
+    version: int | None = None,
+    as_name: str | None = None,
+    handed_over: Path | None = None,
+    passphrase: Ask = _refuse_to_ask,
+    first: First = lambda reviewer: None,
 ) -> Signed:
     house = Custody.open()
     dataset = Dataset.open(house.workspace.bulk, name=name, version=version)

@@ -33,7 +33,7 @@ from rsc.store.format.container import MAGIC
 from rsc.store.format.footer import Tail, bad_blocks, read_tail
 from rsc.untrusted import SMALL_BYTES, UntrustedFolder
 
-PAPERS = ("resolved.toml", "provenance.json", "tokenizer.json", "key.json", "run.json")
+PAPERS = ("resolved.toml", "provenance.json", "prediction.json", "tokenizer.json", "key.json", "run.json")
 _PRECISION = "metrics/precision.json"
 _PIECE_BYTES = 8 << 20  # in memory at a time; also the part of an upload
 

@@ -1,4 +1,4 @@
-"""`rsc plan run|score|fit|machines`: what a run needs before anyone buys it. Never loads torch."""
+"""`rsc plan ...`: what a run needs before anyone buys it. Of its verbs calibrate alone loads torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rsc.cli.output import JsonFlag, emit, say, table
+from rsc.cli.output import JsonFlag, emit, next_commands, say, table
+from rsc.config import Workspace
+from rsc.durable import replace_file
 from rsc.errors import ConfigError
 from rsc.layers import nearest, recipe_names
-from rsc.units import parse_seconds
+from rsc.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
     from rsc.plan.inverse import Wish
@@ -193,6 +195,71 @@ def fit(
         found.to_json(), as_json=as_json, text=table(lines, header=("group", "rows", "MAPE % when left out"))
     )
     say(f"wrote {out}")
+
+
+@app.command()
+def calibrate(
+    out: Annotated[
+        Path | None, typer.Option(help="The cluster file to write; default: the workspace's machine.toml.")
+    ] = None,
+    scratch: Annotated[Path, typer.Option(help="A folder on the disk to measure.")] = Path(),
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds instead of minutes.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure this machine: products, attention, memory, disk, messages. `rsc train` then expects by it."""
+    import tomlkit
+
+    from rsc.plan.expectation import MACHINE_FILE
+    from rsc.plan.measure.calibrate import calibrate_machine  # brings torch
+
+    target = out or Workspace.from_environment().root / MACHINE_FILE
+    if target.suffix != ".toml" or not target.parent.is_dir():
+        raise ConfigError(f"cannot write {target}", hint="--out names a .toml file in a folder that is there")
+    found = calibrate_machine(scratch=scratch, quick=quick, say=say)
+    replace_file(target, tomlkit.dumps(found).encode(), mode=0o644)
+    rows = [(name, _measured(value)) for name, value in found["measured"].items()]
+    emit({"path": str(target), **found}, as_json=as_json, text=table(rows, header=("figure", "measured")))
+    say(f"wrote {target}")
+    next_commands("rsc plan run RECIPE --on " + str(target))
+
+
+def _measured(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{size}: {rate:.3g}" for size, rate in value.items())
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
+@app.command()
+def data(
+    size: Annotated[str, typer.Option(help="Of the corpus: 1EB, 20 TB.")],
+    gpus: Annotated[int, typer.Option(help="That read it.")],
+    kind: Annotated[str, typer.Option(help="text, tokens or images.")] = "text",
+    per_node: Annotated[int, typer.Option(help="GPUs of a node.")] = 8,
+    rate: Annotated[str, typer.Option(help="Bytes that a GPU takes a second.")] = "1GB",
+    bulk_rate: Annotated[str, typer.Option(help="Bytes a second of the bulk store; default: enough.")] = "",
+    set_size: Annotated[str, typer.Option(help="Of a data set: one approval, one key a month.")] = "1PB",
+    signatures: Annotated[int, typer.Option(help="Reviewers who sign for a version.")] = 2,
+    keep_days: Annotated[float, typer.Option(help="Until data is destroyed.")] = 365.0,
+    scan_cores: Annotated[int | None, typer.Option(help="Default: 16 of each node.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Plan a corpus: epoch, bandwidth by tier, cache, shards, keys, reviews, cost of the scan."""
+    from rsc.plan.data_plane import DataQuestion, plan_data, to_text
+
+    ask = DataQuestion(
+        size=parse_bytes(size),
+        gpus=gpus,
+        kind=kind,
+        per_node=per_node,
+        gpu_rate=parse_bytes(rate),
+        bulk_rate=parse_bytes(bulk_rate) if bulk_rate else None,
+        set_size=parse_bytes(set_size),
+        signatures=signatures,
+        keep_days=keep_days,
+        scan_cores=scan_cores,
+    )
+    found = plan_data(ask)
+    emit(found, as_json=as_json, text=to_text(found))
 
 
 @app.command()

@@ -17,6 +17,7 @@ from rsc.review.explain import explain, lint
 from rsc.review.findings import not_looked_for
 from rsc.review.policy import Policy, default_policy, parse_policy, policy_to_toml
 from rsc.review.redact import redact
+from rsc.review.scanner.local_phone import LocalPhones
 from rsc.review.scanner.recogniser import load_recognisers
 from rsc.review.scanner.scanner import Scanner
 from rsc.review.view import SampleKeeper, in_context
@@ -65,11 +66,17 @@ def scan_text(
 ) -> None:
     """What the gate would find in a text file and put in its place. Nothing is imported or written."""
     rules = _policy(policy)
+    phones = LocalPhones()
     scanner, keeper, key = _scanner(rules), SampleKeeper(per_type=samples), secrets.token_bytes(32)
     counts: Counter[str] = Counter()
     with _existing(file).open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
-            clean, found = redact(line, findings=scanner.scan(line), policy=rules, pseudonym_key=key)
+            findings = scanner.scan(line)
+            if rules.region:
+                findings = phones.add(findings, text=line, region=rules.region)
+            clean, found = redact(
+                line, findings=findings, policy=rules, pseudonym_key=key, region=rules.region
+            )
             counts.update(replacement.type for replacement in found)
             for sample in in_context(clean, replacements=found, record=number, field="line"):
                 keeper.add(sample)

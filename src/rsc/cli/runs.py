@@ -244,6 +244,7 @@ def _describe(result: dict[str, Any]) -> str:
         ("layout", lineage.get("layout")),
         ("restarts", f"{result['restarts']}, {result['lost_steps']} steps done again"),
         ("time", f"{format_seconds(result['driven_s'])} driven, {ettr} of it in steps that counted (ETTR)"),
+        *_promise(result),
         ("checkpoints", f"{result['checkpoints']} written, {result['failed_checkpoints']} failed"),
     ]
     told = [
@@ -251,6 +252,24 @@ def _describe(result: dict[str, Any]) -> str:
         for event in result["failures_seen"]
     ]
     return "\n".join([table(rows, header=("", "")).lstrip("\n"), *(["failures:", *told] if told else [])])
+
+
+def _promise(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was expected beside what happened."""
+    expected, step_s = result["prediction"], result["step_s"]
+    held = expected.get("memory_bytes") if expected else None
+    if not isinstance(held, int | float):
+        return []
+    each, low, high = (expected.get(name) for name in ("step_s", "low_s", "high_s"))
+    if not all(isinstance(value, int | float) and value > 0 for value in (each, low, high)):
+        return [("expected", f"{format_bytes(held)} a rank; time unknown ({expected.get('why')})")]
+    energy = expected.get("energy_wh")
+    used = f"{energy / 1000:.3g} kWh" if isinstance(energy, int | float) else "energy unknown"
+    range_s = f"{format_seconds(low)} to {format_seconds(high)}"
+    told = [("expected", f"{format_seconds(each)} a step ({range_s}), {format_bytes(held)} a rank, {used}")]
+    if step_s:
+        told.append(("happened", f"{format_seconds(step_s)} a step: {100 * (step_s / each - 1):+.0f} %"))
+    return told
 
 
 def _sentence(event: dict[str, Any]) -> str:

@@ -45,6 +45,7 @@ def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) ->
         dry_run_recipe,
         table_of,
     )
+    from rsc.plan.expectation import expect, to_line
 
     loaded = load_recipe(recipe, overrides=overrides)
     run = dry_run_recipe(loaded.recipe, world=world)
@@ -52,7 +53,13 @@ def _dry_run(recipe: str, *, overrides: list[str], world: int, as_json: bool) ->
     size = run.num_parameters
     count = f"{size / 1e9:,.1f} B" if size >= 1e9 else f"{size / 1e6:,.1f} M"
     about = f"{count} parameters on {world} ranks, {run.layout.why}\n"
-    emit({"recipe": recipe, **run.to_json()}, as_json=as_json, text=about + table(rows, header=header))
+    expected = expect(loaded.recipe, world=world, workspace=Workspace.from_environment().root)
+    expected["memory_bytes"] = max(rank.peak_bytes for rank in run.ranks)  # counted, not estimated
+    emit(
+        {"recipe": recipe, **run.to_json(), "expected": expected},
+        as_json=as_json,
+        text=f"{about}{table(rows, header=header)}\n{to_line(expected)}",
+    )
 
 
 def finish(done: training.TrainedRun, *, is_detached: bool, as_json: bool) -> None:

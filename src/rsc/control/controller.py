@@ -7,8 +7,9 @@ holds the keys' agent while workers come and go.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rsc.clock import Clock
 from rsc.cluster.launch.launcher import Launcher
@@ -25,7 +26,7 @@ from rsc.layers import override, resolve, to_toml
 from rsc.models.config import TOKENIZER_FILE
 from rsc.recipes.recipe import LoadedRecipe, Recipe, recipe_of
 from rsc.release.record.run_origin import RunOrigin
-from rsc.runs.folder import RunFolder, RunRecord, RunState
+from rsc.runs.folder import PREDICTION, RunFolder, RunRecord, RunState
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Controller:
     say: Callable[[str], None]
     line: Callable[[int], StepProgress] = lambda steps: ProgressLine(steps=steps)
     """What shows the steps, made from their number."""
+    expects: Callable[[Recipe], Mapping[str, Any]] | None = None
+    """What a run is expected to need: kept with it as data (`prediction.json`)."""
 
     def start(self, loaded: LoadedRecipe, *, workers: int | None = None) -> tuple[RunFolder, int]:
         """Make a run and drive it to its end; returns it with the exit code.
@@ -72,6 +75,9 @@ class Controller:
         (run.path / "provenance.json").write_text(json.dumps(plan.resolved.provenance, indent=1))
         if plan.tokenizer is not None:
             (run.path / TOKENIZER_FILE).write_text(plan.tokenizer.text)
+        if self.expects is not None:
+            expected = json.dumps(self.expects(plan.recipe), indent=1)
+            (run.path / PREDICTION).write_text(expected)
         self.gate.record_start(replace(plan.origin, run=run.id))
         self.gate.make_run_key(run)
         return run

@@ -26,9 +26,11 @@ from rsc.ingest.job import ImportJob, ImportResult
 from rsc.ingest.map_part import ImportPlan, PartResult
 from rsc.ingest.parse_limits import bounded_memory
 from rsc.ingest.progress import Progress, Silent
-from rsc.ingest.provenance import require_safeguard
+from rsc.ingest.provenance import require_region_field, require_safeguard
 from rsc.ingest.readers.arrays import Batch, open_columns
 from rsc.ingest.readers.detect import left_out, open_source
+from rsc.ingest.readers.elsewhere.opening import is_elsewhere, open_elsewhere
+from rsc.ingest.readers.elsewhere.pipe import STANDARD_INPUT
 from rsc.ingest.readers.source import Fingerprint, NarrowTypes, Source
 from rsc.ingest.resume import CHECKPOINT_BYTES
 from rsc.ingest.select import open_selection
@@ -75,12 +77,15 @@ def import_source(
     check_new_name(name, what="data set")
     options = options or ImportOptions()
     with bounded_memory():
-        reader = open_source(source, options=options)
-        notes = left_out(source, reader=reader)
+        if is_elsewhere(source):
+            reader, notes = open_elsewhere(str(source), options=options, folder=workspace.root)
+        else:
+            reader = open_source(source, options=options)
+            notes = left_out(source, reader=reader)
     return _run(
         reader,
         notes=notes,
-        title=public_text(Path(source).name),
+        title=public_text(reader.files()[0].name if str(source) == STANDARD_INPUT else Path(source).name),
         name=name,
         workspace=workspace,
         policy=policy,
@@ -166,6 +171,7 @@ def _run(
         notes=notes,
     )
     require_safeguard(rules, media=reader.media(), bytes_fields=plan.bytes_fields, scan=options.scan)
+    require_region_field(rules, fields=plan.text_fields)
     for split in plan.splits:
         check_new_name(split, what="split")
     is_small = options.part_bytes is None and fingerprint.size_bytes < PART_BYTES

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from rsc.audit.log import AuditLog
 from rsc.clock import Clock
@@ -14,7 +14,7 @@ from rsc.ingest.keys import new_data_key
 from rsc.ingest.map_part import ImportPlan
 from rsc.ingest.progress import Progress
 from rsc.ingest.provenance import import_facts, report_notes, require_records
-from rsc.ingest.readers.source import Fingerprint, NarrowTypes
+from rsc.ingest.readers.source import Fingerprint, NarrowTypes, SourceFile
 from rsc.ingest.readers.tables.typed_columns import to_store
 from rsc.ingest.resume import Position, find_interrupted, import_id
 from rsc.ingest.sink import Totals, Unpacked, schemas, write_part
@@ -71,7 +71,7 @@ class ImportJob:
     title: str
     author: str
     policy: bytes
-    files: list[Path]
+    files: Sequence[SourceFile]
     fingerprint: Fingerprint
     workspace: Workspace
     provider: KeyProvider

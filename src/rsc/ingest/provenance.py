@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rsc import __version__
-from rsc.errors import DataError, GateRefused
+from rsc.errors import ConfigError, DataError, GateRefused
 from rsc.ingest.map_part import ImportPlan
 from rsc.ingest.readers.source import Fingerprint
 from rsc.ingest.sink import Totals
@@ -92,6 +92,16 @@ def require_safeguard(
         f"the policy names no safeguard for {what}, which the gate does not look at",
         hint='say what protects people in it: --safeguard "..." or `safeguard` in the policy file',
     )
+
+
+def require_region_field(policy: Policy, *, fields: Sequence[str]) -> None:
+    """Raises ConfigError for a policy whose records do not have the field that names their country."""
+    if policy.region_field and policy.region_field not in fields:
+        raise ConfigError(
+            f"the policy reads each record's country from the field {policy.region_field!r}, which no text "
+            f"field of the source is called: {', '.join(sorted(fields)) or 'there is none'}",
+            hint="name one of them as region_field, or a country as region",
+        )
 
 
 def require_records(totals: Totals, *, source: str, num_before: int = 0) -> None:

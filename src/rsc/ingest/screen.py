@@ -198,16 +198,23 @@ class Screener:
         self, gated: GatedRecord, original: dict[str, str], *, number: int, position: int
     ) -> list[FoundIn]:
         place = None if gated.record is None else position
+        region = self._gate.region_of(original)
         return [
             FoundIn(
-                number, place, name, self._subject(original[name][what.start : what.end], what.type), what
+                number,
+                place,
+                name,
+                pseudonym(
+                    original[name][what.start : what.end],
+                    type_name=what.type,
+                    key=self._subject_key,
+                    region=region,
+                ),
+                what,
             )
             for name, replacements in gated.findings.items()
             for what in replacements
         ]
-
-    def _subject(self, value: str, type_name: str) -> str:
-        return pseudonym(value, type_name=type_name, key=self._subject_key)
 
 
 def _identifiers(name: str, kind: str) -> ReviewRejected:

@@ -212,7 +212,7 @@ def _start(plan: ImportPlan) -> _Worker:
     """A new Python, which imports this module from where the caller does, and no script of the caller; with
     no terminal, whose keystrokes it could read."""
     ours, theirs = Pipe()
-    roots = json.dumps(source_roots(plan.source.files()))
+    roots = json.dumps(source_roots([file for file in plan.source.files() if isinstance(file, Path)]))
     reads_anything = json.dumps(bool(plan.policy.models))
     program = [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path)]
     with theirs:

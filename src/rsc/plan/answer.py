@@ -99,6 +99,9 @@ def machine_of(cluster: Cluster, *, bits: int) -> Machine:
     facts = machine_facts(
         cluster.device, bits=bits, world=cluster.size, domain=cluster.domain, scale_out=cluster.scale_out
     )
+    if cluster.device.is_host:  # all ranks share it
+        shared = ("peak", "matmul", "matmul_narrow", "memory", "memory_rate")
+        facts |= {name: facts[name] / cluster.size for name in shared}
     return Machine(**facts)
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 
 from rsc.errors import ConfigError
 from rsc.layers import FrozenModel, nearest
+from rsc.toml import parse_toml
 
 _MEASURED_SHARE = 0.75
 """Of the peak, where nobody measured the best matrix product: the middle of those who did, 0.51 to 0.87."""
@@ -37,6 +38,8 @@ class Accelerator(FrozenModel):
     power_w: PositiveFloat
     released: PositiveFloat
     """Year in which people could first train on its architecture."""
+    is_host: bool = False
+    """The CPU of a machine: all ranks there share its rates, its memory and its power."""
     source: str
 
     def peak(self, bits: int) -> float:
@@ -55,9 +58,14 @@ class Accelerator(FrozenModel):
 
 
 class ClusterFile(FrozenModel):
-    """A cluster file: what is bought. `rsc plan run --cluster FILE`."""
+    """A cluster file: what is bought. `rsc plan run --on FILE`."""
 
     accelerator: str
+    """A name of `rsc plan machines`, or any name where [device] says what it is."""
+    device: Accelerator | None = None
+    """Rates of an accelerator that is not in the table, or was measured (`rsc plan calibrate`)."""
+    measured: dict[str, Any] = Field(default_factory=dict)
+    """What was measured and when: for people."""
     nodes: PositiveInt = 1
     per_node: PositiveInt = 8
     """Accelerators of a node: what fails together."""
@@ -162,16 +170,16 @@ def cluster_of(name: str, *, count: int | None = None, price_per_hour: float | N
     if price_per_hour is not None:
         changed["price_per_hour"] = price_per_hour
     config = ClusterFile(**{**config.model_dump(), **changed})
-    return Cluster(config, accelerator(config.accelerator))
+    return Cluster(config, config.device or accelerator(config.accelerator))
 
 
 def _read(path: Path) -> ClusterFile:
     try:
-        return ClusterFile(**tomllib.loads(path.read_text()))
+        return ClusterFile(**parse_toml(path.read_text(), name=f"cluster file {path}"))
     except OSError as error:
         raise ConfigError(f"cluster file {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cluster file {path} is no TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cluster file {path} is not TOML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -9,7 +9,7 @@ from typing import Any
 
 from rsc.errors import ConfigError
 from rsc.plan.work import Shape, shape_of
-from rsc.recipes.recipe import load_recipe
+from rsc.recipes.recipe import Recipe, load_recipe
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMBT])", re.IGNORECASE)
 _POWER = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
@@ -122,14 +122,18 @@ def tokens_for_loss(loss: float, *, parameters: float) -> float:
 
 def _of_recipe(name: str, *, sequence: int | None, overrides: Sequence[str]) -> tuple[Shape, int, float]:
     recipe = load_recipe(name, overrides=["data.name=none", *overrides]).recipe
-    model = recipe.model
+    shape = recipe_shape(recipe, sequence=sequence)
+    batch = recipe.train.batch_size
+    return shape, batch, float(recipe.train.steps * batch * shape.sequence)
+
+
+def recipe_shape(recipe: Recipe, *, sequence: int | None = None) -> Shape:
+    """Of what a recipe trains, at the length of its longest sample."""
     if recipe.is_packed_language:
         length = sequence or recipe.data.sequence_length
     else:
-        length = sum(_positions(model))
-    shape = shape_of(model, sequence=length)
-    batch = recipe.train.batch_size
-    return shape, batch, float(recipe.train.steps * batch * length)
+        length = sum(_positions(recipe.model))
+    return shape_of(recipe.model, sequence=length)
 
 
 def _positions(model: Any) -> list[int]:

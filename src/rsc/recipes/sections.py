@@ -116,4 +116,5 @@ class EvalConfig(FrozenModel):
     slice_terms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Groups by words in the text: name -> words, in any case; a sample may be in several."""
     min_group: Positive = 10
-    """Groups of fewer samples are shown together as `other`: the rates of a few describe persons."""
+    """Groups of fewer samples are shown together as `other`: the rates of a few describe persons. A policy's
+    `min_group` is the least that it may be."""

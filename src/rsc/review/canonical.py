@@ -1,8 +1,6 @@
 """One form for everything that names the same thing: pseudonyms and searches are made of it.
 
-- telephone numbers: the national significant number of E.164, without country code, trunk prefix and
-  extension, so that "+44 (0)20 7946 0018" and "020 7946 0018" agree wherever they were written. Numbers of
-  two countries with the same national part share a form.
+- telephone numbers: E.164 where a region is known, else the national significant number (phone_number.py)
 - e-mail: lower case, the domain in Unicode (IDNA 2003 decoded); IP addresses: RFC 5952, mapped IPv4 as IPv4
 - handles: the name alone, also out of the address of a profile
 - dates: the year, and day and month in ascending order, because 03/07 is March or July
@@ -17,22 +15,26 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import partial
 
-from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
-
+from rsc.review.phone_number import phone_form, phone_forms
 from rsc.review.scanner.normalise import fold_value
 from rsc.review.scanner.rules.rule import any_of
 
-_EXTENSION = re.compile(r"[,;\s]*(?:x|ext(?:ension|\.)?|#|poste|durchwahl)\s?[0-9]{1,6}$")
-_SHORTEST_NUMBER = 6
 
-
-def canonical(value: str, *, type_name: str) -> str:
+def canonical(value: str, *, type_name: str, region: str = "") -> str:
     """One spelling for values that mean the same. A value that cannot be read as its type says keeps its
-    folded letters: case, accents, entities, full-width forms and spaces do not count."""
+    folded letters: case, accents, entities, full-width forms and spaces do not count. `region` (ISO 3166) is
+    where telephone numbers without country code belong."""
     folded = fold_value(value).strip().lower()
-    form = _FORMS.get(type_name)
+    form = partial(phone_form, region=region) if type_name == "phone" else _FORMS.get(type_name)
     return (form(folded) if form is not None else "") or re.sub(r"\s", "", folded)
+
+
+def canonical_forms(value: str, *, type_name: str) -> set[str]:
+    """Every form that data may hold a value under: that of each region it was imported with."""
+    forms = {canonical(value, type_name=type_name)}
+    return forms | phone_forms(fold_value(value).strip().lower()) if type_name == "phone" else forms
 
 
 def canonical_v1(value: str, *, type_name: str) -> str:
@@ -53,28 +55,6 @@ def _digits(folded: str) -> str:
 
 def _without_separators(folded: str) -> str:
     return re.sub(r"[\W_]", "", folded)
-
-
-def _phone(folded: str) -> str:
-    number = _EXTENSION.sub("", folded.removeprefix("tel:"))
-    digits = _digits(number)
-    is_international = re.match(r"[^0-9]*\+", number) is not None
-    for prefix in ("011", "00"):
-        if not is_international and digits.startswith(prefix) and len(digits) > 10:
-            digits, is_international = digits[len(prefix) :], True
-    if is_international:
-        digits = _national_part(digits)
-    elif len(digits) == 11 and digits[0] in "18":
-        digits = digits[1:]  # the trunk prefixes of North America and of Russia
-    national = digits.lstrip("0")
-    return national if len(national) >= _SHORTEST_NUMBER else digits
-
-
-def _national_part(digits: str) -> str:
-    for length in (1, 2, 3):
-        if int(digits[:length] or 0) in COUNTRY_CODE_TO_REGION_CODE:
-            return digits[length:]
-    return digits
 
 
 def _spelled_out(folded: str) -> str:
@@ -196,7 +176,6 @@ def sign(hemisphere: str) -> int:
 
 
 _FORMS: dict[str, Callable[[str], str]] = {
-    "phone": _phone,
     "credit_card": _digits,
     "ssn": _digits,
     "national_id": _without_separators,

@@ -59,11 +59,19 @@ def explain(policy: Policy) -> list[str]:
         sentences.append(
             f"Pictures and speech are not scanned; the safeguard is: {policy.safeguard.rstrip('.')}."
         )
+    if policy.region or policy.region_field:
+        sentences.append(_region_sentence(policy))
     for model in policy.models:
         types = _join(sorted(set(model.labels.values())))
         sentences.append(f"The {model.engine} model {model.model} looks for {types}; recall: {model.recall}.")
     sentences.append(f"Not looked for: {'; '.join(not_looked_for(by_model))}.")
     return sentences
+
+
+def _region_sentence(policy: Policy) -> str:
+    country = f"the country that the field {policy.region_field} names" if policy.region_field else ""
+    where = f"{country}, else {policy.region}" if country and policy.region else country or policy.region
+    return f"Telephone numbers without a country code are read as those of {where}."
 
 
 def _approval_sentence(policy: Policy) -> str:
@@ -93,6 +101,9 @@ def lint(policy: Policy) -> list[Remark]:
         else None,
         Remark("warning", "approval_valid", "approvals outlive the data")
         if policy.approval_valid_s > policy.retention_s
+        else None,
+        Remark("warning", "min_group", "figures of so few people describe each of them")
+        if policy.min_group < Policy().min_group
         else None,
         Remark("warning", "tables", "k = 1 asks nothing of the quasi-identifiers")
         if policy.tables.quasi_identifiers and policy.tables.k == 1

@@ -17,9 +17,11 @@ from typing import Any
 
 from rsc.review.field_label import LONGEST_VALUE, field_label
 from rsc.review.findings import RECOGNISER_TYPES, TYPES, Finding, not_looked_for
+from rsc.review.phone_number import NO_REGION, region_in
 from rsc.review.policy import Policy
 from rsc.review.redact import Replacement, redact
 from rsc.review.report import ReportCounter, ReviewReport
+from rsc.review.scanner.local_phone import LocalPhones
 from rsc.review.scanner.pool import ScanPool
 from rsc.review.scanner.recogniser import describe
 from rsc.review.scanner.scanner import Scanner, rules_digest
@@ -58,6 +60,7 @@ class RecordGate:
         self.policy = policy
         self._key = pseudonym_key
         self._scanner = scanner or Scanner()
+        self._local_phones = LocalPhones()
         self._totals = ReportCounter()
 
     def pass_text(self, text: str, *, field: str = "text") -> GateResult:
@@ -69,7 +72,7 @@ class RecordGate:
     def pass_record(self, record: Mapping[str, Any], *, fields: Sequence[str]) -> GatedRecord:
         """Scan the named text fields; other fields are copied. A field that is absent or None is skipped."""
         texts = {name: record[name] for name in fields if record.get(name) is not None}
-        found = zip(texts, self._scan([texts]), strict=True)
+        found = zip(texts, self._scan([texts], regions=[self.region_of(record)]), strict=True)
         return self._decide(record, texts=texts, found=dict(found))
 
     def pass_records(
@@ -77,14 +80,22 @@ class RecordGate:
     ) -> list[GatedRecord]:
         """`[pass_record(record, fields=fields) for record in records]`, scanned together: faster."""
         texts = [{name: r[name] for name in fields if r.get(name) is not None} for r in records]
-        found = self._scan(texts)
+        found = self._scan(texts, regions=[self.region_of(record) for record in records])
         return [
             self._decide(record, texts=named, found={name: next(found) for name in named})
             for record, named in zip(records, texts, strict=True)
         ]
 
-    def _scan(self, texts: Sequence[Mapping[str, str]]) -> Iterator[list[Finding]]:
+    def region_of(self, record: Mapping[str, Any]) -> str:
+        """Where a record's local telephone numbers belong: ISO 3166, `NO_REGION`, or nothing where the policy
+        names no region at all."""
+        policy = self.policy
+        named = region_in(record.get(policy.region_field)) if policy.region_field else ""
+        return named or policy.region or (NO_REGION if policy.region_field else "")
+
+    def _scan(self, texts: Sequence[Mapping[str, str]], *, regions: Sequence[str]) -> Iterator[list[Finding]]:
         """Findings of each text, a short one read behind its field's name as behind a form's label."""
+        places = [region for region, named in zip(regions, texts, strict=True) for _ in named]
         labels = [
             field_label(name) if len(text) <= LONGEST_VALUE else ""
             for named in texts
@@ -92,8 +103,11 @@ class RecordGate:
         ]
         values = [text for named in texts for text in named.values()]
         labelled = [label + text for label, text in zip(labels, values, strict=True)]
-        for label, found in zip(labels, self._scanner.scan_many(labelled), strict=True):
+        scanned = zip(labels, labelled, places, self._scanner.scan_many(labelled), strict=True)
+        for label, text, region, found in scanned:
             first = len(label)
+            if region:
+                found = self._local_phones.add(found, text=text, region=region)
             yield [
                 Finding(f.type, max(0, f.start - first), f.end - first, f.rule)
                 for f in found
@@ -109,7 +123,11 @@ class RecordGate:
             if not found[name]:
                 continue
             clean[name], findings[name] = redact(
-                text, findings=found[name], policy=self.policy, pseudonym_key=self._key
+                text,
+                findings=found[name],
+                policy=self.policy,
+                pseudonym_key=self._key,
+                region=self.region_of(record),
             )
             for replacement in findings[name]:
                 actions.add(replacement.action)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rsc.config import CipherChoice
 from rsc.errors import ConfigError
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
+from rsc.review.phone_number import region_in
 from rsc.review.scanner.recogniser import RecogniserConfig
 from rsc.toml import parse_toml
 from rsc.units import parse_seconds
@@ -76,6 +77,12 @@ class Policy(BaseModel):
     """User names, or `*` for everybody who can reach the key agent."""
     code: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = ()
     """Hashes of RSC's source, as `rsc verify` prints them, that workers may run on the data. Empty: any."""
+    min_group: Annotated[int, Field(ge=1)] = 10
+    """The smallest group that an evaluation may show: `eval.min_group` can ask for larger ones alone."""
+    region: str = ""
+    """Country (ISO 3166, "DE") whose telephone numbers are found and compared in local spelling."""
+    region_field: str = ""
+    """Text field of the records that names each one's country ("DE", "de-AT"); else `region` counts."""
     safeguard: str = ""
     """What protects people in media that is not scanned (pictures, speech); needed to import such media."""
     default_action: Action = "redact"
@@ -95,6 +102,13 @@ class Policy(BaseModel):
     def _is_duration(cls, value: str) -> str:
         if parse_seconds(value) <= 0:
             raise ValueError("must be longer than nothing")
+        return value
+
+    @field_validator("region")
+    @classmethod
+    def _is_region(cls, value: str) -> str:
+        if value and region_in(value) != value:
+            raise ValueError(f'{value!r} is no country code such as "DE"')
         return value
 
     @field_validator("actions", "reasons", "mask_last")
@@ -228,7 +242,10 @@ _FIELD_NOTES = {
     "isolation": "required, best-effort or none: must workers prove that they have no route out",
     "cipher": "auto, aes-256-gcm, aegis-256, or fips: only what NIST approves",
     "who_may_train": 'user names, or "*"',
+    "min_group": "the smallest group of samples that an evaluation may show",
     "code": "hashes of RSC that workers may run, as `rsc verify` prints them; empty: any",
+    "region": 'country whose telephone numbers are found in local spelling, such as "DE"',
+    "region_field": "text field that names each record's country; the region where it names none",
     "safeguard": "what protects people in pictures and speech, which are not scanned",
     "default_action": "for types that [actions] does not name",
 }

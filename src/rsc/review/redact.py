@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rsc.errors import ConfigError
-from rsc.review.canonical import canonical, canonical_v1
+from rsc.review.canonical import canonical, canonical_forms, canonical_v1
 from rsc.review.findings import Finding
 from rsc.review.policy import Policy
 
@@ -37,9 +37,15 @@ class Replacement(NamedTuple):
 
 
 def redact(
-    text: str, *, findings: Sequence[Finding], policy: Policy, pseudonym_key: bytes | memoryview | None
+    text: str,
+    *,
+    findings: Sequence[Finding],
+    policy: Policy,
+    pseudonym_key: bytes | memoryview | None,
+    region: str = "",
 ) -> tuple[str, list[Replacement]]:
-    """The text with every finding replaced by its policy action. Findings must be sorted and apart.
+    """The text with every finding replaced by its policy action. Findings must be sorted and apart. `region`
+    is where the text's local telephone numbers belong.
 
     `drop` and `reject` redact as well, so that no caller can pass the text on by mistake. Raises
     ConfigError when the policy pseudonymises and there is no key.
@@ -53,7 +59,9 @@ def redact(
         shape = mask(value, type_name=finding.type, last=policy.mask_last.get(finding.type, 0))
         replaced = shape
         if action != "mask":
-            replaced = _replace(value, type_name=finding.type, action=action, key=pseudonym_key)
+            replaced = _replace(
+                value, type_name=finding.type, action=action, key=pseudonym_key, region=region
+            )
         pieces += (text[done : finding.start], replaced)
         start = length + finding.start - done
         length = start + len(replaced)
@@ -63,7 +71,7 @@ def redact(
     return "".join(pieces), replacements
 
 
-def _replace(value: str, *, type_name: str, action: str, key: bytes | memoryview | None) -> str:
+def _replace(value: str, *, type_name: str, action: str, key: bytes | memoryview | None, region: str) -> str:
     if action == "allow":
         return value
     if action == "pseudonymise":
@@ -72,7 +80,7 @@ def _replace(value: str, *, type_name: str, action: str, key: bytes | memoryview
                 f"the policy pseudonymises {type_name}, which needs a pseudonym key",
                 hint="hand the gate a key of 32 bytes",
             )
-        return f"[{type_name.upper()}:{pseudonym(value, type_name=type_name, key=key)}]"
+        return f"[{type_name.upper()}:{pseudonym(value, type_name=type_name, key=key, region=region)}]"
     return f"[{type_name.upper()}]"
 
 
@@ -96,15 +104,23 @@ def is_mask(text: str) -> bool:
 _MASK = re.compile(r"\[[A-Z_]+ (?:1-4|5-8|9-16|17-32|33-64|65\+)(?: \.\.[A-Za-z0-9]{1,4})?\]")
 
 
-def pseudonym(value: str, *, type_name: str, key: bytes | memoryview) -> str:
+def pseudonym(value: str, *, type_name: str, key: bytes | memoryview, region: str = "") -> str:
     """16 characters a-z2-7 that stand for a value under a key, in whatever spelling (canonical.py)."""
-    return _code(f"rsc pseudonym v2\x00{type_name}\x00{canonical(value, type_name=type_name)}", key=key)
+    return _code_of(canonical(value, type_name=type_name, region=region), type_name=type_name, key=key)
 
 
-def pseudonyms(value: str, *, type_name: str, key: bytes | memoryview) -> tuple[str, str]:
-    """The code of a value, and the one of versions imported before codes went by meaning."""
+def pseudonyms(value: str, *, type_name: str, key: bytes | memoryview) -> tuple[str, ...]:
+    """The codes that stand for a value in data of any region, the pseudonym without one first, and, last, the
+    code of versions imported before codes went by meaning."""
+    first = pseudonym(value, type_name=type_name, key=key)
+    forms = sorted(canonical_forms(value, type_name=type_name))
+    codes = [_code_of(form, type_name=type_name, key=key) for form in forms]
     old = f"rsc pseudonym v1\x00{type_name}\x00{canonical_v1(value, type_name=type_name)}"
-    return pseudonym(value, type_name=type_name, key=key), _code(old, key=key)
+    return (*dict.fromkeys((first, *codes)), _code(old, key=key))
+
+
+def _code_of(form: str, *, type_name: str, key: bytes | memoryview) -> str:
+    return _code(f"rsc pseudonym v2\x00{type_name}\x00{form}", key=key)
 
 
 def _code(message: str, *, key: bytes | memoryview) -> str:

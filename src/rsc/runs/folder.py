@@ -20,6 +20,7 @@ import contextlib
 import fcntl
 import heapq
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -44,6 +45,8 @@ _EVENTS_BYTES = 64 << 20  # half a million events, which are held in memory
 _OF_WORKERS = ("metrics", "logs", "checkpoints", "tensorboard", "drill")
 PRECISION = "metrics/precision.json"
 """Where rank 0 notes the number format of the run."""
+PREDICTION = "prediction.json"
+"""What the plan expected before the start; written once."""
 NUMBER_FORMATS = ("fp32", "bf16", "float8")
 
 
@@ -140,6 +143,16 @@ class RunFolder:
         except (FileNotFoundError, ValueError, RecursionError, LookupError, TypeError):
             return "unknown"
         return name if name in NUMBER_FORMATS else "unknown"
+
+    def prediction(self) -> dict[str, float | str | None] | None:
+        """What was expected of it; None where nothing was kept, or what lies there is no prediction."""
+        try:
+            found = json.loads(self._files.read(PREDICTION))
+        except (OSError, ValueError, RecursionError, DataError):
+            return None
+        if not isinstance(found, dict) or not all(_is_plain(value) for value in found.values()):
+            return None
+        return found
 
     def update(self, **changes: Any) -> RunRecord:
         """Replace some fields of the record; the caller holds the lock."""
@@ -268,3 +281,11 @@ def find_run(runs: Path, name: str) -> RunFolder:
             hint="write more of the id",
         )
     raise ConfigError(f"there is no run {name!r} in {runs}", hint="list them with `rsc runs ls`")
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (_is_number(value) and math.isfinite(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)

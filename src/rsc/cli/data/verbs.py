@@ -28,7 +28,9 @@ _OF_FIELDS = {"schema": "types", "where": "where"}
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="A file, folder or archive; or the word python-docs.")],
+    source: Annotated[
+        str, typer.Argument(help="A file, folder or archive, s3://BUCKET/KEY, - for a pipe, or python-docs.")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Argument(help="Further settings as key=value; docs/import/README.md lists them."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -28,58 +29,43 @@ Write = Annotated[
 ]
 
 
-def approve(
-    name: Name,
-    note: Note = "",
-    version: Version = None,
-    as_name: As = None,
-    from_file: From = None,
-    packet: PacketFile = None,
-    write: Write = None,
-    passphrase_file: PassphraseFile = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Sign for a version: the data, the report and the policy as they are now, and nothing else."""
-    if _is_packet("approve", name, from_file=from_file, packet=packet, write=write):
-        _sign_packet("approve", name, packet, write, note, as_name, passphrase_file, as_json)
-        return
-    signed = api.approve(
-        name,
-        note=note,
-        version=version,
-        as_name=as_name,
-        handed_over=from_file,
-        passphrase=asking(passphrase_file),
-        first=say_enrolled,
-    )
-    _tell(signed, as_json=as_json)
+def _verb(kind: Verdict, help_text: str) -> Callable[..., None]:
+    """`rsc data approve` and `reject` take the same options."""
+
+    def sign(
+        name: Name,
+        note: Note = "",
+        version: Version = None,
+        as_name: As = None,
+        from_file: From = None,
+        packet: PacketFile = None,
+        write: Write = None,
+        passphrase_file: PassphraseFile = None,
+        as_json: JsonFlag = False,
+    ) -> None:
+        if _is_packet(kind, name, from_file=from_file, packet=packet, write=write):
+            _sign_packet(kind, name, packet, write, note, as_name, passphrase_file, as_json)
+            return
+        give = api.approve if kind == "approve" else api.reject
+        signed = give(
+            name,
+            note=note,
+            version=version,
+            as_name=as_name,
+            handed_over=from_file,
+            passphrase=asking(passphrase_file),
+            first=say_enrolled,
+        )
+        _tell(signed, as_json=as_json)
+
+    sign.__name__, sign.__doc__ = kind, help_text
+    return sign
 
 
-def reject(
-    name: Name,
-    note: Note = "",
-    version: Version = None,
-    as_name: As = None,
-    from_file: From = None,
-    packet: PacketFile = None,
-    write: Write = None,
-    passphrase_file: PassphraseFile = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Sign against a version. One rejection is enough; keys are then released to nobody."""
-    if _is_packet("reject", name, from_file=from_file, packet=packet, write=write):
-        _sign_packet("reject", name, packet, write, note, as_name, passphrase_file, as_json)
-        return
-    signed = api.reject(
-        name,
-        note=note,
-        version=version,
-        as_name=as_name,
-        handed_over=from_file,
-        passphrase=asking(passphrase_file),
-        first=say_enrolled,
-    )
-    _tell(signed, as_json=as_json)
+approve = _verb(
+    "approve", "Sign for a version: the data, the report and the policy as they are now, and nothing else."
+)
+reject = _verb("reject", "Sign against a version. One rejection is enough; keys are then released to nobody.")
 
 
 def _tell(signed: api.Signed, *, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from rsc.ingest.readers.mds import INDEX, MdsFolder, is_litdata_index, is_mds_in
 from rsc.ingest.readers.media.codec import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from rsc.ingest.readers.media.files import MediaTree
 from rsc.ingest.readers.python_docs import PythonDocs
-from rsc.ingest.readers.source import Source, require_readable
+from rsc.ingest.readers.source import Source, SourceFile, require_readable
 from rsc.ingest.readers.tables.arrow import (
     ARROW_SUFFIXES,
     HF_DICT,
@@ -40,7 +40,7 @@ from rsc.ingest.readers.webdataset import TarShards
 PYTHON_DOCS = "python-docs"
 _JSON = ".json"  # lines or one list; beside other files it describes them more often than it is the data
 
-_BY_SUFFIX = {
+BY_SUFFIX = {
     **dict.fromkeys(PARQUET_SUFFIXES, "parquet"), **dict.fromkeys(ARROW_SUFFIXES, "arrow"),
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv",
     ".txt": "text", ".text": "text", ".md": "text", ".rst": "text", ".log": "text",
@@ -78,16 +78,21 @@ def open_source(source: Path | str, *, options: ImportOptions) -> Source:
     require_readable(path)
     if path.is_dir():
         require_contained(path)
+    refuse_pointer(path)  # before its name decides how it is opened
     kind = options.format if options.format != "auto" else detect(path)
     reader = _reader(kind, path, options=options)
     for file in reader.files() if not isinstance(reader, MediaTree) else ():  # there it is a bad record
-        _refuse_pointer(file)
+        refuse_pointer(file)
     return reader
 
 
-def _refuse_pointer(path: Path) -> None:
+def refuse_pointer(path: SourceFile) -> None:
     """Raises DataError for what Git LFS leaves in the place of a file that was not fetched."""
-    if path.is_file() and path.stat().st_size <= _POINTER_BYTES and path.read_bytes().startswith(_POINTER):
+    if isinstance(path, Path) and not (path.is_file() and path.stat().st_size <= _POINTER_BYTES):
+        return
+    with path.open("rb") as file:
+        start = file.read(_POINTER_BYTES + 1)
+    if len(start) <= _POINTER_BYTES and start.startswith(_POINTER):
         raise DataError(
             f"{path.name} is a Git LFS pointer, not the data", hint="fetch it in its repository: git lfs pull"
         )
@@ -113,7 +118,7 @@ def detect(path: Path) -> str:
         return _detect_tree(path)
     if is_tar(path):
         return "webdataset"
-    return _BY_SUFFIX.get(bare_suffix(path)) or _detect_content(path)
+    return BY_SUFFIX.get(bare_suffix(path)) or _detect_content(path)
 
 
 def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
@@ -153,7 +158,7 @@ def _reader(kind: str, path: Path, *, options: ImportOptions) -> Source:
 def _file_set(kind: str, folder: Path, *, options: ImportOptions) -> Source:
     """Every file of the kind directly in a folder. Raises DataError when there is none."""
     files = [p for p in folder.iterdir() if p.is_file()]
-    paths = sorted(p for p in files if _BY_SUFFIX.get(bare_suffix(p)) == kind)
+    paths = sorted(p for p in files if BY_SUFFIX.get(bare_suffix(p)) == kind)
     if not paths and kind == "jsonl":
         paths = sorted(p for p in files if bare_suffix(p) == _JSON)
     if not paths:
@@ -205,7 +210,7 @@ def _detect_tree(path: Path) -> str:
         return "webdataset"
     if (medium := _medium(suffixes)) is not None:
         return medium
-    kinds = {_BY_SUFFIX.get(bare_suffix(Path(entry.name))) for entry in Tree(path).entries()}
+    kinds = {BY_SUFFIX.get(bare_suffix(Path(entry.name))) for entry in Tree(path).entries()}
     if path.is_dir() and {bare_suffix(Path(entry.name)) for entry in Tree(path).entries()} == {_JSON}:
         return "jsonl"
     return next((kind for kind in ("jsonl", "csv") if path.is_dir() and kind in kinds), "text")

@@ -11,11 +11,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rsc.ingest.parse_limits import LimitPassed
-from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, until_limit
+from rsc.ingest.readers.source import BadRecord, Chunk, Part, Source, SourceFile, until_limit
 from rsc.ingest.readers.split_names import splits_of_files
 from rsc.ingest.readers.tables.delimited import DelimitedTable
 from rsc.ingest.readers.tables.jsonl import JsonLines
@@ -80,7 +79,7 @@ class FileSet(Source):
     def splits(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(split for split in self._splits if split))
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[SourceFile]:
         return [reader.path for reader in self.readers]
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
@@ -101,7 +100,7 @@ class FileSet(Source):
             first_record += last
 
     def name_of(self, part: Part) -> str:
-        path: Path = self.readers[part.span[0]].path
+        path: SourceFile = self.readers[part.span[0]].path
         return path.name
 
     def read(self, part: Part) -> Iterator[Chunk]:

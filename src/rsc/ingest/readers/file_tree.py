@@ -127,13 +127,14 @@ class Tree:
 
     def _in_archive(self) -> Iterator[TreeEntry]:
         members = self._open().infolist()
-        has_backslashes = all("/" not in member.filename for member in members)
-        for number, member in enumerate(members):
+        names = [_name_of(member) for member in members]
+        has_backslashes = all("/" not in name for name in names)
+        for number, (member, name) in enumerate(zip(members, names, strict=True)):
             if member.flag_bits & 0x1:  # bit 0: encrypted (APPNOTE 4.4.4)
                 raise DataError(
                     f"{self.root.name} has encrypted members", hint="unpack it, then import the folder"
                 )
-            name = member.filename.replace("\\", "/") if has_backslashes else member.filename
+            name = name.replace("\\", "/") if has_backslashes else name
             if not name.endswith("/"):
                 yield TreeEntry(name, member.file_size, number)
 
@@ -148,6 +149,28 @@ class Tree:
                     hint="the file was cut short or is not what its name says; fetch it again",
                 ) from None
         return self._archive
+
+
+def _name_of(member: zipfile.ZipInfo) -> str:
+    """The name as it was meant. Bytes that are not UTF-8 become surrogates, as in names of a folder.
+
+    zipfile decodes what is not marked as UTF-8 (bit 11) as code page 437, which is right for DOS alone: other
+    programs write UTF-8 without the mark, or the encoding of their machine, which is named nowhere.
+    """
+    if member.flag_bits & 0x800:
+        return member.filename
+    raw = member.orig_filename.encode("cp437")
+    return (_unicode_path(member.extra, raw) or raw).partition(b"\0")[0].decode(errors="surrogateescape")
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> bytes | None:
+    """The name in UTF-8 that some programs write beside the other one (APPNOTE 4.6.9)."""
+    while len(extra) >= 4:
+        kind, size = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
+        value, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == 0x7075 and value[:1] == b"\1" and value[1:5] == zlib.crc32(raw).to_bytes(4, "little"):
+            return value[5:]
+    return None
 
 
 def _require_one_archive(archive: zipfile.ZipFile) -> None:

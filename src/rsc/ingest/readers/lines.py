@@ -19,7 +19,7 @@ from rsc.errors import DataError
 from rsc.ingest.parse_limits import require_ratio
 from rsc.ingest.readers.json_list import BadList, ListLines
 from rsc.ingest.readers.packed_streams import BadStream, WholeStreams
-from rsc.ingest.readers.source import Part
+from rsc.ingest.readers.source import Part, SourceFile
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -43,11 +43,16 @@ class LineSpan:
     too_long: bool = False
 
 
-def is_compressed(path: Path) -> bool:
+def is_compressed(path: SourceFile) -> bool:
     return path.suffix.lower() in _COMPRESSED
 
 
-def bare_suffix(path: Path) -> str:
+def is_read_forwards(path: SourceFile) -> bool:
+    """Whether the importing process alone reads it, from its start: packed, or not on a path."""
+    return is_compressed(path) or not isinstance(path, Path)
+
+
+def bare_suffix(path: SourceFile) -> str:
     """The suffix that tells the format: `.jsonl` of `posts.jsonl.gz`."""
     return Path(path.stem).suffix.lower() if is_compressed(path) else path.suffix.lower()
 
@@ -65,7 +70,7 @@ FEEDS = LineEnds()
 
 
 @contextmanager
-def open_forwards(path: Path, *, ends: LineEnds = FEEDS) -> Iterator[BinaryIO]:
+def open_forwards(path: SourceFile, *, ends: LineEnds = FEEDS) -> Iterator[BinaryIO]:
     """A reader of the decompressed bytes, with `ends` as line feeds. Raises DataError when the compressed
     stream is damaged, or not one whole list, and LimitPassed where it unpacks to much more than it is."""
     with _told(path), _bounded(path) as file:
@@ -75,27 +80,34 @@ def open_forwards(path: Path, *, ends: LineEnds = FEEDS) -> Iterator[BinaryIO]:
             yield io.BufferedReader(_Returns(file), 1 << 20) if ends.are_returns else file
 
 
-def has_bare_returns(path: Path) -> bool:
+def has_bare_returns(path: SourceFile) -> bool:
     """Whether a file ends its lines with a carriage return alone, as old Macintosh programs do."""
     with open_forwards(path) as file:
         start = file.read(1 << 20)
     return b"\r" in start.removesuffix(b"\r") and b"\n" not in start
 
 
-def _bounded(path: Path) -> BinaryIO:
+def _bounded(path: SourceFile) -> BinaryIO:
     file = _open_forwards(path)
     return bounded_unpacking(file, path=path) if is_compressed(path) else file
 
 
-def bounded_unpacking(file: BinaryIO, *, path: Path) -> BinaryIO:
+def bounded_unpacking(file: BinaryIO, *, path: SourceFile) -> BinaryIO:
     """What `file` unpacks of the file at `path`, as far as it may: then LimitPassed."""
-    return io.BufferedReader(_Bounded(file, source_bytes=path.stat().st_size), buffer_size=1 << 20)
+    return io.BufferedReader(_Bounded(file, source_bytes=_size_of(path)), buffer_size=1 << 20)
 
 
-def _open_forwards(path: Path) -> BinaryIO:
+def _size_of(path: SourceFile) -> int:
+    if isinstance(path, Path):
+        return path.stat().st_size
+    with path.open("rb") as file:
+        return file.seek(0, os.SEEK_END)
+
+
+def _open_forwards(path: SourceFile) -> BinaryIO:
     suffix = path.suffix.lower()
     if suffix == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        return gzip.open(path if isinstance(path, Path) else path.open("rb"))  # type: ignore[return-value]
     if suffix in (".bz2", ".xz"):
         return io.BufferedReader(WholeStreams(path), buffer_size=1 << 20)
     if suffix == ".zst":
@@ -145,13 +157,13 @@ class _Returns(io.RawIOBase):
         return len(data)
 
 
-def require_whole_frames(path: Path) -> None:
+def require_whole_frames(path: SourceFile) -> None:
     """Raises EOFError when a Zstandard file ends inside a frame; the library takes that for its end.
 
     Walks the headers of frames and blocks (RFC 8878, section 3.1) without unpacking: a read for each 128 KiB.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
         at = 0
         while at < size:
             file.seek(at)
@@ -183,7 +195,7 @@ def _pass_blocks(file: BinaryIO) -> None:
 
 
 def cut_at_lines(
-    path: Path,
+    path: SourceFile,
     *,
     part_bytes: int,
     count: Callable[[bytes, int], int] | None = None,
@@ -196,7 +208,7 @@ def cut_at_lines(
     a line.
     Raises DataError when the compressed stream is damaged.
     """
-    is_forward_only = is_compressed(path) or ends.are_commas
+    is_forward_only = is_read_forwards(path) or ends.are_commas
     first_line = first_record = start = 0
     pieces = _pieces(path, part_bytes, max_record_bytes=max_record_bytes, ends=ends)
     for number, (piece, skipped_bytes) in enumerate(pieces):
@@ -217,7 +229,7 @@ def cut_at_lines(
         start, first_line, first_record = span.stop, first_line + num_lines, first_record + num_records
 
 
-def read_span(path: Path, part: Part, *, ends: LineEnds = FEEDS) -> bytes:
+def read_span(path: SourceFile, part: Part, *, ends: LineEnds = FEEDS) -> bytes:
     """The bytes of one part."""
     if part.payload is not None:
         return part.payload
@@ -234,7 +246,7 @@ def end_notes(data: bytes) -> dict[str, int]:
     )
 
 
-def head(path: Path, *, size_bytes: int, ends: LineEnds = FEEDS) -> bytes:
+def head(path: SourceFile, *, size_bytes: int, ends: LineEnds = FEEDS) -> bytes:
     """The first bytes, cut after a whole line when there is more; a longer first line is read to its end,
     as far as a record goes."""
     with open_forwards(path, ends=ends) as file:
@@ -247,7 +259,7 @@ def head(path: Path, *, size_bytes: int, ends: LineEnds = FEEDS) -> bytes:
 
 
 def _pieces(
-    path: Path, part_bytes: int, *, max_record_bytes: int, ends: LineEnds
+    path: SourceFile, part_bytes: int, *, max_record_bytes: int, ends: LineEnds
 ) -> Iterator[tuple[bytes, int]]:
     """(whole lines, 0), or (b"", size) for a line of more than `max_record_bytes` that was passed over."""
     with open_forwards(path, ends=ends) as file:
@@ -278,7 +290,7 @@ def _skip_line(file: BinaryIO, *, block_bytes: int) -> tuple[int, bytes]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: SourceFile) -> Iterator[None]:
     try:
         yield
     except BadList as error:

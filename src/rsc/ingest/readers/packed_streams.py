@@ -9,8 +9,9 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rsc.ingest.readers.source import SourceFile
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -27,7 +28,7 @@ class BadStream(Exception):
 class WholeStreams(io.RawIOBase):
     """The unpacked bytes. Reading raises BadStream where the file is not a row of whole streams."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: SourceFile) -> None:
         self._is_xz = path.suffix.lower() == ".xz"
         self._file = path.open("rb")
         self._stream = self._new()

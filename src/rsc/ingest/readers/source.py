@@ -16,12 +16,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 
 from rsc.errors import DataError, RscError
 from rsc.ingest.parse_limits import LimitPassed
+from rsc.ingest.readers.elsewhere.held import HeldFile
 from rsc.store.format.columns import Ragged
 from rsc.store.format.schema import Field
 
@@ -112,6 +113,24 @@ def until_limit(find: Callable[[], Iterator[Part]], *, span: Any) -> Iterator[Pa
         yield Part(number, first_record, 0, span, num_records=1, refusal=told)
 
 
+class SourceFile(Protocol):
+    """A file to read: a path, or what lies elsewhere (elsewhere/held.py)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stem(self) -> str: ...
+
+    @property
+    def suffix(self) -> str: ...
+
+    @property
+    def suffixes(self) -> list[str]: ...
+
+    def open(self, mode: Literal["rb"], /) -> BinaryIO: ...
+
+
 class Source(Protocol):
     """A reader of one source. Most have neither media nor splits of their own."""
 
@@ -153,7 +172,7 @@ class Source(Protocol):
         """What in the source was taken for what: (`folder val/`, `split validation`)."""
         return []
 
-    def files(self) -> list[Path]:
+    def files(self) -> Sequence[SourceFile]:
         """Every file that will be read; one that changes meanwhile stops the import."""
         ...
 
@@ -179,18 +198,17 @@ class Fingerprint:
     size_bytes: int
 
     @classmethod
-    def of(cls, files: Sequence[Path]) -> Fingerprint:
+    def of(cls, files: Sequence[SourceFile]) -> Fingerprint:
         """Raises DataError for a file that is missing, unreadable or not a regular file."""
         digest = hashlib.sha256()
         total = 0
         for path in files:
-            facts = _stat(path)
-            total += facts.st_size
-            stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, facts.st_dev)
+            size_bytes, stamp = path.stamp() if isinstance(path, HeldFile) else _stamp(Path(str(path)))
+            total += size_bytes
             digest.update(f"{path}\0{stamp}\n".encode(errors="surrogateescape"))
         return cls(digest=digest.hexdigest(), num_files=len(files), size_bytes=total)
 
-    def check(self, files: Sequence[Path]) -> None:
+    def check(self, files: Sequence[SourceFile]) -> None:
         """Raises DataError when any file differs from when this was taken."""
         if Fingerprint.of(files) != self:
             name = files[0].name if len(files) == 1 else f"one of the {len(files)} source files"
@@ -220,6 +238,17 @@ def require_readable(path: Path) -> os.stat_result:
     if path.is_file() and facts.st_size == 0:
         raise DataError(f"{path} is empty", hint="an import needs at least one record")
     return facts
+
+
+def _stamp(path: Path) -> tuple[int, tuple[int, ...]]:
+    facts = _stat(path)
+    return facts.st_size, (
+        facts.st_size,
+        facts.st_mtime_ns,
+        facts.st_ctime_ns,
+        facts.st_ino,
+        facts.st_dev,
+    )
 
 
 def _stat(path: Path) -> os.stat_result:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from rsc.errors import ConfigError, DataError
+from rsc.ingest.readers.source import SourceFile
 from rsc.store.format.reserved_names import check_new_name
 
 SPLIT_NAMES = {
@@ -37,12 +37,12 @@ def splits_of_names(names: object) -> dict[str, str]:
     return named
 
 
-def split_of_file(path: Path) -> str | None:
+def split_of_file(path: SourceFile) -> str | None:
     """`train-00000-of-00002.parquet` -> train; None for a name that does not begin with a split."""
     return SPLIT_NAMES.get(re.split(r"[-_.]", path.name.lower())[0])
 
 
-def splits_of_files(paths: Sequence[Path]) -> list[str | None]:
+def splits_of_files(paths: Sequence[SourceFile]) -> list[str | None]:
     """The split of each file of a set: all are named for one, or none is.
 
     Raises DataError for a file that is named for none beside others that are: it would move their records.

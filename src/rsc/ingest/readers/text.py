@@ -8,6 +8,7 @@ it was written. Lines lose their line end, and blank lines are not records.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ import numpy as np
 
 from rsc.errors import DataError
 from rsc.ingest.config import ImportOptions
-from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_lines, decode_text, not_encoded
+from rsc.ingest.readers.encoding import BYTE_ORDER_MARK, decode_lines, decode_text, not_encoded, readable_name
 from rsc.ingest.readers.file_tree import Tree, TreeEntry, group_by_size
 from rsc.ingest.readers.lines import (
     MAX_RECORD_BYTES,
@@ -27,7 +28,7 @@ from rsc.ingest.readers.lines import (
     has_bare_returns,
     read_span,
 )
-from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source
+from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source, SourceFile
 from rsc.store.format.schema import Field
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t\r]*\n)+")
@@ -38,14 +39,14 @@ _TEXT = Field("text", "string")
 class TextFile(Source):
     """Reader of one file; `.gz` and `.zst` too."""
 
-    path: Path
+    path: SourceFile
     options: ImportOptions
     kind: str = field(default="text", init=False)
 
     def fields(self) -> tuple[Field, ...]:
         return (_TEXT,)
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[SourceFile]:
         return [self.path]
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
@@ -128,6 +129,7 @@ class TextTree(Source):
 
     def _chunk(self, indices: range, *, size_bytes: int) -> Chunk:
         texts, paths, numbers, bad = [], [], [], []
+        notes: Counter[str] = Counter()
         for index in indices:
             entry = self._tree.entries()[index]
             found = self._record(entry, number=index)
@@ -135,28 +137,27 @@ class TextTree(Source):
                 bad.append(found)
             else:
                 texts.append(found)
-                paths.append(entry.name)
+                paths.append(readable_name(entry.name, notes=notes))
                 numbers.append(index)
-        chunk = _chunk(texts, numbers, size_bytes=size_bytes, bad=bad)
+        chunk = _chunk(texts, numbers, size_bytes=size_bytes, bad=bad, notes=dict(notes))
         chunk.columns["path"] = paths
         return chunk
 
     def _record(self, entry: TreeEntry, *, number: int) -> str | BadRecord:
+        name = readable_name(entry.name)
         if entry.size_bytes > MAX_RECORD_BYTES:
-            return BadRecord(
-                number, entry.name, f"{entry.size_bytes} bytes in one file: too long for a record"
-            )
+            return BadRecord(number, name, f"{entry.size_bytes} bytes in one file: too long for a record")
         try:
             data = self._tree.read(entry)
         except DataError as error:
-            return BadRecord(number, entry.name, error.message)
+            return BadRecord(number, name, error.message)
         try:
             text = data.decode(self.options.encoding).removeprefix(BYTE_ORDER_MARK)
         except UnicodeDecodeError:
             if self.options.bad_encoding == "stop":
-                raise not_encoded(entry.name, data=data, options=self.options) from None
-            return BadRecord(number, entry.name, f"not {self.options.encoding.upper()}", raw=data)
-        return text if text.strip() else BadRecord(number, entry.name, "no text in it", raw=data)
+                raise not_encoded(name, data=data, options=self.options) from None
+            return BadRecord(number, name, f"not {self.options.encoding.upper()}", raw=data)
+        return text if text.strip() else BadRecord(number, name, "no text in it", raw=data)
 
 
 def cut_blocks(text: str, *, block_chars: int) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from rsc.keys.secret import SecretKey
 from rsc.review.findings import RECOGNISER_TYPES, TYPES
+from rsc.review.phone_number import phone_form
 from rsc.review.redact import pseudonyms
 from rsc.store.dataset import Dataset
 from rsc.store.format.columns import Columns, Ragged
@@ -29,6 +30,11 @@ FINDINGS, QUARANTINE, SUBJECT_KEY = "findings", "quarantine", "subject-key"
 SUBJECT_KEY_SCHEMA = Schema((Field("key", "bytes"),))
 _SHORTEST_SUBJECT = 4
 """Characters of a subject that is searched for in texts; shorter ones would stand in every second record."""
+_SHORTEST_NUMBER = 7  # digits of a subject that is searched for in other groups, too
+_NUMBER = re.compile(r"\+?[0-9 ().,/-]{7,32}", re.ASCII)
+_GAP = rb"[ .()/-]{0,3}"
+_CODES = rb"(?:(?:\+|00|011 ?)[0-9]{1,3}" + _GAP + rb")?(?:[018]" + _GAP + rb")?"
+"""A country code behind its sign or exit code, and a trunk prefix."""
 _SUBJECT_INFO = b"rsc-subject-1"  # HKDF info of the import (ingest/importer.py)
 
 
@@ -87,13 +93,9 @@ def find_subject(dataset: Dataset, *, key: SecretKey, subject: str) -> list[Hit]
 
 def _written_out(dataset: Dataset, *, key: SecretKey, subject: str) -> Iterator[Hit]:
     """Samples whose text still says `subject`: what the gate did not find, or a policy let stay."""
-    needle = subject.strip()
-    if len(needle) < _SHORTEST_SUBJECT:
+    pattern = _spellings(subject.strip())
+    if pattern is None:
         return
-    spellings = {
-        re.escape(form.encode()) for form in (needle, needle.lower(), needle.upper(), needle.title())
-    }
-    pattern = re.compile(b"|".join(sorted(spellings)), re.IGNORECASE)
     for split, info in dataset.splits.items():
         fields = [field.name for field in info.schema.fields if field.kind == "string"]
         if split in (FINDINGS, QUARANTINE, SUBJECT_KEY) or not fields:
@@ -106,6 +108,18 @@ def _written_out(dataset: Dataset, *, key: SecretKey, subject: str) -> Iterator[
                 for row in _rows_with(pattern, column):
                     yield Hit(dataset.name, dataset.version, split, first + row, -1, name, "text", "stays")
             first += len(next(iter(columns.values())))
+
+
+def _spellings(needle: str) -> re.Pattern[bytes] | None:
+    """The subject letter by letter but for case; a number with any separators, country code and trunk prefix.
+    None for a subject too short to search for."""
+    if len(needle) < _SHORTEST_SUBJECT:
+        return None
+    forms = {re.escape(form.encode()) for form in (needle, needle.lower(), needle.upper(), needle.title())}
+    if _NUMBER.fullmatch(needle) and sum(map(str.isdigit, needle)) >= _SHORTEST_NUMBER:
+        digits = phone_form(needle).encode()
+        forms.add(_CODES + _GAP.join(digits[place : place + 1] for place in range(len(digits))))
+    return re.compile(b"|".join(sorted(forms)), re.IGNORECASE)
 
 
 def _rows_with(pattern: re.Pattern[bytes], column: Ragged) -> list[int]:
@@ -125,8 +139,10 @@ def _rows_with(pattern: re.Pattern[bytes], column: Ragged) -> list[int]:
 
 
 def is_quarantined(raw: bytes, *, subject: str) -> bool:
-    """Whether a record that could not be read mentions the person, letter for letter but for case."""
-    return subject.lower().encode() in raw.lower()
+    """Whether a record that could not be read mentions the person, letter for letter but for case, or by the
+    digits of a number in any groups."""
+    pattern = _spellings(subject.strip())
+    return subject.lower().encode() in raw.lower() or bool(pattern and pattern.search(raw))
 
 
 def _hits(dataset: Dataset, columns: Columns, *, codes: set[tuple[str, bytes]]) -> Iterator[Hit]:

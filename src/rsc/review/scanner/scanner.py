@@ -33,7 +33,7 @@ from rsc.review.scanner.rules.rule import Rule
 _BORDER = "\n\x00\n\x00\n"  # ends every pattern and every look back (words.py)
 _CONTEXT = 512  # characters before a match that can matter: words before a number, triggers, look-behind
 _AROUND = 96
-_DECIDING = ("checksums.py", "foreign_words.txt", "normalise.py", "scanner.py")
+_DECIDING = ("checksums.py", "foreign_words.txt", "local_phone.py", "normalise.py", "scanner.py")
 """Beside the rules: what decides about findings. Engines only leave out what cannot match."""
 _FEW = 3  # positions that are cheaper to try one by one than to search
 

@@ -92,6 +92,11 @@ class ObjectStore:
     def publish(self, staging: str, target: str) -> bool:
         raise NotImplementedError("object stores publish by their last object, see renames_folders")
 
+    def stamp(self, path: str) -> tuple[int, str]:
+        """Size, and what changes when the object is written again."""
+        facts = self._call(path, lambda: obstore.head(self._backend, path))
+        return facts["size"], f"{facts['e_tag']} {facts['version']} {facts['last_modified']}"
+
     def _size(self, path: str) -> int:
         return self._call(path, lambda: obstore.head(self._backend, path)["size"])
 
@@ -203,7 +208,10 @@ def _explain(error: Exception) -> tuple[str, str]:
     """(what happened, what to do); the client's own words go over pages of its structures."""
     text = str(error)
     if any(word in text for word in _NO_BUCKET):
-        return "there is no such bucket", "look at the name behind `location` in config.toml"
+        return (
+            "there is no such bucket",
+            "look at the name behind `location` in config.toml, or of the source",
+        )
     told = text.partition("\n")[0].removesuffix(":")
     if any(word in text for word in _NO_LOGIN) or isinstance(
         error, PermissionDeniedError | UnauthenticatedError

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import islice
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -25,11 +24,20 @@ from rsc.ingest.readers.lines import (
     end_notes,
     has_bare_returns,
     head,
-    is_compressed,
+    is_read_forwards,
     open_forwards,
     read_span,
 )
-from rsc.ingest.readers.source import BadRecord, Chunk, NarrowTypes, Part, Source, Values, until_limit
+from rsc.ingest.readers.source import (
+    BadRecord,
+    Chunk,
+    NarrowTypes,
+    Part,
+    Source,
+    SourceFile,
+    Values,
+    until_limit,
+)
 from rsc.ingest.readers.tables.cell_types import LIKE_NUMBER, CellsSeen, convert, look_at
 from rsc.ingest.readers.tables.csv_rows import CsvRow, parse_rows
 from rsc.ingest.readers.tables.declared import declared_field
@@ -57,7 +65,7 @@ class TakenColumn:
 class DelimitedTable(Source):
     """Reader of one file. Record numbers count the rows after the header; blank lines are not rows."""
 
-    path: Path
+    path: SourceFile
     options: ImportOptions
     like: DelimitedTable | None = None
     """The first file of a set, whose types hold for all."""
@@ -71,12 +79,12 @@ class DelimitedTable(Source):
     def names(self) -> dict[str, str]:
         return {c.field.name: c.source_name for c in self.columns if c.field.name != c.source_name}
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[SourceFile]:
         return [self.path]
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
         """Row ends are found by parsing, because a quoted cell may hold a line end."""
-        packed = is_compressed(self.path)
+        is_forwards = is_read_forwards(self.path)
         start = line = first_record = 0
         for number, (piece, num_rows) in enumerate(self._pieces(part_bytes)):
             span = LineSpan(start=start, stop=start + len(piece), first_line=line)
@@ -86,7 +94,7 @@ class DelimitedTable(Source):
                 len(piece),
                 span,
                 payload=piece,
-                is_forward_only=packed,
+                is_forward_only=is_forwards,
                 num_records=num_rows,
             )
             start, line = span.stop, line + piece.count(b"\n")
@@ -98,6 +106,10 @@ class DelimitedTable(Source):
             chunk = self._chunk(batch, size_bytes=round(bytes_per_line * len(batch)))
             chunk.notes |= end_notes(batch[-1][1].raw)
             yield chunk
+
+    def look(self) -> None:
+        """Find out from the start of the file what reading a part of it takes."""
+        _ = self._ends, self._delimiter, self.columns
 
     def surveyed(self) -> DelimitedTable:
         return replace(self, known=self.survey())

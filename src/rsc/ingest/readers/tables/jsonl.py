@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,15 @@ from rsc.ingest.readers.lines import (
     open_forwards,
     read_span,
 )
-from rsc.ingest.readers.source import CHUNK_BYTES, BadRecord, Chunk, Part, Source, until_limit
+from rsc.ingest.readers.source import (
+    CHUNK_BYTES,
+    BadRecord,
+    Chunk,
+    Part,
+    Source,
+    SourceFile,
+    until_limit,
+)
 from rsc.ingest.readers.tables.infer_fields import (
     SAMPLE_ROWS,
     SourceField,
@@ -48,7 +55,7 @@ _ENCODINGS_OF_LISTS = ("utf-8", "utf-8-sig", "ascii", "iso8859-1", "cp1252")
 class JsonLines(Source):
     """Reader of one file. Lines that hold only white space are not records."""
 
-    path: Path
+    path: SourceFile
     options: ImportOptions
     like: JsonLines | None = None
     """The first file of a set, whose types hold for all."""
@@ -65,7 +72,7 @@ class JsonLines(Source):
     def names(self) -> dict[str, str]:
         return {f.field.name: f.source_name for f in self._fields if f.field.name != f.source_name}
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[SourceFile]:
         return [self.path]
 
     def parts(self, *, part_bytes: int) -> Iterator[Part]:
@@ -92,6 +99,10 @@ class JsonLines(Source):
     def _unit(self) -> str:
         """What its records are counted in."""
         return "element" if self._ends.are_commas else "line"
+
+    def look(self) -> None:
+        """Find out from the start of the file what reading a part of it takes."""
+        _ = self._ends, self._fields
 
     def surveyed(self) -> JsonLines:
         return replace(self, known=self.survey())

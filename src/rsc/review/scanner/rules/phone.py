@@ -21,7 +21,7 @@ from rsc.review.scanner.rules.borders import NOT_IN_ROW, NUMBER_AFTER, NUMBER_BE
 from rsc.review.scanner.rules.rule import Rule, digits_of
 from rsc.review.scanner.rules.words import CALLS, PHONE, is_said, is_said_otherwise, trigger_after
 
-_EXTENSION_AT_END = re.compile(r"[,\s]*(?:[xX#]|[Ee]xt\.?|extension)\s?[0-9]{1,6}$")
+EXTENSION_AT_END = re.compile(r"[,\s]*(?:[xX#]|[Ee]xt\.?|extension)\s?[0-9]{1,6}$")
 _TRUNK_REGIONS = (
     "GB FR DE AU NL BE CH AT SE FI IE IN JP KR CN TW TH MY ID PH VN PK BD LK IL TR ZA EG KE NG GH MA DZ TN "
     "NZ AR BR"
@@ -31,7 +31,7 @@ _TRUNK_REGIONS = (
 
 _OPEN_REGIONS = "ES NO DK PL PT CZ GR HU LV EE CH BE RU UA"
 """Plans whose numbers have no trunk 0, or that are often written without it."""
-_EXTENSION = r"(?:,?\s?(?:x|X|[Ee]xt\.?|extension|#)\s?[0-9]{1,6})?"
+EXTENSION = r"(?:,?\s?(?:x|X|[Ee]xt\.?|extension|#)\s?[0-9]{1,6})?"
 _BEFORE = rf"{NUMBER_BEFORE}(?<![+#$])"
 _ALONE = rf"{NOT_IN_ROW}(?<! [a-f][0-9a-f] )(?<! [0-9][a-f] )"  # not in a row of numbers or bytes
 _AFTER = NUMBER_AFTER
@@ -39,19 +39,19 @@ _OPEN = r"(?:\((?=[0-9]{2,5}\)))?"  # a bracket that closes after an area code
 _GAP = r"[ .()/-]{0,3}"
 _INTERNATIONAL = re.compile(
     rf"{_BEFORE}(?:\((?=\+[0-9]{{1,3}}\))\+|\+|00(?=[1-9 -])|011[ -](?=[1-9]))"
-    rf"[( ]?[0-9](?:{_GAP}[0-9]){{6,17}}{_EXTENSION}{_AFTER}"
+    rf"[( ]?[0-9](?:{_GAP}[0-9]){{6,17}}{EXTENSION}{_AFTER}"
 )
 _AMERICAN = re.compile(
     rf"{_BEFORE}(?:(?:001|\+?1)[-. ]{{0,2}})?(?:\([2-9][0-9]{{2}}\) ?-?|[2-9][0-9]{{2}}(?:[-./] ?|\s))"
-    rf"[0-9]{{3}}[-. ][0-9]{{4}}{_EXTENSION}{_AFTER}"
+    rf"[0-9]{{3}}[-. ][0-9]{{4}}{EXTENSION}{_AFTER}"
 )
 _NATIONAL = re.compile(
     rf"{_BEFORE}{_ALONE}{_OPEN}0[1-9][0-9]{{0,4}}\)?(?:[ "
-    rf".()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{_EXTENSION}{_AFTER}"
+    rf".()/-]{{1,3}}[0-9]{{2,8}}){{1,5}}{EXTENSION}{_AFTER}"
 )
 _BRACKETED = re.compile(
     rf"{_BEFORE}{_ALONE}\((?!19|20)[0-9]{{2,5}}\)[ /-]?[0-9]{{2,5}}(?:[ "
-    rf"-][0-9]{{2,4}}){{1,3}}{_EXTENSION}{_AFTER}"
+    rf"-][0-9]{{2,4}}){{1,3}}{EXTENSION}{_AFTER}"
 )
 _GROUPED = re.compile(
     rf"{_BEFORE}{_ALONE}(?:[0-9]{{2}}(?P<a>[ .-])[0-9]{{2}}(?P=a)[0-9]{{2}}(?P=a)[0-9]{{2}}|[0-9]{{3}} "
@@ -65,12 +65,12 @@ _LABELS = r"(?:office|work|home|mobile|mobil|cell|fax|tel|pager|direct)"
 _LABELLED = re.compile(
     rf"{_BEFORE}{_OPEN}(?P<v>[0-9](?:{_GAP}[0-9]){{5,11}})[ -]{{1,2}}\(?(?i:{_LABELS})\)?(?=[\n\\,;.)]|\Z)"
 )
-_ANY = re.compile(rf"{_BEFORE}(?:\+\s?)?{_OPEN}[0-9](?:{_GAP}[0-9]){{6,14}}{_EXTENSION}{_AFTER}")
-_DATE = re.compile(
+_ANY = re.compile(rf"{_BEFORE}(?:\+\s?)?{_OPEN}[0-9](?:{_GAP}[0-9]){{6,14}}{EXTENSION}{_AFTER}")
+DATE = re.compile(
     r"(?:(?:19|20)[0-9]{2}[-./ ][0-9]{1,2}[-./ ][0-9]{1,2}|[0-9]{1,2}[-./ ][0-9]{1,2}[-./ ](?:19|20)[0-9]{2})"
     r"(?: [0-9]{1,6})?$"
 )
-_DOTTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9]+(?:\.[0-9]+)*\.[0-9](?:\.[0-9]+)*")
+DOTTED = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9]+(?:\.[0-9]+)*\.[0-9](?:\.[0-9]+)*")
 """An IPv4 address, or dotted parts of which one is a single digit: an object identifier, a version."""
 
 
@@ -89,21 +89,21 @@ _OWNED = re.compile(
 @cache
 def _possible(region: str, country_code: int) -> re.Pattern[str]:
     """What a region's plan allows as a national significant number."""
-    plan = _metadata(region, country_code).general_desc
+    plan = plan_of(region, country_code).general_desc
     return re.compile(plan.national_number_pattern if plan and plan.national_number_pattern else "(?!)")
 
 
 @cache
-def _valid(region: str) -> re.Pattern[str]:
+def valid_in(region: str) -> re.Pattern[str]:
     """National significant numbers that are in use in a region: subscribers and services."""
-    plan = _metadata(region, 0)
+    plan = plan_of(region)
     kinds = (plan.fixed_line, plan.mobile, plan.toll_free, plan.shared_cost, plan.voip, plan.personal_number)
     return re.compile(
         "|".join(kind.national_number_pattern for kind in kinds if kind and kind.national_number_pattern)
     )
 
 
-def _metadata(region: str, country_code: int) -> PhoneMetadata:
+def plan_of(region: str, country_code: int = 0) -> PhoneMetadata:
     """Region "001" stands for country codes that are no country's: satellites, international freephone."""
     if region == "001":
         metadata = PhoneMetadata.metadata_for_nongeo_region(country_code)
@@ -128,13 +128,13 @@ def is_in_use(digits: str) -> bool:
     """E.164 digits without `+` that a plan gives to subscribers or services."""
     for length in (1, 2, 3):
         for region in COUNTRY_CODE_TO_REGION_CODE.get(int(digits[:length]), ()):
-            if region != "001" and _valid(region).fullmatch(digits[length:]):
+            if region != "001" and valid_in(region).fullmatch(digits[length:]):
                 return True
     return False
 
 
 def _is_international(text: str, match: re.Match[str]) -> bool:
-    number = _EXTENSION_AT_END.sub("", match[0])
+    number = EXTENSION_AT_END.sub("", match[0])
     digits = digits_of(number)
     for prefix in ("011", "00"):
         if not number.startswith(("+", "(+")):
@@ -160,34 +160,34 @@ def _is_labelled(text: str, match: re.Match[str]) -> bool:
     number = match["v"]
     digits = digits_of(number)
     is_amount = len(digits) < 9 and _THOUSANDS.fullmatch(number) is not None
-    return len(set(digits)) > 1 and not (is_amount or _DATE.fullmatch(number) or _DOTTED.fullmatch(number))
+    return len(set(digits)) > 1 and not (is_amount or DATE.fullmatch(number) or DOTTED.fullmatch(number))
 
 
 def _is_american(text: str, match: re.Match[str]) -> bool:
-    return not _says_otherwise(text, match)
+    return not says_otherwise(text, match)
 
 
 def _is_national(text: str, match: re.Match[str]) -> bool:
-    number = _EXTENSION_AT_END.sub("", match[0])
+    number = EXTENSION_AT_END.sub("", match[0])
     digits = digits_of(number)
-    if _DATE.fullmatch(number) or _DOTTED.fullmatch(number) or not 9 <= len(digits) <= 12:
+    if DATE.fullmatch(number) or DOTTED.fullmatch(number) or not 9 <= len(digits) <= 12:
         return False
     if _TWO_PARTS.fullmatch(number) and not is_said(text, match.start(), words=PHONE):
         return False
-    if _says_otherwise(text, match):
+    if says_otherwise(text, match):
         return False
-    return any(_valid(region).fullmatch(digits[region != "IT" :]) for region in _TRUNK_REGIONS.split())
+    return any(valid_in(region).fullmatch(digits[region != "IT" :]) for region in _TRUNK_REGIONS.split())
 
 
 def _is_grouped(text: str, match: re.Match[str]) -> bool:
     digits = digits_of(match[0])
-    if len(set(digits)) == 1 or _DOTTED.fullmatch(match[0]) or _says_otherwise(text, match):
+    if len(set(digits)) == 1 or DOTTED.fullmatch(match[0]) or says_otherwise(text, match):
         return False
-    return any(_valid(region).fullmatch(digits) for region in _OPEN_REGIONS.split())
+    return any(valid_in(region).fullmatch(digits) for region in _OPEN_REGIONS.split())
 
 
 def _is_bracketed(text: str, match: re.Match[str]) -> bool:
-    return 7 <= len(digits_of(_EXTENSION_AT_END.sub("", match[0]))) <= 12 and not _says_otherwise(text, match)
+    return 7 <= len(digits_of(EXTENSION_AT_END.sub("", match[0]))) <= 12 and not says_otherwise(text, match)
 
 
 def _is_in_context(text: str, match: re.Match[str]) -> bool:
@@ -206,11 +206,11 @@ def _is_called(text: str, match: re.Match[str]) -> bool:
 
 
 def _is_plain_number(found: str) -> bool:
-    number = _EXTENSION_AT_END.sub("", found)
-    return not (_DATE.match(number) or _DOTTED.fullmatch(number)) and len(set(digits_of(number))) > 1
+    number = EXTENSION_AT_END.sub("", found)
+    return not (DATE.match(number) or DOTTED.fullmatch(number)) and len(set(digits_of(number))) > 1
 
 
-def _says_otherwise(text: str, match: re.Match[str]) -> bool:
+def says_otherwise(text: str, match: re.Match[str]) -> bool:
     return is_said_otherwise(text, match, words=PHONE)
 
 
