@@ -66,6 +66,22 @@ def test_a_quote_never_closed_is_an_error_with_its_line(tmp_path: Path) -> None:
         read_all(source)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('id,text\n"1,a\n2,b\n', 2),
+        ('id,text\n1,"a\n2,b\n', 2),
+        ('"id,text\n1,a\n2,b\n', 1),
+        ('id,text\n"unterminated,x\n', 2),
+        ('id,text\n1,"a\n' + "2,b\n" * 400_000, 2),
+    ],
+    ids=["first cell", "last cell", "header", "no row behind", "longer than the head"],
+)
+def test_a_quote_never_closed_at_the_start_is_named_as_one(tmp_path: Path, text: str, line: int) -> None:
+    with pytest.raises(DataError, match=f"line {line} opens a quote that is never closed"):
+        read_all(table(tmp_path / "a.csv", text))
+
+
 def test_two_columns_of_one_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two columns called 'a'"):
         table(tmp_path / "a.csv", "a,a\n1,2\n").fields()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rsc.api.run_records import metrics_of
 from rsc.checkpoint.replicas import Copies
 from rsc.checkpoint.retention import finished, prune
 from rsc.cli.main import run as rsc
@@ -222,6 +223,9 @@ READERS: dict[str, Callable[[Place], Any]] = {
     "rsc runs show": lambda place: rsc(["runs", "show", place.run.id]),
     "rsc runs show --json": lambda place: rsc(["runs", "show", place.run.id, "--json"]),
     "rsc runs logs": lambda place: rsc(["runs", "logs", place.run.id]),
+    "rsc runs follow": lambda place: rsc(["runs", "follow", place.run.id]),
+    "rsc runs compare": lambda place: rsc(["runs", "compare", place.run.id, place.run.id]),
+    "figures": lambda place: metrics_of(place.run),
     "rsc runs stop": lambda place: rsc(["runs", "stop", place.run.id]),
 }
 WRITERS = {

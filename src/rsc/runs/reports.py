@@ -110,8 +110,12 @@ def is_event_of_controller(line: Mapping[str, Any]) -> bool:
 
 
 def is_metrics(line: Mapping[str, Any]) -> bool:
-    """Whether it is a line of metrics."""
-    return is_event({**line, "kind": "metrics"}) and _fits(line, _METRICS)
+    """Whether it is a line of metrics: figures that a float holds, whatever they are called."""
+    if not (is_event({**line, "kind": "metrics"}) and _fits(line, _METRICS)):
+        return False
+    return _is_count(line.get("items", 0)) and all(
+        abs(value) < _MOST_STEPS for value in line.values() if isinstance(value, int)
+    )
 
 
 def spoken(line: Mapping[str, Any], *, steps: int) -> dict[str, Any] | None:

@@ -180,14 +180,15 @@ class DelimitedTable(Source):
 
     @cached_property
     def _head_rows(self) -> list[CsvRow]:
-        """Rows of the beginning, of so much that a record follows the header."""
+        """Rows of the beginning, of so much that a record follows the header. Raises DataError for a quote
+        that is still open behind the longest record."""
         rows: list[CsvRow] = []
         for size_bytes in (_HEAD_BYTES, 2 * MAX_RECORD_BYTES):
             if len(rows) < 2:
                 data = head(self.path, size_bytes=size_bytes, ends=self._ends)
                 text = self._decode(data, first_line=0)
                 rows = list(islice(self._rows(text, is_whole=False), SAMPLE_ROWS + 1))
-        return rows
+        return rows if len(rows) > 1 else list(islice(self._rows(text), 2))
 
     @cached_property
     def _header(self) -> tuple[str, ...]:
