@@ -58,6 +58,36 @@ def test_a_job_of_several_nodes_outlives_one_and_starts_anew_with_too_few() -> N
     assert not {"--no-kill", '"$code" -eq 4'} & set(render(job()).split())
 
 
+@pytest.mark.parametrize(
+    ("key", "written", "meant"),
+    [
+        ("time", "12:00:00", "12:00:00"),
+        ("time", "00:30:00", "00:30:00"),
+        ("time", "36:00:00", "36:00:00"),
+        ("time", "2-00:00:00", "2-00:00:00"),
+        ("time", "90", "90"),
+        ("time", "'90'", "90"),
+        ("memory", "2000", "2000"),
+        ("memory", "64G", "64G"),
+    ],
+)
+def test_times_and_sizes_are_written_as_slurm_writes_them(key: str, written: str, meant: str) -> None:
+    assert getattr(Site().with_overrides([f"slurm.{key}={written}"]).slurm, key) == meant
+
+
+@pytest.mark.parametrize("written", ["12:00:00", '"12:00:00"', "720"])
+def test_a_file_may_write_a_time_plainly(written: str, tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(f"[slurm]\ntime = {written}\n")
+    assert read_site(tmp_path).slurm.time in ("12:00:00", "720")
+
+
+@pytest.mark.parametrize("written", ["true", "1.5", "12:00:00.5", "1979-05-27", "[1]", "-5"])
+def test_what_is_no_time_or_size_is_refused(written: str) -> None:
+    for key in ("time", "memory"):
+        with pytest.raises(ConfigError, match=f"slurm.{key}"):
+            Site().with_overrides([f"slurm.{key}={written}"])
+
+
 HOSTILE = [
     *("a b", "it's", 'say "hi"', "$(touch owned)", "`id`", "a#b"),
     *("a;b", "--wrap=x", "\u00e9\u4e2d", "a&b", "*", "~"),

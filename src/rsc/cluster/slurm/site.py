@@ -14,6 +14,7 @@ job has is the recipe's: `cluster.nodes` and `cluster.spares`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import time as time_of_day
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,14 @@ class JobSettings(FrozenModel):
     """The most leaf switches that the nodes may lie below (topology/tree)."""
     segment: int = Field(default=0, ge=0)
     """Nodes of a block that belong together (topology/block, Slurm 23.11 or newer)."""
+
+    @field_validator("time", "memory", mode="before")
+    @classmethod
+    def _is_written_plainly(cls, value: object) -> object:
+        """`time=12:00:00`, `time=90` and `memory=2000` are a time of day and numbers to TOML."""
+        if isinstance(value, time_of_day):
+            return value.isoformat()
+        return str(value) if type(value) is int else value
 
     @field_validator("time")
     @classmethod
