@@ -203,7 +203,7 @@ def test_a_window_that_memory_does_not_hold_is_refused_before_it_is_read(
     options: dict[str, Any] = {"batch_size": 4, "window_bytes": 20_000, "lanes": 1, "seed": 2}
     with Loader(split, epochs=1, **options) as loader:
         expected = [plain(batch) for batch in loader]
-    monkeypatch.setattr("rsc.loader.window.available_bytes", lambda: 30_000)
+    monkeypatch.setattr("rsc.loader.memory.available_bytes", lambda: 30_000)
     with Loader(split, epochs=1, **options) as loader:
         found = []
         with pytest.raises(ResourceError, match=r"needs .* of memory at once, and 29\.3 KiB"):

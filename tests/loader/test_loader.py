@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rsc.errors import ConfigError, IntegrityError
 from rsc.loader.frames import Shard
 from rsc.loader.loader import Batch, Loader, plan_order
+from rsc.loader.memory import WindowMemory
 from rsc.loader.ragged import RaggedTensor
 from rsc.loader.shuffle_quality import measure_shuffle
-from rsc.loader.window import WindowMemory
 from rsc.store.bulk.local import LocalStore
 from rsc.store.bulk.locations import open_store
 from rsc.store.format.columns import Columns, Ragged, columns_from_records

@@ -277,3 +277,14 @@ def test_the_change_that_a_refusal_names_is_enough(
         at = arguments.index(option)
         kept = arguments[:at] + arguments[at + 2 :]
     assert run(["plan", "run", *kept, option, *value]) == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sequences"),
+    [("16M", 2048), ("4M", 512), ("57344", 7), ("8192", 1), ("100", 1), ("3e9", None)],
+)
+def test_a_batch_that_is_no_whole_number_of_sequences_becomes_a_round_one(
+    tokens: str, sequences: int | None
+) -> None:
+    found = question("7B", batch_tokens=tokens, sequence=8192).batch
+    assert found == sequences if sequences else abs(found * 8192 / 3e9 - 1) <= 0.05

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rsc.api.label_counts import LabelCounts, count_labels
 from rsc.api.record import Record, entry, html_table
 from rsc.clock import timestamp
 from rsc.errors import RscError
@@ -73,6 +74,8 @@ class DataDetails(DataState):
     facts: dict[str, Any]
     shuffle: dict[str, Any]
     reads: dict[str, Any]
+    labels: LabelCounts | None = None
+    """Where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,15 @@ def data_sets() -> list[ListedData]:
 
 
 @entry
-def data_set(name: str, *, version: int | None = None) -> DataDetails:
-    """Splits, fields, sizes, source, review and keys of a version; the newest if none is given."""
+def data_set(
+    name: str, *, version: int | None = None, labels: bool = False, as_name: str | None = None
+) -> DataDetails:
+    """Splits, fields, sizes, source, review and keys of a version; the newest if none is given. `labels`
+    reads the data and counts them: the release of the key is logged. Raises GateRefused."""
     house = Custody.open()
     dataset = Dataset.open(house.workspace.bulk, name=name, version=version)
     envelope, shuffles = dataset.envelope(), dict(_shuffles(dataset))
+    counts = _labels(house, dataset, as_name=as_name) if labels else None
     return DataDetails(
         **state_of(dataset, house.facts(dataset)),
         splits={
@@ -135,7 +142,14 @@ def data_set(name: str, *, version: int | None = None) -> DataDetails:
             for split, quality in shuffles.items()
             if quality.packing is None
         },
+        labels=counts,
     )
+
+
+def _labels(house: Custody, dataset: Dataset, *, as_name: str | None) -> LabelCounts:
+    acting_name(house, as_name)
+    with house.review_key(dataset) as key:
+        return count_labels(dataset, key=key)
 
 
 @entry

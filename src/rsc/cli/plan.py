@@ -61,7 +61,7 @@ def run(
     loss: Annotated[
         float | None, typer.Option(help="To reach, by Chinchilla's law (arXiv:2203.15556).")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Tokens of an optimiser step: 4M.")] = "",
+    batch: Annotated[str, typer.Option(help="Tokens of an optimiser step: about 4M.")] = "",
     sequence: Annotated[int | None, typer.Option(help="Tokens of a sequence.", min=1)] = None,
     precision: Annotated[str, typer.Option(help="Of the products: bf16, fp8 or fp4.")] = "bf16",
     offload: Annotated[bool, typer.Option("--offload", help="Moments may wait in host memory.")] = False,

@@ -6,8 +6,8 @@
             state = loader.state_dict()  # what comes after this batch
 
 Step k delivers the global positions [k * batch_size * world_size, ...) of the order (order.py); this rank
-takes those that are `rank` modulo `world_size`. Tensors of fixed fields are the batch's own. Variable fields
-are views of a window that is reused when they are gone: keep them and its memory stays taken.
+takes those that are `rank` modulo `world_size`. Batches own their memory; that of large ones is used again
+when their last tensor is gone (memory.py).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections import deque
 from concurrent import futures
 from typing import Any, NamedTuple, Self, TypeAlias
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rsc.errors import ConfigError
+from rsc.loader.memory import BatchMemory
 from rsc.loader.order import DEFAULT_WINDOW_BYTES, Order, choose_order, mean_sizes
 from rsc.loader.prefetch import ReadAhead, frames_of
-from rsc.loader.ragged import RaggedTensor, join, to_numpy
+from rsc.loader.ragged import RaggedTensor, join, join_arrays
 from rsc.loader.stream import RankWindow, WindowStream, filling_threads
 from rsc.loader.window import FixedColumn, RaggedColumn, Window
 from rsc.store.format.schema import Field, Schema
@@ -119,6 +119,7 @@ class Loader:
             pool=self._pool,
             threads=threads,
         )
+        self._memory = BatchMemory()
         self._position = 0
         self._is_closed = False
         self._opened_to: int | None = None  # windows up to there; nothing before the first one
@@ -221,13 +222,13 @@ class Loader:
         if start == stop:  # the last step of the epochs: the others read what is left
             if not self._windows:
                 self._open_next()
-            return _columns(self._windows[0].wait(), self._fields, 0, 0)
+            return self._columns(self._windows[0].wait(), 0, 0)
         parts: list[Batch] = []
         while start < stop:
             part, start = self._rows_of_one_window(start, stop)
             parts.append(part)
         self._open_ahead()
-        return parts[0] if len(parts) == 1 else join_batches(parts)
+        return parts[0] if len(parts) == 1 else join_batches(parts, memory=self._memory)
 
     def _rows_of_one_window(self, start: int, stop: int) -> tuple[Batch, int]:
         """Rows from `start` on that lie in one window, and where they end, at most at `stop`.
@@ -241,7 +242,25 @@ class Loader:
                 self._open_next()
         rows = self._windows[0]
         high = min(stop, rows.stop)
-        return _columns(rows.wait(), self._fields, start - rows.first, high - rows.first), high
+        return self._columns(rows.wait(), start - rows.first, high - rows.first), high
+
+    def _columns(self, window: Window, start: int, stop: int) -> Batch:
+        """Rows [start, stop) of a window, copied."""
+        batch: Batch = {
+            field.name: self._column(window.columns[field.name], field, start, stop) for field in self._fields
+        }
+        if window.numbers is not None:
+            batch[SAMPLE_NUMBER] = torch.from_numpy(window.numbers[start:stop].copy())
+        return batch
+
+    def _column(
+        self, column: FixedColumn | RaggedColumn, field: Field, start: int, stop: int
+    ) -> torch.Tensor | RaggedTensor:
+        if isinstance(column, FixedColumn):
+            return _from_numpy(column.gather(start, stop), field)
+        starts, stops = column.starts[start:stop], column.stops[start:stop]
+        values = _from_numpy(column.values, field)
+        return RaggedTensor.gathered(values, starts=starts, stops=stops, memory=self._memory)
 
     def _open_ahead(self) -> None:
         """Let the threads fill the next window while this one is used."""
@@ -335,36 +354,20 @@ def _choose(schema: Schema, names: tuple[str, ...] | None) -> tuple[Field, ...]:
     return tuple(known[name] for name in names or known)
 
 
-def _columns(window: Window, fields: tuple[Field, ...], start: int, stop: int) -> Batch:
-    batch: Batch = {field.name: _tensor(window.columns[field.name], field, start, stop) for field in fields}
-    if window.numbers is not None:
-        batch[SAMPLE_NUMBER] = torch.from_numpy(window.numbers[start:stop])
-    return batch
-
-
-def _tensor(
-    column: FixedColumn | RaggedColumn, field: Field, start: int, stop: int
-) -> torch.Tensor | RaggedTensor:
-    if isinstance(column, RaggedColumn):
-        values = _from_numpy(column.values, field)
-        return RaggedTensor.gathered(values, starts=column.starts[start:stop], stops=column.stops[start:stop])
-    return _from_numpy(column.gather(start, stop), field)
-
-
 def _from_numpy(array: NDArray[Any], field: Field) -> torch.Tensor:
     tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if field.dtype == "bfloat16" else tensor
 
 
-def join_batches(parts: list[Batch]) -> Batch:
+def join_batches(parts: list[Batch], *, memory: BatchMemory) -> Batch:
     """One batch with the samples of all parts, in order: a copy. Parts must have the same fields."""
-    return {name: _join_column([part[name] for part in parts]) for name in parts[0]}
+    return {name: _join_column([part[name] for part in parts], memory=memory) for name in parts[0]}
 
 
-def _join_column(parts: list[torch.Tensor | RaggedTensor]) -> torch.Tensor | RaggedTensor:
+def _join_column(
+    parts: list[torch.Tensor | RaggedTensor], *, memory: BatchMemory
+) -> torch.Tensor | RaggedTensor:
     ragged = [part for part in parts if isinstance(part, RaggedTensor)]
     if ragged:
-        return join(ragged)
-    fixed = [part for part in parts if isinstance(part, torch.Tensor)]
-    # Not torch.cat: it wakes a pool of threads, whose waiting takes ten times the time of the copy.
-    return torch.from_numpy(np.concatenate([to_numpy(part) for part in fixed])).view(fixed[0].dtype)
+        return join(ragged, memory=memory)
+    return join_arrays([part for part in parts if isinstance(part, torch.Tensor)], memory=memory)

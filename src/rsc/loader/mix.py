@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol, Self
 
 from rsc.errors import ConfigError
 from rsc.loader.loader import Batch, Column, join_batches
+from rsc.loader.memory import BatchMemory
 
 
 class MixSource(Protocol):
@@ -96,6 +97,7 @@ class MixedLoader:
         self._changes = list(changes)
         self._batch_size = batch_size
         self._world_size = world_size
+        self._memory = BatchMemory()
         self._delivered = dict.fromkeys(sources, 0)
         self._before: tuple[dict[str, int], dict[str, Any]] | None = None  # of a step that is not done
         self._era = _Era(change=0, position=0, delivered=dict(self._delivered))
@@ -133,7 +135,7 @@ class MixedLoader:
         self._before = self._delivered, {name: source.place for name, source in self._sources.items()}
         try:
             parts = [self._sources[name].take(count) for name, count in counts.items() if count]
-            batch = parts[0] if len(parts) == 1 else join_batches(parts)
+            batch = parts[0] if len(parts) == 1 else join_batches(parts, memory=self._memory)
         except BaseException:
             self._settle()
             raise

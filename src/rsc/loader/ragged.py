@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,6 +11,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from rsc.loader.memory import BatchMemory
 
 
 @dataclass(frozen=True)
@@ -20,20 +23,26 @@ class RaggedTensor:
     offsets: torch.Tensor
 
     @classmethod
-    def gathered(cls, values: torch.Tensor, *, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Self:
-        """Copies of `values[starts[i]:stops[i]]`.
+    def gathered(
+        cls,
+        values: torch.Tensor,
+        *,
+        starts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        memory: BatchMemory | None = None,
+    ) -> Self:
+        """Copies of `values[starts[i]:stops[i]]`, in `memory` where some is given.
 
-        Joined as memory views: numpy.concatenate of as many slices takes 1.4 times as long.
+        Copied as memory views: numpy.concatenate of as many slices takes 1.3 times as long.
         """
-        offsets = np.zeros(len(starts) + 1, np.int64)
-        np.cumsum(stops - starts, out=offsets[1:])
+        offsets = _offsets(stops - starts)
         items = to_numpy(values)
-        view = items.data
-        joined = bytearray().join(
-            [view[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
-        )
-        copied = torch.from_numpy(np.ndarray(int(offsets[-1]), items.dtype, buffer=joined))
-        return cls(values=copied.view(values.dtype), offsets=torch.from_numpy(offsets))
+        copied = _room(int(offsets[-1]), items.dtype, memory=memory)
+        source, target = items.data, copied.data
+        ends = offsets.tolist()
+        for start, stop, (begin, end) in zip(starts.tolist(), stops.tolist(), pairwise(ends), strict=True):
+            target[begin:end] = source[start:stop]
+        return cls(values=torch.from_numpy(copied).view(values.dtype), offsets=torch.from_numpy(offsets))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -64,16 +73,37 @@ class RaggedTensor:
         return [bytes(view[start:stop]) for start, stop in self.bounds()]
 
 
-def join(parts: Sequence[RaggedTensor]) -> RaggedTensor:
-    """The samples of all parts, in order: a copy."""
-    values = np.concatenate([to_numpy(part.values) for part in parts])
-    offsets = np.zeros(sum(map(len, parts)) + 1, np.int64)
-    np.cumsum(np.concatenate([part.lengths().numpy() for part in parts]), out=offsets[1:])
-    return RaggedTensor(
-        values=torch.from_numpy(values).view(parts[0].values.dtype), offsets=torch.from_numpy(offsets)
-    )
+def join(parts: Sequence[RaggedTensor], *, memory: BatchMemory) -> RaggedTensor:
+    """The samples of all parts, in order: a copy in `memory`."""
+    offsets = _offsets(np.concatenate([part.lengths().numpy() for part in parts]))
+    values = join_arrays([part.values for part in parts], memory=memory)
+    return RaggedTensor(values=values, offsets=torch.from_numpy(offsets))
+
+
+def join_arrays(parts: Sequence[torch.Tensor], *, memory: BatchMemory) -> torch.Tensor:
+    """One after the other along the first dim: a copy in `memory`.
+
+    Not torch.cat: it wakes a pool of threads, whose waiting takes ten times the time of the copy.
+    """
+    arrays = [to_numpy(part) for part in parts]
+    shape = (sum(map(len, arrays)), *arrays[0].shape[1:])
+    joined = _room(math.prod(shape), arrays[0].dtype, memory=memory).reshape(shape)
+    np.concatenate(arrays, out=joined)
+    return torch.from_numpy(joined).view(parts[0].dtype)
 
 
 def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
     """The same memory; bfloat16, which numpy lacks, as int16."""
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _room(num_items: int, dtype: np.dtype[Any], *, memory: BatchMemory | None) -> NDArray[Any]:
+    if memory is None:
+        return np.empty(num_items, dtype)
+    return memory.take(num_items * dtype.itemsize).view(dtype)

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsc.loader.frames import Frames, OpenShards, SectionReader
+from rsc.loader.memory import WindowMemory
 from rsc.loader.order import Order, PlannedWindow, lanes_of_rank
-from rsc.loader.window import FrameJob, Kept, Scratch, Window, WindowMemory, WindowRows
+from rsc.loader.window import FrameJob, Kept, Scratch, Window, WindowRows
 from rsc.store.format.schema import Field
 from rsc.store.splits import SplitReader
 

@@ -4,44 +4,29 @@ A frame is decrypted to its place in the window's arena. When all are there, it 
 all frames at once where each row of the shuffled window lies: a batch of a fixed column is one gather by a
 part of that list. Of variable columns only starts and stops are shuffled. Either way a batch is a copy.
 
-Copying rows to their shuffled places as soon as a frame is decrypted is no cheaper: measured with frames of
-256 KiB and windows of 8 MiB, 283 ms a GB instead of 260, because stores to scattered places miss the cache.
+Copying rows to their shuffled places as soon as a frame is decrypted is no cheaper: docs/decisions/0018 has
+the figures.
 
-Memory of a window is reused as soon as nobody holds a view of it any more: fresh pages would cost more than
-the decryption. It is excluded from core dumps.
-
-Windows are sized by the mean sample of a split, so a stretch of heavy samples can make one many times larger
-than `window_bytes`. One that the machine has no memory for is refused before a byte of it is read: the kernel
-would end the process at some page of it, without a word.
-
-Not covered: wiping freed window memory; swap (use encrypted swap or none); copies that the user makes; limits
-of a container, which the kernel's own count of what is available does not know.
+Not covered: copies that the user makes.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsc.errors import ResourceError
 from rsc.loader.frames import Frames, Shard
 from rsc.loader.layout import Bytes, aligned, lay_out, runs_of
+from rsc.loader.memory import WindowMemory
 from rsc.loader.order import Int64s
 from rsc.store.format.frames import ALIGNMENT
 from rsc.store.format.schema import Field, Schema
 from rsc.store.format.suites import MOST_TAG_BYTES
-from rsc.units import format_bytes
-
-_HUGE_PAGE_BYTES = 2 << 20
-_ROOM = 1.0625  # arenas differ a little from window to window; growing one means fresh pages
 
 
 class Kept(NamedTuple):
@@ -120,24 +105,6 @@ class RaggedColumn:
     values: NDArray[Any]
     starts: Int64s
     stops: Int64s
-
-
-class WindowMemory:
-    """Reusable memory for one window."""
-
-    def __init__(self) -> None:
-        self._blocks: dict[str, Bytes] = {}
-
-    def take(self, name: str, size_bytes: int) -> Bytes:
-        """Memory under a name; what was there before is lost. Pages are kept between uses."""
-        if name not in self._blocks or len(self._blocks[name]) < size_bytes:
-            self._blocks[name] = _allocate(int(size_bytes * _ROOM))
-        return self._blocks[name][:size_bytes]
-
-    @property
-    def is_free(self) -> bool:
-        """Whether no view of the memory is left."""
-        return all(sys.getrefcount(self._blocks[name]) <= _OWN_REFERENCES for name in self._blocks)
 
 
 class Scratch:
@@ -232,49 +199,3 @@ class Window:
         bounds = memory.take(field.name, self.num_rows * 16).view(np.int64).reshape(2, self.num_rows)
         values = self._arena[: len(self._arena) // ALIGNMENT * ALIGNMENT].view(field.storage)
         return RaggedColumn(values=values, starts=bounds[0], stops=bounds[1])
-
-
-def available_bytes() -> float:
-    """Memory that can be had without swapping, as the kernel reckons it; infinite where it does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return math.inf
-    sizes = dict(line.split(":", 1) for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in sizes else math.inf
-
-
-def _require_room(size_bytes: int) -> None:
-    left_bytes = available_bytes()
-    if size_bytes > left_bytes:
-        raise ResourceError(
-            f"a window of samples needs {format_bytes(size_bytes)} of memory at once, and "
-            f"{format_bytes(left_bytes)} are available: samples of this stretch are larger than the mean, "
-            "by which windows are sized",
-            hint="go on where there is more memory, or start anew with a smaller window_bytes",
-        )
-
-
-def _allocate(size_bytes: int) -> Bytes:
-    """Zeroed private pages, huge ones where the system gives them, left out of core dumps.
-
-    Raises ResourceError where the machine has no room for them.
-    """
-    size_bytes = max(size_bytes, 1)
-    _require_room(size_bytes)
-    if size_bytes >= _HUGE_PAGE_BYTES:
-        size_bytes = -(-size_bytes // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES  # else they are not aligned to
-    pages = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    for advice in ("MADV_HUGEPAGE", "MADV_DONTDUMP"):
-        if hasattr(mmap, advice):
-            pages.madvise(getattr(mmap, advice))
-    return np.frombuffer(pages, np.uint8)
-
-
-def _count_own_references() -> int:
-    """References that `is_free` sees on a block nobody else holds, on this interpreter."""
-    blocks = {"": np.empty(1, np.uint8)}
-    return next(sys.getrefcount(blocks[name]) for name in blocks)
-
-
-_OWN_REFERENCES = _count_own_references()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def question(
         else _of_recipe(model, sequence=sequence, overrides=overrides)
     )
     length = int(shape.sequence)
-    batch = max(1, round(parse_count(batch_tokens, what="--batch") / length)) if batch_tokens else own_batch
+    batch = _sequences(parse_count(batch_tokens, what="--batch") / length) if batch_tokens else own_batch
     if tokens:
         count, source = parse_count(tokens, what="--tokens"), "given"
     elif loss is not None:
@@ -74,6 +75,14 @@ def question(
         count = TOKENS_PER_PARAMETER * float(shape.active)
         source = f"{TOKENS_PER_PARAMETER:.0f} a parameter (arXiv:2203.15556)"
     return Question(model, shape, count, batch, source, _pins(overrides))
+
+
+def _sequences(asked: float) -> int:
+    """`16M` tokens of 8,192 are no whole number of sequences: then the roundest one within 5 % is meant."""
+    if asked == int(asked):
+        return int(asked)
+    near = range(max(1, math.ceil(0.95 * asked)), max(1, math.floor(1.05 * asked)) + 1)
+    return max(near, key=lambda count: (count & -count, -abs(count - asked)))
 
 
 def _refuse_twice(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from rsc.errors import ConfigError
 from rsc.plan.memory import RESERVE, memory
 from rsc.plan.step_time import Factors, step_time
-from rsc.plan.work import Layouts, Machine, Shape
+from rsc.plan.work import Column, Layouts, Machine, Shape
 from rsc.units import format_bytes
 
 _CHUNK = 1 << 15
@@ -96,38 +96,39 @@ def search(
 
 def layouts(shape: Shape, *, world: int, batch: int, limits: Limits) -> Iterator[Layouts]:
     """Columns of layouts that divide model, batch and devices."""
-    rows: list[tuple[Any, ...]] = []
+    held: list[Column] = []
     for tp, pp, cp in _axes(shape, world=world, limits=limits):
         dp = world // (tp * pp * cp)
         if batch % dp:
             continue
-        rows += _of_axes(shape, dp=dp, tp=tp, pp=pp, cp=cp, per_rank=batch // dp, limits=limits)
-        while len(rows) >= _CHUNK:
-            yield _plan(rows[:_CHUNK], batch=batch, limits=limits)
-            rows = rows[_CHUNK:]
-    if rows:
-        yield _plan(rows, batch=batch, limits=limits)
+        held.append(_of_axes(shape, dp=dp, tp=tp, pp=pp, cp=cp, per_rank=batch // dp, limits=limits))
+        if sum(map(len, held)) >= _CHUNK:
+            table = np.concatenate(held)
+            whole = len(table) // _CHUNK * _CHUNK
+            for start in range(0, whole, _CHUNK):
+                yield _plan(table[start : start + _CHUNK], batch=batch, limits=limits)
+            held = [table[whole:]]
+    if any(map(len, held)):
+        yield _plan(np.concatenate(held), batch=batch, limits=limits)
 
 
 _COLUMNS = ("dp", "tp", "cp", "pp", "ep", "micro", "virtual", "zero_bubble", "recompute", "shard", "offload")
 
 
-def _of_axes(
-    shape: Shape, *, dp: int, tp: int, pp: int, cp: int, per_rank: int, limits: Limits
-) -> Iterator[tuple[Any, ...]]:
+def _of_axes(shape: Shape, *, dp: int, tp: int, pp: int, cp: int, per_rank: int, limits: Limits) -> Column:
+    """[layouts, columns]: all that the other axes allow beside these."""
     micros = [count for count in _divisors(per_rank) if not limits.micro or count in limits.micro]
     virtuals = _divisors(-(-int(shape.layers) // pp)) if pp > 1 else [1]
     eps = [ep for ep in _divisors(int(shape.experts) or 1) if (dp * cp * tp) % ep == 0]
     eps = [ep for ep in eps if not limits.ep or ep in limits.ep]
     shards = [shard for shard in limits.shard if dp * cp > 1 or shard == min(limits.shard)]
     bubbles = (False, True) if pp > 1 else (False,)
-    return (
-        (dp, tp, cp, pp, ep, micro, virtual, bubble, recompute, shard, offload)
-        for ep, micro, virtual, bubble, recompute, shard, offload in itertools.product(
-            eps, micros, virtuals, bubbles, limits.recompute, shards, limits.offload
-        )
-        if not (bubble and virtual > 2)
-    )
+    free = (eps, micros, virtuals, bubbles, limits.recompute, shards, limits.offload)
+    grid = np.meshgrid(*(np.array(each, dtype=np.float64) for each in free), indexing="ij")
+    others = np.stack([each.ravel() for each in grid], axis=1)
+    others = others[~((others[:, 3] == 1) & (others[:, 2] > 2))]  # zero bubble has one or two stages a rank
+    fixed = np.broadcast_to(np.array([dp, tp, cp, pp], dtype=np.float64), (len(others), 4))
+    return np.concatenate([fixed, others], axis=1)
 
 
 def least_bytes(shape: Shape, *, world: int, batch: int, limits: Limits) -> float:
@@ -154,11 +155,10 @@ def _axes(shape: Shape, *, world: int, limits: Limits) -> Iterator[tuple[int, in
             yield tp, pp, cp
 
 
-def _plan(rows: Sequence[tuple[Any, ...]], *, batch: int, limits: Limits) -> Layouts:
-    table = np.array(rows, dtype=np.float64).T
-    columns = dict(zip(_COLUMNS, table, strict=True))
-    return Layouts(**columns, batch=np.full(len(rows), float(batch)), bits=np.full(len(rows), limits.bits),
-                **{name: np.full(len(rows), float(value)) for name, value in _CONSTANT.items()})  # fmt: skip
+def _plan(table: Column, *, batch: int, limits: Limits) -> Layouts:
+    size, columns = len(table), dict(zip(_COLUMNS, np.ascontiguousarray(table.T), strict=True))
+    same = {**_CONSTANT, "batch": batch, "bits": limits.bits}
+    return Layouts(**columns, **{name: np.full(size, float(value)) for name, value in same.items()})
 
 
 _CONSTANT = {"shard_ranks": 0, "sequence_parallel": 1, "age": 2.0, "eager": 0, "unfused": 0}

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rsc.api.imports import Imported
+from rsc.api.label_counts import LabelCounts
 from rsc.cli.output import table
 from rsc.store.format.reserved_names import SIDECARS
 from rsc.units import format_bytes, format_seconds
+from rsc.untrusted import printable
 
 SINGLE_PERSON = "single-person mode: whoever imported this data may approve it alone"
 
@@ -123,10 +125,18 @@ def show_text(record: Mapping[str, Any]) -> str:
         f"key: {key['kek_id']} ({key['provider']}, {key['state']})",
         f"root: {record['root_hash']}",
         *section("splits", [table(splits, header=("split", "samples", "shards", "stored", "fields"))]),
+        *section("labels", list(_label_lines(record["labels"] or {}))),
         *section("order", [f"  {line}" for line in (*shuffle, *reads)]),
         *section("notes", [f"  {count:,} x {note}" for note, count in facts.get("notes", {}).items()]),
     ]
     return "\n".join(lines)
+
+
+def _label_lines(labels: LabelCounts) -> Iterator[str]:
+    for split, fields in labels.items():
+        for field, counts in fields.items():
+            told = (f"{count:,} x {printable(label, keep='')}" for label, count in counts.items())
+            yield f"  {split}, {field}: {', '.join(told)}"
 
 
 def verify_text(record: Mapping[str, Any]) -> str:

@@ -115,9 +115,18 @@ def ls(as_json: JsonFlag = False) -> None:
 
 
 @app.command("show")
-def show(name: Name, version: Version = None, as_json: JsonFlag = False) -> None:
+def show(
+    name: Name,
+    version: Version = None,
+    labels: Annotated[
+        bool,
+        typer.Option("--labels", help="Read the data and count its labels; the key's release is logged."),
+    ] = False,
+    as_name: As = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Splits, fields, sizes, source, review and keys of a version."""
-    record = datasets.data_set(name, version=version).to_json()
+    record = datasets.data_set(name, version=version, labels=labels, as_name=as_name).to_json()
     emit(record, as_json=as_json, text=text.show_text(record))
 
 
