@@ -23,8 +23,9 @@ HEAVY = {"quickstart", "train", "eval", "generate", "predict", "runs", "doctor",
 """They load torch or start processes, and workers have a sandbox and its probe instead; `bundle` fetches, and
 `cluster dev` starts a Slurm whose daemons talk to each other."""
 
-ELSEWHERE = {"review enroll", "plan score", "plan fit"}
-"""Not tried here: they need a second account, or a file of measured rows."""
+ELSEWHERE = {"review enroll", "plan score", "plan fit", "plan calibrate"}
+"""Not tried here: they need a second account, or a file of measured rows; calibrate loads torch, and its two
+processes meet over loopback."""
 
 TRIED = [
     "data plant posts.jsonl --truth truth.jsonl --records 40",
@@ -57,6 +58,7 @@ TRIED = [
     "recipes cat language --json",
     "recipes cp language mine.toml",
     "plan machines --json",
+    "plan data --size 1EB --gpus 8 --json",
     "plan run 7B --gpus 8 --tokens 1B --json",
     "verify --json",
 ]

@@ -45,6 +45,7 @@ VERBS = {
     "verify": Verb("audit", "re-check every promise"),
     "recipes": Verb("recipes", "list, print and copy training recipes"),
     "plan": Verb("plan", "what a run needs before anyone buys it, with the error of every prediction"),
+    "simulate": Verb("simulate", "how a cluster will live: waiting, failures, goodput, what to change"),
     "train": Verb("train", "train a recipe on approved data"),
     "runs": Verb("runs", "list, show, follow, stop, resume and export runs"),
     "cluster": Verb("cluster", "what runs start on: Slurm, its state, a private one to try"),
