@@ -20,6 +20,7 @@ from rsc.audit.witness import Witness
 from rsc.clock import parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import RscError
+from rsc.keys.providers.local import returned_keys
 from rsc.release.agent.facts import ReviewFiles, data_facts
 from rsc.release.agent.observe import meant_sockets, observe
 from rsc.release.lifecycle.kek_index import Providers, active_keks
@@ -109,6 +110,10 @@ def keys_within_retention(house: VerifyContext) -> Promise:
     breaches += [
         Breach(f"key {key.kek_id}, which no version is under, should be gone", since=key.since)
         for key in overdue_unused(house.workspace, providers=house.providers, now=house.now)
+    ]
+    breaches += [
+        Breach(f"the file of key {kek_id} is back beside the mark that it was destroyed: remove it")
+        for kek_id in returned_keys(house.workspace.keys)
     ]
     active = active_keks(house.providers)
     breaches += [
