@@ -13,7 +13,7 @@ for _power, _letter in enumerate("KMGTPE", start=1):
     _BYTES[_letter] = 1024**_power
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
+_QUANTITY = re.compile(r"\s*([0-9]{1,40}(?:\.[0-9]{1,40})?)\s*([A-Za-z]*)\s*")  # a float holds so many
 
 
 def parse_bytes(text: str) -> int:

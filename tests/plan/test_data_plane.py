@@ -82,6 +82,8 @@ def test_rates_are_those_of_the_results() -> None:
         (["--size", "1EB", "--gpus", "8", "--keep-days", "nan"], "--keep-days nan"),
         (["--size", "1EB", "--gpus", "8", "--scan-cores", "0"], "--scan-cores 0"),
         (["--gpus", "8"], "--size"),
+        (["--size", "9" * 400 + "EB", "--gpus", "8"], "is not a size"),
+        (["--size", "1EB", "--gpus", "9" * 400], "--gpus 999"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(

@@ -243,6 +243,9 @@ def test_run_may_be_left_out(arguments: list[str], capsys: pytest.CaptureFixture
         (["run", "llama-8b", "parallel.tp=4", "parallel.pp=4", "--gpus", "8"], "multiple of 16"),
         (["run", "llama-8b", "paralel.tp=4"], 'did you mean "parallel"'),
         (["run", "7B", "--price", "inf"], "--price inf"),
+        (["run", "7B", "--sequence", "9" * 400], "--sequence"),
+        (["run", "9" * 400 + "B"], "parameters"),
+        (["run", "7B", "--deadline", "9" * 400 + "d"], "is not a duration"),
         (["run", "7B", "--loss", "nan"], "--loss nan"),
     ],
 )

@@ -23,9 +23,9 @@ HEAVY = {"quickstart", "train", "eval", "generate", "predict", "runs", "doctor",
 """They load torch or start processes, and workers have a sandbox and its probe instead; `bundle` fetches, and
 `cluster dev` starts a Slurm whose daemons talk to each other."""
 
-ELSEWHERE = {"review enroll", "plan score", "plan fit", "plan calibrate"}
-"""Not tried here: they need a second account, or a file of measured rows; calibrate loads torch, and its two
-processes meet over loopback."""
+ELSEWHERE = {"review enroll", "plan score", "plan fit", "plan calibrate", "explain"}
+"""Not tried here: they need a second account, a file of measured rows, or a run; calibrate loads torch, and its
+two processes meet over loopback."""
 
 TRIED = [
     "data plant posts.jsonl --truth truth.jsonl --records 40",
@@ -60,6 +60,9 @@ TRIED = [
     "plan machines --json",
     "plan data --size 1EB --gpus 8 --json",
     "plan run 7B --gpus 8 --tokens 1B --json",
+    "simulate ls --json",
+    "simulate cat laptop-lab",
+    "simulate run laptop-lab --json",
     "verify --json",
 ]
 

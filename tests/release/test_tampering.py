@@ -308,6 +308,18 @@ def test_a_key_folder_restored_from_a_backup_tombstones_and_all_is_said(lived_in
     assert "key data/posts/2026-11 is back; record" in row.told
 
 
+def test_a_key_file_copied_back_beside_its_mark_is_said(lived_in, tmp_path):
+    """As `cp -a backup/keys/. keys/` does: the mark stays, so RSC refuses the key, and it lies there."""
+    house = lived_in
+    shutil.copytree(house.workspace.keys, tmp_path / "backup")
+    expire(house.workspace, "posts", providers={"local": house.provider}, audit=house.audit, user="ada")
+    shutil.copytree(tmp_path / "backup", house.workspace.keys, dirs_exist_ok=True)
+    row = keys_within_retention(checked(house))
+    assert (row.state, "key data/posts/2026-11 is back beside the mark" in row.told) == ("broken", True)
+    (house.workspace.keys / "data/posts/2026-11.kek").unlink()
+    assert keys_within_retention(checked(house)).state == "kept"
+
+
 def test_a_folder_that_is_a_link_is_not_passed_over(lived_in, tmp_path):
     shutil.move(lived_in.workspace.data / "talks", tmp_path / "talks")
     (tmp_path / "talks/v0001/diary.txt").write_text("dear diary")

@@ -62,7 +62,7 @@ def run(
         float | None, typer.Option(help="To reach, by Chinchilla's law (arXiv:2203.15556).")
     ] = None,
     batch: Annotated[str, typer.Option(help="Tokens of an optimiser step: about 4M.")] = "",
-    sequence: Annotated[int | None, typer.Option(help="Tokens of a sequence.", min=1)] = None,
+    sequence: Annotated[int | None, typer.Option(help="Tokens of a sequence.", min=1, max=10**9)] = None,
     precision: Annotated[str, typer.Option(help="Of the products: bf16, fp8 or fp4.")] = "bf16",
     offload: Annotated[bool, typer.Option("--offload", help="Moments may wait in host memory.")] = False,
     price: Annotated[float | None, typer.Option(help="Of one accelerator and hour.", min=0)] = None,

@@ -80,8 +80,8 @@ def _check(ask: DataQuestion) -> None:
         "--scan-cores": 1 if ask.scan_cores is None else ask.scan_cores,
     }
     for option, value in positive.items():
-        if not (math.isfinite(value) and 0 < value < 1e24):
-            raise ConfigError(f"{option} {value:g}", hint="give a positive number")
+        if not 0 < value < 1e24:  # NaN is not, and a whole number may be too large for a float
+            raise ConfigError(f"{option} {str(value)[:40]}", hint="give a positive number below 1e24")
     if ask.kind not in KINDS:
         raise ConfigError(f"no kind of data {ask.kind!r} was measured", hint=f"one of {', '.join(KINDS)}")
 

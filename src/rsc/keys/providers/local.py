@@ -44,6 +44,18 @@ _SCRYPT_LOG_N = 17  # 128 MiB and about 0.3 s; OWASP Password Storage Cheat Shee
 _SCRYPT_R, _SCRYPT_P = 8, 1
 
 
+def returned_keys(folder: Path) -> list[str]:
+    """Ids of keys whose file lies beside the mark that they were destroyed: of a backup that was copied back,
+    or of a destruction that was cut short. They open nothing here, and would elsewhere."""
+    marks = [path for path in sorted(folder.rglob("*.destroyed")) if path.is_file()]
+    keys = [mark.with_suffix(".kek") for mark in marks]
+    return [
+        key.with_suffix("").relative_to(folder).as_posix()
+        for key in keys
+        if key.is_symlink() or key.is_file()
+    ]
+
+
 class LocalKeyProvider:
     """See the module. `passphrase` is read at first use and stays the caller's to wipe."""
 

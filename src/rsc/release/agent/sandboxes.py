@@ -56,7 +56,7 @@ def end_orphans(top: int, *, kept: Set[int]) -> int:
     """Kill every child of `top` but `kept`, and whatever they leave behind; how many that were."""
     killed: set[int] = set()
     for _ in range(_ROUNDS):
-        orphans = [pid for pid in _children(top) if pid not in kept and not _has_ended(pid)]
+        orphans = orphans_of(top, kept=kept)
         if not orphans:
             return len(killed)
         for pid in orphans:
@@ -66,6 +66,11 @@ def end_orphans(top: int, *, kept: Set[int]) -> int:
     with contextlib.suppress(OSError):
         os.kill(top, signal.SIGKILL)  # they are made faster than they end: the sandbox ends
     return len(killed)
+
+
+def orphans_of(top: int, *, kept: Set[int]) -> list[int]:
+    """Living children of `top` but `kept`."""
+    return [pid for pid in _children(top) if pid not in kept and not _has_ended(pid)]
 
 
 def _kill(pid: int, *, child_of: int) -> None:

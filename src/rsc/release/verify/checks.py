@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rsc.audit.log import AuditLog
 from rsc.audit.witness import Witness
 from rsc.clock import parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import RscError
+from rsc.keys.providers.local import returned_keys
 from rsc.release.agent.facts import ReviewFiles, data_facts
 from rsc.release.agent.observe import meant_sockets, observe
 from rsc.release.lifecycle.kek_index import Providers, active_keks
@@ -37,6 +38,9 @@ from rsc.store.verify import VerifyPart
 
 _BOOT_ROUNDING_S = 1.0  # /proc/stat tells the time of boot in whole seconds
 GATED = ("train", "evaluate", "export")  # purposes that need an approval
+
+
+Ended: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ class VerifyContext:
     def recorded(self) -> Recorded:
         """What the log says: read once for all checks, for a million records take 4 CPU seconds."""
         return replay(self.log_times.watching(self.audit.entries()))
+
+    @cached_property
+    def leases(self) -> tuple[list[Mapping[str, Any]], list[Ended]]:
+        """Releases over the socket whose lease did not end and whose process still lives; and those whose
+        lease the agent ended, because its time was over or its holder gone, with that record."""
+        return _leases(self.audit)
 
 
 def no_plaintext(house: VerifyContext) -> Promise:
@@ -109,6 +119,10 @@ def keys_within_retention(house: VerifyContext) -> Promise:
     breaches += [
         Breach(f"key {key.kek_id}, which no version is under, should be gone", since=key.since)
         for key in overdue_unused(house.workspace, providers=house.providers, now=house.now)
+    ]
+    breaches += [
+        Breach(f"the file of key {kek_id} is back beside the mark that it was destroyed: remove it")
+        for kek_id in returned_keys(house.workspace.keys)
     ]
     active = active_keks(house.providers)
     breaches += [
@@ -183,9 +197,9 @@ def running_jobs_isolated(house: VerifyContext) -> Promise:
         (dataset.name, dataset.version): policy_of(dataset).isolation
         for dataset in _versions(house.workspace)
     }
-    holders = list(_holders(house.audit))
+    found, _ = house.leases
     breaches, open_by_policy = [], 0
-    for entry in holders:
+    for entry in found:
         problems = observe(entry["pid"], allowed_sockets=_agent_socket(entry))
         if problems == ():
             continue
@@ -196,7 +210,7 @@ def running_jobs_isolated(house: VerifyContext) -> Promise:
         else:
             open_by_policy += 1
     weaker = f", {open_by_policy} of them open (their policies say best-effort)" if open_by_policy else ""
-    return judge("running jobs isolated", breaches, told=f"{len(holders)} processes hold keys{weaker}")
+    return judge("running jobs isolated", breaches, told=f"{len(found)} processes hold keys{weaker}")
 
 
 def files_private(house: VerifyContext) -> Promise:
@@ -301,19 +315,22 @@ def _review_changed(house: VerifyContext, dataset: Dataset) -> datetime | None:
     return datetime.fromtimestamp(max(changed), UTC) if changed else None
 
 
-def _holders(audit: AuditLog) -> Iterator[Mapping[str, Any]]:
-    """Releases over the socket whose lease did not end and whose process still lives."""
+def _leases(audit: AuditLog) -> tuple[list[Mapping[str, Any]], list[Ended]]:
     open_releases: dict[int, Mapping[str, Any]] = {}
+    ended: list[Ended] = []
     for entry in audit.entries():
         if entry["kind"] == "key_released" and entry.get("pid") is not None and entry.get("data"):
             open_releases[entry["index"]] = entry
         elif entry["kind"] == "lease_ended":
-            open_releases.pop(entry["release"], None)
-    yield from (
-        release
-        for release in open_releases.values()
-        if _started(release["pid"]) <= parse_timestamp(release["time"]).timestamp() + _BOOT_ROUNDING_S
-    )
+            release = open_releases.pop(entry["release"], None)
+            if release is not None and str(entry.get("how", "")).startswith(("expired", "gone")):
+                ended.append((release, entry))
+    return [release for release in open_releases.values() if lives_since(release)], ended
+
+
+def lives_since(release: Mapping[str, Any]) -> bool:
+    """Whether the process that got the key is there: this one, not a later one of its number."""
+    return _started(release["pid"]) <= parse_timestamp(release["time"]).timestamp() + _BOOT_ROUNDING_S
 
 
 def _started(pid: int) -> float:

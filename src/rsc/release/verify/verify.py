@@ -18,7 +18,7 @@ from rsc.clock import Clock, parse_timestamp
 from rsc.config import Workspace
 from rsc.errors import IntegrityError, RscError
 from rsc.release.lifecycle.kek_index import Providers
-from rsc.release.verify import checks, completeness, open_files, provenance, run_folders
+from rsc.release.verify import checks, completeness, open_files, provenance, run_folders, running
 from rsc.release.verify.checks import VerifyContext
 from rsc.release.verify.promise import Promise, unknown, with_since
 from rsc.store.verify import VerifyPart
@@ -37,6 +37,8 @@ CHECKS: tuple[Callable[[VerifyContext], Promise], ...] = (
     provenance.runs_recorded,
     provenance.code_as_pinned,
     checks.running_jobs_isolated,
+    running.no_inherited_channel,
+    running.leases_end_with_their_holders,
     checks.files_private,
     run_folders.run_folders_plain,
     checks.nothing_phones_out,
