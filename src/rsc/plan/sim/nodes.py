@@ -25,9 +25,10 @@ class Pool:
         return len(self._buckets[self.per_node])
 
     def fits(self, gpus: int) -> bool:
+        whole = self._buckets[self.per_node]
         if gpus < self.per_node:
-            return any(self._buckets[free] for free in range(gpus, self.per_node + 1))
-        return len(self._buckets[self.per_node]) * self.per_node >= gpus
+            return bool(whole) or any(self._buckets[gpus : self.per_node])
+        return len(whole) * self.per_node >= gpus
 
     def take(self, gpus: int) -> list[int]:
         """Nodes for a job that fits: one for a part of a node, whole ones otherwise."""
