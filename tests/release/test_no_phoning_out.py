@@ -24,8 +24,8 @@ HEAVY = {"quickstart", "train", "eval", "generate", "predict", "runs", "doctor",
 `cluster dev` starts a Slurm whose daemons talk to each other."""
 
 ELSEWHERE = {"review enroll", "plan score", "plan fit", "plan calibrate", "explain"}
-"""Not tried here: they need a second account, a file of measured rows, or a run; calibrate loads torch, and its
-two processes meet over loopback."""
+"""Not tried here: they need a second account, a file of measured rows, or a run; calibrate loads torch, and
+its two processes meet over loopback."""
 
 TRIED = [
     "data plant posts.jsonl --truth truth.jsonl --records 40",
