@@ -119,3 +119,12 @@ def test_davidson_tweets(real_data: Path) -> None:
     assert read_all(source, part_bytes=100_000)[0] == rows
     assert {row["class"] for row in rows} == {0, 1, 2}
     assert rows[0]["text"].startswith("!!! RT @mayasolovely")
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=,", "sep=|", "sep=\t", "sep=:"])
+def test_a_line_that_names_the_separator_is_no_header(tmp_path: Path, first: str) -> None:
+    """Spreadsheets write it; taken as names, it makes the header a record."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"{first}\n" + first[-1].join(["x", "text"]) + "\n" + first[-1].join(["1", "a"]) + "\n")
+    with pytest.raises(DataError, match="names the separator"):
+        DelimitedTable(path, options=ImportOptions()).fields()

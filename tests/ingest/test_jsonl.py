@@ -188,3 +188,15 @@ def test_a_misfit_is_kept_as_it_was_written(workspace: Workspace, tmp_path: Path
     assert (result.num_read, result.splits) == (SAMPLE_ROWS + 1, {"train": SAMPLE_ROWS})
     assert result.bad_places == (f"line {SAMPLE_ROWS + 1}",)
     assert [row["raw"].decode() for row in stored(workspace, "quarantine")] == [odd]
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e309", "[1.5, 1e400]", '{"a": [1e400]}', "1" * 400 + ".5"])
+@pytest.mark.parametrize("others", ["1.5", "[1.5, 2.5]", '{"a": [1.5]}', '"word"', "null"])
+def test_a_number_beyond_float64_is_never_infinity(tmp_path: Path, value: str, others: str) -> None:
+    """Infinity that the source writes is another matter: it is taken, and counted."""
+    lines = [f'{{"x": {each}, "text": "t"}}' for each in (others, value, "Infinity", others)]
+    rows, bad = read_all(JsonLines(write(tmp_path / "a.jsonl", *lines), options=PLAIN))
+    told = {each.record: each.reason for each in bad}
+    assert "larger than a float64" in told[1]
+    assert [row["#"] for row in rows if row["#"] in (0, 3)] == [0, 3]
+    assert all("Infinity" in str(row["x"]) or "inf" in str(row["x"]) for row in rows if row["#"] == 2)

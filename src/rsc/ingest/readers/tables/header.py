@@ -26,6 +26,11 @@ def column_names(first: Sequence[str], *, file_name: str, options: ImportOptions
     Raises DataError when two are equal, and under `header=auto` when the line looks like a record: as names,
     its values would stand in the open. Raises ConfigError where the options name another number of columns.
     """
+    if first[0].lower().startswith("sep=") and not any(first[1:]):
+        raise DataError(
+            f"the first line of {file_name} names the separator, as spreadsheets write it, and no columns",
+            hint="remove that line; the separator is found without it",
+        )
     if options.header == "none":
         return tuple(f"column_{number}" for number in range(1, len(first) + 1))
     if isinstance(options.header, tuple):

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -59,6 +59,8 @@ class Table:
     columns: dict[str, Values]
     bad: dict[int, str]
     notes: Counter[str] = field(default_factory=Counter)
+    holds_infinity: bool = False
+    """Whether a number is infinite, in a column of numbers or inside a list or an object."""
 
     def to_chunk(self, *, numbers: Sequence[int], bad: Iterable[BadRecord], size_bytes: int) -> Chunk:
         """The rows that fitted; `numbers` are the records of all rows, `bad` those that are in no column."""
@@ -160,7 +162,11 @@ def to_table(
     """
     bad: dict[int, str] = {}
     notes: Counter[str] = Counter()
-    columns = {item.field.name: _column(rows, item, bad=bad, notes=notes) for item in fields}
+    columns, holds_infinity = {}, False
+    for item in fields:
+        column = _column(rows, item, bad=bad, notes=notes)
+        holds_infinity = holds_infinity or column.holds_infinity
+        columns[item.field.name] = column.values
     if bad:
         keep = [index for index in range(len(rows)) if index not in bad]
         columns = {name: _take(values, keep) for name, values in columns.items()}
@@ -171,7 +177,7 @@ def to_table(
             raise NarrowTypes("a field is not in the first records")
         if new:
             notes["fields beyond the first 256: left out"] += new.total()
-    return Table(columns=columns, bad=bad, notes=notes)
+    return Table(columns=columns, bad=bad, notes=notes, holds_infinity=holds_infinity)
 
 
 def chosen_names(names: Sequence[str], *, options: ImportOptions) -> list[str]:
@@ -208,20 +214,33 @@ def _plain_name(name: str, place: int) -> str:
     return f"_{plain}"[:64] if plain[0] in "0123456789.-" else plain[:64]
 
 
-def _column(rows: Sequence[Row], source: SourceField, *, bad: dict[int, str], notes: Counter[str]) -> Values:
+class _Column(NamedTuple):
+    values: Values
+    holds_infinity: bool
+
+
+def _column(rows: Sequence[Row], source: SourceField, *, bad: dict[int, str], notes: Counter[str]) -> _Column:
     item = source.field
     values = [row.get(source.source_name) for row in rows]
     types = set(map(type, values))
     if item.kind == "string" and types == {str} and not source.is_unscanned:
-        return _whole_texts(values, item, bad=bad)
+        return _Column(_whole_texts(values, item, bad=bad), holds_infinity=False)
     if types == {_PLAIN.get(item.dtype)} and item.kind == "tensor" and not item.shape:
         try:
             column = np.array(values, dtype=item.dtype)
             if item.missing is None or item.missing not in column:
-                return column
+                return _Column(column, _has_infinity(column))
         except OverflowError:
             pass
-    return _checked(values, source, bad=bad, notes=notes)
+    checked = _checked(values, source, bad=bad, notes=notes)
+    return _Column(checked, _has_infinity(checked))
+
+
+def _has_infinity(column: Values) -> bool:
+    if isinstance(column, list):
+        return any("Infinity" in text for text in column)
+    numbers = column.values if isinstance(column, Ragged) else np.asarray(column)
+    return numbers.dtype.kind == "f" and bool(np.isinf(numbers).any())
 
 
 _PLAIN: Mapping[str, type] = {"int64": int, "float64": float, "uint8": bool}

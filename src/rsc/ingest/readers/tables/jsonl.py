@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -36,6 +37,7 @@ from rsc.ingest.readers.source import (
 from rsc.ingest.readers.tables.infer_fields import (
     SAMPLE_ROWS,
     SourceField,
+    Table,
     infer_fields,
     source_fields,
     survey,
@@ -168,12 +170,10 @@ class JsonLines(Source):
 
     def _parse(self, lines: Lines, *, size_bytes: int) -> Chunk:
         found = parse_objects(lines.texts, numbers=lines.numbers, unit=self._unit)
-        table = to_table(
-            found.rows,
-            fields=self._fields,
-            all_fields=self.options.fields is None,
-            is_surveyed=self._is_surveyed,
-        )
+        table = self._table(found.rows)
+        if table.holds_infinity:  # written so, or a number that overflowed
+            found = parse_objects(lines.texts, numbers=lines.numbers, unit=self._unit, is_strict=True)
+            table = self._table(found.rows)
         bad = [*lines.bad, *found.bad]
         if table.bad:
             line_of = dict(zip(lines.numbers, lines.texts, strict=True))
@@ -184,6 +184,10 @@ class JsonLines(Source):
             ]
         return table.to_chunk(numbers=found.numbers, bad=bad, size_bytes=size_bytes)
 
+    def _table(self, rows: Sequence[dict[str, Any]]) -> Table:
+        is_whole = self.options.fields is None
+        return to_table(rows, fields=self._fields, all_fields=is_whole, is_surveyed=self._is_surveyed)
+
 
 class Objects(NamedTuple):
     """Objects of the lines that hold one, their line numbers, and the lines that do not."""
@@ -193,12 +197,19 @@ class Objects(NamedTuple):
     bad: list[BadRecord]
 
 
-def parse_objects(lines: Sequence[str], *, numbers: Sequence[int], unit: str = "line") -> Objects:
-    """Blank lines are neither. `numbers` are those of the lines, from 0."""
+def parse_objects(
+    lines: Sequence[str], *, numbers: Sequence[int], unit: str = "line", is_strict: bool = False
+) -> Objects:
+    """Blank lines are neither. `numbers` are those of the lines, from 0.
+
+    `is_strict`: a number beyond float64, which the parser takes for infinity, makes its line bad. Looking for
+    them costs more than the parsing, so it is done where an infinity came out.
+    """
     rows: list[dict[str, Any]] = []
     kept: list[int] = []
     bad: list[BadRecord] = []
-    decode = json.JSONDecoder(object_pairs_hook=_whole_object).decode
+    parse_float = _finite if is_strict else None
+    decode = json.JSONDecoder(object_pairs_hook=_whole_object, parse_float=parse_float).decode
     for number, line in zip(numbers, lines, strict=True):
         try:
             row = decode(line)
@@ -226,6 +237,17 @@ def _whole_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+class _TooLarge(ValueError):
+    """A number that no float64 comes near to."""
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise _TooLarge
+    return number
+
+
 def _bad_line(number: int, line: str, *, reason: str, unit: str) -> BadRecord:
     return BadRecord(record=number, place=f"{unit} {number + 1}", reason=reason, raw=line.encode())
 
@@ -234,6 +256,8 @@ def _why(error: Exception) -> str:
     """The parser's words without its quotation of the line."""
     if isinstance(error, _KeyTwice):
         return "an object has a key twice"
+    if isinstance(error, _TooLarge):
+        return "a number is larger than a float64 can be"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at column {error.colno}"
     return (
