@@ -1,4 +1,4 @@
-"""`rsc simulate run|advise|ls|cat`: how a cluster will live before it is bought. Never loads torch."""
+"""`rsc simulate run|ls|cat`: how a cluster will live before it is bought. Never loads torch."""
 
 from __future__ import annotations
 
