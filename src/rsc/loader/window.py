@@ -4,7 +4,7 @@ A frame is decrypted to its place in the window's arena. When all are there, it 
 all frames at once where each row of the shuffled window lies: a batch of a fixed column is one gather by a
 part of that list. Of variable columns only starts and stops are shuffled. Either way a batch is a copy.
 
-Copying rows to their shuffled places as soon as a frame is decrypted is no cheaper: docs/decisions/0018 has
+Copying rows to their shuffled places as soon as a frame is decrypted is no cheaper: docs/decisions/0019 has
 the figures.
 
 Not covered: copies that the user makes.
