@@ -22,6 +22,7 @@ BEGINNINGS = [
     "PO Box 1, ", "rue de la ", "+1 ", "(2", "212-", "4111 ", "GB82", "gb82 west ", "::", "ab:cd:", "1.2.",
     "48.85837, ", "0x", "bc1q", "born 1", "tel 1", "lives at ", "passport A1", "lat: 1.5", "1\u00b0 ",
     "\\\\", "%20", "&amp;", "\u200b", "\u4e2d1", "\u0442\u0435\u043b ", "sk-", "MTA.", "twitter.com/a ",
+    "cookie: ", "cookie: sid=1", "psexec a", "net use /user:a ", "$1$aaaa", "psk=", "ZXlKaGJH", "2aB3aB3_",
     "Calle 7 # ", "12 rue de ",
 ]  # fmt: skip
 

@@ -19,6 +19,7 @@ _SSH2 = (
 _PGP = "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\n%s\n=aB3d\n-----END PGP PRIVATE KEY BLOCK-----"
 _BODY = "\n".join(base64.b64encode(random.Random(4).randbytes(48)).decode() for _ in range(6))
 _PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{_BODY}\n-----END RSA PRIVATE KEY-----"
+_UUID = "f2cc62de-14d3-4fc1-9115-f107bcc54b68"
 _RANDOM = base64.b64encode(random.Random(5).randbytes(30)).decode()
 _JWE = (
     "eyJhbGciOiJkaXIiLCJlbmMiOiJBMTI4R0NNIn0..48V1_ALb6US04U3b.5eym8TW_c8SuK0ltJ3rpYI.XFBoMYUZodetZdvTiFvSkQ"
@@ -99,6 +100,23 @@ def left_of(text: str, value: str) -> str:
         (f"PuTTY-User-Key-File-3: ssh-rsa\nPrivate-Lines: 6\n{_BODY}\nPrivate-MAC: {_HEX}", _BODY),
         (_SSH2 % _BODY, _BODY),
         (_PGP % _BODY, _BODY),
+        (f"sdk-{_UUID}", _UUID),
+        (f"sqp_{_HEX[:40]}", _HEX[:40]),
+        (f"sk_{_HEX[:48]}", _HEX[:48]),
+        (f"key_{_HEX}", _HEX),
+        (f"SSWS 00{_HEX[:40]}", _HEX[:40]),
+        (f"2/1200000000000001/1200000000000002:{_HEX[:32]}", _HEX[:32]),
+        ("jwt " + base64.b64encode(_JWE.encode()).decode(), base64.b64encode(_JWE.encode()).decode()),
+        (f"ngrok config add-authtoken {_HEX[:24]}", _HEX[:24]),
+        (f'ConvertTo-SecureString "{_WORD}" -AsPlainText', _WORD),
+        (f'<add key="ClearTextPassword" value="{_WORD}" />', _WORD),
+        (f"CREATE USER ana IDENTIFIED BY '{_WORD}';", _WORD),
+        ('psk="hunter2hunter2"', "hunter2hunter2"),
+        (f"net use z: //srv/share /user:dom/ana {_WORD}", _WORD),
+        (f"psexec //srv -u ana -p {_WORD} cmd", _WORD),
+        (f"Set-Cookie: sessionid={_HEX[:32]}; Path=/", _HEX[:32]),
+        (f"ana:$6${_HEX[:16]}${_HEX}aB/.:19000:0", f"$6${_HEX[:16]}${_HEX}aB/."),
+        (f"hash $2b$12${_HEX[:53]} end", f"$2b$12${_HEX[:53]}"),
         ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0 was cut", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0"),
         (f"jwe {_JWE}", _JWE),
     ],
@@ -116,7 +134,11 @@ def test_a_secret_is_found_whole(text, value):
         "def login(password: str, token: str = None):", "http://localhost:8080/x?mail=ana",
         "see https://x.example:443/a#b", "authorization: none", "the key is on the table, secret garden",
         "primary_key = customer_order_line_number", "-----BEGIN PUBLIC KEY-----", "sha256: " + _HEX,
-        "password: optional", "image: registry.example/team/app:2024.01.15-abcdef123456",
+        "password: optional", f"request {_UUID}", "api-docs sdk-core sk_test_name key_columns_of_the_table",
+        "the psk is agreed", "identified by the owner", "costs $2 or $5 and $10", "a cookie: sweet",
+        "net use it", "task_4f3a2b1c", "fw_update_2024", "enable secret sharing",
+        "Set-Cookie: theme=dark; lang=en",
+        "image: registry.example/team/app:2024.01.15-abcdef123456",
     ],
 )  # fmt: skip
 def test_what_only_speaks_of_secrets_is_left_alone(text):

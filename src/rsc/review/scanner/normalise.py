@@ -21,7 +21,6 @@ import html
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -162,27 +161,33 @@ def _fold_or_keep(character: str) -> str:
 
 
 def _fold_by_units(text: str) -> Folded:
+    """One pass over what does not fold to exactly one character. A text may be made of nothing else, so this
+    loop calls as little as it can."""
     pieces: list[str] = []
     folded_starts, original_starts = [0], [0]
-    done = 0
-    for start, end, folded in _irregular_units(text):
-        for piece, piece_end in ((_fold_regular(text[done:start]), start), (folded, end)):
-            pieces.append(piece)
-            folded_starts.append(folded_starts[-1] + len(piece))
-            original_starts.append(piece_end)
-        done = end
-    pieces.append(_fold_regular(text[done:]))
-    folded_starts.append(folded_starts[-1] + len(pieces[-1]))
-    original_starts.append(len(text))
-    return Folded("".join(pieces), tuple(folded_starts), tuple(original_starts))
-
-
-def _irregular_units(text: str) -> Iterator[tuple[int, int, str]]:
-    """Entities and characters that do not fold to exactly one: (start, end, folded)."""
-    for match in (_ESCAPE if text.isascii() else _UNIT).finditer(text):
+    done = place = 0
+    is_ascii = text.isascii()
+    for match in (_ESCAPE if is_ascii else _UNIT).finditer(text):
         folded = _folded_unit(match[0])
-        if folded is not None:
-            yield match.start(), match.end(), folded
+        if folded is None:
+            continue
+        start, end = match.span()
+        if start > done:
+            piece = text[done:start]
+            pieces.append(piece if is_ascii else _fold_regular(piece))
+            place += len(pieces[-1])
+            folded_starts.append(place)
+            original_starts.append(start)
+        pieces.append(folded)
+        place += len(folded)
+        folded_starts.append(place)
+        original_starts.append(end)
+        done = end
+    if done < len(text):
+        pieces.append(_fold_regular(text[done:]))
+        folded_starts.append(place + len(pieces[-1]))
+        original_starts.append(len(text))
+    return Folded("".join(pieces), tuple(folded_starts), tuple(original_starts))
 
 
 @lru_cache(maxsize=1 << 14)  # a text that has such units has the same ones again and again

@@ -67,12 +67,39 @@ _OPTION = re.compile(
     r"(?<![A-Za-z0-9-])--?(?:[a-z]{1,16}-){0,3}(?:password|passwd|passphrase|pass|pwd|token|secret|api-key|apikey"
     rf"|secret-key|access-key|client-secret|private-key)[ =]{_VALUE}"
 )
+_SAID = any_of(
+    "authtoken add-authtoken ConvertTo-SecureString IDENTIFIED\\sBY snmp-server\\scommunity enable\\ssecret "
+    "enable\\spassword wpa-psk wpa_passphrase psk ClearTextPassword"
+)
+_PLACE = re.compile(
+    rf"(?i)(?<![A-Za-z0-9_-])(?:{_SAID})(?:[\"']?\s?value=|\s?=\s?|\s)"
+    r"(?:-String\s|(?:BY\s)?PASSWORD\s|[0579]\s)?" + _VALUE
+)
+_HASHED = re.compile(
+    r"\$(?:1|5|6|7|y|gy|apr1|2[abxy]?|argon2(?:id|i|d)|scrypt|pbkdf2(?:-sha(?:1|256|512))?)\$"
+    r"[A-Za-z0-9./+=,$-]{20,200}"
+)
+"""crypt(3): who has one can try passwords against it."""
+_NET_USE = re.compile(
+    r"(?i)(?<![A-Za-z])(?:net\suse|psexec|runas|cmdkey)\s[^\n]{0,160}?"
+    r"(?:/user:\S{1,64}\s|/pass(?:word)?:|\s-p\s)(?P<v>(?!/)[^\s\"']{3,64})"
+)
+_COOKIE = re.compile(
+    r"(?i)cookie2?[\"']?\s?[:=]\s?[\"']?[^\n]{0,200}?(?:sess(?:ion)?(?:_?id)?|sid|auth|token|jwt|remember_me)="
+    r"(?P<v>(?=[^0-9;]{0,64}[0-9])[A-Z0-9%._~+/-]{16,2048}={0,2})"
+)
 _NOT_TYPED = re.compile(r"(?i)[$<{%/~]|stdin\b|env:|file:|\.{1,2}/|[a-z_]{1,12}(?:[,.):]|\Z)")
 """Variables, files, and the words of a manual page."""
 
 
 def _is_typed(text: str, match: re.Match[str]) -> bool:
     return len(match["v"]) >= 3 and _NOT_TYPED.match(match["v"]) is None
+
+
+def _is_said(text: str, match: re.Match[str]) -> bool:
+    """A value with a digit or a sign in it: words of a manual have none."""
+    value = match["v"]
+    return _is_typed(text, match) and len(value) >= 6 and not value.isalpha()
 
 
 def _is_command(text: str, match: re.Match[str]) -> bool:
@@ -176,6 +203,49 @@ RULES = (
         strength=1,
         least=3,
         head=re.compile(rf"(?<![A-Za-z0-9])(?:{_COMMAND_WORDS})\s"),
+        group="v",
+    ),
+    Rule(
+        "password_said",
+        "secret",
+        rf"(?i)(?:{_SAID})[\"' =]",
+        26,
+        _PLACE,
+        _is_said,
+        strength=1,
+        least=4,
+        reach=160,
+        group="v",
+    ),
+    Rule(
+        "password_hash",
+        "secret",
+        r"\$(?:1|5|6|7|y|gy|apr1|2[abxy]?|argon2[a-z]{1,2}|scrypt|pbkdf2[a-z0-9-]{0,7})\$[A-Za-z0-9./+=,$-]{4}",
+        20,
+        _HASHED,
+        strength=1,
+        least=7,
+    ),
+    Rule(
+        "password_windows",
+        "secret",
+        r"(?i)(?:net\suse|psexec|runas|cmdkey)\s",
+        8,
+        _NET_USE,
+        strength=1,
+        least=6,
+        head=re.compile(r"(?i)(?<![A-Za-z])(?:net\suse|psexec|runas|cmdkey)\s"),
+        group="v",
+    ),
+    Rule(
+        "session_cookie",
+        "secret",
+        r"(?i)cookie2?[\"']?\s?[:=]",
+        10,
+        _COOKIE,
+        strength=1,
+        least=7,
+        head=re.compile(r"(?i)cookie2?[\"']?\s?[:=]"),
         group="v",
     ),
     Rule(

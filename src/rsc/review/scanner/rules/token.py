@@ -120,7 +120,7 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     (r"t1\.[A-Z0-9a-z_-]{20}", r"[A-Z0-9a-z_-]{0,400}={0,2}\.[A-Z0-9a-z_-]{86}={0,2}"),  # Yandex
     ("AQVN", f"{_ANY}{{35,38}}"),
     ("ops_eyJ", "[A-Za-z0-9+/]{120,900}={0,3}"),  # 1Password
-    ("A3-[A-Z0-9]{6}-", "[A-Z0-9]{5,6}(?:-[A-Z0-9]{5,6}){4}"),
+    ("A3-[A-Z0-9]{6}-", "[A-Z0-9]{5,11}(?:-[A-Z0-9]{5,6}){3,4}"),
     ("CFPAT-", f"{_ANY}{{43}}"),  # Contentful
     ("f[mo]1_", f"{_ANY}{{43,700}}"),  # Fly.io
     ("API-", "[A-Z0-9]{26,36}"),  # Octopus
@@ -129,7 +129,22 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     ("nfp_", "[A-Za-z0-9]{36}"),  # Netlify
     ("bk[a-z]{1,2}_", f"{_HEX}{{40}}"),  # Buildkite
     ("rnd_", "[A-Za-z0-9]{28,40}"),  # Render
-    (r"sl\.", f"{_ANY}{{60,200}}"),  # Dropbox
+    (r"sl\.", rf"(?:u\.)?{_ANY}{{60,200}}"),  # Dropbox
+    (f"(?:sdk|api|mob)-{_HEX}{{8}}-", f"{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}"),  # LaunchDarkly
+    ("sq[apu]_", f"{_HEX}{{40}}"),  # SonarQube
+    ("fw_[A-Za-z0-9]{8}", "[A-Za-z0-9]{14,16}"),  # Fireworks
+    ("GOOG1E", "[A-Z0-9]{55}"),  # Google Cloud Storage, HMAC
+    (f"sk_{_HEX}{{8}}", f"(?:{_HEX}{{40}}|-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}})"),
+    ("napi_", "[a-z0-9]{64}"),  # Neon
+    (f"key_{_HEX}{{8}}", f"{_HEX}{{56}}"),
+    ("tk_[a-z0-9]{8}", "[a-z0-9]{21}"),
+    ("gta_", f"{_HEX}{{40}}"),
+    ("ALTAK", "[A-Za-z0-9]{21}"),  # Baidu
+    ("FLWSECK_TEST-", "[a-h0-9]{12}"),
+    ("SSWS ", f"00{_ANY}{{40}}"),  # Okta
+    ("2[A-Za-z0-9]{26}_", "[A-Za-z0-9]{20,22}"),  # ngrok
+    ("[0-2]/[0-9]{16}/", f"[0-9]{{16}}:{_HEX}{{32}}"),  # Asana
+    ("ZXlK", "[A-Za-z0-9+/]{40,4096}={0,2}"),  # a JSON web token in base64 once more
     (r"mfa\.", f"{_ANY}{{60,100}}"),  # Discord
     ("AAAAAAAAA", "[A-Za-z0-9%_-]{80,160}"),  # X, application tokens
     ("AAAA[A-Za-z0-9_-]{7}:", f"{_ANY}{{140}}"),  # Firebase messaging
