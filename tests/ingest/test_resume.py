@@ -17,6 +17,7 @@ from rsc.clock import SystemClock
 from rsc.config import Workspace
 from rsc.errors import ConfigError, DataError, KeyUnavailable, ResourceError
 from rsc.ingest import workers
+from rsc.ingest.map_part import ImportPlan
 from rsc.keys.providers.local import LocalKeyProvider
 from rsc.store.bulk import local
 from rsc.store.dataset import Dataset, list_datasets
@@ -208,8 +209,8 @@ def test_a_worker_that_dies_is_an_error_with_a_way_out(
     started: list[workers._Worker] = []
     start = workers._start
 
-    def note_start() -> workers._Worker:
-        started.append(start())
+    def note_start(plan: ImportPlan) -> workers._Worker:
+        started.append(start(plan))
         return started[-1]
 
     monkeypatch.setattr(workers, "_start", note_start)
