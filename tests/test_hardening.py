@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -96,7 +98,8 @@ def test_every_kind_of_worker_is_hardened(kind: str) -> None:
 
 def test_the_worker_of_an_import_is_hardened() -> None:
     """Its first part would be read after the plan came: the process is measured from outside before that."""
-    worker = _start()
+    plan: Any = SimpleNamespace(source=SimpleNamespace(files=list), policy=SimpleNamespace(models=()))
+    worker = _start(plan)
     limits = ["", ""]
     for _ in range(2000):
         lines = Path(f"/proc/{worker.process.pid}/limits").read_text().splitlines()

@@ -253,14 +253,14 @@ def sleeper():
 
 
 def test_a_holder_that_may_not_be_killed_keeps_no_other_from_it(monkeypatch):
-    kill = leases.Process.kill
+    kill = leases.HolderProcess.kill
 
     def refuse(process):
         if process.pid == protected:
             raise PermissionError(1, "Operation not permitted")
         kill(process)
 
-    monkeypatch.setattr(leases.Process, "kill", refuse)
+    monkeypatch.setattr(leases.HolderProcess, "kill", refuse)
     table = Leases()
     with sleeper() as protected, sleeper() as other:
         for number, pid in enumerate((protected, other)):
